@@ -1,0 +1,142 @@
+"""What a hyper-parameter is: a default, a random draw, a type and a meaning, declared beside its user.
+
+A class declares a table `name -> Hparam`. Where the values depend on the dataset, the entry is a function
+of the dataset's name that returns the `Hparam`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from domainbed.errors import UsageError, hint
+from domainbed.registry import Registry
+
+Value = bool | int | float | str
+Draw = Callable[[np.random.RandomState], Value]
+
+
+@dataclass(frozen=True)
+class Hparam:
+    """One hyper-parameter.
+
+    Attributes:
+        default: value for hparams seed 0.
+        random: draws the value for other seeds; makes at most one draw.
+        help: meaning, in a few words.
+        type: Python type of a valid value, by default that of `default`.
+    """
+
+    default: Value
+    random: Draw
+    help: str = ""
+    type: type | None = None
+
+    def draw(self, random_state: np.random.RandomState) -> Value:
+        """The random value as a plain Python one (NumPy scalars break JSON and safe loading)."""
+        value = self.random(random_state)
+        return value.item() if isinstance(value, np.generic) else value
+
+    def check(self, name: str, value: object) -> Value:
+        """`value` if it has the right type (an int will do for a float); raises `UsageError` if not."""
+        wanted = self.type or type(self.default)
+        fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and wanted is not bool):
+            found = f"{json.dumps(value, default=str)} ({type(value).__name__})"
+            raise UsageError(f"hyper-parameter {name} takes a value of type {wanted.__name__}, not {found}")
+        assert isinstance(value, bool | int | float | str)
+        return value
+
+
+Declaration = Hparam | Callable[[str], Hparam]
+Table = Mapping[str, Declaration]
+
+OPTIONS: Registry[Hparam] = Registry("Hyper-parameter")
+"""Hyper-parameters that may be given but belong to no default table, such as `featurizer`.
+
+They are read with `hparams.get(name, OPTIONS[name].default)`, so that runs without them keep
+upstream's table of hyper-parameters.
+"""
+
+
+def resolve(declaration: Declaration, dataset: str) -> Hparam:
+    """The `Hparam` that a table's entry stands for on `dataset`."""
+    return declaration if isinstance(declaration, Hparam) else declaration(dataset)
+
+
+def const(value: Value) -> Draw:
+    """No draw."""
+    return lambda r: value
+
+
+def uniform(low: float, high: float) -> Draw:
+    """U(low, high)."""
+    return lambda r: float(r.uniform(low, high))
+
+
+def uniform_int(low: float, high: float) -> Draw:
+    """U(low, high), truncated toward zero."""
+    return lambda r: int(r.uniform(low, high))
+
+
+def log10_uniform(low: float, high: float) -> Draw:
+    """10^U(low, high)."""
+    return lambda r: float(10 ** r.uniform(low, high))
+
+
+def log10_int(low: float, high: float) -> Draw:
+    """10^U(low, high), truncated toward zero."""
+    return lambda r: int(10 ** r.uniform(low, high))
+
+
+def log2_int(low: float, high: float) -> Draw:
+    """2^U(low, high), truncated toward zero."""
+    return lambda r: int(2 ** r.uniform(low, high))
+
+
+def choice(*values: Value) -> Draw:
+    """One of `values`, each as likely. One draw; equal types, as NumPy makes them."""
+
+    def draw(r: np.random.RandomState) -> Value:
+        picked: Value = r.choice(list(values)).item()
+        return picked
+
+    return draw
+
+
+def parse_overrides(text: str | None) -> dict[str, object]:
+    """The object that `--hparams` holds; empty for None.
+
+    Raises: UsageError if `text` is not a JSON object.
+    """
+    if text is None:
+        return {}
+    try:
+        overrides = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"--hparams is not valid JSON ({error}): {text!r}; write e.g. '{{\"lr\": 0.001}}'"
+        ) from None
+    if not isinstance(overrides, dict):
+        raise UsageError(f"--hparams takes a JSON object such as '{{\"lr\": 0.001}}', not {text!r}")
+    return overrides
+
+
+def override(hparams: dict[str, Value], overrides: Mapping[str, object], table: Table, dataset: str) -> None:
+    """Put checked `overrides` into `hparams`.
+
+    Raises: UsageError for a name that neither `table` nor `OPTIONS` has, or for a wrong type.
+    """
+    for name, value in overrides.items():
+        if name in table:
+            declared = resolve(table[name], dataset)
+        elif name in OPTIONS:
+            declared = OPTIONS[name]
+        else:
+            error = UsageError(f"unknown hyper-parameter {name!r}")
+            error.add_note(hint(name, [*table, *OPTIONS]))
+            raise error
+        hparams[name] = declared.check(name, value)

@@ -1,0 +1,43 @@
+"""Hyper-parameters of an algorithm on a dataset, read off the classes' declarations.
+
+`spec`: the order of entries is that of the common ones, the algorithm's own, then those of the
+optimisation; every entry is drawn from a generator of its own, seeded by its name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from domainbed.errors import UnknownName
+from domainbed.hparams import Table, Value, resolve
+from domainbed.lib.seeds import seed_hash
+
+
+def table(algorithm: str) -> Table:
+    """Declarations of `algorithm`, in order. An unknown name has the common ones only."""
+    from domainbed.algorithms import REGISTRY, Algorithm
+
+    try:
+        return REGISTRY[algorithm].hparams_table()
+    except UnknownName:
+        return Algorithm.hparams_table()
+
+
+def _hparams(algorithm: str, dataset: str, random_seed: int) -> dict[str, tuple[Value, Value]]:
+    """Name -> (default, random value for `random_seed`). Forks call and patch this; keep it."""
+    pairs = {}
+    for name, declaration in table(algorithm).items():
+        declared = resolve(declaration, dataset)
+        random_state = np.random.RandomState(seed_hash(random_seed, name))
+        pairs[name] = (declared.default, declared.draw(random_state))
+    return pairs
+
+
+def default_hparams(algorithm: str, dataset: str) -> dict[str, Value]:
+    """Name -> default value."""
+    return {name: default for name, (default, _) in _hparams(algorithm, dataset, 0).items()}
+
+
+def random_hparams(algorithm: str, dataset: str, seed: int) -> dict[str, Value]:
+    """Name -> random value; `train` passes `seed_hash(hparams_seed, trial_seed)`."""
+    return {name: value for name, (_, value) in _hparams(algorithm, dataset, seed).items()}

@@ -1,0 +1,42 @@
+import pytest
+
+from domainbed.errors import RunError, UnknownName, UsageError, describe, hint, run_script
+
+
+def test_unknown_name_is_what_callers_of_upstream_and_of_mappings_catch():
+    error = UnknownName("Algorithm", "ERN", ["ERM", "IRM"])
+    assert isinstance(error, NotImplementedError)
+    assert isinstance(error, KeyError)
+    assert str(error) == "Algorithm not found: ERN"
+    assert describe(error) == "error: Algorithm not found: ERN. Did you mean ERM?"
+
+
+def test_hint_ignores_case_and_lists_all_names_when_none_is_near():
+    assert hint("agrsum", ["AgrSum", "ERM"]) == "Did you mean AgrSum?"
+    assert hint("xyz", ["AgrSum", "ERM"]) == "Known: AgrSum, ERM."
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UsageError("no such thing"), 2, "error: no such thing.\n"),
+        (RunError("it broke"), 1, "error: it broke.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted.\n"),
+    ],
+)
+def test_a_script_ends_with_one_line_and_a_status(error, status, line, capsys):
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_script(main)
+    assert end.value.code == status
+    assert capsys.readouterr().err == line
+
+
+def test_a_bug_keeps_its_traceback():
+    def main(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_script(main)

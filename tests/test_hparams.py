@@ -1,0 +1,68 @@
+import json
+
+import numpy as np
+import pytest
+
+from domainbed import hparams
+from domainbed.errors import UsageError
+from domainbed.hparams import Hparam, const
+
+TABLE = {
+    "lr": Hparam(0.1, const(0.1)),
+    "depth": Hparam(3, const(3)),
+    "balanced": Hparam(False, const(False)),
+    "name": lambda dataset: Hparam("x", const("x")),
+}
+
+
+def apply(overrides):
+    values = {}
+    hparams.override(values, overrides, TABLE, "PACS")
+    return values
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"lr": 0.5}, {"lr": 1}, {"depth": 4}, {"balanced": True}, {"name": "y"}, {"featurizer": "mlp"}],
+)
+def test_values_of_the_right_type_are_taken(overrides):
+    assert apply(overrides) == overrides
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"lr": "fast"}, {"lr": True}, {"depth": 4.5}, {"balanced": 1}, {"name": 3}, {"lr": None}, {"lr": [1]}],
+)
+def test_values_of_a_wrong_type_are_refused_by_name(overrides):
+    name = next(iter(overrides))
+    with pytest.raises(UsageError, match=f"hyper-parameter {name} takes a value of type"):
+        apply(overrides)
+
+
+def test_an_unknown_name_is_told_the_nearest():
+    with pytest.raises(UsageError, match="unknown hyper-parameter 'dpeth'") as info:
+        apply({"dpeth": 1})
+    assert info.value.__notes__ == ["Did you mean depth or mlp_depth?"]
+
+
+@pytest.mark.parametrize("text", ["{lr: 1}", "[1]", "3", ""])
+def test_what_is_no_json_object_is_refused(text):
+    with pytest.raises(UsageError, match="--hparams"):
+        hparams.parse_overrides(text)
+
+
+def test_draws_are_plain_python_values_that_json_takes():
+    draws = [
+        hparams.uniform(0, 1),
+        hparams.uniform_int(0, 9),
+        hparams.log10_uniform(-2, 2),
+        hparams.log10_int(0, 4),
+        hparams.log2_int(3, 9),
+        hparams.choice(0.0, 0.5),
+        hparams.choice(1, 2),
+    ]
+    kinds = [float, int, float, int, int, float, int]
+    for draw, kind in zip(draws, kinds, strict=True):
+        value = Hparam(0, draw).draw(np.random.RandomState(0))
+        assert type(value) is kind
+        json.dumps(value)

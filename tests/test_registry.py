@@ -1,0 +1,58 @@
+import subprocess
+import sys
+
+import pytest
+
+from domainbed.errors import UnknownName
+from domainbed.registry import Registry
+
+
+@pytest.fixture
+def registry():
+    return Registry("Thing", first=("c", "a"))
+
+
+def test_decorator_registers_under_the_own_or_a_given_name(registry):
+    @registry.register()
+    def a():
+        pass
+
+    @registry.register("b")
+    class Other:
+        pass
+
+    assert registry["a"] is a
+    assert registry["b"] is Other
+
+
+def test_listing_has_the_first_names_first_and_the_others_in_order_of_registration(registry):
+    for name in ("x", "a", "b", "c"):
+        registry[name] = name
+    assert list(registry) == ["c", "a", "x", "b"]
+    assert registry.order(["unknown", "b", "x", "c", "b"]) == ["c", "x", "b", "unknown"]
+
+
+def test_lazy_things_are_imported_when_asked_for():
+    code = (
+        "import sys; from domainbed.registry import Registry; r = Registry('Thing')\n"
+        "r.add_lazy('f', 'fractions:Fraction'); assert list(r) == ['f']\n"
+        "assert 'fractions' not in sys.modules\n"
+        "assert r['f'].__name__ == 'Fraction'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_misspelt_name_is_told_the_nearest(registry):
+    registry["AgrSum"] = 1
+    with pytest.raises(UnknownName, match="Thing not found: AgrSun") as info:
+        registry["AgrSun"]
+    assert info.value.__notes__ == ["Did you mean AgrSum?"]
+
+
+def test_it_is_a_mapping(registry):
+    registry["a"] = 1
+    assert "a" in registry
+    assert "b" not in registry
+    assert registry.get("b") is None
+    del registry["a"]
+    assert len(registry) == 0
