@@ -1,0 +1,50 @@
+"""Per-environment gradients: K of them at the price of one ERM step.
+
+One forward and one backward pass for each environment on its own minibatch need no more arithmetic than
+one step on the concatenated minibatches (gradient surgery specification, D.4 and D.8). Batch norm in
+training mode therefore sees one environment at a time, which is what the gradient of an environment's own
+loss means; dropout draws its masks for each environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from domainbed.algorithms.base import Minibatch
+
+LossOf = Callable[[Tensor, Tensor], Tensor]
+
+
+def environment_gradients(
+    loss_of: LossOf,
+    minibatches: Sequence[Minibatch],
+    parameters: Sequence[nn.Parameter],
+    shared_dropout: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Loss and gradient of each environment in turn; a gradient is made when it is asked for.
+
+    Args:
+        loss_of: loss (0-d) of inputs and labels.
+        minibatches: one an environment.
+        parameters: what to differentiate by; one without a gradient in an environment counts as 0.
+        shared_dropout: draw the same random numbers in every environment's forward pass.
+
+    Yields: (L_k, g_k): 0-d, detached; and (P,), flat in the order of `parameters`.
+    """
+    seed = int(torch.randint(2**62, ()).item()) if shared_dropout else None
+    for x, y in minibatches:
+        if seed is not None:
+            torch.manual_seed(seed)
+        loss = loss_of(x, y)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        yield loss.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def set_gradient(parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
+    """Make the flat `gradient` (P,) the `.grad` of the parameters (views of it, no copy)."""
+    parts = gradient.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)

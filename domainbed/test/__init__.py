@@ -1,0 +1,1 @@
+"""Helpers of upstream's tests, for forks whose own tests use them."""
