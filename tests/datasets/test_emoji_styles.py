@@ -1,0 +1,35 @@
+import json
+from importlib import resources
+
+import numpy as np
+import torch
+
+from domainbed.datasets import get_dataset_class
+
+FACTS = json.loads((resources.files("domainbed.datasets") / "data" / "emoji_styles.json").read_text("utf-8"))
+
+
+def test_counts_of_each_environment_and_class_are_the_stated_ones():
+    dataset = get_dataset_class("EmojiStyles")(None, [0], {})
+    assert dataset.counts() == FACTS["counts"]
+    assert list(dataset.ENVIRONMENTS) == FACTS["environments"]
+    assert sum(len(environment) for environment in dataset.datasets) == FACTS["images"]
+
+
+def test_inputs_are_the_shipped_pixels_in_float32():
+    dataset = get_dataset_class("EmojiStyles")(None, [0], {})
+    archive = resources.files("domainbed.datasets") / "data" / "emoji_styles.npz"
+    with archive.open("rb") as file, np.load(file) as arrays:
+        last = arrays["images"][arrays["environments"] == 3][-1]
+        label = arrays["labels"][arrays["environments"] == 3][-1]
+    x, y = dataset[3][len(dataset[3]) - 1]
+    assert x.dtype == torch.float32
+    assert tuple(x.shape) == dataset.input_shape
+    np.testing.assert_allclose(x.numpy(), (last.transpose(2, 0, 1) / 255 - 0.5) / 0.25, atol=1e-6)
+    assert y.item() == label
+
+
+def test_no_drawing_is_blank():
+    for environment in get_dataset_class("EmojiStyles")(None, [], {}).datasets:
+        pixels = environment.images.flatten(1)
+        assert (pixels.amin(1) < pixels.amax(1)).all()

@@ -1,0 +1,114 @@
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional
+
+from domainbed.datasets import get_dataset_class
+from domainbed.errors import RunError, UsageError
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "datasets_golden.json").read_text())
+NAMES = ("ColoredMNIST", "RotatedMNIST")
+
+
+def _write_idx(path, array):
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A data directory with the golden numbers' MNIST: 60 and 30 images."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, size, (a, b, c), d in (("train", 60, (7, 3, 5), 1), ("t10k", 30, (11, 2, 13), 3)):
+        n, i, j = np.ogrid[:size, :28, :28]
+        _write_idx(raw / f"{part}-images-idx3-ubyte", (a * n + b * i + c * j) % 256)
+        _write_idx(raw / f"{part}-labels-idx1-ubyte", d * np.arange(size) % 10)
+    return tmp_path
+
+
+def build(name, root):
+    torch.manual_seed(0)
+    return get_dataset_class(name)(str(root), [0], {})
+
+
+def test_colored_mnist_equals_upstream(root):
+    dataset = build("ColoredMNIST", root)
+    for environment, golden in zip(dataset.datasets, GOLDEN["ColoredMNIST"], strict=True):
+        x, y = environment.batch(np.arange(len(environment)))
+        assert tuple(x.shape) == (golden["n"], 2, 28, 28)
+        assert x.sum(dtype=torch.float64).item() == pytest.approx(golden["x_sum"], rel=1e-9)
+        assert x[:, 0].sum(dtype=torch.float64).item() == pytest.approx(golden["x_sum_channel0"], rel=1e-9)
+        assert y.tolist() == golden["y"] == environment.targets.tolist()
+        assert y.dtype == torch.int64
+
+
+def test_rotated_mnist_equals_upstream(root):
+    dataset = build("RotatedMNIST", root)
+    for environment, golden in zip(dataset.datasets, GOLDEN["RotatedMNIST"], strict=True):
+        x, y = environment.batch(np.arange(len(environment)))
+        assert tuple(x.shape) == (golden["n"], 1, 28, 28)
+        pixels = (x * 255).round().long()
+        assert pixels.sum().item() == golden["x_sum_times_255"]
+        assert pixels[0, 0, 14].tolist() == golden["first_image_row_14_times_255"]
+        assert y.tolist() == golden["y"]
+
+
+def test_rotation_equals_torchvisions_of_pil_images_to_the_last_bit(root):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (5, 28, 28), dtype=torch.uint8, generator=generator)
+    dataset = build("RotatedMNIST", root)
+    for angle in (0, 15, 75, 90):
+        environment = dataset.rotate_dataset(images, torch.arange(5), angle)
+        for i, image in enumerate(images):
+            turned = functional.rotate(
+                Image.fromarray(image.numpy()),
+                angle,
+                fill=(0,),
+                interpolation=functional.InterpolationMode.BILINEAR,
+            )
+            assert torch.equal(environment[i][0], functional.to_tensor(turned))
+
+
+def test_each_digit_has_one_colour(root):
+    for environment in build("ColoredMNIST", root).datasets:
+        used = environment.images.flatten(2).amax(2) > 0
+        assert (used.sum(1) == 1).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_interface(name, root):
+    dataset = build(name, root)
+    assert dataset.input_shape == tuple(dataset[0][0][0].shape) == dataset.INPUT_SHAPE
+    assert len(dataset) == len(dataset.ENVIRONMENTS)
+    assert dataset.SMALL_IMAGES
+    assert sum(sum(row.values()) for row in dataset.counts().values()) == 90
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_files_are_named(name, tmp_path):
+    cls = get_dataset_class(name)
+    with pytest.raises(ValueError, match=r"^Data directory not specified!") as raised:
+        cls(None, [], {})
+    assert str(raised.value) == "Data directory not specified!"
+    assert "--data_dir" in cls.missing(None)
+    with pytest.raises(UsageError, match=r"MNIST/raw; put there train-images-idx3-ubyte, .*t10k-labels"):
+        cls(str(tmp_path), [], {})
+
+
+def test_only_absent_files_are_named(root):
+    (root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    message = get_dataset_class("RotatedMNIST").missing(str(root))
+    assert message.endswith("put there t10k-labels-idx1-ubyte")
+
+
+def test_a_damaged_file_fails_in_one_line(root):
+    path = root / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"MNIST/raw are damaged"):
+        build("RotatedMNIST", root)
