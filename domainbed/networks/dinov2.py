@@ -1,0 +1,91 @@
+"""DINOv2's vision transformer ViT-B/14 (Oquab et al. 2023), on timm's modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from domainbed.errors import UsageError
+from domainbed.networks import FEATURIZERS
+from domainbed.networks.backbones import timm_network
+from domainbed.networks.base import FeaturizerModule
+from domainbed.networks.options import dropout_rate
+from domainbed.networks.weights import initialise, of_timm
+
+NAME = "vit_base_patch14_dinov2.lvd142m"
+PATCH = 14
+"""Height and width of a patch in pixels."""
+LAST_BLOCKS = 4
+"""Number of blocks, counted from the end, whose class tokens are features."""
+
+
+@FEATURIZERS.register("dinov2")
+class DinoV2(FeaturizerModule):
+    """Class tokens of the last four blocks, and the mean patch token of the last: 5 * 768 features.
+
+    All tokens after the final layer norm, as DINOv2's `get_intermediate_layers` returns them. timm builds
+    the network; no code is fetched.
+
+    Args:
+        input_shape: (3, height, width), both multiples of 14 pixels.
+        hparams: holds `vit_dropout` and `vit_attn_tune` (train the attention layers only).
+    """
+
+    SMALLEST = PATCH
+
+    def __init__(self, input_shape: tuple[int, ...], hparams: dict[str, Any]) -> None:
+        super().__init__()
+        if self.channels(input_shape) != 3 or input_shape[1] % PATCH or input_shape[2] % PATCH:
+            raise UsageError(
+                f"DINOv2 takes images of 3 channels and multiples of {PATCH} pixels a side, "
+                f"not inputs of shape {tuple(input_shape)}"
+            )
+        # Any, because timm says nothing about the types of its attributes.
+        network: Any = timm_network(NAME, instead='or name another featurizer, e.g. "resnet"', num_classes=0)
+        initialise(network, of_timm(NAME, network), hparams, ignored=("mask_token", "head."))
+        self.network = network
+        self.n_outputs: int = (LAST_BLOCKS + 1) * network.embed_dim
+        self.dropout = nn.Dropout(dropout_rate("vit_dropout", hparams["vit_dropout"]))
+        self.activation = nn.Identity()
+        if hparams["vit_attn_tune"]:
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_("attn" in name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to features (B, 3840)."""
+        layers = self.last_layers(x)
+        class_tokens = [tokens[:, 0] for tokens in layers]
+        mean_patch = layers[-1][:, 1:].mean(dim=1)
+        features: Tensor = self.activation(self.dropout(torch.cat([*class_tokens, mean_patch], dim=1)))
+        return features
+
+    def last_layers(self, x: Tensor) -> list[Tensor]:
+        """Normalised tokens (B, 1 + patches, 768) after each of the last four blocks."""
+        network = self.network
+        patches = network.patch_embed.proj(x)
+        class_token = network.cls_token.expand(len(x), -1, -1)
+        tokens = torch.cat([class_token, patches.flatten(2).transpose(1, 2)], dim=1)
+        tokens = tokens + position_embedding(network.pos_embed, patches.shape[2], patches.shape[3])
+        outputs = []
+        for block in network.blocks:
+            tokens = block(tokens)
+            outputs.append(tokens)
+        return [network.norm(tokens) for tokens in outputs[-LAST_BLOCKS:]]
+
+
+def position_embedding(trained: Tensor, rows: int, columns: int) -> Tensor:
+    """Position embedding (1, 1 + rows * columns, D) of the class token and a grid of patches.
+
+    `trained` (1, 1 + M * M, D) is interpolated as DINOv2 does it: bicubic, without antialiasing, at the
+    scale (rows + 0.1) / M that it was trained with. timm's own interpolation gives other numbers.
+    """
+    side = round((trained.shape[1] - 1) ** 0.5)
+    if rows == columns == side:
+        return trained
+    grid = trained[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    scale = ((rows + 0.1) / side, (columns + 0.1) / side)
+    grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
+    return torch.cat([trained[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
