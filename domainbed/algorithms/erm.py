@@ -1,0 +1,57 @@
+"""ERM, or Deep-All: the mean loss over the minibatches of all source environments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn, optim
+
+from domainbed import networks
+from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, scalar
+
+
+@REGISTRY.register()
+class ERM(Algorithm):
+    """Empirical risk minimisation (Vapnik 1998).
+
+    Forward pass over the concatenated minibatches; environments with larger minibatches weigh more.
+    """
+
+    def __init__(
+        self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
+    ) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.featurizer = networks.Featurizer(input_shape, hparams)
+        self.classifier = networks.Classifier(
+            self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"]
+        )
+        # Upstream's checkpoints hold every parameter under both names.
+        self.network = nn.Sequential(self.featurizer, self.classifier)
+        self.optimizer = self.new_optimizer()
+
+    def new_optimizer(self) -> optim.Adam:
+        """Adam over the whole network, with nothing accumulated yet."""
+        return optim.Adam(
+            self.network.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
+        )
+
+    def update(
+        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
+    ) -> Mapping[str, float | DeviceScalar]:
+        x, y = concatenate(minibatches)
+        loss = F.cross_entropy(self.predict(x), y)
+        self.step(loss)
+        return {"loss": scalar(loss)}
+
+    def step(self, loss: Tensor) -> None:
+        """One step of the optimizer down the gradient of `loss`."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def predict(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return logits

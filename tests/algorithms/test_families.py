@@ -1,0 +1,93 @@
+"""What is particular to single algorithms."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+import domainbed.algorithms as algorithms
+from domainbed.algorithms.base import DeviceScalar
+from domainbed.errors import UsageError
+from domainbed.hparams_registry import default_hparams
+
+SHAPE = (3, 28, 28)
+
+
+def minibatches(k=3, n=6):
+    torch.manual_seed(3)
+    return [(torch.randn(n, *SHAPE), torch.randint(2, (n,))) for _ in range(k)]
+
+
+def make(name, k=3, **overrides):
+    torch.manual_seed(0)
+    return algorithms.get_algorithm_class(name)(SHAPE, 2, k, default_hparams(name, "Debug28") | overrides)
+
+
+def test_a_class_that_a_fork_puts_into_the_module_is_found(monkeypatch):
+    fork = type("Fork", (algorithms.ERM,), {})
+    monkeypatch.setattr(algorithms, "Fork", fork, raising=False)
+    assert algorithms.get_algorithm_class("Fork") is fork
+
+
+def test_upstreams_order_comes_first_and_ours_after_it():
+    assert algorithms.ALGORITHMS[:5] == ["ERM", "IRM", "GroupDRO", "Mixup", "MLDG"]
+    assert algorithms.ALGORITHMS[-3:] == ["AgrSum", "AgrRand", "PCGrad"]
+    assert len(algorithms.UPSTREAM) == 34
+
+
+def test_base_class_leaves_update_and_predict_open():
+    base = algorithms.Algorithm(SHAPE, 2, 3, {})
+    with pytest.raises(NotImplementedError):
+        base.update([])
+    with pytest.raises(NotImplementedError):
+        base.predict(torch.zeros(1, *SHAPE))
+
+
+def test_state_dict_has_every_parameter_under_upstreams_two_names():
+    names = make("ERM").state_dict().keys()
+    assert {
+        "featurizer.conv1.weight",
+        "network.0.conv1.weight",
+        "classifier.weight",
+        "network.1.weight",
+    } <= names
+
+
+def test_the_reset_of_irms_optimizer_survives_loading():
+    """update_count is read back, so that the annealing goes on where it was."""
+    irm = make("IRM", irm_penalty_anneal_iters=2)
+    irm.update(minibatches())
+    other = make("IRM", irm_penalty_anneal_iters=2)
+    other.load_state_dict(irm.state_dict())
+    assert other.updates == 1
+    assert other.update_count.tolist() == [1]
+
+
+def test_group_dro_weights_sum_to_one_and_favour_the_worst_environment():
+    dro = make("GroupDRO", groupdro_eta=1.0)
+    assert dro.q.shape == (0,)
+    batches = minibatches()
+    with torch.no_grad():
+        losses = [torch.nn.functional.cross_entropy(dro.predict(x), y).item() for x, y in batches]
+    dro.update(batches)
+    assert dro.q.sum().item() == pytest.approx(1)
+    assert dro.q.argsort().tolist() == np.argsort(losses).tolist()
+
+
+def test_mldg_leaves_one_environment_to_train_on(caplog):
+    with caplog.at_level(logging.WARNING):
+        mldg = make("MLDG", k=2)
+    assert mldg.num_meta_test == 1
+    assert "n_meta_test is 2 with 2 source environments; 1 is used" in caplog.text
+    before = [p.detach().clone() for p in mldg.parameters()]
+    mldg.update(minibatches(2))
+    assert any(not torch.equal(a, b) for a, b in zip(before, mldg.parameters(), strict=True))
+    with pytest.raises(UsageError, match="at least two source environments"):
+        make("MLDG", k=1)
+
+
+def test_a_device_scalar_is_a_number_when_it_is_asked_for():
+    value = DeviceScalar(torch.tensor(1.5))
+    assert float(value) == 1.5
+    assert np.mean([value, 2.5]) == 2.0
