@@ -1,0 +1,1 @@
+"""Command lines: each parses its flags and calls one function."""

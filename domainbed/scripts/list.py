@@ -1,0 +1,141 @@
+"""Show what there is: `python -m domainbed.scripts.list`, all or some kinds, as text or `--json`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from domainbed.errors import run_script
+
+Entry = dict[str, Any]
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").split("\n", 1)[0]
+
+
+def algorithms(_: str | None) -> dict[str, Entry]:
+    """Name -> meaning and hyper-parameters: default value for large and small images, and meaning."""
+    from domainbed.algorithms import REGISTRY
+    from domainbed.hparams import resolve
+
+    entries = {}
+    for name in REGISTRY:
+        table = REGISTRY[name].hparams_table()
+        large, small = (
+            {key: resolve(value, size) for key, value in table.items()} for size in ("", "Debug28")
+        )
+        hparams = {
+            key: {
+                "default": large[key].default,
+                "default_small_images": small[key].default,
+                "help": large[key].help,
+            }
+            for key in table
+        }
+        entries[name] = {"about": _first_line(REGISTRY[name]), "hparams": hparams}
+    return entries
+
+
+def datasets(data_dir: str | None) -> dict[str, Entry]:
+    """Name -> environments, and what is missing before it can be used (null: nothing)."""
+    from domainbed.datasets import REGISTRY
+
+    return {
+        name: {"environments": list(REGISTRY[name].ENVIRONMENTS), "missing": REGISTRY[name].missing(data_dir)}
+        for name in REGISTRY
+    }
+
+
+def featurizers(_: str | None) -> dict[str, Entry]:
+    """Name -> meaning."""
+    from domainbed.networks import FEATURIZERS
+
+    return {name: {"about": _first_line(FEATURIZERS[name])} for name in FEATURIZERS}
+
+
+def options(_: str | None) -> dict[str, Entry]:
+    """Hyper-parameters that may be given to any algorithm: name -> default and meaning."""
+    from domainbed import networks
+    from domainbed.datasets import DATASETS
+    from domainbed.hparams import OPTIONS
+
+    # They are declared where they are read.
+    assert DATASETS
+    assert list(networks.FEATURIZERS)
+    return {name: {"default": OPTIONS[name].default, "about": OPTIONS[name].help} for name in OPTIONS}
+
+
+def launchers(_: str | None) -> dict[str, Entry]:
+    """Name -> meaning."""
+    from domainbed.command_launchers import REGISTRY
+
+    return {name: {"about": _first_line(REGISTRY[name])} for name in REGISTRY}
+
+
+def selection(_: str | None) -> dict[str, Entry]:
+    """Name -> the method's name in tables."""
+    from domainbed.model_selection import METHODS
+
+    return {name: {"about": METHODS[name].name} for name in METHODS}
+
+
+def splits(_: str | None) -> dict[str, Entry]:
+    """Name -> meaning."""
+    from domainbed.training.splits import SCHEMES
+
+    return {name: {"about": _first_line(SCHEMES[name])} for name in SCHEMES}
+
+
+def plugins(_: str | None) -> dict[str, Entry]:
+    """Name -> "ok", or why it was skipped."""
+    from domainbed import plugins
+
+    return {name: {"about": status} for name, status in plugins.load().items()}
+
+
+KINDS: dict[str, Callable[[str | None], dict[str, Entry]]] = {
+    kind.__name__: kind
+    for kind in (algorithms, datasets, featurizers, options, launchers, selection, splits, plugins)
+}
+
+
+def _print(kind: str, entries: dict[str, Entry]) -> None:
+    print(f"{kind}:")
+    for name, entry in entries.items():
+        if kind == "datasets":
+            ready = "ready" if entry["missing"] is None else entry["missing"]
+            print(f"  {name}: {', '.join(entry['environments'])}  [{ready}]")
+            continue
+        default = f" (default {entry['default']!r})" if "default" in entry else ""
+        print(f"  {name}: {entry['about']}{default}")
+        for key, hparam in entry.get("hparams", {}).items():
+            small = hparam["default_small_images"]
+            also = "" if small == hparam["default"] else f" ({small!r} for small images)"
+            print(f"      {key} = {hparam['default']!r}{also}  {hparam['help']}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and print; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Show algorithms, datasets, featurizers and the rest.")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; default: all")
+    parser.add_argument("--data_dir", type=str, help="where to look for the datasets")
+    parser.add_argument("--json", action="store_true", help="one JSON object: kind -> name -> facts")
+    args = parser.parse_args(argv)
+    for kind in args.kinds:
+        if kind not in KINDS:
+            parser.error(f"no kind {kind!r}; choose from {', '.join(KINDS)}")
+    shown = {kind: KINDS[kind](args.data_dir) for kind in args.kinds or KINDS}
+    if args.json:
+        print(json.dumps(shown, indent=1))
+    else:
+        for kind, entries in shown.items():
+            _print(kind, entries)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,78 @@
+"""Train one model: `python -m domainbed.scripts.train --dataset EmojiStyles --algorithm AgrSum`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from domainbed.errors import run_script
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags; upstream's sixteen first."""
+    parser = argparse.ArgumentParser(description="Train one model and append its records to results.jsonl.")
+    add = parser.add_argument
+    add("--data_dir", type=str, help="root folder of the datasets; some need none")
+    add(
+        "--dataset",
+        type=str,
+        default="RotatedMNIST",
+        help="name of a dataset, or path of root/environment/class/image",
+    )
+    add(
+        "--algorithm",
+        type=str,
+        default="ERM",
+        help="name of an algorithm (domainbed.scripts.list shows them)",
+    )
+    add(
+        "--task", type=str, default="domain_generalization", help="domain_generalization or domain_adaptation"
+    )
+    add("--hparams", type=str, help="JSON object that overrides hyper-parameters, e.g. '{\"lr\": 0.001}'")
+    add("--hparams_seed", type=int, default=0, help="0: default hyper-parameters; otherwise random ones")
+    add("--trial_seed", type=int, default=0, help="seed of the splits and of random hyper-parameters")
+    add("--seed", type=int, default=0, help="seed of everything else")
+    add("--steps", type=int, help="number of updates; default: the dataset's")
+    add("--checkpoint_freq", type=int, help="evaluate every N steps; default: the dataset's")
+    add("--test_envs", type=int, nargs="+", default=[0], help="indices of the target environments")
+    add("--output_dir", type=str, default="train_output", help="made if missing")
+    add("--holdout_fraction", type=float, default=0.2, help="share of each environment for validation")
+    add("--uda_holdout_fraction", type=float, default=0, help="share of a target's images given unlabeled")
+    add("--skip_model_save", action="store_true", help="write no model.pkl")
+    add("--save_model_every_checkpoint", action="store_true", help="also write model_step{N}.pkl")
+    add(
+        "--splits",
+        type=str,
+        default="holdout",
+        help="holdout (upstream's in/out), or train/validation/test as 70/10/20",
+    )
+    add(
+        "--evaluate",
+        type=str,
+        default="all",
+        help="all parts, or selection: those that selection methods read",
+    )
+    add(
+        "--sampling",
+        type=str,
+        default="replacement",
+        help="replacement (upstream), or epochs: without replacement",
+    )
+    add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--num_workers", type=int, help="loader processes; changes no result")
+    add("--restart", action="store_true", help="begin anew where a run is; its files are moved to attempt-N")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and train; returns the exit status."""
+    flags = vars(build_parser().parse_args(argv))
+    from domainbed.training.api import train
+    from domainbed.training.config import TrainConfig
+
+    train(TrainConfig(**flags))
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

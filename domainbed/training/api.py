@@ -1,0 +1,111 @@
+"""A run as a function call: for the command line, for other programs, and for notebooks."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from domainbed.errors import DomainBedError, RunError
+from domainbed.lib.tee import Tee
+from domainbed.training.config import TrainConfig, from_settings
+from domainbed.training.run_dir import RunDir
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def train(config: TrainConfig) -> None:
+    """Carry out a run in `config.output_dir`; what is printed goes to out.txt and err.txt there too.
+
+    A directory that holds this run, finished, is left as it is; one that holds it unfinished begins anew.
+
+    Raises:
+        UsageError: settings, data or output directory can't be used.
+        RunError: the run could not be finished; all that it recorded is kept.
+    """
+    config.check()
+    settings = {name: value for name, value in config.recorded().items() if name != "output_dir"}
+    with RunDir(Path(config.output_dir), settings, config.restart) as directory:
+        if directory.finished:
+            print(f"{directory.path} holds this run, finished. Give --restart to do it again.")
+            return
+        with _one_line_for_files(), _copied_to(directory.path):
+            from domainbed.training import run as one_run
+
+            _print_settings(config)
+            run = one_run.build(config)
+            for line in one_run.describe(run):
+                print(line)
+            one_run.train(run, directory)
+
+
+def train_to_frame(settings: dict[str, Any]) -> pd.DataFrame:
+    """`domainbed.train`: settings by name, no printing, the records as a frame."""
+    from domainbed.results.frame import to_frame
+    from domainbed.results.records import read_records
+
+    with contextlib.ExitStack() as stack:
+        if "output_dir" not in settings:
+            settings = settings | {"output_dir": stack.enter_context(tempfile.TemporaryDirectory())}
+        config = from_settings(settings)
+        with contextlib.redirect_stdout(io.StringIO()):
+            train(config)
+        return to_frame(read_records(Path(config.output_dir) / "results.jsonl").records)
+
+
+@contextlib.contextmanager
+def _copied_to(path: Path) -> Iterator[None]:
+    """Copy stdout and stderr to out.txt and err.txt; an error is written there before it is raised."""
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(Tee(path / "out.txt"))
+        err = stack.enter_context(Tee(path / "err.txt", stream=sys.stderr))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        try:
+            yield
+        except DomainBedError as error:
+            err.file.write(f"{error}\n")
+            raise
+        except Exception:
+            err.file.write(traceback.format_exc())
+            raise
+
+
+@contextlib.contextmanager
+def _one_line_for_files() -> Iterator[None]:
+    """A full disk or a lost directory is the machine's trouble, not a bug: no traceback."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or "a file of the run"
+        raise RunError(f"{where}: {error.strerror or error}; what was recorded until then is kept") from error
+
+
+def _print_settings(config: TrainConfig) -> None:
+    """What the run is made with, in upstream's layout."""
+    import numpy
+    import PIL
+    import torch
+    import torchvision
+
+    versions = {
+        "Python": sys.version.split(" ")[0],
+        "PyTorch": torch.__version__,
+        "Torchvision": torchvision.__version__,
+        "CUDA": torch.version.cuda,
+        "CUDNN": torch.backends.cudnn.version(),
+        "NumPy": numpy.__version__,
+        "PIL": PIL.__version__,
+    }
+    sections = {"Environment": versions, "Args": config.recorded(), "HParams": config.resolved_hparams()}
+    for title, values in sections.items():
+        print(f"{title}:")
+        for name, value in values.items() if title == "Environment" else sorted(values.items()):
+            print(f"\t{name}: {value if title != 'HParams' else json.loads(json.dumps(value))}")

@@ -1,0 +1,162 @@
+"""The settings of one run, checked at the door."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from domainbed.errors import UsageError, hint
+from domainbed.hparams import Value, override, parse_overrides
+
+if TYPE_CHECKING:
+    from domainbed.algorithms.base import Algorithm
+    from domainbed.datasets.base import MultipleDomainDataset
+
+TASKS = ("domain_generalization", "domain_adaptation")
+EVALUATE = ("all", "selection")
+SAMPLING = ("replacement", "epochs")
+
+EXECUTION = ("device", "num_workers", "restart")
+"""Settings of how a run is carried out. They change no number, and are not written into records."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Flags of `domainbed.scripts.train`, by the same names; its `--help` says what each means.
+
+    The first sixteen are upstream's.
+    """
+
+    data_dir: str | None = None
+    dataset: str = "RotatedMNIST"
+    algorithm: str = "ERM"
+    task: str = "domain_generalization"
+    hparams: str | None = None
+    hparams_seed: int = 0
+    trial_seed: int = 0
+    seed: int = 0
+    steps: int | None = None
+    checkpoint_freq: int | None = None
+    test_envs: list[int] = field(default_factory=lambda: [0])
+    output_dir: str = "train_output"
+    holdout_fraction: float = 0.2
+    uda_holdout_fraction: float = 0
+    skip_model_save: bool = False
+    save_model_every_checkpoint: bool = False
+    splits: str = "holdout"
+    evaluate: str = "all"
+    sampling: str = "replacement"
+    device: str = "auto"
+    num_workers: int | None = None
+    restart: bool = False
+
+    def recorded(self) -> dict[str, Any]:
+        """What is written as `args` into every record."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in EXECUTION}
+
+    def check(self) -> None:
+        """Refuse what makes no sense, before anything is computed or written.
+
+        Raises: UsageError (UnknownName for a misspelt algorithm, dataset or split scheme).
+        """
+        self.algorithm_class()
+        dataset_class = self.dataset_class()
+        missing = dataset_class.missing(self.data_dir)
+        if missing:
+            raise UsageError(missing)
+        check_test_envs(self.test_envs, dataset_class.ENVIRONMENTS, self.dataset)
+        _check_choice("--task", self.task, TASKS)
+        _check_choice("--evaluate", self.evaluate, EVALUATE)
+        _check_choice("--sampling", self.sampling, SAMPLING)
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"--steps takes a number of updates of 1 or more, not {self.steps}")
+        if self.checkpoint_freq is not None and self.checkpoint_freq < 0:
+            raise UsageError(f"--checkpoint_freq takes a number of updates, not {self.checkpoint_freq}")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise UsageError(f"--num_workers takes 0 or more processes, not {self.num_workers}")
+        for name in ("holdout_fraction", "uda_holdout_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"--{name} takes a share from 0 to below 1, not {getattr(self, name)}")
+        if self.task == "domain_adaptation" and not self.uda_holdout_fraction:
+            raise UsageError(
+                "domain adaptation needs unlabeled images of the target environments: "
+                "give --uda_holdout_fraction a share of them, e.g. 0.5"
+            )
+        from domainbed.training.splits import check_splits
+
+        check_splits(self)
+        self.resolved_hparams()
+
+    def algorithm_class(self) -> type[Algorithm]:
+        """The class of the algorithm; raises UnknownName."""
+        from domainbed.algorithms import get_algorithm_class
+
+        return get_algorithm_class(self.algorithm)
+
+    def dataset_class(self) -> type[MultipleDomainDataset]:
+        """The class of the dataset; raises UnknownName."""
+        from domainbed.datasets import get_dataset_class
+
+        return get_dataset_class(self.dataset)
+
+    def resolved_hparams(self) -> dict[str, Value]:
+        """The hyper-parameters in force: default or random ones, then the overrides.
+
+        Raises: UsageError for an unknown name, a wrong type, or an unknown featurizer.
+        """
+        from domainbed import hparams_registry, networks
+        from domainbed.lib.seeds import seed_hash
+
+        self.dataset_class()  # its package declares optional hyper-parameters, as that of the networks does
+        if self.hparams_seed == 0:
+            hparams = hparams_registry.default_hparams(self.algorithm, self.dataset)
+        else:
+            seed = seed_hash(self.hparams_seed, self.trial_seed)
+            hparams = hparams_registry.random_hparams(self.algorithm, self.dataset, seed)
+        override(hparams, parse_overrides(self.hparams), hparams_registry.table(self.algorithm), self.dataset)
+        if hparams.get("featurizer", "auto") != "auto":
+            networks.FEATURIZERS[str(hparams["featurizer"])]
+        if not isinstance(hparams["batch_size"], int) or hparams["batch_size"] < 1:
+            raise UsageError(f"hyper-parameter batch_size is 1 or more, not {hparams['batch_size']}")
+        return hparams
+
+
+def from_settings(settings: dict[str, Any]) -> TrainConfig:
+    """A config from keyword arguments; `hparams` may be a dict.
+
+    Raises: UsageError for an unknown name.
+    """
+    names = [each.name for each in dataclasses.fields(TrainConfig)]
+    for name in settings:
+        if name not in names:
+            error = UsageError(f"unknown setting {name!r}")
+            error.add_note(hint(name, names))
+            raise error
+    if isinstance(settings.get("hparams"), dict):
+        settings = settings | {"hparams": json.dumps(settings["hparams"])}
+    if "output_dir" in settings:
+        settings = settings | {"output_dir": os.fspath(settings["output_dir"])}
+    return TrainConfig(**settings)
+
+
+def check_test_envs(test_envs: Sequence[int], environments: Sequence[str], dataset: str) -> None:
+    """Refuse target environments that are out of range, repeated, or all there are."""
+    listed = ", ".join(f"{i} ({name})" for i, name in enumerate(environments))
+    for index in test_envs:
+        if not 0 <= index < len(environments):
+            raise UsageError(f"--test_envs {index} is out of range: {dataset} has environments {listed}")
+    if len(set(test_envs)) < len(test_envs):
+        raise UsageError(f"--test_envs {' '.join(map(str, test_envs))} names an environment twice")
+    if len(test_envs) == len(environments):
+        raise UsageError(
+            f"--test_envs holds out all environments of {dataset} ({listed}); leave one to train on"
+        )
+
+
+def _check_choice(flag: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{flag} takes one of {', '.join(allowed)}, not {value!r}")

@@ -1,0 +1,137 @@
+"""Minibatches as functions of (seed, environment, step).
+
+Which samples a minibatch holds, and every random number that augments them, comes from generators seeded
+by counters. So a run that is interrupted and goes on, another number of loader processes, and another
+algorithm with the same seed all see exactly the same minibatches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from domainbed.algorithms.base import Minibatch
+from domainbed.lib.seeds import counter_seed, generator, seed_all
+from domainbed.lib.splitting import _SplitDataset
+
+_INDICES, _AUGMENTATION = 0, 1  # purposes of draws, so that no two share a seed
+
+
+class EnvironmentSampler:
+    """Indices of one part's minibatches.
+
+    Args:
+        size: number of samples in the part.
+        batch_size: B; a part with fewer samples gives all that it has.
+        seeds: (seed, environment) that the draws belong to.
+        sampling: "replacement" (upstream): B independent draws; "epochs": without replacement through
+            one random order after the other, an incomplete last minibatch dropped (ICCV 2021's code).
+        weights: probability of each sample, up to a factor, for replacement; all equal if None.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seeds: tuple[int, int],
+        sampling: str,
+        weights: np.ndarray | None = None,
+    ) -> None:
+        self.size = size
+        self.batch_size = min(batch_size, size)
+        self.seeds = seeds
+        self.sampling = sampling
+        self.probabilities = None if weights is None else weights / weights.sum()
+
+    def indices(self, step: int) -> np.ndarray:
+        """(B,) int64: positions in the part of the samples of this step."""
+        if self.sampling == "replacement":
+            rng = generator(*self.seeds, _INDICES, step)
+            if self.probabilities is not None:
+                return rng.choice(self.size, self.batch_size, p=self.probabilities)
+            return rng.integers(self.size, size=self.batch_size)
+        epoch, position = divmod(step, self.size // self.batch_size)
+        order = generator(*self.seeds, _INDICES, epoch).permutation(self.size)
+        return order[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+class Minibatches(Dataset[list[Minibatch]]):
+    """Map-style: item `step` is the list of minibatches, one a part, of that step."""
+
+    def __init__(
+        self, parts: Sequence[_SplitDataset], samplers: Sequence[EnvironmentSampler], n_steps: int
+    ) -> None:
+        self.parts = parts
+        self.samplers = samplers
+        self.n_steps = n_steps
+
+    def __len__(self) -> int:
+        return self.n_steps
+
+    def __getitem__(self, step: int) -> list[Minibatch]:
+        return [
+            fetch(part, sampler.indices(step), (*sampler.seeds, _AUGMENTATION, step))
+            for part, sampler in zip(self.parts, self.samplers, strict=True)
+        ]
+
+    def loader(self, num_workers: int, pin_memory: bool) -> Iterator[list[Minibatch]]:
+        """All steps in order; with `num_workers` processes, one pool for all environments."""
+        if num_workers == 0:
+            return (self[step] for step in range(self.n_steps))
+        return iter(DataLoader(self, batch_size=None, num_workers=num_workers, pin_memory=pin_memory))
+
+
+def fetch(part: _SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) -> Minibatch:
+    """Inputs and labels of samples of a part, stacked.
+
+    Args:
+        part: a view of an environment.
+        positions: (B,) positions in the part.
+        draws: counters that the augmentation's random numbers belong to; each sample's own number in the
+            minibatch is added. Samples are read one by one only where the environment is not in memory.
+    """
+    environment, keys = _unwrap(part, positions)
+    if hasattr(environment, "batch"):
+        x, y = environment.batch(keys)
+        return x, y
+    if hasattr(environment, "tensors"):
+        x, y = (tensor[torch.from_numpy(keys)] for tensor in environment.tensors)
+        return x, y
+    samples = []
+    with _own_random_numbers():
+        for i, key in enumerate(keys):
+            seed_all(counter_seed(*draws, i))
+            samples.append(environment[int(key)])
+    return torch.stack([x for x, _ in samples]), torch.as_tensor([int(y) for _, y in samples])
+
+
+def in_memory(part: _SplitDataset) -> bool:
+    """Whether samples cost no reading or decoding, so that loader processes would only be in the way."""
+    environment, _ = _unwrap(part, np.arange(0))
+    return hasattr(environment, "batch") or hasattr(environment, "tensors")
+
+
+def _unwrap(part: Any, positions: np.ndarray) -> tuple[Any, np.ndarray]:  # noqa: ANN401 - any map-style dataset
+    keys = np.asarray(positions, dtype=np.int64)
+    while isinstance(part, _SplitDataset):
+        part, keys = part.underlying_dataset, np.asarray(part.keys, dtype=np.int64)[keys]
+    return part, keys
+
+
+@contextlib.contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Leave the global generators as they were: reading a sample in this process must change nothing."""
+    states: tuple[Any, Any, Tensor] = (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

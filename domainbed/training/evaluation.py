@@ -1,0 +1,114 @@
+"""Accuracies of a model on the parts of the environments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from domainbed.algorithms.base import Algorithm
+from domainbed.lib.splitting import _SplitDataset
+from domainbed.training.data import fetch, in_memory
+
+if TYPE_CHECKING:
+    from domainbed.training.splits import Parts
+
+BATCH_SIZE = 256
+"""Samples at a time; large, since no gradient is kept."""
+
+_EVALUATION = 2  # purpose of the draws of augmented evaluation (upstream augments validation parts)
+
+
+def parts_to_evaluate(
+    splits: Sequence[Parts], test_envs: Sequence[int], which: str
+) -> dict[str, _SplitDataset]:
+    """Name ("env0_in") -> part, for the accuracies of a checkpoint.
+
+    Args:
+        splits: the parts of every environment.
+        test_envs: the targets.
+        which: "all" (upstream), or "selection": what selection methods read, i.e. the sources' validation
+            parts and all of the targets.
+    """
+    named = {}
+    for kind in ("in", "out", "test"):
+        for index, parts in enumerate(splits):
+            if kind in parts and (which == "all" or kind == "out" or index in test_envs):
+                named[f"env{index}_{kind}"] = parts[kind]
+    # Numbered over those that there are, as in upstream; the record says which environments they are.
+    udas = [parts["uda"] for parts in splits if "uda" in parts]
+    named |= {f"env{position}_uda": part for position, part in enumerate(udas)}
+    return {name: part for name, part in named.items() if len(part)}
+
+
+def plain(part: _SplitDataset) -> _SplitDataset:
+    """The same samples without augmentation, where the environment has any."""
+    below = part.underlying_dataset
+    if isinstance(below, _SplitDataset):
+        return _SplitDataset(plain(below), part.keys)
+    return _SplitDataset(below.plain(), part.keys) if hasattr(below, "plain") else part
+
+
+class _Batches(Dataset[tuple[int, Tensor, Tensor]]):
+    """All parts one after the other, in batches: (number of the part, inputs, labels)."""
+
+    def __init__(self, parts: Sequence[_SplitDataset], draws: tuple[int, int]) -> None:
+        self.parts = parts
+        self.draws = draws
+        self.starts = [(k, at) for k, part in enumerate(parts) for at in range(0, len(part), BATCH_SIZE)]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor]:
+        number, start = self.starts[index]
+        part = self.parts[number]
+        positions = np.arange(start, min(start + BATCH_SIZE, len(part)))
+        return number, *fetch(part, positions, (*self.draws, _EVALUATION, number, start))
+
+    def read(self, num_workers: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """All batches in order, by one pool of processes unless everything is in memory."""
+        if num_workers == 0 or all(in_memory(part) for part in self.parts):
+            return (self[index] for index in range(len(self)))
+        return iter(DataLoader(self, batch_size=None, num_workers=num_workers))
+
+
+def accuracies(
+    algorithm: Algorithm,
+    parts: Mapping[str, _SplitDataset],
+    device: torch.device,
+    num_workers: int,
+    draws: tuple[int, int],
+) -> dict[str, float]:
+    """Name -> share of the part's samples whose largest logit is at the label.
+
+    Args:
+        algorithm: its `predict` is called in evaluation mode, without gradients; it is left in the
+            mode that it was in.
+        parts: what to evaluate.
+        device: where the algorithm is.
+        num_workers: loader processes for parts that are not in memory.
+        draws: (seed, step) that random numbers of augmented evaluation belong to.
+    """
+    was_training = algorithm.training
+    algorithm.eval()
+    batches = _Batches(list(parts.values()), draws)
+    correct = torch.zeros(len(parts), dtype=torch.int64, device=device)
+    with torch.inference_mode():
+        for number, x, y in batches.read(num_workers):
+            correct[number] += count_correct(algorithm.predict(x.to(device)), y.to(device))
+    algorithm.train(was_training)
+    return {
+        f"{name}_acc": right / len(part)
+        for (name, part), right in zip(parts.items(), correct.tolist(), strict=True)
+    }
+
+
+def count_correct(logits: Tensor, y: Tensor) -> Tensor:
+    """Number of samples classified right, 0-d; one column of logits means class 1 where it is positive."""
+    predicted = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+    return (predicted == y).sum()

@@ -1,0 +1,105 @@
+"""Split schemes: which part of each environment is for what.
+
+The parts of an environment are called `in` (train), `out` (validation), `uda` (unlabeled, domain
+adaptation) and `test`; not every scheme has all of them. A scheme is a function of the dataset and a
+`SplitRequest`; plugins add theirs to `SCHEMES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from domainbed.errors import UsageError
+from domainbed.registry import Registry
+
+if TYPE_CHECKING:
+    from domainbed.datasets.base import MultipleDomainDataset
+    from domainbed.lib.splitting import _SplitDataset
+    from domainbed.training.config import TrainConfig
+
+    Parts = dict[str, _SplitDataset]
+    Scheme = Callable[[MultipleDomainDataset, "SplitRequest"], list[Parts]]
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """What a scheme may depend on.
+
+    Attributes:
+        test_envs: indices of the target environments.
+        trial_seed: seed of the trial; a scheme may give every trial its own split.
+        holdout_fraction: share of an environment for validation.
+        uda_holdout_fraction: share of a target's train part that is given unlabeled.
+        options: what followed the scheme's name on the command line, e.g. ["70/10/20", "per_trial"].
+    """
+
+    test_envs: tuple[int, ...]
+    trial_seed: int
+    holdout_fraction: float
+    uda_holdout_fraction: float
+    options: tuple[str, ...] = ()
+
+
+SCHEMES: Registry[Scheme] = Registry("Split scheme")
+
+
+def parse(text: str) -> tuple[str, tuple[str, ...]]:
+    """Name of the scheme and its options, "name:option:option"; "70/10/20" means "stratified:70/10/20"."""
+    name, *options = text.split(":")
+    if re.fullmatch(r"[\d.]+(/[\d.]+)+", name):
+        return "stratified", (name, *options)
+    return name, tuple(options)
+
+
+def check_splits(config: TrainConfig) -> None:
+    """Refuse an unknown scheme, and unlabeled parts from a scheme that has none."""
+    name, _ = parse(config.splits)
+    SCHEMES[name]
+    if name != "holdout" and config.uda_holdout_fraction:
+        raise UsageError(
+            f"--uda_holdout_fraction needs --splits holdout; {config.splits} has no unlabeled part"
+        )
+
+
+def make_splits(dataset: MultipleDomainDataset, config: TrainConfig) -> list[Parts]:
+    """The parts of every environment, in the dataset's order."""
+    name, options = parse(config.splits)
+    request = SplitRequest(
+        tuple(config.test_envs),
+        config.trial_seed,
+        config.holdout_fraction,
+        config.uda_holdout_fraction,
+        options,
+    )
+    return SCHEMES[name](dataset, request)
+
+
+@SCHEMES.register("holdout")
+def holdout(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
+    """Upstream's splits: `out` is a share of each environment, `in` the rest, drawn anew for each trial.
+
+    A target's `in` is shuffled once more, and gives up its `uda` part if one is asked for (and kept only
+    if it is not empty).
+    """
+    from domainbed.lib.seeds import seed_hash
+    from domainbed.lib.splitting import split_dataset
+
+    if request.options:
+        raise UsageError(
+            f"--splits holdout takes no options, not {':'.join(request.options)}; see --holdout_fraction"
+        )
+    environments = []
+    for index in range(len(dataset)):
+        environment, seed = dataset[index], seed_hash(request.trial_seed, index)
+        size = len(environment)  # type: ignore[arg-type] # torch's Dataset type has no __len__
+        out, in_ = split_dataset(environment, int(size * request.holdout_fraction), seed)
+        parts: Parts = {"in": in_, "out": out}
+        if index in request.test_envs:
+            uda, parts["in"] = split_dataset(in_, int(len(in_) * request.uda_holdout_fraction), seed)
+            if len(uda):
+                parts["uda"] = uda
+        environments.append(parts)
+    return environments

@@ -1,0 +1,97 @@
+import pytest
+
+from domainbed.errors import UnknownName, UsageError
+from domainbed.training.config import TrainConfig, from_settings
+
+GOOD = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0]}
+
+
+def test_good_settings_pass():
+    TrainConfig(**GOOD).check()
+    TrainConfig(dataset="EmojiStyles", algorithm="PCGrad", splits="70/10/20", test_envs=[1, 3]).check()
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"algorithm": "AgrSun"}, "Algorithm not found: AgrSun"),
+        ({"algorithm": "Tensor"}, "Algorithm not found: Tensor"),
+        ({"dataset": "Debug82"}, "Dataset not found: Debug82"),
+        ({"dataset": "PACS"}, "PACS needs --data_dir"),
+        ({"test_envs": [3]}, "--test_envs 3 is out of range: Debug28 has environments 0 .0., 1 .1., 2 .2."),
+        ({"test_envs": [-1]}, "out of range"),
+        ({"test_envs": [1, 1]}, "names an environment twice"),
+        ({"test_envs": [0, 1, 2]}, "holds out all environments"),
+        ({"task": "generalization"}, "--task takes one of"),
+        ({"task": "domain_adaptation"}, "give --uda_holdout_fraction"),
+        ({"evaluate": "some"}, "--evaluate takes one of"),
+        ({"sampling": "none"}, "--sampling takes one of"),
+        ({"steps": 0}, "--steps takes"),
+        ({"checkpoint_freq": -1}, "--checkpoint_freq takes"),
+        ({"num_workers": -1}, "--num_workers takes"),
+        ({"holdout_fraction": 1.0}, "--holdout_fraction takes a share"),
+        ({"holdout_fraction": -0.1}, "--holdout_fraction takes a share"),
+        ({"uda_holdout_fraction": 2}, "--uda_holdout_fraction takes a share"),
+        ({"splits": "nosuch"}, "Split scheme not found: nosuch"),
+        ({"splits": "70/10/20", "uda_holdout_fraction": 0.5}, "needs --splits holdout"),
+        ({"hparams": '{"lr": "fast"}'}, "hyper-parameter lr takes a value of type float"),
+        ({"hparams": '{"lrr": 1}'}, "unknown hyper-parameter 'lrr'"),
+        ({"hparams": "{lr: 1}"}, "--hparams is not valid JSON"),
+        ({"hparams": '{"featurizer": "alexnt"}'}, "Featurizer not found: alexnt"),
+        ({"hparams": '{"batch_size": 0}'}, "batch_size is 1 or more"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(bad, message):
+    with pytest.raises(UsageError, match=message) as info:
+        TrainConfig(**(GOOD | bad)).check()
+    assert "\n" not in str(info.value)
+
+
+def test_zero_checkpoint_freq_means_the_datasets_as_upstream():
+    TrainConfig(**GOOD, checkpoint_freq=0).check()
+
+
+def test_hparams_are_default_random_or_overridden():
+    default = TrainConfig(**GOOD).resolved_hparams()
+    random = TrainConfig(**GOOD, hparams_seed=1).resolved_hparams()
+    other_trial = TrainConfig(**GOOD, hparams_seed=1, trial_seed=1).resolved_hparams()
+    assert len({default["lr"], random["lr"], other_trial["lr"]}) == 3
+    assert TrainConfig(**GOOD, hparams_seed=1, hparams='{"lr": 0.5}').resolved_hparams() == random | {
+        "lr": 0.5
+    }
+
+
+def test_settings_of_a_function_call():
+    config = from_settings(GOOD | {"hparams": {"lr": 0.5}, "steps": 3})
+    assert config.hparams == '{"lr": 0.5}'
+    with pytest.raises(UsageError, match="unknown setting 'algoritm'") as info:
+        from_settings({"algoritm": "ERM"})
+    assert info.value.__notes__ == ["Did you mean algorithm?"]
+
+
+def test_records_hold_upstreams_sixteen_arguments_and_nothing_that_changes_no_number():
+    recorded = TrainConfig().recorded()
+    assert {
+        *(
+            "algorithm",
+            "checkpoint_freq",
+            "data_dir",
+            "dataset",
+            "holdout_fraction",
+            "hparams",
+            "hparams_seed",
+        ),
+        *(
+            "output_dir",
+            "save_model_every_checkpoint",
+            "seed",
+            "skip_model_save",
+            "steps",
+            "task",
+            "test_envs",
+        ),
+        *("trial_seed", "uda_holdout_fraction"),
+    } <= recorded.keys()
+    assert not {"device", "num_workers", "restart"} & recorded.keys()
+    with pytest.raises(UnknownName):
+        TrainConfig(algorithm="x").algorithm_class()

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from domainbed.datasets import get_dataset_class
+from domainbed.lib.splitting import _SplitDataset
+from domainbed.training.data import EnvironmentSampler, Minibatches, fetch, in_memory
+
+
+class Augmented:
+    """Samples that draw from all three generators, like an augmented image."""
+
+    targets = list(range(20))
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        noise = torch.rand(2) + float(np.random.rand())
+        return torch.full((2,), float(index)) + noise, index
+
+
+def sampler(sampling, size=10, batch_size=4, seeds=(0, 0), weights=None):
+    return EnvironmentSampler(size, batch_size, seeds, sampling, weights)
+
+
+@pytest.mark.parametrize("sampling", ["replacement", "epochs"])
+def test_a_minibatch_is_a_function_of_seed_environment_and_step(sampling):
+    again = [sampler(sampling).indices(step).tolist() for step in (7, 3, 7)]
+    assert again[0] == again[2]
+    assert again[0] != again[1]
+    assert sampler(sampling, seeds=(1, 0)).indices(7).tolist() != again[0]
+    assert sampler(sampling, seeds=(0, 1)).indices(7).tolist() != again[0]
+
+
+def test_epochs_go_through_every_sample_once_and_drop_what_does_not_fill_a_minibatch():
+    epochs = sampler("epochs")
+    for first in (0, 2, 4):
+        seen = np.concatenate([epochs.indices(step) for step in (first, first + 1)])
+        assert len(set(seen.tolist())) == 8
+    assert epochs.indices(0).tolist() != epochs.indices(2).tolist()
+
+
+def test_replacement_draws_each_sample_equally_often_or_by_weight():
+    counts = np.bincount(
+        np.concatenate([sampler("replacement").indices(s) for s in range(2500)]), minlength=10
+    )
+    assert abs(counts - 1000).max() < 150
+    weights = np.array([3.0] + [1.0] * 9)
+    drawn = np.concatenate([sampler("replacement", weights=weights).indices(s) for s in range(2500)])
+    assert np.bincount(drawn)[0] == pytest.approx(2500, abs=200)
+
+
+@pytest.mark.parametrize("sampling", ["replacement", "epochs"])
+def test_a_small_environment_gives_what_it_has(sampling):
+    """Upstream hangs here."""
+    assert len(sampler(sampling, size=3, batch_size=64).indices(5)) == 3
+
+
+def test_fetch_from_memory_equals_sample_by_sample():
+    emoji = get_dataset_class("EmojiStyles")(None, [], {})[1]
+    part = _SplitDataset(_SplitDataset(emoji, list(range(100, 200))), [5, 90, 5])
+    x, y = fetch(part, np.array([2, 1]), (0,))
+    assert in_memory(part)
+    assert torch.equal(x, torch.stack([part[2][0], part[1][0]]))
+    assert y.tolist() == [int(part[2][1]), int(part[1][1])]
+    tensors = TensorDataset(torch.arange(12.0).view(6, 2), torch.arange(6))
+    x, y = fetch(_SplitDataset(tensors, [3, 1, 0]), np.array([1, 0]), (0,))
+    assert y.tolist() == [1, 3]
+    assert x[0].tolist() == [2.0, 3.0]
+
+
+def test_augmentation_belongs_to_the_minibatch_and_leaves_the_global_generators_alone():
+    part = _SplitDataset(Augmented(), list(range(20)))
+    assert not in_memory(part)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    expected_next = (torch.rand(1), np.random.rand())
+    torch.manual_seed(0)
+    np.random.seed(0)
+    first, _ = fetch(part, np.array([3, 3]), (1, 2))
+    assert (torch.rand(1), np.random.rand()) == expected_next
+    again, _ = fetch(part, np.array([3, 3]), (1, 2))
+    other, _ = fetch(part, np.array([3, 3]), (1, 3))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_loader_processes_change_nothing(num_workers):
+    parts = [_SplitDataset(Augmented(), list(range(20))), _SplitDataset(Augmented(), list(range(5)))]
+    samplers = [sampler("replacement", len(part), seeds=(4, i)) for i, part in enumerate(parts)]
+    minibatches = Minibatches(parts, samplers, n_steps=6)
+    alone, helped = (list(minibatches.loader(n, pin_memory=False)) for n in (0, num_workers))
+    assert len(alone) == len(helped) == 6
+    for a, b in zip(alone, helped, strict=True):
+        for (xa, ya), (xb, yb) in zip(a, b, strict=True):
+            assert torch.equal(xa, xb)
+            assert torch.equal(ya, yb)

@@ -1,0 +1,51 @@
+import pytest
+
+from domainbed.datasets import get_dataset_class
+from domainbed.errors import UsageError
+from domainbed.lib.seeds import seed_hash
+from domainbed.lib.splitting import split_dataset
+from domainbed.training.config import TrainConfig
+from domainbed.training.splits import make_splits, parse
+
+
+@pytest.fixture(scope="module")
+def emoji():
+    return get_dataset_class("EmojiStyles")(None, [], {})
+
+
+def keys_in_environment(part):
+    if hasattr(part.underlying_dataset, "keys"):
+        return [part.underlying_dataset.keys[key] for key in part.keys]
+    return list(part.keys)
+
+
+def test_parse():
+    assert parse("holdout") == ("holdout", ())
+    assert parse("70/10/20") == ("stratified", ("70/10/20",))
+    assert parse("70/10/20:per_trial") == ("stratified", ("70/10/20", "per_trial"))
+
+
+def test_holdout_is_upstreams(emoji):
+    config = TrainConfig(dataset="EmojiStyles", test_envs=[1], trial_seed=2, uda_holdout_fraction=0.25)
+    splits = make_splits(emoji, config)
+    for index, parts in enumerate(splits):
+        out, in_ = split_dataset(emoji[index], int(len(emoji[index]) * 0.2), seed_hash(2, index))
+        assert keys_in_environment(parts["out"]) == out.keys
+        if index != 1:
+            assert keys_in_environment(parts["in"]) == in_.keys
+            assert "uda" not in parts
+        else:
+            uda, rest = split_dataset(in_, int(len(in_) * 0.25), seed_hash(2, 1))
+            assert keys_in_environment(parts["uda"]) == keys_in_environment(uda)
+            assert keys_in_environment(parts["in"]) == keys_in_environment(rest)
+
+
+def test_a_target_is_shuffled_twice_even_without_a_uda_part(emoji):
+    target, source = (make_splits(emoji, TrainConfig(test_envs=[index]))[0]["in"] for index in (0, 1))
+    assert sorted(keys_in_environment(target)) == sorted(source.keys)
+    assert keys_in_environment(target) != source.keys
+
+
+def test_holdout_takes_no_options(emoji):
+    with pytest.raises(UsageError, match="takes no options, not 80/20"):
+        make_splits(emoji, TrainConfig(splits="holdout:80/20"))
