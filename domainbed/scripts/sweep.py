@@ -1,0 +1,289 @@
+"""Run a sweep: `python -m domainbed.scripts.sweep launch --algorithms AgrSum`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from domainbed.errors import UsageError, run_script
+from domainbed.sweep.grid import SEED_SCHEMES, all_test_env_combinations, make_args_list
+from domainbed.sweep.job import Job
+from domainbed.training.run_dir import RunState
+
+if TYPE_CHECKING:
+    DATASETS: list[str]
+
+__all__ = ["DATASETS", "Job", "all_test_env_combinations", "ask_for_confirmation", "main", "make_args_list"]
+
+PASSED_ON = (
+    *(
+        "uda_holdout_fraction",
+        "checkpoint_freq",
+        "skip_model_save",
+        "splits",
+        "evaluate",
+        "sampling",
+        "device",
+    ),
+    "num_workers",
+)
+"""Flags of `train` that a sweep hands to its runs if they are given (upstream's are in `make_args_list`)."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags; those that upstream requires have defaults, which are printed."""
+    parser = argparse.ArgumentParser(description="Run a sweep: many runs in one directory.")
+    add = parser.add_argument
+    add("command", choices=["launch", "delete_incomplete"])
+    add("--config", type=Path, help="a sweep file (TOML) with these flags; the command line wins over it")
+    add("--preset", type=str, help="a preset of the sweep file")
+    add("--datasets", nargs="+", type=str, help="default: all (without --data_dir: all that need no data)")
+    add("--algorithms", nargs="+", type=str, help="default: all")
+    add(
+        "--task", type=str, default="domain_generalization", help="domain_generalization or domain_adaptation"
+    )
+    add("--n_hparams_from", type=int, default=0, help="first seed of hyper-parameters; 0 is the defaults")
+    add("--n_hparams", type=int, default=20, help="one past the last seed of hyper-parameters")
+    add("--output_dir", type=str, help="the sweep's directory; default: sweep_output/<what it is about>")
+    add("--data_dir", type=str, help="root folder of the datasets")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="accepted and unused, as in upstream: each run has a seed of its own",
+    )
+    add("--n_trials", type=int, default=3, help="repetitions, each with its own seed")
+    add("--command_launcher", type=str, default="local", help="local, multi_gpu, dummy, or a plugin's")
+    add("--steps", type=int, help="number of updates of a run; default: the dataset's")
+    add("--hparams", type=str, help="JSON object that overrides hyper-parameters in all runs")
+    add("--holdout_fraction", type=float, default=0.2, help="share of each environment for validation")
+    add(
+        "--single_test_envs", action=argparse.BooleanOptionalAction, default=False, help="no pairs of targets"
+    )
+    add("--skip_confirmation", action="store_true", help="do not ask")
+    add("--quiet", action="store_true", help="do not list every run")
+    add("--seed_scheme", choices=SEED_SCHEMES, default="upstream", help="paired: one seed for all algorithms")
+    add("--workers", type=int, help="runs at a time; default: one a core, or one on a GPU")
+    add(
+        "--selection",
+        nargs="+",
+        type=str,
+        help="selection methods that a report of this sweep uses by default",
+    )
+    add("--uda_holdout_fraction", type=float, help="as in train")
+    add("--checkpoint_freq", type=int, help="as in train")
+    add("--skip_model_save", action="store_true", default=None, help="as in train")
+    add("--splits", type=str, help="as in train")
+    add("--evaluate", type=str, help="as in train")
+    add("--sampling", type=str, help="as in train")
+    add("--device", type=str, help="as in train")
+    add("--num_workers", type=int, help="as in train")
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Flags from the command line, over those of the sweep file, over the defaults."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.preset is not None and args.config is None:
+        raise UsageError("--preset names a preset of a sweep file: give --config too")
+    if args.config is None:
+        return args
+    from domainbed.sweep.config import read_config
+
+    known = set(vars(args)) - {"command", "config", "preset"}
+    flags = read_config(args.config, args.preset, known)
+    actions = {action.dest: action for action in parser._actions}
+    for name, value in flags.items():
+        _check_type(args.config, actions[name], value)
+    parser.set_defaults(**flags)
+    return parser.parse_args(argv)
+
+
+def _check_type(path: Path, action: argparse.Action, value: object) -> None:
+    """Refuse a value of a sweep file that the flag would not take."""
+    values = value if isinstance(value, list) and action.nargs == "+" else [value]
+    wanted = action.type if isinstance(action.type, type) else str if action.choices else bool
+    for each in values:
+        right = isinstance(each, int | float if wanted is float else wanted)
+        if not right or (isinstance(each, bool) and wanted is not bool):
+            raise UsageError(f"sweep file {path}: {action.dest} takes {wanted.__name__}, not {each!r}")
+        if action.choices is not None and each not in action.choices:
+            raise UsageError(
+                f"sweep file {path}: {action.dest} is one of {', '.join(action.choices)}, not {each!r}"
+            )
+
+
+def choose(args: argparse.Namespace) -> None:
+    """Fill in datasets, algorithms and output directory where they are not given, and say so."""
+    from domainbed.algorithms import ALGORITHMS
+    from domainbed.datasets import DATASETS as ALL_DATASETS
+    from domainbed.datasets import get_dataset_class
+
+    if args.datasets is None:
+        args.datasets = [name for name in ALL_DATASETS if "Debug" not in name]
+        if args.data_dir is None:
+            args.datasets = [name for name in args.datasets if not get_dataset_class(name).NEEDS_DATA]
+            print(f"No --data_dir: the datasets that need none, {', '.join(args.datasets)}.")
+    if args.algorithms is None:
+        args.algorithms = list(ALGORITHMS)
+    if args.output_dir is None:
+        about = "-".join([*args.datasets, *args.algorithms]) if len(args.algorithms) <= 8 else "all"
+        args.output_dir = str(Path("sweep_output") / about.replace("/", "_")[:80])
+        print(f"No --output_dir: {args.output_dir}.")
+
+
+def make_jobs(args: argparse.Namespace) -> list[Job]:
+    """All runs of the sweep."""
+    extra = {name: getattr(args, name) for name in PASSED_ON}
+    args_list = make_args_list(
+        *(args.n_trials, args.datasets, args.algorithms, args.n_hparams_from, args.n_hparams, args.steps),
+        *(args.data_dir, args.task, args.holdout_fraction, args.single_test_envs, args.hparams),
+        seed_scheme=args.seed_scheme,
+        extra=extra,
+    )
+    return [Job(train_args, args.output_dir) for train_args in args_list]
+
+
+def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Refuse now what every run would refuse: each algorithm on each dataset, and the launcher."""
+    from domainbed.algorithms import get_algorithm_class
+    from domainbed.command_launchers import REGISTRY as LAUNCHERS
+    from domainbed.hparams import parse_overrides
+    from domainbed.model_selection import METHODS
+    from domainbed.training.config import TrainConfig
+
+    LAUNCHERS[args.command_launcher]
+    for name in args.selection or ():
+        METHODS[name]
+    for name in ("n_trials", "n_hparams"):
+        if getattr(args, name) < 1:
+            raise UsageError(f"--{name} takes 1 or more, not {getattr(args, name)}")
+    if args.n_hparams <= args.n_hparams_from:
+        raise UsageError(f"--n_hparams {args.n_hparams} is one past the last seed: above --n_hparams_from")
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"--workers takes 1 or more, not {args.workers}")
+    for name, value in parse_overrides(args.hparams).items():
+        if isinstance(value, dict):
+            get_algorithm_class(name)
+    checked = set()
+    for job in jobs:
+        pair = (job.train_args["dataset"], job.train_args["algorithm"])
+        if pair not in checked:
+            checked.add(pair)
+            TrainConfig(**job.train_args).check()
+
+
+def ask_for_confirmation() -> None:
+    """Ask; end the process with status 0 on anything but yes."""
+    response = input("Are you sure? (y/n) ")
+    if response.strip()[:1].lower() != "y":
+        print("Nevermind!")
+        sys.exit(0)
+
+
+def launcher_of(args: argparse.Namespace) -> Callable[[list[str]], object]:
+    """The launcher asked for, with `--workers` if it takes that."""
+    import functools
+
+    from domainbed.command_launchers import REGISTRY as LAUNCHERS
+
+    launcher = LAUNCHERS[args.command_launcher]
+    if args.workers is None:
+        return launcher
+    if "workers" not in inspect.signature(launcher).parameters:
+        raise UsageError(f"launcher {args.command_launcher} takes no --workers")
+    bound = functools.partial(launcher, workers=args.workers)
+    bound.waits = getattr(launcher, "waits", False)  # type: ignore[attr-defined] # partials take attributes
+    return bound
+
+
+def launch(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
+    """Launch what was not launched, and again what was interrupted or has failed; the exit status."""
+    from domainbed.sweep.manifest import add_to_manifest
+
+    again = [job for job in jobs if job.run_state in (RunState.INTERRUPTED, RunState.FAILED)]
+    todo = [job for job in jobs if job.state == Job.NOT_LAUNCHED or job in again]
+    if again:
+        failed = sum(job.run_state is RunState.FAILED for job in again)
+        print(f"{failed} incomplete jobs failed, {len(again) - failed} were interrupted: they start again.")
+    print(f"About to launch {len(todo)} jobs.")
+    if not todo:
+        print(f"Nothing to do in {args.output_dir}.")
+        return 0
+    launcher = launcher_of(args)
+    if not args.skip_confirmation:
+        ask_for_confirmation()
+    try:
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        named = {job.name: {k: v for k, v in job.train_args.items() if k != "output_dir"} for job in jobs}
+        add_to_manifest(Path(args.output_dir), named, tuple(args.selection or ()))
+    except OSError as error:
+        raise UsageError(f"--output_dir {args.output_dir} can't be written: {error.strerror}") from None
+    Job.launch(todo, launcher)
+    if not getattr(launcher, "waits", False):
+        return 0
+    undone = [
+        job
+        for job in (Job(_without_output_dir(job), args.output_dir) for job in todo)
+        if job.state != Job.DONE
+    ]
+    for job in undone[:20]:
+        print(f"FAILED {job}: {job.failure or job.run_state.value}", file=sys.stderr)
+    if undone:
+        print(f"{len(undone)} of {len(todo)} runs failed; each says why in its directory.", file=sys.stderr)
+    report = f"python -m domainbed.scripts.collect_results --input_dir {shlex.quote(args.output_dir)}"
+    print(f"The sweep is in {args.output_dir}; its tables:\n    {report}")
+    return 1 if undone else 0
+
+
+def _without_output_dir(job: Job) -> dict[str, Any]:
+    return {name: value for name, value in job.train_args.items() if name != "output_dir"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, show the runs, and launch or delete them; returns the exit status."""
+    args = parse(argv)
+    choose(args)
+    jobs = make_jobs(args)
+    if args.command == "launch":
+        check_jobs(args, jobs)
+    for job in jobs if not args.quiet else ():
+        print(job)
+    count = {
+        state: sum(job.state == state for job in jobs)
+        for state in (Job.DONE, Job.INCOMPLETE, Job.NOT_LAUNCHED)
+    }
+    print(
+        f"{len(jobs)} jobs: {count[Job.DONE]} done, {count[Job.INCOMPLETE]} incomplete, "
+        f"{count[Job.NOT_LAUNCHED]} not launched."
+    )
+    if args.command == "launch":
+        return launch(args, jobs)
+    running = [job for job in jobs if job.run_state is RunState.RUNNING]
+    if running:
+        print(f"{len(running)} of the incomplete ones are running and stay.")
+    doomed = [job for job in jobs if job.state == Job.INCOMPLETE and job not in running]
+    print(f"About to delete {len(doomed)} jobs.")
+    if doomed:
+        if not args.skip_confirmation:
+            ask_for_confirmation()
+        Job.delete(doomed)
+    return 0
+
+
+def __getattr__(name: str) -> object:
+    if name == "DATASETS":
+        from domainbed.datasets import DATASETS as ALL_DATASETS
+
+        return [dataset for dataset in ALL_DATASETS if "Debug" not in dataset]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,105 @@
+"""The grid of a sweep: one dict of `train` arguments a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from domainbed.hparams import parse_overrides
+from domainbed.lib.seeds import seed_hash
+
+SEED_SCHEMES = ("upstream", "paired", "authors")
+
+
+def all_test_env_combinations(n: int) -> Iterator[list[int]]:
+    """All sets of one or two target environments out of `n` (3 or more): [0], [0, 1], ..., [1], ..."""
+    assert n >= 3
+    for i in range(n):
+        yield [i]
+        for j in range(i + 1, n):
+            yield [i, j]
+
+
+def run_seed(
+    scheme: str, dataset: str, algorithm: str, test_envs: list[int], hparams_seed: int, trial_seed: int
+) -> int:
+    """The `--seed` of a run.
+
+    Args:
+        scheme: upstream: another seed for every run; paired: the same for all algorithms, so that a trial
+            shares initial weights and minibatches over them; authors: the ICCV code's recipe, a hash of
+            dataset, method, target and trial.
+    """
+    if scheme == "paired":
+        return seed_hash(dataset, test_envs, hparams_seed, trial_seed)
+    if scheme == "authors":
+        return seed_hash(dataset, algorithm, test_envs[0], trial_seed)
+    return seed_hash(dataset, algorithm, test_envs, hparams_seed, trial_seed)
+
+
+def hparams_of(text: str | None, algorithm: str) -> str | None:
+    """The `--hparams` of a run of `algorithm`.
+
+    Args:
+        text: the sweep's. An entry that is an object, under the name of an algorithm, holds only for the
+            runs of that algorithm: '{"lr": 0.001, "PCGrad": {"order": "shared"}}'.
+
+    Raises: UsageError if `text` is not a JSON object.
+    """
+    entries = parse_overrides(text)
+    if not any(isinstance(value, dict) for value in entries.values()):
+        return text  # as typed: the text is part of the run's name
+    shared = {name: value for name, value in entries.items() if not isinstance(value, dict)}
+    own = entries.get(algorithm, {})
+    return json.dumps(shared | own if isinstance(own, dict) else shared, sort_keys=True)
+
+
+def make_args_list(
+    n_trials: int,
+    dataset_names: Sequence[str],
+    algorithms: Sequence[str],
+    n_hparams_from: int,
+    n_hparams: int,
+    steps: int | None,
+    data_dir: str | None,
+    task: str,
+    holdout_fraction: float,
+    single_test_envs: bool,
+    hparams: str | None,
+    seed_scheme: str = "upstream",
+    extra: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Arguments of all runs (spec domainbed-cli.md, 5.2).
+
+    `n_hparams` is one past the last hyper-parameter seed. `extra` holds flags of ours; a key stands in a
+    run's arguments only if it was given, so that the names of upstream's runs stay what they are.
+    """
+    from domainbed.datasets import num_environments
+
+    args_list = []
+    for trial_seed in range(n_trials):
+        for dataset in dataset_names:
+            n = num_environments(dataset)
+            for algorithm in algorithms:
+                optional = {"steps": steps, "hparams": hparams_of(hparams, algorithm), **(extra or {})}
+                given = {name: value for name, value in optional.items() if value is not None}
+                combinations = [[i] for i in range(n)] if single_test_envs else all_test_env_combinations(n)
+                for test_envs in combinations:
+                    for hparams_seed in range(n_hparams_from, n_hparams):
+                        seed = run_seed(seed_scheme, dataset, algorithm, test_envs, hparams_seed, trial_seed)
+                        args_list.append(
+                            {
+                                "dataset": dataset,
+                                "algorithm": algorithm,
+                                "test_envs": test_envs,
+                                "holdout_fraction": holdout_fraction,
+                                "hparams_seed": hparams_seed,
+                                "data_dir": data_dir,
+                                "task": task,
+                                "trial_seed": trial_seed,
+                                "seed": seed,
+                                **given,
+                            }
+                        )
+    return args_list

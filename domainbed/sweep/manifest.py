@@ -1,0 +1,48 @@
+"""sweep.json: what a sweep directory was asked to hold, so that a report can say what is missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from domainbed.errors import RunError
+from domainbed.lib.atomic import write_whole
+
+NAME = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All runs that launches into one directory asked for.
+
+    Attributes:
+        jobs: name of the run's directory -> the arguments of `train`.
+        selection: names of the selection methods that the sweep is meant to be read with; may be empty.
+    """
+
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    selection: tuple[str, ...] = ()
+
+
+def read_manifest(sweep_dir: Path) -> Manifest | None:
+    """The manifest of `sweep_dir`, or None where there is none (a sweep of upstream's).
+
+    Raises: RunError if the file is damaged.
+    """
+    path = sweep_dir / NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest(jobs=content["jobs"], selection=tuple(content["selection"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error}); delete it and launch the sweep again") from None
+
+
+def add_to_manifest(sweep_dir: Path, jobs: dict[str, dict[str, Any]], selection: tuple[str, ...]) -> None:
+    """Write `jobs` into the manifest of `sweep_dir`, beside those that it has."""
+    before = read_manifest(sweep_dir) or Manifest()
+    content = {"jobs": before.jobs | jobs, "selection": list(selection or before.selection), "version": 1}
+    write_whole(sweep_dir / NAME, json.dumps(content, indent=1, sort_keys=True) + "\n")
