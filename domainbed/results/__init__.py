@@ -1,0 +1,1 @@
+"""Results: records on disk, what selection makes of them, and the tables that show it."""

@@ -1,0 +1,120 @@
+"""Records: the lines of one `results.jsonl`, appended whole and read whatever happened to the file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from domainbed.errors import RunError
+
+Record = dict[str, Any]
+"""One checkpoint of one run; keys as in CLI spec 4.2."""
+
+NAME = "results.jsonl"
+
+_NEEDED_ARGS = {"trial_seed": int, "dataset": str, "algorithm": str, "hparams_seed": int, "test_envs": list}
+_SHARED = ("args", "hparams", "sizes")
+
+
+@dataclass
+class RecordsFile:
+    """What one `results.jsonl` holds.
+
+    Attributes:
+        records: its records, in order. They share equal `args`, `hparams` and `sizes` objects.
+        damaged: numbers (from 1) of lines that are no records: broken JSON, or JSON of something else.
+        torn: number of the last line if it was cut off while it was being written, else None.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+    torn: int | None = None
+
+
+def read_records(path: Path) -> RecordsFile:
+    """Everything that can be read from `path`.
+
+    NaN and infinities are accepted, and so is a complete last line without its newline.
+
+    Raises: OSError if the file cannot be opened or read.
+    """
+    content = RecordsFile()
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        record = _parse(line)
+        if record is not None:
+            content.records.append(_shared(record, content.records))
+        elif number == len(lines):
+            content.torn = number
+        else:
+            content.damaged.append(number)
+    return content
+
+
+def append_record(path: Path, record: Mapping[str, object]) -> None:
+    """Append `record` to `path` as one line of JSON with sorted keys, and wait until it is on the disk.
+
+    After a torn line the record starts a fresh one. If it cannot be written whole, nothing of it stays.
+
+    Raises: RunError if the file cannot be written (no room, no permission).
+    """
+    data = (json.dumps(record, sort_keys=True) + "\n").encode("utf-8")
+    try:
+        with path.open("a+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - 1, 0))
+            data = data if file.read(1) in (b"", b"\n") else b"\n" + data
+            try:
+                _write_all(file.fileno(), data)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                raise
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; make room or set its permissions, and run again"
+        ) from None
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+    os.fsync(descriptor)
+
+
+def _parse(line: bytes) -> Record | None:
+    """The record that `line` holds, or None."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if _is_record(record) else None
+
+
+def _is_record(record: object) -> bool:
+    """Whether every reader of results can use `record`."""
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
+        return False
+    args = record.get("args")
+    if not isinstance(args, dict):
+        return False
+    return all(isinstance(args.get(key), kind) for key, kind in _NEEDED_ARGS.items()) and all(
+        isinstance(target, int) for target in args["test_envs"]
+    )
+
+
+def _shared(record: Record, before: list[Record]) -> Record:
+    """`record` with the keys, and the large objects, of the records `before` it: thousands have the same."""
+    record = {sys.intern(key): value for key, value in record.items()}
+    for key in _SHARED:
+        if before and key in record and record[key] == before[-1].get(key):
+            record[key] = before[-1][key]
+    return record

@@ -1,0 +1,89 @@
+"""Runs: the subdirectories of a sweep directory, with their records and whether they are finished."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from domainbed.errors import UsageError
+from domainbed.lib.query import Q
+from domainbed.results import records
+from domainbed.results.records import Record, RecordsFile
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's directory.
+
+    Attributes:
+        path: the directory.
+        finished: whether it has the file `done`.
+        file: what its `results.jsonl` holds.
+    """
+
+    path: Path
+    finished: bool
+    file: RecordsFile
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a sweep that have a readable `results.jsonl`, in order of their names."""
+
+    runs: list[Run]
+
+    def records(self) -> Q[Record]:
+        """Records of all runs."""
+        return Q([record for run in self.runs for record in run.file.records])
+
+    def finished(self) -> Runs:
+        """The runs that came to their end."""
+        return Runs([run for run in self.runs if run.finished])
+
+
+def load_runs(sweep_dir: Path) -> Runs:
+    """Read every run of `sweep_dir`, with a progress bar on stderr.
+
+    Entries without a `results.jsonl` are skipped silently; files, and lines of files, that cannot be read
+    are named in one warning for each kind.
+
+    Raises: UsageError if `sweep_dir` is no directory.
+    """
+    if not sweep_dir.is_dir():
+        raise UsageError(f"sweep directory {sweep_dir} does not exist; give the folder that `sweep` printed")
+    runs, unreadable = [], []
+    entries = sorted(sweep_dir.iterdir(), key=lambda entry: entry.name)
+    for entry in tqdm(entries, ncols=80, leave=False):
+        try:
+            file = records.read_records(entry / records.NAME)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            unreadable.append(f"{entry / records.NAME} ({error.strerror})")
+            continue
+        runs.append(Run(entry, (entry / "done").exists(), file))
+    _warn(runs, unreadable)
+    return Runs(runs)
+
+
+def _warn(runs: list[Run], unreadable: list[str]) -> None:
+    torn = [f"{run.path / records.NAME}:{run.file.torn}" for run in runs if run.file.torn is not None]
+    damaged = [f"{run.path / records.NAME}:{line}" for run in runs for line in run.file.damaged]
+    for places, what in (
+        (unreadable, "results that cannot be read are left out"),
+        (torn, "a last line that was cut off is skipped"),
+        (damaged, "lines that are no records are skipped"),
+    ):
+        if places:
+            _log.warning("warning: %s: %s", what, listing(places))
+
+
+def listing(items: list[str], most: int = 10) -> str:
+    """`items` in one line; of many the first `most` and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

@@ -1,0 +1,221 @@
+"""A sweep like upstream's test sweep, with numbers of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+STEPS = (0, 300, 600, 900, 1000)
+ENVIRONMENTS = 4
+TARGETS = [(i,) for i in range(ENVIRONMENTS)] + [
+    (i, j) for i in range(ENVIRONMENTS) for j in range(i + 1, ENVIRONMENTS)
+]
+
+Key = tuple[int, tuple[int, ...], int]
+"""Trial seed, target environments, hparams seed."""
+
+METHODS = {
+    "iid": "training-domain validation set",
+    "loo": "leave-one-domain-out cross-validation",
+    "oracle": "test-domain validation set (oracle)",
+}
+
+LATEX_HEAD = r"""\documentclass{article}
+\usepackage{booktabs}
+\usepackage{adjustbox}
+\begin{document}
+\section{Full DomainBed results}
+"""
+
+LATEX_METHOD = r"""
+\subsection{Model selection: NAME}
+
+\subsubsection{VLCS}
+
+\begin{center}
+\adjustbox{max width=\textwidth}{%
+\begin{tabular}{lccccc}
+\toprule
+HEADER \\
+\midrule
+ROW \\
+\bottomrule
+\end{tabular}}
+\end{center}
+
+\subsubsection{Averages}
+
+\begin{center}
+\adjustbox{max width=\textwidth}{%
+\begin{tabular}{lcc}
+\toprule
+\textbf{Algorithm}        & \textbf{VLCS}             & \textbf{Avg}              \\
+\midrule
+AVERAGES \\
+\bottomrule
+\end{tabular}}
+\end{center}
+"""
+
+
+@dataclass
+class SyntheticSweep:
+    """ERM on VLCS, 2 trials x 10 sets of targets x 2 hparams seeds; `runs[key]` is (2, steps, environments):
+    accuracies on in-splits and out-splits."""
+
+    dataset: str = "VLCS"
+    algorithm: str = "ERM"
+    runs: dict[Key, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        random = np.random.RandomState(20260000)
+        for trial in range(2):
+            for targets in TARGETS:
+                for seed in range(2):
+                    # Quarters of a percent, so that ties between steps and seeds happen.
+                    self.runs[trial, targets, seed] = (
+                        random.randint(200, 400, (2, len(STEPS), ENVIRONMENTS)) / 400
+                    )
+
+    def drop(self, *keys: Key) -> None:
+        for key in keys:
+            del self.runs[key]
+
+    def drop_some(self) -> None:
+        """Target 1 is gone, target 2 has trial 0 only, and leave-one-out lacks pair (0, 3) in trial 1."""
+        self.drop(*[(trial, (1,), seed) for trial in (0, 1) for seed in (0, 1)])
+        self.drop((1, (2,), 0), (1, (2,), 1), (1, (0, 3), 0), (1, (0, 3), 1), (0, (0,), 1))
+
+    def records(self, key: Key, output_dir: str) -> list[dict[str, object]]:
+        trial, targets, seed = key
+        args = {
+            "algorithm": self.algorithm,
+            "checkpoint_freq": None,
+            "data_dir": "/data",
+            "dataset": self.dataset,
+            "holdout_fraction": 0.2,
+            "hparams": None,
+            "hparams_seed": seed,
+            "output_dir": output_dir,
+            "save_model_every_checkpoint": False,
+            "seed": 0,
+            "skip_model_save": False,
+            "steps": 1001,
+            "task": "domain_generalization",
+            "test_envs": list(targets),
+            "trial_seed": trial,
+            "uda_holdout_fraction": 0,
+        }
+        hparams = {"lr": [5e-05, 0.0001][seed], "batch_size": [32, 17][seed], "resnet18": False}
+        return [
+            {
+                "args": args,
+                "hparams": hparams,
+                "step": step,
+                "epoch": step / 40,
+                "step_time": 0.1,
+                "loss": 0.5,
+            }
+            | {f"env{i}_in_acc": float(self.runs[key][0, s, i]) for i in range(ENVIRONMENTS)}
+            | {f"env{i}_out_acc": float(self.runs[key][1, s, i]) for i in range(ENVIRONMENTS)}
+            for s, step in enumerate(STEPS)
+        ]
+
+    def folder(self, key: Key) -> str:
+        """Name of the run's folder: like a job's hash it says nothing and sorts at random."""
+        return hashlib.md5(repr((self.dataset, self.algorithm, key)).encode()).hexdigest()
+
+    def write(self, root: Path) -> Path:
+        for key in self.runs:
+            run = root / self.folder(key)
+            run.mkdir(parents=True)
+            lines = [
+                json.dumps(record, sort_keys=True) + "\n" for record in self.records(key, f"sweep/{run.name}")
+            ]
+            (run / "results.jsonl").write_text("".join(lines))
+            (run / "done").write_text("done")
+        return root
+
+    # What the tables must show, computed from the arrays and from nothing of ours.
+
+    def chosen(self, trial: int, target: int, method: str) -> float | None:
+        """Accuracy of the better hparams seed, the larger one of equals; None without a usable run."""
+        best = None
+        for seed in (0, 1):
+            run = self.runs.get((trial, (target,), seed))
+            if run is None:
+                continue
+            inside, outside = run
+            sources = [e for e in range(ENVIRONMENTS) if e != target]
+            if method == "iid":
+                val = np.mean(outside[:, sources], axis=1)
+            elif method == "oracle":
+                val = np.full(len(STEPS), -1.0)
+                val[-1] = outside[-1, target]
+            else:
+                pairs = [self.runs.get((trial, tuple(sorted((target, v))), seed)) for v in sources]
+                if any(pair is None for pair in pairs):
+                    continue
+                val = sum(pair[0][:, v] for pair, v in zip(pairs, sources, strict=True)) / 3
+            step = int(np.argmax(val))
+            if best is None or val[step] >= best[0]:
+                best = (val[step], inside[step, target])
+        return None if best is None else best[1]
+
+    def expected_cells(self, method: str, sign: str = "+/-") -> tuple[list[str], list[str]]:
+        """Cells of the row of the dataset's table and of the row of the averages."""
+        table = [[self.chosen(trial, target, method) for target in range(ENVIRONMENTS)] for trial in (0, 1)]
+        cells = [_cell([trial[target] for trial in table], sign) for target in range(ENVIRONMENTS)]
+        means = [mean for _, mean in cells]
+        row = [text for text, _ in cells] + ["X" if None in means else f"{np.mean(means):.1f}"]
+        per_trial = [[acc for acc in trial if acc is not None] for trial in table]
+        average, mean = _cell([np.mean(accs) if accs else None for accs in per_trial], sign)
+        return row, [average, "X" if mean is None else f"{mean:.1f}"]
+
+    def expected_text(self) -> str:
+        lines = [f"Total records: {5 * len(self.runs)}"]
+        for short, name in METHODS.items():
+            row, averages = self.expected_cells(short)
+            lines += [
+                "",
+                f"-------- Dataset: VLCS, model selection method: {name}",
+                _pad(["Algorithm", "C", "L", "S", "V", "Avg"], 20) + " ",
+                _pad(["ERM", *row], 20) + " ",
+                "",
+                f"-------- Averages, model selection method: {name}",
+                _pad(["Algorithm", "VLCS", "Avg"], 25) + " ",
+                _pad(["ERM", *averages], 25) + " ",
+            ]
+        return "\n".join(lines) + "\n"
+
+    def expected_latex(self) -> str:
+        text = LATEX_HEAD + f"% Total records: {5 * len(self.runs)}\n"
+        for short, name in METHODS.items():
+            row, averages = self.expected_cells(short, r"$\pm$")
+            header = [rf"\textbf{{{label}}}" for label in ("Algorithm", "C", "L", "S", "V", "Avg")]
+            part = LATEX_METHOD.replace("NAME", name).replace("HEADER", _pad(header, 20, " & "))
+            part = part.replace("ROW", _pad(["ERM", *row], 20, " & "))
+            text += part.replace("AVERAGES", _pad(["ERM", *averages], 25, " & "))
+        return text + "\\end{document}\n"
+
+
+def _cell(values: list[float | None], sign: str) -> tuple[str, float | None]:
+    found = np.array([value for value in values if value is not None])
+    if not len(found):
+        return "X", None
+    mean = 100 * found.mean()
+    return f"{mean:.1f} {sign} {100 * found.std() / len(found) ** 0.5:.1f}", mean
+
+
+def _pad(cells: list[str], width: int, sep: str = "  ") -> str:
+    return sep.join(text + " " * (width - len(text)) for text in cells)
+
+
+@pytest.fixture
+def vlcs() -> SyntheticSweep:
+    return SyntheticSweep()

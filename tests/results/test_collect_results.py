@@ -1,0 +1,170 @@
+"""The whole script: layout byte for byte, for complete and for partial sweeps."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from domainbed.errors import UnknownName
+from domainbed.model_selection import METHODS
+from domainbed.scripts import collect_results
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def script(*arguments, check=True):
+    done = subprocess.run(
+        [sys.executable, "-m", "domainbed.scripts.collect_results", *map(str, arguments)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("partial", [False, True], ids=["complete", "partial"])
+def test_layout_byte_for_byte(vlcs, tmp_path, capsys, partial):
+    if partial:
+        vlcs.drop_some()
+    sweep = vlcs.write(tmp_path / "sweep")
+    (sweep / "results.txt").write_text("an old report is no run")
+    assert collect_results.main(["--input_dir", str(sweep)]) == 0
+    text = capsys.readouterr().out
+    assert text == vlcs.expected_text()
+    assert (sweep / "results.txt").read_text() == text
+    assert ("X" in text) == partial
+    assert collect_results.main(["--input_dir", str(sweep), "--latex"]) == 0
+    latex = capsys.readouterr().out
+    assert latex == vlcs.expected_latex()
+    assert (sweep / "results.tex").read_text() == latex
+
+
+def test_as_a_process(vlcs, tmp_path):
+    sweep = vlcs.write(tmp_path / "sweep")
+    done = script("--input", sweep)
+    assert done.stdout == vlcs.expected_text()
+    assert "note:" not in done.stderr
+    assert "Total records: 200" in (sweep / "results.txt").read_text()
+    bad = script("--input_dir", tmp_path / "nowhere", check=False)
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr.strip().splitlines()[-1].startswith("error: sweep directory")
+    (tmp_path / "empty").mkdir()
+    bad = script("--input_dir", tmp_path / "empty", check=False)
+    assert bad.returncode == 1
+    assert "error: no record found" in bad.stderr
+
+
+def test_abbreviations_and_exclusive_flags(vlcs, tmp_path, capsys):
+    sweep = str(vlcs.write(tmp_path / "sweep"))
+    assert collect_results.main([f"--in={sweep}", "--lat"]) == 0
+    assert capsys.readouterr().out.startswith("\\documentclass")
+    assert collect_results.main(["--input", sweep, "--auto"]) == 0
+    assert "auto lr training-domain validation set" in capsys.readouterr().out
+    for both in (["--latex", "--format", "csv"], ["--auto_lr", "--selection", "iid"]):
+        with pytest.raises(SystemExit) as bad:
+            collect_results.main(["--input_dir", sweep, *both])
+        assert bad.value.code == 2
+
+
+def test_csv_is_one_tidy_table(vlcs, tmp_path, capsys):
+    vlcs.drop_some()
+    sweep = vlcs.write(tmp_path / "sweep")
+    collect_results.main(["--input_dir", str(sweep), "--format", "csv", "--selection", "oracle", "iid"])
+    text = capsys.readouterr().out
+    assert (sweep / "results.csv").read_text() == text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["environment"] for row in rows] == ["C", "L", "S", "V", "Avg"] * 2
+    assert [row["selection"] for row in rows] == ["oracle"] * 5 + ["iid"] * 5
+    for target, row in zip((0, 1, 2, 3), rows[5:], strict=False):
+        accs = [vlcs.chosen(trial, target, "iid") for trial in (0, 1)]
+        accs = [acc for acc in accs if acc is not None]
+        assert int(row["n"]) == len(accs)
+        assert (row["dataset"], row["algorithm"]) == ("VLCS", "ERM")
+        if accs:
+            assert float(row["mean"]) == pytest.approx(100 * np.mean(accs), rel=1e-14)
+            assert float(row["stderr"]) == pytest.approx(100 * np.std(accs) / len(accs) ** 0.5, abs=1e-12)
+        else:
+            assert (row["mean"], row["stderr"]) == ("", "")
+    average = vlcs.expected_cells("iid")[1][0]
+    assert average == f"{float(rows[-1]['mean']):.1f} +/- {float(rows[-1]['stderr']):.1f}"
+
+
+def test_markdown_has_the_cells_of_the_text(vlcs, tmp_path, capsys):
+    sweep = vlcs.write(tmp_path / "sweep")
+    collect_results.main(["--input_dir", str(sweep), "--format", "markdown", "--selection", "loo"])
+    row, averages = vlcs.expected_cells("loo")
+    assert capsys.readouterr().out.splitlines() == [
+        "Total records: 200",
+        "",
+        f"### Dataset: VLCS, model selection method: {METHODS['loo'].name}",
+        "",
+        "| Algorithm | C | L | S | V | Avg |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| ERM | {' | '.join(row)} |",
+        "",
+        f"### Averages, model selection method: {METHODS['loo'].name}",
+        "",
+        "| Algorithm | VLCS | Avg |",
+        "| --- | ---: | ---: |",
+        f"| ERM | {' | '.join(averages)} |",
+    ]
+
+
+def test_selection_of_the_sweep_file_and_of_the_command_line(vlcs, tmp_path, capsys):
+    sweep = vlcs.write(tmp_path / "sweep")
+    (sweep / "sweep.json").write_text(json.dumps({"jobs": {}, "selection": ["oracle"]}))
+    collect_results.main(["--input_dir", str(sweep)])
+    text = capsys.readouterr().out
+    assert METHODS["oracle"].name in text
+    assert METHODS["iid"].name not in text
+    collect_results.main(["--input_dir", str(sweep), "--selection", "iid"])
+    assert METHODS["oracle"].name not in capsys.readouterr().out
+    with pytest.raises(UnknownName) as unknown:
+        collect_results.main(["--input_dir", str(sweep), "--selection", "orcale"])
+    assert "oracle" in "".join(unknown.value.__notes__)
+
+
+def test_latex_of_long_and_underscored_names_compiles(vlcs, tmp_path, capsys):
+    vlcs.dataset, vlcs.algorithm = "SpawriousO2O_like_data", "IB_ERM"
+    sweep = vlcs.write(tmp_path / "sweep")
+    collect_results.main(["--input_dir", str(sweep), "--latex", "--selection", "iid"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "\\subsubsection{SpawriousO2O\\_like\\_data}" in lines
+    header = next(line for line in lines if "\\textbf{Spawrious" in line)
+    assert header == (
+        "\\textbf{Algorithm}                & \\textbf{SpawriousO2O\\_like\\_data} & "
+        "\\textbf{Avg}                      \\\\"
+    )
+    assert any(line.startswith("IB\\_ERM ") for line in lines)
+
+
+def test_a_replaced_stdout_gets_the_tables(vlcs, tmp_path, monkeypatch):
+    vlcs.write(tmp_path)
+    replaced = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", replaced)
+    collect_results.main(["--input_dir", str(tmp_path)])
+    assert replaced.getvalue() == vlcs.expected_text()
+
+
+def test_heavy_libraries_stay_out(vlcs, tmp_path):
+    sweep = vlcs.write(tmp_path / "sweep")
+    code = (
+        "import sys\n"
+        "from domainbed.scripts import collect_results, list_top_hparams\n"
+        f"collect_results.main(['--input_dir', {str(sweep)!r}])\n"
+        f"list_top_hparams.main(['--input_dir', {str(sweep)!r}, '--dataset', 'VLCS', '--algorithm', 'ERM',"
+        " '--test_env', '1'])\n"
+        "heavy = {'torch', 'torchvision', 'pandas', 'scipy', 'matplotlib', 'wilds', 'timm'}\n"
+        "heavy &= set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -1,0 +1,118 @@
+"""What is said about sweeps that are unfinished, damaged, foreign or in the wrong place."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from domainbed.errors import RunError, UsageError
+from domainbed.scripts import collect_results
+
+
+def test_notes_on_a_partial_sweep(vlcs, tmp_path, capsys, caplog):
+    vlcs.drop_some()
+    sweep = vlcs.write(tmp_path / "sweep")
+    jobs = {vlcs.folder(key): {} for key in vlcs.runs} | {"missing": {}}
+    (sweep / "sweep.json").write_text(json.dumps({"jobs": jobs, "selection": []}))
+    folders = sorted(folder for folder in sweep.iterdir() if folder.is_dir())
+    (folders[0] / "done").unlink()
+    with (folders[1] / "results.jsonl").open("a") as file:
+        file.write('{"args": {"algor')
+    lines = (folders[2] / "results.jsonl").read_text().splitlines(keepends=True)
+    (folders[2] / "results.jsonl").write_text("".join(["garbage\n", *lines[:2], "[1]\n", *lines[2:]]))
+    collect_results.main(["--input_dir", str(sweep)])
+    out, err = capsys.readouterr()
+    assert out == vlcs.expected_text()
+    notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: cells without a result (X): iid 1, loo 1, oracle 1",
+        "note: cells over fewer trials than the dataset has: iid 1, loo 3, oracle 1",
+        "note: averages over fewer environments than the dataset has: iid 1, loo 1, oracle 1",
+    ]
+    assert [
+        record.getMessage() for record in caplog.records if record.name.startswith("domainbed.results")
+    ] == [
+        f"warning: a last line that was cut off is skipped: {folders[1]}/results.jsonl:6",
+        f"warning: lines that are no records are skipped: {folders[2]}/results.jsonl:1,"
+        f" {folders[2]}/results.jsonl:4",
+        "note: 1 of 31 runs are unfinished (no file `done`) and count with what they have;"
+        " --finished_only leaves them out",
+        "note: 1 of the 32 runs in sweep.json have no records yet",
+    ]
+
+
+def test_damaged_sweep_file_costs_a_warning(vlcs, tmp_path, capsys, caplog):
+    sweep = vlcs.write(tmp_path / "sweep")
+    (sweep / "sweep.json").write_text("{")
+    collect_results.main(["--input_dir", str(sweep)])
+    assert capsys.readouterr().out == vlcs.expected_text()
+    assert "sweep.json is damaged" in caplog.text
+
+
+def test_rows_and_tables_in_upstreams_order_unknown_ones_last(vlcs, tmp_path, capsys):
+    for dataset, algorithm in (("my/photos", "Zzz"), ("PACS", "ERM"), ("VLCS", "CORAL"), ("VLCS", "ERM")):
+        vlcs.dataset, vlcs.algorithm = dataset, algorithm
+        vlcs.write(tmp_path / "sweep")
+    vlcs.dataset = "nothing_known"
+    key = (0, (0,), 0)
+    record = {k: v for k, v in vlcs.records(key, "x")[0].items() if not k.startswith("env")}
+    (tmp_path / "sweep" / "bare").mkdir()
+    (tmp_path / "sweep" / "bare" / "results.jsonl").write_text(json.dumps(record) + "\n")
+    collect_results.main(["--input_dir", str(tmp_path / "sweep"), "--selection", "iid"])
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    headers = [line.split(",")[0] for line in lines if line.startswith("---")]
+    assert headers == [
+        "-------- Dataset: VLCS",
+        "-------- Dataset: PACS",
+        "-------- Dataset: my/photos",
+        "-------- Averages",
+    ]
+    assert [line.split()[0] for line in lines[4:7]] == ["ERM", "CORAL", "Zzz"]
+    photos = lines[lines.index(next(line for line in lines if "my/photos" in line)) + 1 :]
+    assert photos[0].split() == ["Algorithm", "env0", "env1", "env2", "env3", "Avg"]
+    assert photos[1].split() == ["ERM", "X", "X", "X", "X", "X"]
+    assert photos[3].split()[-1] != "X"
+    assert "note: datasets that domainbed.datasets lacks, shown last: my/photos" in err
+    assert (
+        "note: datasets left out, since nothing tells how many environments they have: nothing_known" in err
+    )
+
+
+def test_folder_that_cannot_be_written(vlcs, tmp_path, capsys):
+    sweep = vlcs.write(tmp_path / "sweep")
+    (tmp_path / "file").write_text("")
+    assert collect_results.main(["--input_dir", str(sweep), "--output_dir", str(tmp_path / "file")]) == 0
+    out, err = capsys.readouterr()
+    assert out == vlcs.expected_text()
+    assert "warning: no copy in" in err
+    assert (
+        collect_results.main(["--input_dir", str(sweep), "--output_dir", str(tmp_path / "new" / "place")])
+        == 0
+    )
+    assert (tmp_path / "new" / "place" / "results.txt").read_text() == out
+    assert not (sweep / "results.txt").exists()
+
+
+def test_folder_of_one_run_is_named_as_such(vlcs, tmp_path):
+    sweep = vlcs.write(tmp_path / "sweep")
+    run = next(sweep.iterdir())
+    with pytest.raises(RunError, match="folder of one run"):
+        collect_results.main(["--input_dir", str(run)])
+    with pytest.raises(UsageError, match="does not exist"):
+        collect_results.main(["--input_dir", str(run / "done")])
+
+
+def test_finished_only(vlcs, tmp_path, capsys):
+    sweep = vlcs.write(tmp_path / "sweep")
+    unfinished = [(0, (0,), 0), (1, (2,), 1)]
+    for key in unfinished:
+        (sweep / vlcs.folder(key) / "done").unlink()
+    collect_results.main(["--input_dir", str(sweep), "--finished_only"])
+    vlcs.drop(*unfinished)
+    assert capsys.readouterr().out == vlcs.expected_text()
+    for done in sweep.glob("*/done"):
+        done.unlink()
+    with pytest.raises(RunError, match="no finished run found"):
+        collect_results.main(["--input_dir", str(sweep), "--finished_only"])

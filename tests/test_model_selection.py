@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domainbed.lib.query import Q
+from domainbed.model_selection import (
+    METHODS,
+    IIDAccuracySelectionMethod,
+    IIDAutoLRAccuracySelectionMethod,
+    LeaveOneOutSelectionMethod,
+    OracleSelectionMethod,
+    SelectionMethod,
+    get_test_records,
+)
+
+
+def record(step, targets, *accs, hparams_seed=0):
+    """`accs` has (in, out) of each environment; None leaves a key out."""
+    found = {"args": {"test_envs": list(targets), "hparams_seed": hparams_seed}, "step": step}
+    for i, pair in enumerate(accs):
+        for part, acc in zip(("in", "out"), pair, strict=True):
+            if acc is not None:
+                found[f"env{i}_{part}_acc"] = acc
+    return found
+
+
+def test_get_test_records():
+    records = Q([record(0, [0]), record(0, [0, 1]), record(1, [2]), record(1, [])])
+    assert get_test_records(records) == [records[0], records[2]]
+
+
+def test_a_method_is_not_instantiated():
+    for method in (SelectionMethod, *METHODS.values()):
+        with pytest.raises(TypeError):
+            method()
+
+
+class ByLoss(SelectionMethod):
+    """A subclass as forks write it."""
+
+    name = "by loss"
+
+    @classmethod
+    def run_acc(cls, run_records):
+        accs = run_records.filter(lambda each: "val" in each)
+        return {"val_acc": accs[0]["val"], "test_acc": accs[0]["test"]} if len(accs) else None
+
+
+def by_loss(seed, **values):
+    return {"args": {"hparams_seed": seed}, **values}
+
+
+def test_hparams_accs_best_first_and_the_larger_seed_of_equals():
+    records = Q(
+        [
+            by_loss(0, val=0.5, test=0.1),
+            by_loss(1, val=0.7, test=0.2),
+            by_loss(2, val=0.7, test=0.3),
+            by_loss(3),
+            by_loss(4, val=math.nan, test=0.4),
+        ]
+    )
+    accs = ByLoss.hparams_accs(records)
+    assert isinstance(accs, list)
+    assert [members[0]["args"]["hparams_seed"] for _, members in accs] == [2, 1, 0, 4]
+    assert accs[0] == ({"val_acc": 0.7, "test_acc": 0.3}, Q([records[2]]))
+    assert ByLoss.sweep_acc(records) == 0.3
+
+
+@pytest.mark.parametrize("method", [*METHODS.values(), ByLoss], ids=lambda method: method.__name__)
+def test_no_records(method):
+    assert method.sweep_acc(Q([])) is None
+    assert method.hparams_accs(Q([])) == []
+
+
+def test_oracle_takes_the_last_step():
+    records = Q([record(1, [0], (0.65, 0.60)), record(0, [0], (0.75, 0.70)), record(2, [0, 1], (0.9, 0.9))])
+    assert OracleSelectionMethod.run_acc(records) == {"val_acc": 0.60, "test_acc": 0.65}
+    repeated = Q([record(1, [0], (0.65, 0.60)), record(1, [0], (0.1, 0.2))])
+    assert OracleSelectionMethod.run_acc(repeated) == {"val_acc": 0.2, "test_acc": 0.1}
+
+
+def test_iid_takes_the_best_mean_of_the_sources():
+    records = Q(
+        [
+            record(0, [0], (0.1, 0.2), (0.5, 0.6), (0.6, 0.7)),
+            record(1, [0], (0.3, 0.4), (0.6, 0.7), (0.7, 0.8)),
+        ]
+    )
+    assert IIDAccuracySelectionMethod.run_acc(records) == {"val_acc": 0.75, "test_acc": 0.3}
+    ties = Q([record(0, [1], (0, 0.5), (0.1, 0)), record(1, [1], (0, 0.5), (0.2, 0))])
+    assert IIDAccuracySelectionMethod.run_acc(ties)["test_acc"] == 0.1
+
+
+@given(accs=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=12), data=st.data())
+def test_iid_is_the_mean_of_numpy_to_the_last_bit(accs, data):
+    target = data.draw(st.integers(0, len(accs) - 1))
+    found = IIDAccuracySelectionMethod.run_acc(Q([record(0, [target], *accs)]))
+    assert found["val_acc"] == np.mean([out for i, (_, out) in enumerate(accs) if i != target])
+    assert type(found["val_acc"]) is float
+    assert found["test_acc"] == accs[target][0]
+
+
+def test_nan_never_wins():
+    """A diverged step that comes first does not win, and neither does a diverged hparams seed."""
+    nan = math.nan
+    first = [record(0, [0], (0.9, 0.9), (nan, nan)), record(1, [0], (0.5, 0.5), (0.6, 0.6))]
+    assert IIDAccuracySelectionMethod.run_acc(Q(first)) == {"val_acc": 0.6, "test_acc": 0.5}
+    diverged = record(0, [0], (0.2, 0.2), (nan, nan), hparams_seed=1)
+    assert IIDAccuracySelectionMethod.sweep_acc(Q([*first, diverged])) == 0.5
+    assert IIDAccuracySelectionMethod.sweep_acc(Q([diverged])) == 0.2
+
+
+def test_target_without_an_out_split_does_not_hide_the_environments_behind_it():
+    records = Q([record(0, [1], (0.1, 0.4), (0.9, None), (0.3, 0.8))])
+    assert IIDAccuracySelectionMethod.run_acc(records) == {"val_acc": pytest.approx(0.6), "test_acc": 0.9}
+    assert OracleSelectionMethod.run_acc(records) is None
+
+
+def test_steps_without_the_targets_accuracy_are_passed_over():
+    records = Q([record(0, [0], (None, 0.1), (0.5, 0.9)), record(1, [0], (0.3, 0.1), (0.5, 0.6))])
+    assert IIDAccuracySelectionMethod.run_acc(records) == {"val_acc": 0.6, "test_acc": 0.3}
+    assert IIDAccuracySelectionMethod.run_acc(Q(records[:1])) is None
+
+
+def test_one_environment_has_no_source():
+    assert math.isnan(IIDAccuracySelectionMethod.run_acc(Q([record(0, [0], (0.5, 0.5))]))["val_acc"])
+    assert LeaveOneOutSelectionMethod.run_acc(Q([record(0, [0], (0.5, 0.5))])) is None
+
+
+def test_autolr_reports_the_second_stage():
+    merged = record(9, [0], (0.1, 0.2), (0.5, 0.6)) | {"fd_env0_in_acc": 0.95}
+    assert IIDAutoLRAccuracySelectionMethod.run_acc(Q([merged])) == {"val_acc": 0.6, "test_acc": 0.95}
+    del merged["fd_env0_in_acc"]
+    assert IIDAutoLRAccuracySelectionMethod.run_acc(Q([merged])) is None
+
+
+ANY = (0.99, 0.99)
+
+
+def loo_step(step, test_acc=0.1, scores=(0.5, 0.6)):
+    return [
+        record(step, [0], (test_acc, 0.0), ANY, ANY),
+        record(step, [0, 1], ANY, (scores[0], 0), ANY),
+        record(step, [0, 2], ANY, ANY, (scores[1], 0)),
+    ]
+
+
+def test_leave_one_out():
+    assert LeaveOneOutSelectionMethod.run_acc(Q(loo_step(0))) == {"val_acc": 0.55, "test_acc": 0.1}
+    assert LeaveOneOutSelectionMethod.run_acc(Q(loo_step(0)[:-1])) is None
+    steps = [*loo_step(9, 0.3, (0.7, 0.7)), *loo_step(0), *loo_step(4, 0.2, (0.7, 0.7))]
+    assert LeaveOneOutSelectionMethod.run_acc(Q(steps)) == {"val_acc": 0.7, "test_acc": 0.2}
+
+
+def test_leave_one_out_needs_exactly_one_run_of_the_target():
+    twice = [*loo_step(0), loo_step(0, 0.7)[0]]
+    assert LeaveOneOutSelectionMethod.run_acc(Q(twice)) is None
+    assert LeaveOneOutSelectionMethod.run_acc(Q(loo_step(0)[1:])) is None
+    assert LeaveOneOutSelectionMethod.run_acc(Q([*twice, *loo_step(1, 0.4)]))["test_acc"] == 0.4
+
+
+@given(accs=st.lists(st.floats(0, 1), min_size=2, max_size=14), data=st.data())
+def test_leave_one_out_is_the_sum_of_numpy_to_the_last_bit(accs, data):
+    n = len(accs)
+    target = data.draw(st.integers(0, n - 1))
+    records = [record(0, [target], *[(0.25, 0.5)] * n)]
+    for source in set(range(n)) - {target}:
+        records.append(
+            record(0, [source, target], *((accs[i] if i == source else 0.75, 0.5) for i in range(n)))
+        )
+    shuffled = data.draw(st.permutations(records))
+    found = LeaveOneOutSelectionMethod.run_acc(Q(shuffled))
+    assert found["val_acc"] == np.sum([acc for i, acc in enumerate(accs) if i != target]) / (n - 1)
+    assert found["test_acc"] == 0.25
