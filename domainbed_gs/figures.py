@@ -1,0 +1,160 @@
+"""Box plots of target accuracies over trials, like Figure 3 of arXiv 2108.01621, as PNG.
+
+Drawn on matplotlib's Figure with the Agg canvas: no display, no global state.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainbed.errors import RunError, UsageError
+from domainbed.lib.atomic import write_whole
+from domainbed_gs.paired import ALPHA
+from domainbed_gs.pairs import Cell, PairedReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 150
+WIDTH = 12.5
+"""Of a figure at most, in inches, where one panel does not need more."""
+
+PALETTE = ("#8C8C8C", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+"""Okabe and Ito's colours, which colour-blind readers tell apart, in an order of differing lightness;
+grey for the baseline, which comes first."""
+
+INK = "#262626"
+PALE = "#6B6B6B"
+
+
+def draw(report: PairedReport, folder: Path) -> list[Path]:
+    """Write one box plot for each dataset of `report` into `folder`, which is made if it is not there.
+
+    Returns: the files, in order of the datasets.
+
+    Raises:
+        UsageError: matplotlib is not installed, or `folder` is not a folder.
+        RunError: a file cannot be written.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401 - the rest of this file needs it
+    except ImportError:
+        raise UsageError(
+            "figures need matplotlib, which is not installed: pip install 'domainbed-gs[plots]'"
+        ) from None
+    paths = [folder / name for name in file_names(report.datasets)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for dataset, path in zip(report.datasets, paths, strict=True):
+            write_whole(path, _png(box_plot(dataset, report)))
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"--figures {folder} is a file; give a folder") from None
+    except OSError as error:
+        raise RunError(f"the figures cannot be written to {folder}: {error.strerror or error}") from None
+    return paths
+
+
+def file_names(datasets: Sequence[str]) -> list[str]:
+    """A file name for each dataset, safe where its name is a path, and different for different datasets."""
+    names: list[str] = []
+    for dataset in datasets:
+        stem = re.sub(r"[^\w.-]+", "_", dataset).strip("._") or "dataset"
+        candidates = (f"{stem}.png", *(f"{stem}_{i}.png" for i in range(2, len(datasets) + 2)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
+def box_plot(dataset: str, report: PairedReport) -> Figure:
+    """One panel for each target, one box for each method, a dot for each trial, a star where p < 0.05."""
+    from matplotlib.figure import Figure
+
+    panels: dict[int, list[Cell]] = {}
+    for cell in report.of(dataset):
+        if cell.target is not None:
+            panels.setdefault(cell.target, []).append(cell)
+    width = 0.9 + 0.52 * max(map(len, panels.values()))
+    columns = min(len(panels), max(1, int(WIDTH / width)))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(5.5, columns * width), 3.3 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, panel in zip(axes, panels.values(), strict=False):
+        _panel(axis, panel)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis in axes[::columns]:
+        axis.set_ylabel("target accuracy (%)", color=INK)
+    figure.suptitle(Path(dataset).name, color=INK, fontsize=14, fontweight="bold")
+    figure.supxlabel(_caption(report, single=columns == 1), color=PALE, fontsize=8.5)
+    return figure
+
+
+def _caption(report: PairedReport, single: bool) -> str:
+    name = report.baseline
+    parts = [
+        "box: quartiles and median; whiskers: up to 1.5 box lengths; dot: one trial",
+        f"dashed: median of {name}; *: p < {ALPHA} against {name} (paired, uncorrected)",
+    ]
+    return ("\n" if single else "; ").join(parts)
+
+
+def _panel(axis: Axes, cells: Sequence[Cell]) -> None:
+    from matplotlib.colors import to_rgba
+
+    positions = range(1, len(cells) + 1)
+    values = [100 * np.array([cell.trials[t] for t in sorted(cell.trials)]) for cell in cells]
+    line = {"color": INK, "linewidth": 0.9}
+    drawn = axis.boxplot(
+        values,
+        positions=positions,
+        widths=0.62,
+        patch_artist=True,
+        showfliers=False,  # every trial is drawn as a dot anyway
+        medianprops={"color": INK, "linewidth": 1.8},
+        whiskerprops=line,
+        capprops=line,
+    )
+    if len(values[0]):
+        axis.axhline(float(np.median(values[0])), color=PALE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    for position, cell, points, box in zip(positions, cells, values, drawn["boxes"], strict=True):
+        colour = PALETTE[(position - 1) % len(PALETTE)]
+        box.set(facecolor=to_rgba(colour, 0.5), edgecolor=INK, linewidth=0.9)
+        _dots(axis, position, points, colour)
+        if cell.significant:
+            top = (position, float(points.max()))
+            axis.annotate("*", top, (0, 1), textcoords="offset points", ha="center", fontsize=16, color=INK)
+    _dress(axis, cells)
+
+
+def _dots(axis: Axes, position: int, points: NDArray[np.float64], colour: str) -> None:
+    """One dot for each trial, side by side in the order of trials, so that equal ones stay visible."""
+    offsets = np.linspace(-0.2, 0.2, len(points)) if len(points) > 1 else np.zeros(len(points))
+    axis.scatter(position + offsets, points, s=15, color=colour, edgecolor=INK, linewidth=0.5, zorder=3)
+
+
+def _dress(axis: Axes, cells: Sequence[Cell]) -> None:
+    names = [cell.algorithm for cell in cells]
+    axis.set_title(cells[0].target_name, color=INK, fontsize=12)
+    axis.set_xticks(range(1, len(cells) + 1), names, rotation=35, ha="right", rotation_mode="anchor")
+    axis.set_xlim(0.4, len(cells) + 0.6)
+    axis.margins(y=0.12)
+    axis.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors=INK, length=3)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=DPI)
+    return image.getvalue()

@@ -1,0 +1,42 @@
+"""AlexNet (Krizhevsky et al. 2012), the featurizer of the gradient-surgery paper's experiments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from domainbed.networks import FeaturizerModule
+from domainbed.networks.backbones import torchvision_network
+from domainbed.networks.first_layer import with_channels
+from domainbed.networks.weights import initialise, of_torchvision
+
+
+class AlexNet(FeaturizerModule):
+    """torchvision's AlexNet with ImageNet weights, all but the last linear layer: 4096 features.
+
+    The classifier of the algorithm is the last layer, newly initialised. Dropout as in torchvision; no
+    batch norm.
+
+    Args:
+        input_shape: (channels, height, width), 63 pixels or more.
+        hparams: may hold `pretrained` and `weights_file`.
+    """
+
+    SMALLEST = 63
+
+    def __init__(self, input_shape: tuple[int, ...], hparams: dict[str, Any]) -> None:
+        super().__init__()
+        channels = self.channels(input_shape)
+        network: Any = torchvision_network("alexnet")
+        self.n_outputs: int = network.classifier[6].in_features
+        network.classifier[6] = nn.Identity()
+        initialise(network, of_torchvision("alexnet"), hparams, ignored=("classifier.6.",))
+        network.features[0] = with_channels(network.features[0], channels)
+        self.network = network
+        self.activation = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to features (B, 4096)."""
+        features: Tensor = self.activation(self.network(x))
+        return features

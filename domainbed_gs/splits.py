@@ -1,0 +1,83 @@
+"""The paper's splits: every environment at random into train, validation and test, 70/10/20."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from domainbed.errors import UsageError, hint
+
+if TYPE_CHECKING:
+    from domainbed.datasets.base import MultipleDomainDataset
+    from domainbed.training.splits import Parts, SplitRequest
+
+OPTIONS = ("per_trial", "unstratified", "one_stream")
+
+
+def stratified(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
+    """Parts `in`, `out` and `test` of each environment, stratified by class (ICCV 2021 paper, section 4.1).
+
+    `--splits 70/10/20[:option...]`. The split is the same in every trial, and an environment's does not
+    depend on the others. Options (gradient surgery specification, A.8 row 3):
+        per_trial: another split for every trial seed;
+        unstratified: at random over the whole environment;
+        one_stream: one generator seeded with 0 for all environments in order, as in the authors' code.
+
+    Raises: UsageError for fractions that do not sum to 100, or an unknown option.
+    """
+    from domainbed.datasets.base import labels_of
+    from domainbed.lib.seeds import seed_hash
+    from domainbed.lib.splitting import _SplitDataset
+
+    fractions, options = _parse(request.options)
+    trial = request.trial_seed if "per_trial" in options else 0
+    stream = np.random.RandomState(trial)
+    environments = []
+    for name, environment in zip(dataset.ENVIRONMENTS, dataset.datasets, strict=True):
+        labels = labels_of(environment)
+        if "unstratified" in options:
+            labels = np.zeros_like(labels)
+        one_stream = "one_stream" in options
+        random_state = stream if one_stream else np.random.RandomState(seed_hash("splits", name, trial))
+        keys = split_indices(labels, fractions, random_state)
+        environments.append({kind: _SplitDataset(environment, part.tolist()) for kind, part in keys.items()})
+    return environments
+
+
+def split_indices(
+    labels: np.ndarray, fractions: tuple[float, float, float], random_state: np.random.RandomState
+) -> dict[str, np.ndarray]:
+    """Indices of the parts `in`, `out` and `test`, each class divided alike, each part in random order.
+
+    Args:
+        labels: (N,) classes.
+        fractions: shares of train, validation and test; they sum to 1.
+        random_state: where the order comes from.
+
+    A class gives the test and validation parts its share rounded to the nearest number, the rest to train.
+    """
+    parts: dict[str, list[np.ndarray]] = {"in": [], "out": [], "test": []}
+    for label in np.unique(labels):
+        order = random_state.permutation(np.flatnonzero(labels == label))
+        test = round(len(order) * fractions[2])
+        out = min(round(len(order) * fractions[1]), len(order) - test)
+        for kind, keys in zip(("test", "out", "in"), np.split(order, [test, test + out]), strict=True):
+            parts[kind].append(keys)
+    return {kind: random_state.permutation(np.concatenate(keys)) for kind, keys in parts.items()}
+
+
+def _parse(options: tuple[str, ...]) -> tuple[tuple[float, float, float], tuple[str, ...]]:
+    shares, *rest = options or ("70/10/20",)
+    for option in rest:
+        if option not in OPTIONS:
+            error = UsageError(f"--splits has no option {option!r}")
+            error.add_note(hint(option, OPTIONS))
+            raise error
+    try:
+        train, validation, test = (float(share) / 100 for share in shares.split("/"))
+    except ValueError:
+        raise UsageError(f"--splits takes three percentages such as 70/10/20, not {shares!r}") from None
+    if abs(train + validation + test - 1) > 1e-9 or min(train, validation, test) <= 0:
+        raise UsageError(f"--splits takes percentages above 0 that sum to 100, not {shares!r}")
+    return (train, validation, test), tuple(rest)

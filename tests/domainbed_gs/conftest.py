@@ -1,0 +1,41 @@
+"""Records of sweeps that nobody trained."""
+
+from __future__ import annotations
+
+import pytest
+
+from domainbed.lib.query import Q
+
+
+def make_record(algorithm, target, trial, accuracy, *, step=100, environments=4, **args):
+    """One record with 70/10/20 splits; methods share the seed of a trial unless `args` say otherwise."""
+    own = {"dataset": "EmojiStyles", "algorithm": algorithm, "test_envs": [target], "trial_seed": trial}
+    shared = {"hparams_seed": 0, "seed": 17 + trial, "splits": "70/10/20", "holdout_fraction": 0.2}
+    record = {"step": step, "hparams": {}, "args": own | shared | args}
+    record["sizes"] = {f"env{i}_out": 100 for i in range(environments)}
+    record |= {f"env{i}_out_acc": 0.7 for i in range(environments)}
+    return record | {f"env{target}_test_acc": accuracy, f"env{target}_in_acc": accuracy}
+
+
+@pytest.fixture
+def record():
+    """`make_record(algorithm, target, trial, accuracy, step=, environments=, **args)`."""
+    return make_record
+
+
+@pytest.fixture
+def sweep():
+    """Records of {algorithm: {target: accuracies of trials 0, 1, ..., None where a trial is missing}}."""
+
+    def make(accuracies, **args):
+        return Q(
+            [
+                make_record(algorithm, target, trial, accuracy, **args)
+                for algorithm, of_target in accuracies.items()
+                for target, of_trial in of_target.items()
+                for trial, accuracy in enumerate(of_trial)
+                if accuracy is not None
+            ]
+        )
+
+    return make
