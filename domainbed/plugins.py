@@ -1,4 +1,4 @@
-"""Plugins: functions that register things, found by entry point and called once.
+"""Plugins: functions that register things, found by entry point and called once a process.
 
 A plugin is a function of no arguments named in the entry-point group `domainbed.plugins`:
 
@@ -6,7 +6,8 @@ A plugin is a function of no arguments named in the entry-point group `domainbed
     my_plugin = "my_package:register"
 
 It may also be named, without being installed, in the environment variable DOMAINBED_PLUGINS
-("module:function", separated by commas), or in the pyproject.toml of the checkout that we run from.
+("module:function", separated by commas; of a "module" alone the import is all, its decorators register),
+or in the pyproject.toml of the checkout that we run from.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def _of_checkout() -> dict[str, str]:
 def _call(name: str, target: str) -> str:
     module, _, function = target.partition(":")
     try:
-        getattr(importlib.import_module(module), function or "register")()
+        imported = importlib.import_module(module)
+        if function:
+            getattr(imported, function)()
     except Exception as error:  # whatever somebody else's code raises, ours goes on
         _log.warning("plugin %s (%s) is skipped: %s: %s", name, target, type(error).__name__, error)
         return f"{type(error).__name__}: {error}"

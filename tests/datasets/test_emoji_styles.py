@@ -16,7 +16,7 @@ def test_counts_of_each_environment_and_class_are_the_stated_ones():
     assert sum(len(environment) for environment in dataset.datasets) == FACTS["images"]
 
 
-def test_inputs_are_the_shipped_pixels_in_float32():
+def test_inputs_are_the_darkness_of_the_shipped_pixels_in_float32():
     dataset = get_dataset_class("EmojiStyles")(None, [0], {})
     archive = resources.files("domainbed.datasets") / "data" / "emoji_styles.npz"
     with archive.open("rb") as file, np.load(file) as arrays:
@@ -25,7 +25,7 @@ def test_inputs_are_the_shipped_pixels_in_float32():
     x, y = dataset[3][len(dataset[3]) - 1]
     assert x.dtype == torch.float32
     assert tuple(x.shape) == dataset.input_shape
-    np.testing.assert_allclose(x.numpy(), (last.transpose(2, 0, 1) / 255 - 0.5) / 0.25, atol=1e-6)
+    np.testing.assert_allclose(x.numpy(), (1 - last.transpose(2, 0, 1) / 255) / 0.25, atol=1e-6)
     assert y.item() == label
 
 

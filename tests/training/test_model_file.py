@@ -1,0 +1,72 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from domainbed.algorithms import get_algorithm_class
+from domainbed.datasets import get_dataset_class
+from domainbed.errors import UsageError
+from domainbed.hparams_registry import default_hparams
+from domainbed.training.model_file import load_model, save_model
+
+KEYS = ["args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict"]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return get_dataset_class("Debug28")(None, [], {})
+
+
+def trained(name, dataset):
+    torch.manual_seed(0)
+    algorithm = get_algorithm_class(name)(dataset.input_shape, 2, 3, default_hparams(name, "Debug28"))
+    algorithm.update([environment[:8] for environment in dataset.datasets])
+    return algorithm.eval()
+
+
+@pytest.mark.parametrize("name", ["ERM", "GroupDRO", "IRM", "AgrRand"])
+def test_a_model_comes_back_the_same(name, dataset, tmp_path):
+    algorithm = trained(name, dataset)
+    save_model(tmp_path / "model.pkl", algorithm, dataset, 3, {"algorithm": name})
+    content = torch.load(tmp_path / "model.pkl", weights_only=True)
+    assert list(content) == KEYS
+    assert content["model_input_shape"] == (3, 28, 28)
+    loaded = load_model(tmp_path / "model.pkl")
+    assert type(loaded) is type(algorithm)
+    x = dataset[0][:4][0]
+    assert torch.equal(loaded.predict(x), algorithm.predict(x))
+
+
+def test_upstreams_numpy_scalars_are_read_safely(dataset, tmp_path):
+    algorithm = trained("ERM", dataset)
+    hparams = algorithm.hparams | {"resnet_dropout": np.float64(0.1), "batch_size": np.int64(8)}
+    values = ({"algorithm": "ERM"}, (3, 28, 28), 2, 3, hparams, algorithm.state_dict())
+    torch.save(dict(zip(KEYS, values, strict=True)), tmp_path / "model.pkl")
+    loaded = load_model(tmp_path / "model.pkl")
+    assert loaded.hparams["resnet_dropout"] == 0.1
+    assert type(loaded.hparams["batch_size"]) is int
+
+
+class Malice:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_a_file_that_would_execute_code_is_refused(tmp_path):
+    torch.save({"args": Malice(tmp_path / "owned")}, tmp_path / "model.pkl")
+    with pytest.raises(UsageError, match="is not a model written by train"):
+        load_model(tmp_path / "model.pkl")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_what_is_no_model_is_refused_in_one_line(content, tmp_path):
+    if content is not None:
+        (tmp_path / "model.pkl").write_bytes(content)
+    with pytest.raises(UsageError, match="is not a model written by train") as info:
+        load_model(tmp_path / "model.pkl")
+    assert "\n" not in str(info.value)

@@ -1,0 +1,229 @@
+"""Whole runs, in this process and as a user starts them."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import domainbed
+from domainbed.errors import RunError, UsageError
+from domainbed.training.config import TrainConfig
+from domainbed.training.run import build, choose_device, describe
+
+QUICK = {"dataset": "Debug28", "steps": 5, "checkpoint_freq": 2, "hparams": {"batch_size": 8}}
+CHANGING = ("step_time", "mem_gb")
+
+
+def records_of(path):
+    return [json.loads(line) for line in (path / "results.jsonl").read_text().splitlines()]
+
+
+def steady(records):
+    return [{name: value for name, value in record.items() if name not in CHANGING} for record in records]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three environments of noisy photographs: four classes of ten images, so that augmentation matters."""
+    rng = np.random.default_rng(0)
+    for environment in ("art", "photo", "sketch"):
+        for label in ("cat", "dog"):
+            directory = tmp_path / "folder" / environment / label
+            directory.mkdir(parents=True)
+            for i in range(6):
+                pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(directory / f"{i}.png")
+    return tmp_path / "folder"
+
+
+def test_a_run_is_a_function_call_that_returns_its_records(tmp_path, capsys):
+    frame = domainbed.train(algorithm="AgrSum", output_dir=tmp_path / "run", **QUICK)
+    assert frame["step"].tolist() == [0, 2, 4]
+    assert frame["args.algorithm"].unique().tolist() == ["AgrSum"]
+    assert {"loss", "agreement", "cosine", "removed", "env0_in_acc", "env2_out_acc"} <= set(frame.columns)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UsageError, match="unknown setting"):
+        domainbed.train(algorithm="AgrSum", step=3)
+
+
+def test_files_and_keys_of_a_run(tmp_path):
+    domainbed.train(output_dir=tmp_path, test_envs=[1], **QUICK)
+    files = {file.name for file in tmp_path.iterdir()}
+    assert files == {"done", "err.txt", "model.pkl", "out.txt", "results.jsonl", "run.json"}
+    text = (tmp_path / "results.jsonl").read_text()
+    for line, record in zip(text.splitlines(), records_of(tmp_path), strict=True):
+        assert line == json.dumps(record, sort_keys=True)
+    record = records_of(tmp_path)[-1]
+    assert record.keys() == {
+        *(
+            "args",
+            "env0_in_acc",
+            "env0_out_acc",
+            "env1_in_acc",
+            "env1_out_acc",
+            "env2_in_acc",
+            "env2_out_acc",
+        ),
+        *("epoch", "hparams", "loss", "mem_gb", "sizes", "step", "step_time"),
+    }
+    assert record["epoch"] == 4 / (13 / 8)
+    assert record["sizes"] == {f"env{i}_{kind}": n for i in range(3) for kind, n in (("in", 13), ("out", 3))}
+    summary = json.loads((tmp_path / "run.json").read_text())
+    assert summary["counts"].keys() == {"0", "1", "2"}
+    assert sum(summary["counts"]["0"].values()) == 16
+    out = (tmp_path / "out.txt").read_text()
+    assert "\tenvironment 1 (1, target): 16 images" in out
+    assert "in 13, out 3" in out
+
+
+def test_two_runs_with_one_seed_write_the_same_records(tmp_path):
+    for name in ("a", "b"):
+        domainbed.train(algorithm="AgrRand", output_dir=tmp_path / name, **QUICK)
+    first, second = (steady(records_of(tmp_path / name)) for name in ("a", "b"))
+    for record in (*first, *second):
+        del record["args"]["output_dir"]
+    assert first == second
+    domainbed.train(algorithm="AgrRand", output_dir=tmp_path / "c", seed=1, **QUICK)
+    assert records_of(tmp_path / "c")[-1]["loss"] != first[-1]["loss"]
+
+
+def test_loader_processes_change_no_number(folder, tmp_path):
+    """Augmented images, read by this process, one worker or two."""
+    settings = {
+        "dataset": str(folder),
+        "steps": 4,
+        "checkpoint_freq": 2,
+        "hparams": {"featurizer": "mnist_cnn", "batch_size": 4, "input_size": 32},
+        "holdout_fraction": 0.4,
+    }
+    runs = []
+    for num_workers in (0, 1, 2):
+        output_dir = tmp_path / str(num_workers)
+        domainbed.train(output_dir=output_dir, num_workers=num_workers, **settings)
+        runs.append(steady(records_of(output_dir)))
+        for record in runs[-1]:
+            del record["args"]["output_dir"]
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_methods_with_one_seed_share_initial_weights_splits_and_minibatches():
+    runs = [
+        build(TrainConfig(dataset="EmojiStyles", algorithm=name, seed=5, splits="70/10/20", steps=2))
+        for name in ("ERM", "AgrSum", "AgrRand", "PCGrad", "Mixup", "MLDG", "IRM", "GroupDRO")
+    ]
+    for run in runs[1:]:
+        for a, b in zip(
+            runs[0].algorithm.network.parameters(), run.algorithm.network.parameters(), strict=True
+        ):
+            assert torch.equal(a, b)
+        for (xa, ya), (xb, yb) in zip(runs[0].minibatches[1], run.minibatches[1], strict=True):
+            assert torch.equal(xa, xb)
+            assert torch.equal(ya, yb)
+
+
+def test_it_learns():
+    frame = domainbed.train(
+        dataset="EmojiStyles",
+        algorithm="AgrSum",
+        test_envs=[1],
+        splits="70/10/20",
+        steps=31,
+        evaluate="selection",
+    )
+    assert frame["loss"].iloc[-1] < 1.7
+    assert frame["env1_test_acc"].iloc[-1] > 0.3
+    assert "env0_in_acc" not in frame
+
+
+def test_domain_adaptation_hands_over_unlabeled_inputs(tmp_path):
+    settings = QUICK | {"task": "domain_adaptation", "uda_holdout_fraction": 0.5, "test_envs": [1]}
+    domainbed.train(output_dir=tmp_path, **settings)
+    record = records_of(tmp_path)[-1]
+    assert record["uda_envs"] == [1]
+    assert 0 <= record["env0_uda_acc"] <= 1
+    run = build(TrainConfig(**settings | {"hparams": '{"batch_size": 4}'}))
+    ((x, _),) = run.unlabeled[0]
+    assert x.shape == (4, 3, 28, 28)
+
+
+def test_a_small_environment_trains_on_what_is_there_and_says_so():
+    run = build(TrainConfig(dataset="Debug28", steps=1))
+    assert [len(y) for _, y in run.minibatches[0]] == [13, 13]
+    assert (
+        "environment 1 has 13 images to train on, fewer than batch_size 64: its minibatches have 13"
+        in "\n".join(describe(run))
+    )
+
+
+def test_class_balance_draws_rare_classes_more_often():
+    run = build(TrainConfig(dataset="EmojiStyles", steps=60, hparams='{"class_balanced": true}'))
+    labels = torch.cat([run.minibatches[step][0][1] for step in range(60)])
+    counts = torch.bincount(labels).double() / len(labels)
+    assert counts == pytest.approx([1 / 7] * 7, abs=0.02)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_records(tmp_path):
+    with pytest.raises(RunError, match="loss is nan at step .*; try a smaller lr|loss is inf at step"):
+        domainbed.train(output_dir=tmp_path, **QUICK | {"hparams": {"lr": 1e30, "batch_size": 8}})
+    assert records_of(tmp_path)[0]["step"] == 0
+    assert "loss is" in json.loads((tmp_path / "failed.json").read_text())["error"]
+    assert "loss is" in (tmp_path / "err.txt").read_text()
+    assert not (tmp_path / "done").exists()
+
+
+def test_an_interrupted_run_begins_anew_and_ends_with_the_same_records(tmp_path):
+    domainbed.train(output_dir=tmp_path / "straight", **QUICK)
+    domainbed.train(output_dir=tmp_path / "cut", **QUICK)
+    (tmp_path / "cut" / "done").unlink()
+    domainbed.train(output_dir=tmp_path / "cut", **QUICK)
+    straight, cut = (steady(records_of(tmp_path / name)) for name in ("straight", "cut"))
+    assert [r["loss"] for r in straight] == [r["loss"] for r in cut]
+    assert len(records_of(tmp_path / "cut" / "attempt-1")) == 3
+
+
+def test_models_of_every_checkpoint(tmp_path):
+    domainbed.train(output_dir=tmp_path, save_model_every_checkpoint=True, **QUICK)
+    assert sorted(file.name for file in tmp_path.glob("*.pkl")) == [
+        "model.pkl",
+        "model_step0.pkl",
+        "model_step2.pkl",
+        "model_step4.pkl",
+    ]
+    domainbed.train(output_dir=tmp_path / "none", skip_model_save=True, **QUICK)
+    assert not list((tmp_path / "none").glob("*.pkl"))
+
+
+def test_an_empty_train_part_is_refused():
+    with pytest.raises(UsageError, match="environment 1 has no images in its 'in' part"):
+        build(TrainConfig(dataset="Debug28", holdout_fraction=0.99, splits="1/1/98"))
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert choose_device("cpu") == torch.device("cpu")
+    for name in ("cuda:99", "nonsense"):
+        with pytest.raises(UsageError, match=f"--device {name} can't be used here"):
+            choose_device(name)
+
+
+def test_printed_rows_are_upstreams(script, tmp_path):
+    flags = ("--dataset", "Debug28", "--steps", "2", "--hparams", '{"batch_size": 8}', "--output_dir", "run")
+    done = script("train", *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (tmp_path / "run/out.txt").read_text()
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Environment:"
+    assert lines[1] == f"\tPython: {sys.version.split()[0]}"
+    assert "\talgorithm: ERM" in lines
+    assert "\tbatch_size: 8" in lines
+    header = next(i for i, line in enumerate(lines) if line.startswith("env0_in_acc"))
+    assert lines[header].split() == [
+        *("env0_in_acc", "env0_out_acc", "env1_in_acc", "env1_out_acc", "env2_in_acc", "env2_out_acc"),
+        *("epoch", "loss", "mem_gb", "step", "step_time"),
+    ]
+    assert len(lines[header:]) == 3
+    assert all(line.endswith(" ") for line in lines[header:])
+    again = script("train", *flags)
+    assert again.stdout == "run holds this run, finished. Give --restart to do it again.\n"

@@ -1,0 +1,140 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from domainbed.errors import RunError, UsageError
+from domainbed.training import run_dir
+from domainbed.training.run_dir import RunDir, RunState, failure_of, mark_queued, run_state
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {"dataset": "Debug28", "steps": 3}
+
+
+def enter(path, **settings):
+    with RunDir(path, SETTINGS | settings) as directory:
+        directory.write_summary({})
+
+
+def test_states_of_a_run_that_goes_well(tmp_path):
+    path = tmp_path / "run"
+    assert run_state(path) is RunState.ABSENT
+    path.mkdir()
+    assert run_state(path) is RunState.QUEUED
+    with RunDir(path, SETTINGS) as directory:
+        assert run_state(path) is RunState.RUNNING
+        directory.finish()
+    assert run_state(path) is RunState.DONE
+    assert (path / "done").read_bytes() == b"done"
+    assert not (path / "running.json").exists()
+
+
+def test_a_failure_keeps_its_reason_in_one_line(tmp_path):
+    with pytest.raises(RunError, match="loss"), RunDir(tmp_path, SETTINGS):
+        raise RunError("loss is\nnan")
+    assert run_state(tmp_path) is RunState.FAILED
+    assert failure_of(tmp_path) == "loss is nan"
+
+
+def test_ctrl_c_is_an_interruption_and_no_failure(tmp_path):
+    code = (
+        "import sys, os, signal; from pathlib import Path; from domainbed.training.run_dir import RunDir\n"
+        f"with RunDir(Path(sys.argv[1]), {SETTINGS}): raise KeyboardInterrupt"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=-3
+    )
+    assert run_state(tmp_path) is RunState.INTERRUPTED
+
+
+def test_a_killed_run_is_interrupted_and_a_living_one_refused(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from domainbed.training.run_dir import RunDir\n"
+        f"with RunDir(Path(sys.argv[1]), {SETTINGS}): print('in', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    worker = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
+    worker.stdout.readline()
+    assert run_state(tmp_path) is RunState.RUNNING
+    with pytest.raises(RunError, match=f"being worked on by process {worker.pid}"):
+        enter(tmp_path)
+    assert run_state(tmp_path) is RunState.RUNNING
+    worker.send_signal(signal.SIGKILL)
+    worker.communicate()
+    assert run_state(tmp_path) is RunState.INTERRUPTED
+    enter(tmp_path)
+
+
+def test_a_process_on_another_host_is_known_by_its_heartbeat(tmp_path):
+    marker = tmp_path / "running.json"
+    marker.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": "0"}))
+    assert run_state(tmp_path) is RunState.RUNNING
+    long_ago = time.time() - 2 * run_dir.STALE_SECONDS
+    os.utime(marker, (long_ago, long_ago))
+    assert run_state(tmp_path) is RunState.INTERRUPTED
+
+
+def test_the_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_dir, "HEARTBEAT_SECONDS", 0.01)
+    with RunDir(tmp_path, SETTINGS):
+        os.utime(tmp_path / "running.json", (0, 0))
+        for _ in range(500):
+            time.sleep(0.01)
+            if (tmp_path / "running.json").stat().st_mtime > 0:
+                break
+        assert (tmp_path / "running.json").stat().st_mtime > 0
+
+
+def test_what_a_dead_launcher_queued_is_interrupted(tmp_path):
+    mark_queued(tmp_path / "run")
+    assert run_state(tmp_path / "run") is RunState.QUEUED
+    code = "import sys; from pathlib import Path; from domainbed.training.run_dir import mark_queued\n"
+    code += "mark_queued(Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, tmp_path / "run"]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    assert run_state(tmp_path / "run") is RunState.INTERRUPTED
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    enter(tmp_path)
+    with pytest.raises(UsageError, match="other settings .steps was 3, now 4."):
+        enter(tmp_path, steps=4)
+
+
+def test_files_of_an_unfinished_attempt_are_moved_aside_not_thrown_away(tmp_path):
+    for attempt in range(2):
+        enter(tmp_path)
+        (tmp_path / "results.jsonl").write_text(f"{attempt}\n")
+    enter(tmp_path)
+    assert (tmp_path / "attempt-1/results.jsonl").read_text() == "0\n"
+    assert (tmp_path / "attempt-2/results.jsonl").read_text() == "1\n"
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_a_finished_run_stays_unless_a_restart_is_asked_for(tmp_path):
+    with RunDir(tmp_path, SETTINGS) as directory:
+        directory.write_summary({})
+        directory.finish()
+    with RunDir(tmp_path, SETTINGS) as directory:
+        assert directory.finished
+    with RunDir(tmp_path, SETTINGS | {"steps": 9}, restart=True) as directory:
+        assert not directory.finished
+    assert (tmp_path / "attempt-1/done").exists()
+
+
+def test_results_of_unknown_origin_are_not_mixed_with_ours(tmp_path):
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    with pytest.raises(UsageError, match="says nothing of its settings"):
+        enter(tmp_path)
+    assert (tmp_path / "results.jsonl").read_text() == "{}\n"
+
+
+def test_a_directory_that_cannot_be_written_is_the_users_mistake(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="can't be written .Not a directory."):
+        enter(tmp_path / "file" / "run")
