@@ -166,7 +166,7 @@ def test_class_balance_draws_rare_classes_more_often():
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_records(tmp_path):
-    with pytest.raises(RunError, match="loss is nan at step .*; try a smaller lr|loss is inf at step"):
+    with pytest.raises(RunError, match=r"loss is nan at step .*; try a smaller lr|loss is inf at step"):
         domainbed.train(output_dir=tmp_path, **QUICK | {"hparams": {"lr": 1e30, "batch_size": 8}})
     assert records_of(tmp_path)[0]["step"] == 0
     assert "loss is" in json.loads((tmp_path / "failed.json").read_text())["error"]

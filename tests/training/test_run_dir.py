@@ -102,7 +102,7 @@ def test_what_a_dead_launcher_queued_is_interrupted(tmp_path):
 
 def test_other_settings_are_refused_and_named(tmp_path):
     enter(tmp_path)
-    with pytest.raises(UsageError, match="other settings .steps was 3, now 4."):
+    with pytest.raises(UsageError, match=r"other settings \(steps was 3, now 4\)"):
         enter(tmp_path, steps=4)
 
 
@@ -136,5 +136,5 @@ def test_results_of_unknown_origin_are_not_mixed_with_ours(tmp_path):
 
 def test_a_directory_that_cannot_be_written_is_the_users_mistake(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="can't be written .Not a directory."):
+    with pytest.raises(UsageError, match=r"can't be written \(Not a directory\)"):
         enter(tmp_path / "file" / "run")

@@ -1,0 +1,176 @@
+"""Every command and every example of README.md and docs/ is run, in the order in which it stands there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SWEEP = "python -m domainbed.scripts.sweep launch"
+COLLECT = "python -m domainbed.scripts.collect_results --input_dir"
+TRAIN = "python -m domainbed.scripts.train"
+NO_WEIGHTS = '{"pretrained": false}'
+SMALL = "--skip_confirmation --n_trials 1 --steps 1"
+PAPER = (
+    f'{SMALL} --datasets PACS --algorithms ERM --hparams \'{{"featurizer": "alexnet", "pretrained": false}}\''
+)
+
+SHORTENED = {
+    f"{SWEEP} --algorithms AgrSum": f"{SMALL} --n_hparams 1 --single_test_envs",
+    f"{SWEEP} --config sweeps/iccv2021_table1.toml --data_dir DATA": PAPER,
+    f"{SWEEP} --config sweeps/quickstart.toml --skip_confirmation --quiet": SMALL,
+    f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2": "--steps 2",
+    f"{TRAIN} --dataset path/to/root --test_envs 0 --hparams '{NO_WEIGHTS}' --output_dir mine": "--steps 1",
+}
+"""Commands that take minutes or days as they stand, and flags that make them short."""
+
+INSTALLING = (
+    "make run",
+    "make test",
+    "python3 -m venv .venv",
+    '.venv/bin/python -m pip install -e ".[plots]"',
+)
+"""Commands that make an environment: run by the slow test of a fresh clone, and `make test` by CI itself."""
+
+
+def blocks(language):
+    found = []
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        found += re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def commands():
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    return [
+        re.sub(r"\s+#.*", "", line).replace(".venv/bin/python -m domainbed", "python -m domainbed")
+        for line in lines
+    ]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with the checkout's sweep files, the examples' files, and data where commands name some."""
+    directory = tmp_path_factory.mktemp("reader")
+    (directory / "sweeps").symlink_to(ROOT / "sweeps")
+    methods, data = (block for block in blocks("python") if "@REGISTRY" in block)
+    (directory / "my_methods.py").write_text(methods)
+    (directory / "my_data.py").write_text(data)
+    rng = np.random.default_rng(0)
+    pacs = ("art_painting", "cartoon", "photo", "sketch")
+    vlcs = ("Caltech101", "LabelMe", "SUN09", "VOC2007")
+    office = ("Art", "Clipart", "Product", "Real World")
+    roots = {
+        "DATA/PACS": pacs,
+        "DATA/VLCS": vlcs,
+        "DATA/office_home": office,
+        "path/to/root": ("a", "b", "c"),
+    }
+    for root, environments in roots.items():
+        for environment in environments:
+            for label in ("cat", "dog"):
+                folder = directory / root / environment / label
+                folder.mkdir(parents=True)
+                for i in range(10):
+                    pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{i}.png")
+    return directory
+
+
+def run(command, place, input=None):
+    python = Path(sys.executable).parent
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{place}", "PATH": f"{python}:{os.environ['PATH']}"}
+    return subprocess.run(
+        command,
+        shell=True,
+        cwd=place,
+        env=environment,
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_every_command_does_what_it_says(place):
+    shortened, exported = dict(SHORTENED), ""
+    for command in commands():
+        if command in INSTALLING:
+            continue
+        if command.startswith("export "):
+            exported = f"{command}; "
+            continue
+        done = run(f"{exported}{command} {shortened.pop(command, '')}", place)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert not shortened, "shortened commands that no document has"
+    assert (place / "runs/quickstart/figures/EmojiStyles.png").stat().st_size > 10_000
+    assert "Dataset: PACS, target accuracy (%)" in (place / "runs/iccv2021_table1/results.txt").read_text()
+
+
+@pytest.mark.parametrize("command", [command for command in SHORTENED if command.startswith(SWEEP)])
+def test_a_sweep_asks_first_if_started_as_it_stands(command, place):
+    asked = run(command.replace(" --skip_confirmation", "") + " --output_dir asked", place, input="n\n")
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.endswith("Are you sure? (y/n) Nevermind!\n")
+    assert not (place / "asked").exists()
+
+
+def test_the_examples_in_python(place):
+    (plain,) = (block for block in blocks("python") if "@REGISTRY" not in block)
+    done = run(f"python -c '{plain}'", place)
+    assert done.returncode == 0, done.stderr
+    assert "agreement" in done.stdout
+    trained = run(
+        f"DOMAINBED_PLUGINS=my_data {TRAIN} --dataset ShiftedGaussians --steps 2 --output_dir gaussians",
+        place,
+    )
+    assert trained.returncode == 0, trained.stderr
+
+
+def test_make_runs_the_lines_that_the_readme_gives_for_it():
+    shown = subprocess.run(["make", "-n", "run"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    made = [line for line in shown.splitlines() if line.startswith(".venv/bin/python -m domainbed")]
+    assert len(made) == 2
+    assert all(f"\n{line}\n" in text for line in made)
+
+
+def test_links_and_pictures_are_there():
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+@pytest.mark.slow
+def test_training_as_the_readme_has_it(place):
+    done = run(f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2 --output_dir full", place)
+    assert done.returncode == 0, done.stderr
+    assert (place / "full/done").exists()
+
+
+@pytest.mark.slow
+def test_a_fresh_clone_makes_its_environment_and_runs(tmp_path):
+    """`make run` with nothing prepared, two trials instead of six, in short; then again, at no cost."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    quickstart = clone / "sweeps/quickstart.toml"
+    quickstart.write_text(
+        quickstart.read_text().replace("n_trials = 6", "n_trials = 2").replace("steps = 121", "steps = 3")
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for expected in ("About to launch 32 jobs.", "Nothing to do in runs/quickstart."):
+        made = subprocess.run(
+            ["make", "run"], cwd=clone, env=environment, capture_output=True, text=True, timeout=1800
+        )
+        assert made.returncode == 0, made.stderr
+        assert expected in made.stdout
+        assert "Figure: runs/quickstart/figures/EmojiStyles.png" in made.stdout
+    shutil.rmtree(clone)
