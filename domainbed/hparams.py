@@ -7,6 +7,7 @@ of the dataset's name that returns the `Hparam`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -28,12 +29,16 @@ class Hparam:
         random: draws the value for other seeds; makes at most one draw.
         help: meaning, in a few words.
         type: Python type of a valid value, by default that of `default`.
+        at_least: smallest valid value, if there is one.
+        above: what a valid value is larger than, if it is given.
     """
 
     default: Value
     random: Draw
     help: str = ""
     type: type | None = None
+    at_least: float | None = None
+    above: float | None = None
 
     def draw(self, random_state: np.random.RandomState) -> Value:
         """The random value as a plain Python one (NumPy scalars break JSON and safe loading)."""
@@ -41,13 +46,19 @@ class Hparam:
         return value.item() if isinstance(value, np.generic) else value
 
     def check(self, name: str, value: object) -> Value:
-        """`value` if it has the right type (an int will do for a float); raises `UsageError` if not."""
+        """`value` if it is valid (an int will do for a float); raises `UsageError` if not."""
         wanted = self.type or type(self.default)
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or (isinstance(value, bool) and wanted is not bool):
             found = f"{json.dumps(value, default=str)} ({type(value).__name__})"
             raise UsageError(f"hyper-parameter {name} takes a value of type {wanted.__name__}, not {found}")
         assert isinstance(value, bool | int | float | str)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"hyper-parameter {name} is a finite number, not {value}")
+        if self.at_least is not None and not (isinstance(value, int | float) and value >= self.at_least):
+            raise UsageError(f"hyper-parameter {name} is {self.at_least:g} or more, not {value}")
+        if self.above is not None and not (isinstance(value, int | float) and value > self.above):
+            raise UsageError(f"hyper-parameter {name} is more than {self.above:g}, not {value}")
         return value
 
 

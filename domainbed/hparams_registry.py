@@ -15,10 +15,10 @@ from domainbed.lib.seeds import seed_hash
 
 def table(algorithm: str) -> Table:
     """Declarations of `algorithm`, in order. An unknown name has the common ones only."""
-    from domainbed.algorithms import REGISTRY, Algorithm
+    from domainbed.algorithms import Algorithm, get_algorithm_class
 
     try:
-        return REGISTRY[algorithm].hparams_table()
+        return get_algorithm_class(algorithm).hparams_table()
     except UnknownName:
         return Algorithm.hparams_table()
 

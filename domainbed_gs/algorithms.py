@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,11 +14,26 @@ from domainbed.algorithms.base import DeviceScalar, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, const
-from domainbed.lib.domain_gradients import environment_gradients, set_gradient
+from domainbed.lib.domain_gradients import environment_gradients, flat, set_gradient, set_values
 from domainbed.lib.seeds import counter_seed, generator
 from domainbed_gs import surgery
 
 Stats = dict[str, Tensor | float]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a surgery did.
+
+    Attributes:
+        gradient: the combined gradient (P,).
+        stats: numbers to log.
+        frozen: components (P,) bool whose weights the step must leave as they are; None for none.
+    """
+
+    gradient: Tensor
+    stats: Stats
+    frozen: Tensor | None = None
 
 
 class GradientSurgery(ERM):
@@ -60,15 +76,18 @@ class GradientSurgery(ERM):
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
     ) -> Mapping[str, float | DeviceScalar]:
-        parameters = list(self.network.parameters())
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         losses: list[Tensor] = []
-        gradient, stats = self.operate(self._gradients(minibatches, parameters, losses), parameters)
-        set_gradient(parameters, gradient)
+        operation = self.operate(self._gradients(minibatches, parameters, losses), parameters)
+        set_gradient(parameters, operation.gradient)
+        before = None if operation.frozen is None else flat(parameters)
         self.optimizer.step()
+        if operation.frozen is not None and before is not None:
+            set_values(parameters, torch.where(operation.frozen, before, flat(parameters)))
         self.updates += 1
+        stats: Stats = {"loss": torch.stack(losses).mean(), **operation.stats}
         if len(losses) == 1:
             del stats["cosine"]  # there is no pair
-        stats = {"loss": torch.stack(losses).mean(), **stats}
         return {name: scalar(value) if isinstance(value, Tensor) else value for name, value in stats.items()}
 
     def _gradients(
@@ -83,10 +102,8 @@ class GradientSurgery(ERM):
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(self.predict(x), y)
 
-    def operate(
-        self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]
-    ) -> tuple[Tensor, Stats]:
-        """The combined gradient (P,) and numbers to log."""
+    def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
+        """Combine the environments' gradients (P,), which are made as they are asked for."""
         raise NotImplementedError
 
     def get_extra_state(self) -> dict[str, int]:
@@ -101,58 +118,87 @@ class GradientSurgery(ERM):
 class SignSurgery(GradientSurgery):
     """Base of Agr-Sum and Agr-Rand: components where all environments agree in sign are summed.
 
-    Needs three tensors of size P beyond ERM, whatever K.
+    Needs a few tensors of size P beyond ERM, whatever K.
     """
 
     HPARAMS = {
         "zero_agrees": Hparam(
             False, const(False), "a component that is 0 everywhere agrees (paper, literally)"
         ),
+        "freeze_masked": Hparam(False, const(False), "weights that disagree stay as they are in that step"),
     }
     WD = ("coupled", "decoupled", "masked")
 
-    def operate(
-        self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]
-    ) -> tuple[Tensor, Stats]:
+    def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
         consensus = surgery.sign_consensus(gradients, self.hparams["zero_agrees"])
-        kept = torch.where(consensus.agree, consensus.total, 0)
+        kept = surgery.agr_sum(consensus)
         stats: Stats = {
             "agreement": consensus.agreement,
             "cosine": consensus.cosine,
             "removed": 1 - kept.norm() / consensus.total.norm().clamp_min(1e-30),
         }
-        gradient, more = self.resolve(consensus)
+        gradient, more = self.resolve(consensus, kept, [parameter.numel() for parameter in parameters])
+        if self.hparams["reduction"] == "mean":
+            gradient /= consensus.num_environments
         if self.hparams["wd"] == "masked":
             # Adam would pull a weight that never agrees to zero; here decay acts on agreeing ones only.
-            weights = torch.cat([parameter.detach().flatten() for parameter in parameters])
-            gradient += self.hparams["weight_decay"] * weights * consensus.agree
-        return gradient, {**stats, **more}
+            gradient += self.hparams["weight_decay"] * flat(parameters) * consensus.agree
+        frozen = ~consensus.agree if self.hparams["freeze_masked"] else None
+        return Operation(gradient, {**stats, **more}, frozen)
 
-    def resolve(self, consensus: surgery.Consensus) -> tuple[Tensor, Stats]:
-        """The combined gradient (P,) and further numbers to log."""
+    def resolve(
+        self, consensus: surgery.Consensus, kept: Tensor, sizes: Sequence[int]
+    ) -> tuple[Tensor, Stats]:
+        """What to do about the components that disagree.
+
+        Args:
+            consensus: what the environments agree on.
+            kept: the sum where they agree, 0 elsewhere (P,); may be changed in place.
+            sizes: number of components of each parameter tensor.
+
+        Returns: the combined gradient (P,), as a sum over environments, and further numbers to log.
+        """
         raise NotImplementedError
 
 
 class AgrSum(SignSurgery):
     """Agr-Sum (Mansilla et al., ICCV 2021, section 3.3): where signs disagree the gradient is 0."""
 
-    def resolve(self, consensus: surgery.Consensus) -> tuple[Tensor, Stats]:
-        return surgery.agr_sum(consensus, self.hparams["reduction"]), {}
+    def resolve(
+        self, consensus: surgery.Consensus, kept: Tensor, sizes: Sequence[int]
+    ) -> tuple[Tensor, Stats]:
+        return kept, {}
 
 
 class AgrRand(SignSurgery):
     """Agr-Rand (Mansilla et al., ICCV 2021, section 3.3): where signs disagree the gradient is noise.
 
-    Its standard deviation, logged as `sigma`, is the mean absolute value of the agreeing components; with
-    none agreeing there is no noise, and `no_agreement` logs the share of such updates.
+    Its standard deviation, logged as `sigma` (a mean, if each tensor has its own), is the mean absolute
+    value of the agreeing components; with none agreeing there is no noise, and `no_agreement` logs the
+    share of such updates.
     """
 
-    def resolve(self, consensus: surgery.Consensus) -> tuple[Tensor, Stats]:
+    HPARAMS = {
+        "sigma": Hparam("network", const("network"), "one sigma for the network, or one for each tensor")
+    }
+
+    def __init__(
+        self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
+    ) -> None:
+        _check_choice("sigma", hparams["sigma"], ("network", "tensor"))
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+
+    def resolve(
+        self, consensus: surgery.Consensus, kept: Tensor, sizes: Sequence[int]
+    ) -> tuple[Tensor, Stats]:
         noise = torch.Generator(consensus.total.device)
         noise.manual_seed(counter_seed(self.surgery_seed, self.updates))
-        gradient = surgery.agr_rand(consensus, noise, self.hparams["reduction"])
+        sigma = surgery.agr_rand_sigma(
+            kept, consensus.agree, sizes if self.hparams["sigma"] == "tensor" else None
+        )
         nothing = consensus.agree.any().logical_not().float()
-        return gradient, {"sigma": surgery.agr_rand_sigma(consensus), "no_agreement": nothing}
+        gradient = surgery.agr_rand(kept, consensus.agree, sigma, noise)
+        return gradient, {"sigma": sigma.mean(), "no_agreement": nothing}
 
 
 class PCGrad(GradientSurgery):
@@ -173,9 +219,7 @@ class PCGrad(GradientSurgery):
         _check_choice("order", hparams["order"], ("independent", "shared", "fixed"))
         super().__init__(input_shape, num_classes, num_domains, hparams)
 
-    def operate(
-        self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]
-    ) -> tuple[Tensor, Stats]:
+    def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
         kept = list(gradients)
         gram = surgery.gram_matrix(kept).cpu().numpy()
         rng = generator(self.surgery_seed, self.updates)
@@ -189,7 +233,7 @@ class PCGrad(GradientSurgery):
         }
         if self.hparams["reduction"] == "mean":
             weights = weights / len(kept)
-        return surgery.combine(kept, weights), stats
+        return Operation(surgery.combine(kept, weights), stats)
 
 
 def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:

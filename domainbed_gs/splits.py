@@ -22,7 +22,8 @@ def stratified(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Pa
     depend on the others. Options (gradient surgery specification, A.8 row 3):
         per_trial: another split for every trial seed;
         unstratified: at random over the whole environment;
-        one_stream: one generator seeded with 0 for all environments in order, as in the authors' code.
+        one_stream: one generator seeded with 0 for all environments in order, after the authors' code (not
+            index by index theirs).
 
     Raises: UsageError for fractions that do not sum to 100, or an unknown option.
     """
@@ -55,13 +56,15 @@ def split_indices(
         fractions: shares of train, validation and test; they sum to 1.
         random_state: where the order comes from.
 
-    A class gives the test and validation parts its share rounded to the nearest number, the rest to train.
+    Of each class first the test part is taken, then of the rest the validation part, as the authors' code
+    does; shares are rounded to the nearest number, but a class of three or more is in every part.
     """
     parts: dict[str, list[np.ndarray]] = {"in": [], "out": [], "test": []}
     for label in np.unique(labels):
         order = random_state.permutation(np.flatnonzero(labels == label))
-        test = round(len(order) * fractions[2])
-        out = min(round(len(order) * fractions[1]), len(order) - test)
+        least = 1 if len(order) >= 3 else 0
+        test = max(least, round(len(order) * fractions[2]))
+        out = max(least, round((len(order) - test) * fractions[1] / (fractions[0] + fractions[1])))
         for kind, keys in zip(("test", "out", "in"), np.split(order, [test, test + out]), strict=True):
             parts[kind].append(keys)
     return {kind: random_state.permutation(np.concatenate(keys)) for kind, keys in parts.items()}

@@ -1,6 +1,6 @@
 """Gradient surgery: one update direction from K environments' gradients, as pure functions.
 
-A gradient is a flat tensor (P,). Sign methods take the K gradients one at a time and hold two tensors of
+A gradient is a flat tensor (P,). Sign methods take the K gradients one at a time and hold a few tensors of
 size P whatever K is; Gram methods need the inner products only and return K weights. Sections, equations
 and departures are those of the ICCV 2021 paper (Mansilla et al., arXiv 2108.01621).
 """
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 Order = Literal["independent", "shared", "fixed"]
-Reduction = Literal["sum", "mean"]
 
 _CONFLICT = 2  # a code beside the signs -1, 0 and 1
+_PART = 2**20  # components at a time in float64
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,13 @@ def sign_consensus(gradients: Iterable[Tensor], zero_agrees: bool = False) -> Co
     """
     total = signs = unit_sum = None
     count = 0
+    nonzero = torch.zeros(())
     for gradient in gradients:
         count += 1
         sign = gradient.sign().to(torch.int8)
-        unit = gradient / gradient.norm().clamp_min(torch.finfo(gradient.dtype).tiny)
+        norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+        unit = gradient / torch.where(norm > 0, norm, 1).to(gradient.dtype)
+        nonzero = nonzero.to(norm.device) + (norm > 0)
         if total is None or signs is None or unit_sum is None:
             total, signs, unit_sum = gradient.clone(), sign, unit
         else:
@@ -67,34 +70,38 @@ def sign_consensus(gradients: Iterable[Tensor], zero_agrees: bool = False) -> Co
     if total is None or signs is None or unit_sum is None:
         raise ValueError("a consensus needs at least one gradient")
     agree = signs != _CONFLICT if zero_agrees else signs.abs() == 1
-    # |sum of K unit vectors|^2 = K + 2 * (sum of cosines over pairs); a zero gradient has cosine 0.
-    pairs = count * (count - 1)
-    squared_units = unit_sum.double().square().sum()
-    cosine = (squared_units - count) / pairs if pairs else torch.full_like(squared_units, torch.nan)
+    # |sum of n unit vectors|^2 = n + 2 * (sum of cosines over pairs); a zero gradient has cosine 0.
+    twice_cosines = torch.linalg.vector_norm(unit_sum, dtype=torch.float64).square() - nonzero
+    cosine = twice_cosines / (count * (count - 1)) if count > 1 else torch.full_like(twice_cosines, torch.nan)
     return Consensus(total, agree, cosine, count)
 
 
-def agr_sum(consensus: Consensus, reduction: Reduction = "sum") -> Tensor:
+def agr_sum(consensus: Consensus) -> Tensor:
     """Agr-Sum (P,): the summed gradient where all environments agree, 0 elsewhere (section 3.3)."""
-    scale = 1 if reduction == "sum" else consensus.num_environments
-    return torch.where(consensus.agree, consensus.total, 0) / scale
+    return torch.where(consensus.agree, consensus.total, 0)
 
 
-def agr_rand_sigma(consensus: Consensus) -> Tensor:
-    """Standard deviation of Agr-Rand's noise, 0-d: mean |sum_k g_k| over the agreeing components.
+def agr_rand_sigma(kept: Tensor, agree: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
+    """Standard deviation of Agr-Rand's noise: mean |sum_k g_k| over the agreeing components.
 
-    0 if none agrees (the authors' code gives NaN there).
+    Args:
+        kept: Agr-Sum's gradient (P,).
+        agree: where the environments agree (P,) bool.
+        sizes: lengths of parts (they sum to P) that get a sigma each; None for one over all.
+
+    Returns: 0-d, or (P,) with `sizes`. 0 where none agrees (the authors' code gives NaN there).
     """
-    kept = torch.where(consensus.agree, consensus.total, 0).abs().sum()
-    return kept / consensus.agree.sum().clamp_min(1)
+    if sizes is None:
+        return kept.abs().sum() / agree.sum().clamp_min(1)
+    parts = zip(kept.split(list(sizes)), agree.split(list(sizes)), strict=True)
+    sigmas = torch.stack([agr_rand_sigma(values, mask) for values, mask in parts])
+    return sigmas.repeat_interleave(torch.tensor(sizes, device=kept.device))
 
 
-def agr_rand(consensus: Consensus, generator: torch.Generator, reduction: Reduction = "sum") -> Tensor:
-    """Agr-Rand (P,): Agr-Sum with Normal(0, sigma^2) where the environments disagree (section 3.3)."""
-    total = consensus.total
-    noise = torch.randn(total.shape, generator=generator, dtype=total.dtype, device=total.device)
-    scale = 1 if reduction == "sum" else consensus.num_environments
-    return torch.where(consensus.agree, total, agr_rand_sigma(consensus) * noise) / scale
+def agr_rand(kept: Tensor, agree: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
+    """Agr-Rand (P,): Agr-Sum's gradient, with Normal(0, sigma^2) where the environments disagree."""
+    noise = torch.randn(kept.shape, generator=generator, dtype=kept.dtype, device=kept.device)
+    return torch.where(agree, kept, sigma * noise)
 
 
 def gram_matrix(gradients: Sequence[Tensor]) -> Tensor:
@@ -102,11 +109,11 @@ def gram_matrix(gradients: Sequence[Tensor]) -> Tensor:
 
     In float32, or TF32, the error over tens of millions of terms can flip the sign of a product.
     """
-    gram = torch.empty(len(gradients), len(gradients), dtype=torch.float64, device=gradients[0].device)
-    for i, row in enumerate(gradients):
-        row = row.double()
-        for j in range(i + 1):
-            gram[i, j] = gram[j, i] = row @ gradients[j].double()
+    gram = torch.zeros(len(gradients), len(gradients), dtype=torch.float64, device=gradients[0].device)
+    # In parts, so that the float64 copies stay small.
+    for parts in zip(*(gradient.split(_PART) for gradient in gradients), strict=True):
+        rows = torch.stack(parts).double()
+        gram += rows @ rows.T
     return gram
 
 

@@ -61,7 +61,7 @@ class Algorithm(nn.Module):
         "vit_attn_tune": Hparam(False, const(False), "train the attention layers only"),
         "freeze_bn": Hparam(False, const(False), "keep batch norms in evaluation mode"),
         "lars": Hparam(False, const(False), "LARS as ERM++'s optimizer"),
-        "linear_steps": Hparam(500, const(500), "ERM++: updates of the classifier alone"),
+        "linear_steps": Hparam(500, const(500), "ERM++: updates of the classifier alone", at_least=0),
         "resnet_dropout": Hparam(0.0, choice(0.0, 0.1, 0.5), "dropout after the ResNet"),
         "vit_dropout": Hparam(0.0, choice(0.0, 0.1, 0.5), "dropout after the vision transformer"),
         "class_balanced": Hparam(False, const(False), "draw every class equally often"),
@@ -70,17 +70,17 @@ class Algorithm(nn.Module):
     }
     OPTIMISATION: ClassVar[Table] = {
         "lr": by_size(
-            small=Hparam(1e-3, log10_uniform(-4.5, -2.5), "learning rate"),
-            large=Hparam(5e-5, log10_uniform(-5, -3.5), "learning rate"),
+            small=Hparam(1e-3, log10_uniform(-4.5, -2.5), "learning rate", above=0),
+            large=Hparam(5e-5, log10_uniform(-5, -3.5), "learning rate", above=0),
         ),
         "weight_decay": by_size(
-            small=Hparam(0.0, const(0.0), "coupled (L2) weight decay"),
-            large=Hparam(0.0, log10_uniform(-6, -2), "coupled (L2) weight decay"),
+            small=Hparam(0.0, const(0.0), "coupled (L2) weight decay", at_least=0),
+            large=Hparam(0.0, log10_uniform(-6, -2), "coupled (L2) weight decay", at_least=0),
         ),
         "batch_size": by_size(
-            small=Hparam(64, log2_int(3, 9), "B, minibatch size of each environment"),
-            large=Hparam(32, log2_int(3, 5.5), "B, minibatch size of each environment"),
-            DomainNet=Hparam(32, log2_int(3, 5), "B, minibatch size of each environment"),
+            small=Hparam(64, log2_int(3, 9), "B, minibatch size of each environment", at_least=1),
+            large=Hparam(32, log2_int(3, 5.5), "B, minibatch size of each environment", at_least=1),
+            DomainNet=Hparam(32, log2_int(3, 5), "B, minibatch size of each environment", at_least=1),
         ),
     }
 

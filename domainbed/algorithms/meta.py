@@ -33,13 +33,17 @@ class MLDG(ERM):
 
     HPARAMS = {
         "mldg_beta": Hparam(1.0, log10_uniform(-1, 1), "weight of the meta-test gradient"),
-        "n_meta_test": Hparam(2, choice(1, 2), "number of meta-test environments"),
+        "n_meta_test": Hparam(2, choice(1, 2), "number of meta-test environments", at_least=1),
     }
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
+        if hparams["n_meta_test"] < 1:
+            raise UsageError(
+                f"MLDG needs n_meta_test of 1 or more environments, not {hparams['n_meta_test']}"
+            )
         if num_domains < 2:
             raise UsageError(
                 "MLDG needs at least two source environments, one to train and one to test; "
@@ -56,7 +60,7 @@ class MLDG(ERM):
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
     ) -> Mapping[str, float | DeviceScalar]:
         beta, num_domains = self.hparams["mldg_beta"], len(minibatches)
-        parameters = dict(self.network.named_parameters())
+        parameters = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         total = [torch.zeros_like(parameter) for parameter in parameters.values()]
         objective = torch.zeros((), device=minibatches[0][0].device)
 

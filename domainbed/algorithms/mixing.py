@@ -24,7 +24,9 @@ class Mixup(ERM):
     torch's global generator, and for each pair one Beta(alpha, alpha) from NumPy's.
     """
 
-    HPARAMS = {"mixup_alpha": Hparam(0.2, log10_uniform(-1, 1), "parameter of the Beta distribution")}
+    HPARAMS = {
+        "mixup_alpha": Hparam(0.2, log10_uniform(-1, 1), "parameter of the Beta distribution", above=0)
+    }
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None

@@ -24,15 +24,17 @@ class IRM(UpdateCount, ERM):
     """
 
     HPARAMS = {
-        "irm_lambda": Hparam(100.0, log10_uniform(-1, 5), "weight of the penalty"),
-        "irm_penalty_anneal_iters": Hparam(500, log10_int(0, 4), "updates before the penalty has its weight"),
+        "irm_lambda": Hparam(100.0, log10_uniform(-1, 5), "weight of the penalty", at_least=0),
+        "irm_penalty_anneal_iters": Hparam(
+            500, log10_int(0, 4), "updates before the penalty has its weight", at_least=0
+        ),
     }
 
     @staticmethod
     def _irm_penalty(logits: Tensor, y: Tensor) -> Tensor:
         """Squared gradient of the risk by a scale of the logits, without bias: from two halves of the batch.
 
-        It may be negative. A minibatch of one sample gives NaN.
+        It may be negative. A minibatch of one sample has an empty half, and no penalty.
         """
         scale = torch.ones((), device=logits.device, dtype=logits.dtype, requires_grad=True)
         gradients = [
@@ -67,7 +69,7 @@ class GroupDRO(ERM):
     Environments with high risk gain weight, exponentially.
     """
 
-    HPARAMS = {"groupdro_eta": Hparam(0.01, log10_uniform(-3, -1), "step size of the weights q")}
+    HPARAMS = {"groupdro_eta": Hparam(0.01, log10_uniform(-3, -1), "step size of the weights q", at_least=0)}
 
     q: Tensor
 

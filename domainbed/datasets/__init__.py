@@ -56,6 +56,7 @@ def num_environments(name: str) -> int:
 
 _BASES = {
     "MultipleDomainDataset": "base",
+    "Debug": "debug",
     "MultipleEnvironmentMNIST": "mnist",
     "MultipleEnvironmentImageFolder": "image_folder",
     "WILDSEnvironment": "wilds",

@@ -43,8 +43,25 @@ def environment_gradients(
         yield loss.detach(), torch.cat([gradient.flatten() for gradient in gradients])
 
 
+def flat(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The parameters' values as one tensor (P,), a copy."""
+    return torch.cat([parameter.detach().flatten() for parameter in parameters])
+
+
 def set_gradient(parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
     """Make the flat `gradient` (P,) the `.grad` of the parameters (views of it, no copy)."""
-    parts = gradient.split([parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
+    for parameter, part in zip(parameters, _parts(parameters, gradient), strict=True):
+        parameter.grad = part
+
+
+def set_values(parameters: Sequence[nn.Parameter], values: Tensor) -> None:
+    """Copy the flat `values` (P,) into the parameters."""
+    with torch.no_grad():
+        for parameter, part in zip(parameters, _parts(parameters, values), strict=True):
+            parameter.copy_(part)
+
+
+def _parts(parameters: Sequence[nn.Parameter], values: Tensor) -> list[Tensor]:
+    """Views of the flat `values` in the parameters' shapes."""
+    split = values.split([parameter.numel() for parameter in parameters])
+    return [part.view_as(parameter) for parameter, part in zip(parameters, split, strict=True)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-Minibatch = tuple[Tensor, Tensor]
-Pairs = list[tuple[Minibatch, Minibatch]]
+if TYPE_CHECKING:
+    from domainbed.algorithms.base import Minibatch
+
+Pairs = list[tuple["Minibatch", "Minibatch"]]
 
 
 def random_pairs_of_minibatches(minibatches: Sequence[Minibatch]) -> Pairs:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def train(config: TrainConfig) -> None:
         if directory.finished:
             print(f"{directory.path} holds this run, finished. Give --restart to do it again.")
             return
-        with _one_line_for_files(), _copied_to(directory.path):
+        with _one_line(), _copied_to(directory.path):
             from domainbed.training import run as one_run
 
             _print_settings(config)
@@ -79,30 +80,38 @@ def _copied_to(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_line_for_files() -> Iterator[None]:
-    """A full disk or a lost directory is the machine's trouble, not a bug: no traceback."""
+def _one_line() -> Iterator[None]:
+    """A full disk, a lost directory or too little memory is the machine's trouble: no traceback."""
+    import torch
+
     try:
         yield
     except OSError as error:
         where = error.filename or "a file of the run"
         raise RunError(f"{where}: {error.strerror or error}; what was recorded until then is kept") from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        reason = str(error).split(".", maxsplit=1)[0]
+        raise RunError(f"out of memory ({reason}); lower batch_size, or run fewer at a time") from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RunError(
+            f"a loader process ended: {' '.join(str(error).split())}; try fewer --num_workers"
+        ) from error
 
 
 def _print_settings(config: TrainConfig) -> None:
     """What the run is made with, in upstream's layout."""
-    import numpy
-    import PIL
     import torch
-    import torchvision
 
     versions = {
         "Python": sys.version.split(" ")[0],
         "PyTorch": torch.__version__,
-        "Torchvision": torchvision.__version__,
+        "Torchvision": version("torchvision"),  # not imported where it is not needed
         "CUDA": torch.version.cuda,
         "CUDNN": torch.backends.cudnn.version(),
-        "NumPy": numpy.__version__,
-        "PIL": PIL.__version__,
+        "NumPy": version("numpy"),
+        "PIL": version("pillow"),
     }
     sections = {"Environment": versions, "Args": config.recorded(), "HParams": config.resolved_hparams()}
     for title, values in sections.items():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from domainbed.errors import UsageError, hint
 from domainbed.hparams import Value, override, parse_overrides
@@ -78,6 +80,9 @@ class TrainConfig:
             raise UsageError(f"--checkpoint_freq takes a number of updates, not {self.checkpoint_freq}")
         if self.num_workers is not None and self.num_workers < 0:
             raise UsageError(f"--num_workers takes 0 or more processes, not {self.num_workers}")
+        for name in ("seed", "trial_seed", "hparams_seed"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise UsageError(f"--{name} takes a number from 0 to 2^63 - 1, not {getattr(self, name)}")
         for name in ("holdout_fraction", "uda_holdout_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"--{name} takes a share from 0 to below 1, not {getattr(self, name)}")
@@ -89,7 +94,8 @@ class TrainConfig:
         from domainbed.training.splits import check_splits
 
         check_splits(self)
-        self.resolved_hparams()
+        if self.resolved_hparams()["class_balanced"] and self.sampling != "replacement":
+            raise UsageError("class_balanced draws with replacement: leave out --sampling epochs")
 
     def algorithm_class(self) -> type[Algorithm]:
         """The class of the algorithm; raises UnknownName."""
@@ -120,27 +126,50 @@ class TrainConfig:
         override(hparams, parse_overrides(self.hparams), hparams_registry.table(self.algorithm), self.dataset)
         if hparams.get("featurizer", "auto") != "auto":
             networks.FEATURIZERS[str(hparams["featurizer"])]
-        if not isinstance(hparams["batch_size"], int) or hparams["batch_size"] < 1:
-            raise UsageError(f"hyper-parameter batch_size is 1 or more, not {hparams['batch_size']}")
         return hparams
 
 
 def from_settings(settings: dict[str, Any]) -> TrainConfig:
-    """A config from keyword arguments; `hparams` may be a dict.
+    """A config from keyword arguments.
 
-    Raises: UsageError for an unknown name.
+    Args:
+        settings: by name; paths may be `Path`s, numbers NumPy's, `hparams` a dict.
+
+    Raises: UsageError for an unknown name or a value of a wrong type.
     """
-    names = [each.name for each in dataclasses.fields(TrainConfig)]
-    for name in settings:
-        if name not in names:
+    hints = get_type_hints(TrainConfig)
+    values = {}
+    for name, value in settings.items():
+        if name not in hints:
             error = UsageError(f"unknown setting {name!r}")
-            error.add_note(hint(name, names))
+            error.add_note(hint(name, hints))
             raise error
-    if isinstance(settings.get("hparams"), dict):
-        settings = settings | {"hparams": json.dumps(settings["hparams"])}
-    if "output_dir" in settings:
-        settings = settings | {"output_dir": os.fspath(settings["output_dir"])}
-    return TrainConfig(**settings)
+        try:
+            values[name] = _coerced(value, hints[name])
+        except (TypeError, ValueError, AttributeError):
+            wanted = str(getattr(hints[name], "__name__", hints[name]))
+            raise UsageError(f"setting {name} takes a value of type {wanted}, not {value!r}") from None
+    return TrainConfig(**values)
+
+
+def _coerced(value: Any, kind: Any) -> Any:  # noqa: ANN401 - a user's value, and an annotation
+    """`value` as plain Python of the annotated kind; raises TypeError or ValueError if it is none."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if value is None and type(None) in kinds:
+        return None
+    if isinstance(value, bool) or bool in kinds:
+        if not (isinstance(value, bool) and bool in kinds):
+            raise TypeError
+        return value
+    if list[int] in kinds:
+        return [operator.index(each) for each in value]
+    if str in kinds:
+        return (
+            json.dumps(value, default=lambda scalar: scalar.item())
+            if isinstance(value, dict)
+            else os.fspath(value)
+        )
+    return operator.index(value) if int in kinds or isinstance(value, int) else float(value)
 
 
 def check_test_envs(test_envs: Sequence[int], environments: Sequence[str], dataset: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from domainbed.algorithms.base import Minibatch
-from domainbed.lib.seeds import counter_seed, generator, seed_all
+from domainbed.lib.seeds import counter_seed, generator
 from domainbed.lib.splitting import _SplitDataset
 
 _INDICES, _AUGMENTATION = 0, 1  # purposes of draws, so that no two share a seed
@@ -49,6 +49,7 @@ class EnvironmentSampler:
         self.seeds = seeds
         self.sampling = sampling
         self.probabilities = None if weights is None else weights / weights.sum()
+        self._order: tuple[int, np.ndarray] | None = None  # the last epoch's, with its number
 
     def indices(self, step: int) -> np.ndarray:
         """(B,) int64: positions in the part of the samples of this step."""
@@ -58,8 +59,9 @@ class EnvironmentSampler:
                 return rng.choice(self.size, self.batch_size, p=self.probabilities)
             return rng.integers(self.size, size=self.batch_size)
         epoch, position = divmod(step, self.size // self.batch_size)
-        order = generator(*self.seeds, _INDICES, epoch).permutation(self.size)
-        return order[position * self.batch_size : (position + 1) * self.batch_size]
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, generator(*self.seeds, _INDICES, epoch).permutation(self.size))
+        return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
 
 
 class Minibatches(Dataset[list[Minibatch]]):
@@ -107,7 +109,7 @@ def fetch(part: _SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) ->
     samples = []
     with _own_random_numbers():
         for i, key in enumerate(keys):
-            seed_all(counter_seed(*draws, i))
+            _seed_reading(counter_seed(*draws, i))
             samples.append(environment[int(key)])
     return torch.stack([x for x, _ in samples]), torch.as_tensor([int(y) for _, y in samples])
 
@@ -123,6 +125,13 @@ def _unwrap(part: Any, positions: np.ndarray) -> tuple[Any, np.ndarray]:  # noqa
     while isinstance(part, _SplitDataset):
         part, keys = part.underlying_dataset, np.asarray(part.keys, dtype=np.int64)[keys]
     return part, keys
+
+
+def _seed_reading(seed: int) -> None:
+    """Seed the generators that transforms use; the device's is the algorithm's."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from domainbed.algorithms.base import Algorithm
+from domainbed.lib.accuracy import correct
+from domainbed.lib.seeds import counter_seed, seed_all
 from domainbed.lib.splitting import _SplitDataset
 from domainbed.training.data import fetch, in_memory
 
@@ -21,6 +23,7 @@ BATCH_SIZE = 256
 """Samples at a time; large, since no gradient is kept."""
 
 _EVALUATION = 2  # purpose of the draws of augmented evaluation (upstream augments validation parts)
+_PREDICTION = 3  # purpose of the draws that an algorithm makes in `predict`
 
 
 def parts_to_evaluate(
@@ -97,18 +100,16 @@ def accuracies(
     was_training = algorithm.training
     algorithm.eval()
     batches = _Batches(list(parts.values()), draws)
-    correct = torch.zeros(len(parts), dtype=torch.int64, device=device)
-    with torch.inference_mode():
-        for number, x, y in batches.read(num_workers):
-            correct[number] += count_correct(algorithm.predict(x.to(device)), y.to(device))
+    hits = torch.zeros(len(parts), dtype=torch.int64, device=device)
+    reader = batches.read(num_workers)
+    # After the reader, whose making draws too if it has processes.
+    seed_all(counter_seed(*draws, _PREDICTION))
+    # Not inference mode: what an algorithm keeps from `predict` may meet gradients later.
+    with torch.no_grad():
+        for number, x, y in reader:
+            hits[number] += correct(algorithm.predict(x.to(device)), y.to(device)).sum()
     algorithm.train(was_training)
     return {
         f"{name}_acc": right / len(part)
-        for (name, part), right in zip(parts.items(), correct.tolist(), strict=True)
+        for (name, part), right in zip(parts.items(), hits.tolist(), strict=True)
     }
-
-
-def count_correct(logits: Tensor, y: Tensor) -> Tensor:
-    """Number of samples classified right, 0-d; one column of logits means class 1 where it is positive."""
-    predicted = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
-    return (predicted == y).sum()

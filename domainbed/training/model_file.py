@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,22 +47,36 @@ def load_model(path: Path) -> Algorithm:
     Raises: UsageError if the file is not such a file, or would execute code (it never does).
     """
     from domainbed.algorithms import get_algorithm_class
+    from domainbed.hparams_registry import default_hparams
 
-    # Upstream's hyper-parameters hold NumPy scalars, which torch's safe loader takes only when told.
-    rebuild: Any = np.float64(0).__reduce__()[0]  # the function that NumPy's pickles of scalars name
-    scalars: list[Any] = [rebuild, np.dtype, *(type(np.dtype(kind)) for kind in ("f8", "i8", "?"))]
-    try:
-        with torch.serialization.safe_globals(scalars):
+    with _one_line(path):
+        with torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
         args, input_shape, num_classes, num_domains, hparams, state = (content[key] for key in _KEYS)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{path} is not a model written by train: {reason}") from None
-    hparams = {
-        name: value.item() if isinstance(value, np.generic) else value for name, value in hparams.items()
-    }
-    # What is loaded next need not be there to start from.
-    hparams = hparams | {"pretrained": False}
-    algorithm = get_algorithm_class(args["algorithm"])(tuple(input_shape), num_classes, num_domains, hparams)
-    algorithm.load_state_dict(state)
+        given = {
+            name: value.item() if isinstance(value, np.generic) else value for name, value in hparams.items()
+        }
+        # Old files lack newer entries; and what is loaded next need not be there to start from.
+        hparams = default_hparams(args["algorithm"], args["dataset"]) | given | {"pretrained": False}
+        cls = get_algorithm_class(args["algorithm"])
+        algorithm = cls(tuple(input_shape), num_classes, num_domains, hparams)
+        algorithm.load_state_dict(state)
     return algorithm.eval()
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever a damaged or foreign file makes torch, or the algorithm, raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UsageError(f"{path} is not a model written by train: {reason}") from None
+
+
+def _numpy_scalars() -> list[Any]:
+    """What torch's safe loader must know to read the NumPy scalars in upstream's hyper-parameters."""
+    rebuild: Any = np.float64(0).__reduce__()[0]
+    # NumPy 1, which upstream pins, calls the same function by another name.
+    names = [(rebuild, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    kinds = ("f8", "f4", "i8", "i4", "?", "U")
+    return [*names, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]

@@ -30,7 +30,7 @@ from domainbed.training.splits import make_splits
 if TYPE_CHECKING:
     from domainbed.training.splits import Parts
 
-_STEP = 3  # purpose of the seeds of update and evaluation; 0 to 2 belong to the data
+_STEP = 4  # purpose of the seeds of updates; 0 to 3 belong to data and evaluation
 
 
 @dataclass
@@ -91,7 +91,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name} can't be used here: {str(error).splitlines()[0]}") from None
     return device
@@ -116,9 +116,9 @@ def _minibatches(
     for index in environments:
         part = splits[index].get(kind)
         if part is None or not len(part):
+            flag = "raise --uda_holdout_fraction" if kind == "uda" else "lower --holdout_fraction"
             raise UsageError(
-                f"environment {index} has no images in its {kind!r} part; "
-                "lower --holdout_fraction or give it more images"
+                f"environment {index} has no images in its {kind!r} part; {flag} or give it more images"
             )
         weights = balanced_class_weights(labels_of(part)) if hparams["class_balanced"] else None
         samplers.append(

@@ -3,7 +3,8 @@
     results.jsonl   one record a checkpoint       done           written last
     run.json        settings and sample counts    running.json   who is at work, with a heartbeat
     out.txt err.txt what was printed              failed.json    why the last attempt ended badly
-    model.pkl       the trained model             attempt-N/     files of attempts before this one
+    model.pkl       the trained model             interrupted.json  that it ended by Ctrl-C
+    attempt-N/      files of attempts before this one
 
 A run's state is read from these files alone.
 """
@@ -18,16 +19,20 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from domainbed.errors import RunError, UsageError
 from domainbed.lib.atomic import write_whole
+from domainbed.lib.locks import claim
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 """A heartbeat older than this, from a process of another host, counts as the end of that process."""
 
-_FILES = ("results.jsonl", "run.json", "out.txt", "err.txt", "failed.json", "done", "model*.pkl")
+_FILES = (
+    *("results.jsonl", "run.json", "out.txt", "err.txt", "failed.json", "interrupted.json", "done"),
+    *("model.pkl", "model_step*.pkl"),
+)
 
 
 class RunState(enum.Enum):
@@ -52,6 +57,8 @@ def run_state(path: Path) -> RunState:
         return RunState.RUNNING if _is_alive(owner, path / "running.json") else RunState.INTERRUPTED
     if (path / "failed.json").exists():
         return RunState.FAILED
+    if (path / "interrupted.json").exists():
+        return RunState.INTERRUPTED
     # Handed to a launcher that has not started it yet, or by a process that died before it did.
     launcher = _read_json(path / "queued.json")
     if launcher is not None and not _is_alive(launcher, path / "queued.json"):
@@ -71,16 +78,15 @@ def mark_queued(path: Path) -> None:
 
 
 def record_failure(path: Path, reason: str) -> None:
-    """Keep in `path` why its run ended badly; a disk that is full must not hide it, so this never fails."""
-    with contextlib.suppress(OSError):
-        write_whole(path / "failed.json", json.dumps({"error": " ".join(reason.split()), **_myself()}))
+    """Keep in `path` why its run ended badly."""
+    _note_end(path / "failed.json", reason)
 
 
 class RunDir:
     """The directory of a run that this process works on; a context manager.
 
-    Inside the context `running.json` says that this process is at work. On leaving it by an error the
-    reason is kept in `failed.json`; on leaving it by Ctrl-C, `running.json` stays behind, as after a kill.
+    Inside the context this process holds the lock `.lock`, and `running.json` says that it is at work. On
+    leaving it by an error the reason is kept in `failed.json`, by Ctrl-C in `interrupted.json`.
 
     Args:
         path: made if it is missing.
@@ -97,6 +103,7 @@ class RunDir:
         self.settings = settings
         self._restart = restart
         self._stop = threading.Event()
+        self._lock: TextIO | None = None
 
     @property
     def finished(self) -> bool:
@@ -105,35 +112,48 @@ class RunDir:
 
     def __enter__(self) -> RunDir:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if run_state(self.path) is RunState.RUNNING:
-                owner = _read_json(self.path / "running.json") or {}
-                raise RunError(
-                    f"{self.path} is being worked on by process {owner.get('pid')} on {owner.get('host')}; "
-                    "wait for it, or name another --output_dir"
-                )
-            if self._restart:
-                self._move_aside()
-            else:
-                self._check_settings()
-            if not self.finished:
-                self._move_aside()
-                write_whole(self.path / "running.json", json.dumps(_myself()))
-                (self.path / "queued.json").unlink(missing_ok=True)
-                threading.Thread(target=self._beat, daemon=True).start()
+            self._enter()
         except OSError as error:
+            self._release()
             raise UsageError(
                 f"output directory {self.path} can't be written ({error.strerror}); name another --output_dir"
             ) from None
+        except BaseException:
+            self._release()
+            raise
         return self
+
+    def _enter(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / ".lock").open("a")
+        if not claim(self._lock.fileno()) or run_state(self.path) is RunState.RUNNING:
+            owner = _read_json(self.path / "running.json") or {}
+            raise RunError(
+                f"{self.path} is being worked on by process {owner.get('pid')} on {owner.get('host')}; "
+                "wait for it, or name another --output_dir"
+            )
+        if self._restart:
+            self._move_aside()
+        else:
+            self._check_settings()
+        if not self.finished:
+            self._move_aside()
+            write_whole(self.path / "running.json", json.dumps(_myself()))
+            (self.path / "queued.json").unlink(missing_ok=True)
+            threading.Thread(target=self._beat, daemon=True).start()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._stop.set()
-        if self.finished or error is None or isinstance(error, Exception):
-            if error is not None and not self.finished:
-                record_failure(self.path, str(error) or type(error).__name__)
-            if _read_json(self.path / "running.json") == _myself():
-                (self.path / "running.json").unlink(missing_ok=True)
+        if error is not None and not self.finished:
+            name = "failed.json" if isinstance(error, Exception) else "interrupted.json"
+            _note_end(self.path / name, str(error) or type(error).__name__)
+        if _read_json(self.path / "running.json") == _myself():
+            (self.path / "running.json").unlink(missing_ok=True)
+        self._release()
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write run.json: the settings, and `summary`."""
@@ -170,7 +190,11 @@ class RunDir:
         """Move the files of an attempt that is there to attempt-N: nothing computed is thrown away."""
         files = [file for pattern in _FILES for file in sorted(self.path.glob(pattern))]
         if files:
-            number = 1 + sum(1 for _ in self.path.glob("attempt-*"))
+            taken = [
+                0,
+                *(int(each.name[8:]) for each in self.path.glob("attempt-*") if each.name[8:].isdecimal()),
+            ]
+            number = 1 + max(taken)
             aside = self.path / f"attempt-{number}"
             aside.mkdir()
             for file in files:
@@ -182,6 +206,12 @@ class RunDir:
                 os.utime(self.path / "running.json")
             except OSError:
                 return  # the directory was removed under us; the run itself will say so
+
+
+def _note_end(path: Path, reason: str) -> None:
+    """Write why a run ended; a full disk must not hide the reason from the caller, so this never fails."""
+    with contextlib.suppress(OSError):
+        write_whole(path, json.dumps({"error": " ".join(reason.split()), **_myself()}))
 
 
 def _myself() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 import domainbed.algorithms as algorithms
 from domainbed.algorithms.base import DeviceScalar
 from domainbed.errors import UsageError
+from domainbed.hparams import Hparam, const
 from domainbed.hparams_registry import default_hparams
 
 SHAPE = (3, 28, 28)
@@ -85,6 +86,14 @@ def test_mldg_leaves_one_environment_to_train_on(caplog):
     assert any(not torch.equal(a, b) for a, b in zip(before, mldg.parameters(), strict=True))
     with pytest.raises(UsageError, match="at least two source environments"):
         make("MLDG", k=1)
+    with pytest.raises(UsageError, match="n_meta_test of 1 or more"):
+        make("MLDG", n_meta_test=0)
+
+
+def test_a_forks_class_has_its_hyper_parameters(monkeypatch):
+    own = {"mine": Hparam(3, const(3))}
+    monkeypatch.setattr(algorithms, "Mine", type("Mine", (algorithms.ERM,), {"HPARAMS": own}), raising=False)
+    assert default_hparams("Mine", "Debug28")["mine"] == 3
 
 
 def test_a_device_scalar_is_a_number_when_it_is_asked_for():

@@ -77,6 +77,39 @@ def test_masked_components_stay_without_momentum_or_decay():
     assert moved[agree].float().mean() > 0.9
 
 
+@pytest.mark.parametrize("name", ["AgrSum", "AgrRand"])
+def test_freeze_masked_leaves_disagreeing_weights_whatever_adam_remembers(name):
+    algorithm = make(name, freeze_masked=True, weight_decay=0.01)
+    for seed in range(3):
+        batches = minibatches(seed=seed)
+        agree = environment_gradients(algorithm, batches).sign().sum(0).abs() == 3
+        before = weights_of(algorithm)
+        algorithm.update(batches)
+        moved = weights_of(algorithm) != before
+        # Signs of tiny gradients may differ between two ways to compute them.
+        assert moved[~agree].float().mean() < 1e-3
+        assert moved[agree].float().mean() > 0.9
+
+
+@pytest.mark.parametrize("name", [*METHODS, "MLDG"])
+def test_frozen_parameters_stay_and_do_no_harm(name):
+    algorithm = make(name)
+    frozen = algorithm.featurizer.conv1.weight.requires_grad_(False)
+    before = frozen.clone()
+    algorithm.update(minibatches())
+    assert torch.equal(frozen, before)
+
+
+def test_agr_rand_with_a_sigma_for_each_tensor():
+    algorithm = make("AgrRand", sigma="tensor")
+    algorithm.update(minibatches())
+    stds = [p.grad.std().item() for p in algorithm.network.parameters() if p.numel() > 1000]
+    one = make("AgrRand")
+    one.update(minibatches())
+    of_one = [p.grad.std().item() for p in one.network.parameters() if p.numel() > 1000]
+    assert max(stds) / min(stds) > 1.5 * max(of_one) / min(of_one)
+
+
 @pytest.mark.parametrize("wd", ["coupled", "decoupled", "masked"])
 def test_where_weight_decay_acts(wd):
     """On a component that disagrees: coupled decay goes through Adam, decoupled shrinks, masked leaves it."""
@@ -128,8 +161,8 @@ def test_agr_rands_noise_depends_on_the_seed_and_the_update_alone():
 def test_agr_rand_counts_updates_without_agreement():
     algorithm = make("AgrRand")
     assert algorithm.update(minibatches())["no_agreement"] == 0
-    resolve = surgery.sign_consensus(iter([torch.tensor([1.0]), torch.tensor([-1.0])]))
-    gradient, stats = algorithm.resolve(resolve)
+    consensus = surgery.sign_consensus(iter([torch.tensor([1.0]), torch.tensor([-1.0])]))
+    gradient, stats = algorithm.resolve(consensus, surgery.agr_sum(consensus), [1])
     assert gradient.tolist() == [0]
     assert stats["no_agreement"] == 1
     assert stats["sigma"] == 0

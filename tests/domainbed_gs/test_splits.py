@@ -31,7 +31,9 @@ def test_parts_divide_the_environment_and_every_class(labels, seed):
     for label in np.unique(labels):
         n = int((labels == label).sum())
         for kind, share in (("out", 0.1), ("test", 0.2), ("in", 0.7)):
-            assert abs(int((labels[parts[kind]] == label).sum()) - share * n) <= 1.0
+            found = int((labels[parts[kind]] == label).sum())
+            assert abs(found - share * n) <= 1.5
+            assert found >= 1 or n < 3
 
 
 def test_the_split_is_the_same_in_every_trial_and_for_every_target(emoji):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from domainbed.errors import UnknownName, UsageError
@@ -39,6 +40,15 @@ def test_good_settings_pass():
         ({"hparams": "{lr: 1}"}, "--hparams is not valid JSON"),
         ({"hparams": '{"featurizer": "alexnt"}'}, "Featurizer not found: alexnt"),
         ({"hparams": '{"batch_size": 0}'}, "batch_size is 1 or more"),
+        ({"hparams": '{"lr": 0}'}, "lr is more than 0"),
+        ({"hparams": '{"lr": NaN}'}, "lr is a finite number"),
+        ({"hparams": '{"weight_decay": -1}'}, "weight_decay is 0 or more"),
+        (
+            {"hparams": '{"class_balanced": true}', "sampling": "epochs"},
+            "class_balanced draws with replacement",
+        ),
+        ({"seed": 2**63}, "--seed takes a number"),
+        ({"trial_seed": -1}, "--trial_seed takes a number"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(bad, message):
@@ -67,6 +77,40 @@ def test_settings_of_a_function_call():
     with pytest.raises(UsageError, match="unknown setting 'algoritm'") as info:
         from_settings({"algoritm": "ERM"})
     assert info.value.__notes__ == ["Did you mean algorithm?"]
+
+
+def test_settings_may_be_numpys_or_paths(tmp_path):
+    values = {
+        "seed": np.int64(3),
+        "test_envs": np.array([1, 2]),
+        "output_dir": tmp_path,
+        "hparams": {"lr": np.float32(0.5)},
+    }
+    config = from_settings(values | {"holdout_fraction": np.float64(0.25), "uda_holdout_fraction": 0})
+    assert config == TrainConfig(
+        seed=3, test_envs=[1, 2], output_dir=str(tmp_path), hparams='{"lr": 0.5}', holdout_fraction=0.25
+    )
+    assert type(config.seed) is int
+    assert type(config.uda_holdout_fraction) is int
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": "2"},
+        {"steps": 2.5},
+        {"steps": True},
+        {"test_envs": 1},
+        {"test_envs": [0.5]},
+        {"skip_model_save": "no"},
+        {"algorithm": TrainConfig},
+        {"hparams": {"lr": {1, 2}}},
+        {"holdout_fraction": "a"},
+    ],
+)
+def test_settings_of_a_wrong_type_are_refused_by_name(wrong):
+    with pytest.raises(UsageError, match=f"setting {next(iter(wrong))} takes a value of type"):
+        from_settings(wrong)
 
 
 def test_records_hold_upstreams_sixteen_arguments_and_nothing_that_changes_no_number():

@@ -6,7 +6,7 @@ from torch import nn
 from domainbed.datasets import get_dataset_class
 from domainbed.lib.splitting import _SplitDataset
 from domainbed.training.config import TrainConfig
-from domainbed.training.evaluation import accuracies, count_correct, parts_to_evaluate, plain
+from domainbed.training.evaluation import accuracies, parts_to_evaluate, plain
 from domainbed.training.splits import make_splits
 
 
@@ -39,14 +39,22 @@ def test_accuracy_is_the_share_of_samples_in_evaluation_mode(emoji):
     assert model.training
 
 
-def test_one_column_of_logits_is_a_decision_by_sign():
-    """Upstream's comparison broadcasts to a matrix, and gives 2.0 here."""
-    logits = torch.tensor([[1.0], [-1.0], [2.0], [-3.0]])
-    assert count_correct(logits, torch.tensor([1, 0, 1, 1])) == 3
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_algorithm_that_draws_in_predict_sees_the_same_numbers_with_any_number_of_workers(num_workers):
+    class Noisy(Constant):
+        def predict(self, x):
+            return torch.rand(len(x), self.classes)
 
+    class OnDisk:
+        targets = [0] * 40
 
-def test_the_first_of_equal_logits_counts():
-    assert count_correct(torch.zeros(2, 3), torch.tensor([0, 1])) == 1
+        def __getitem__(self, index):
+            return torch.zeros(1), 0
+
+    parts = {"env0_in": _SplitDataset(OnDisk(), list(range(40)))}
+    torch.manual_seed(num_workers)
+    found = accuracies(Noisy(0), parts, torch.device("cpu"), num_workers, (3, 4))
+    assert found == accuracies(Noisy(0), parts, torch.device("cpu"), 0, (3, 4))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def trained(name, dataset):
 @pytest.mark.parametrize("name", ["ERM", "GroupDRO", "IRM", "AgrRand"])
 def test_a_model_comes_back_the_same(name, dataset, tmp_path):
     algorithm = trained(name, dataset)
-    save_model(tmp_path / "model.pkl", algorithm, dataset, 3, {"algorithm": name})
+    save_model(tmp_path / "model.pkl", algorithm, dataset, 3, {"algorithm": name, "dataset": "Debug28"})
     content = torch.load(tmp_path / "model.pkl", weights_only=True)
     assert list(content) == KEYS
     assert content["model_input_shape"] == (3, 28, 28)
@@ -41,11 +42,37 @@ def test_a_model_comes_back_the_same(name, dataset, tmp_path):
 def test_upstreams_numpy_scalars_are_read_safely(dataset, tmp_path):
     algorithm = trained("ERM", dataset)
     hparams = algorithm.hparams | {"resnet_dropout": np.float64(0.1), "batch_size": np.int64(8)}
-    values = ({"algorithm": "ERM"}, (3, 28, 28), 2, 3, hparams, algorithm.state_dict())
+    hparams |= {"vit_dropout": np.float32(0.5), "nonlinear_classifier": np.bool_(False)}
+    del hparams["lars"]  # newer than some files
+    values = ({"algorithm": "ERM", "dataset": "Debug28"}, (3, 28, 28), 2, 3, hparams, algorithm.state_dict())
     torch.save(dict(zip(KEYS, values, strict=True)), tmp_path / "model.pkl")
     loaded = load_model(tmp_path / "model.pkl")
     assert loaded.hparams["resnet_dropout"] == 0.1
     assert type(loaded.hparams["batch_size"]) is int
+    assert loaded.hparams["lars"] is False
+
+
+def test_numpy_1s_name_for_its_scalars_is_known(dataset, tmp_path):
+    """Upstream pins NumPy 1.22: the same file, with the module's old name in the pickle."""
+    algorithm = trained("ERM", dataset)
+    values = ({"algorithm": "ERM", "dataset": "Debug28"}, (3, 28, 28), 2, 3, None, algorithm.state_dict())
+    content = dict(zip(KEYS, values, strict=True)) | {
+        "model_hparams": algorithm.hparams | {"lr": np.float64(0.1)}
+    }
+    torch.save(content, tmp_path / "new.pkl")
+    with zipfile.ZipFile(tmp_path / "new.pkl") as new, zipfile.ZipFile(tmp_path / "old.pkl", "w") as old:
+        for name in new.namelist():
+            old.writestr(
+                name, new.read(name).replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+            )
+    assert load_model(tmp_path / "old.pkl").hparams["lr"] == 0.1
+
+
+def test_a_model_that_lacks_weights_is_refused_in_one_line(dataset, tmp_path):
+    algorithm = trained("ERM", dataset)
+    save_model(tmp_path / "model.pkl", algorithm, dataset, 3, {"algorithm": "IRM", "dataset": "Debug28"})
+    with pytest.raises(UsageError, match=r"Missing key.*update_count"):
+        load_model(tmp_path / "model.pkl")
 
 
 class Malice:

@@ -52,6 +52,40 @@ def test_ctrl_c_is_an_interruption_and_no_failure(tmp_path):
     assert run_state(tmp_path) is RunState.INTERRUPTED
 
 
+def test_after_ctrl_c_the_same_process_may_go_on(tmp_path):
+    """As in a notebook."""
+    with pytest.raises(KeyboardInterrupt), RunDir(tmp_path, SETTINGS):
+        raise KeyboardInterrupt
+    assert run_state(tmp_path) is RunState.INTERRUPTED
+    enter(tmp_path)
+
+
+def test_of_many_that_start_at_once_one_gets_the_run(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from domainbed.errors import RunError\n"
+        "from domainbed.training.run_dir import RunDir\n"
+        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        "try:\n"
+        f"    with RunDir(Path(sys.argv[1]), {SETTINGS}): time.sleep(2); print('mine')\n"
+        "except RunError: print('refused')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(time.time() + 1.5)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    workers = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    assert sorted(worker.communicate()[0].strip() for worker in workers) == ["mine", *["refused"] * 3]
+
+
+def test_attempts_are_numbered_on_and_only_the_runs_own_files_are_moved(tmp_path):
+    (tmp_path / "attempt-7").mkdir()
+    (tmp_path / "model_notes.pkl").write_text("mine")
+    enter(tmp_path)
+    enter(tmp_path)
+    assert (tmp_path / "attempt-8" / "run.json").exists()
+    assert (tmp_path / "model_notes.pkl").exists()
+
+
 def test_a_killed_run_is_interrupted_and_a_living_one_refused(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from domainbed.training.run_dir import RunDir\n"
