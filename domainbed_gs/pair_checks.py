@@ -135,7 +135,7 @@ def _too_few(report: PairedReport) -> Iterator[str]:
     for (pairs, ties), n in sorted(kinds.items()):
         tied = f", {ties} of them tied" if ties else ""
         yield (
-            f"{pairs} pairs{tied} ({n} of {report.family} tests): the test can never reach p < {ALPHA}, "
+            f"{pairs} pair{'s' * (pairs != 1)}{tied} ({n} of {report.family} tests): the test can never reach p < {ALPHA}, "
             f"the smallest possible p is {smallest_p(pairs - ties):.4g}. "
             f"{pairs_needed()} pairs that are not tied are needed."
         )

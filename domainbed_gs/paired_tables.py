@@ -59,7 +59,7 @@ def footer(report: PairedReport, selection: str, seed: int) -> list[str]:
         f"95 % interval: percentile bootstrap ({RESAMPLES:,} resamples of trials, seed {seed}); too narrow "
         "with few trials.",
         "p: two-sided exact Wilcoxon signed-rank test, zeros dropped.",
-        f"Holm p: corrected over all {report.family} comparisons shown (methods x targets x datasets).",
+        f"Holm p: corrected over the family shown: {report.family} of methods x targets x datasets.",
         f"The star marks p < {ALPHA} before correction, better or worse, as in Table 1 of arXiv 2108.01621.",
         f"W/T/L: trials in which the method is better than, equal to, worse than {report.baseline}.",
     ]

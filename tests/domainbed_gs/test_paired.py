@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import rankdata, wilcoxon
+from scipy.stats import wilcoxon
 
 from domainbed.errors import UsageError
 from domainbed_gs.paired import (
     bootstrap_interval,
     compare,
-    doubled_ranks,
     holm,
     pairs_needed,
     signed_rank_p,
@@ -60,11 +59,6 @@ def test_p_of_many_trials_is_near_the_normal_approximation():
     differences = np.random.default_rng(0).normal(0.1, 1, 150)
     approximate = wilcoxon(differences, method="approx").pvalue
     assert signed_rank_p(differences) == pytest.approx(approximate, rel=0.02)
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=12))
-def test_doubled_ranks_are_twice_scipys_mean_ranks(magnitudes):
-    assert doubled_ranks(np.array(magnitudes, dtype=float)).tolist() == (2 * rankdata(magnitudes)).tolist()
 
 
 def test_five_pairs_never_reach_five_percent_and_six_can():

@@ -97,7 +97,7 @@ def test_text(records, collect):
     assert max(map(len, paired.splitlines())) <= 120
     assert "on the target's test split" in blocks[2]
     assert "ddof=1" in blocks[2]
-    assert "all 8 comparisons" in blocks[2]
+    assert "family shown: 8 of" in blocks[2]
 
 
 def test_markdown(records, collect):
