@@ -134,8 +134,9 @@ def _too_few(report: PairedReport) -> Iterator[str]:
     kinds = Counter((each.pairs, each.ties) for each in compared if each.smallest_p >= ALPHA)
     for (pairs, ties), n in sorted(kinds.items()):
         tied = f", {ties} of them tied" if ties else ""
+        number = "1 pair" if pairs == 1 else f"{pairs} pairs"
         yield (
-            f"{pairs} pair{'s' * (pairs != 1)}{tied} ({n} of {report.family} tests): the test can never reach p < {ALPHA}, "
+            f"{number}{tied} ({n} of {report.family} tests): the test can never reach p < {ALPHA}, "
             f"the smallest possible p is {smallest_p(pairs - ties):.4g}. "
             f"{pairs_needed()} pairs that are not tied are needed."
         )

@@ -102,65 +102,6 @@ def signed_rank_p(differences: Sequence[float] | Floats) -> float:
     return float(min(1.0, share[np.abs(2 * sums - total) >= abs(2 * positive - total)].sum()))
 
 
-def smallest_p(self) -> float:
-        """The smallest p that these trials could have given: all but the ties of one sign."""
-        return smallest_p(self.wins + self.losses)
-
-
-def compare(method: Sequence[float], baseline: Sequence[float], seed: int = 0) -> Comparison:
-    """Compare accuracies (n,) of a method with the baseline's (n,) in the same n trials.
-
-    Raises: UsageError if there are not as many of the one as of the other.
-    """
-    if len(method) != len(baseline):
-        raise UsageError(f"{len(method)} accuracies cannot be paired with {len(baseline)} of the baseline")
-    differences: Floats = np.subtract(method, baseline, dtype=np.float64)
-    # Accuracies are fractions of whole samples: 0.3 - 0.2 and 0.2 - 0.1 are tied, which float64 does not see.
-    ranked = differences.round(12)
-    return Comparison(
-        pairs=len(differences),
-        difference=float(differences.mean()) if len(differences) else math.nan,
-        interval=bootstrap_interval(differences, seed) if len(differences) > 1 else None,
-        p=signed_rank_p(ranked) if len(ranked) else None,
-        wins=int((ranked > 0).sum()),
-        ties=int((ranked == 0).sum()),
-        losses=int((ranked < 0).sum()),
-    )
-
-
-def signed_rank_p(differences: Sequence[float] | Floats) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test, exact with ties too (scipy's is not).
-
-    Zeros are dropped and equal magnitudes share their mean rank. p is the share of the 2^n assignments
-    of signs to the ranks whose rank sum lies at least as far from its expectation as the one observed;
-    they are counted by dynamic programming over the doubled ranks, which are whole. Exact in float64 up
-    to 53 non-zero differences, to rounding beyond. 1.0 if all differences are zero.
-    """
-    from scipy.stats import rankdata
-
-    values = np.asarray(differences, dtype=np.float64)
-    values = values[values != 0]
-    doubled = np.asarray(2 * rankdata(np.abs(values)), dtype=np.int64)
-    total = int(doubled.sum())
-    positive = int(doubled[values > 0].sum())
-    share = np.zeros(total + 1)
-    share[0] = 1.0
-    for rank in doubled:
-        shifted = np.zeros_like(share)
-        shifted[rank:] = share[: total + 1 - rank]
-        share = (share + shifted) / 2
-    sums = np.arange(total + 1)
-    # The expectation of the sum is total / 2; both sides are doubled to stay whole.
-    return float(min(1.0, share[np.abs(2 * sums - total) >= abs(2 * positive - total)].sum()))
-
-
-def doubled_ranks(magnitudes: Floats) -> NDArray[np.int64]:
-    """Twice the ranks 1..n of `magnitudes` (n,), equal ones sharing their mean rank: whole numbers (n,)."""
-    _, group, sizes = np.unique(magnitudes, return_inverse=True, return_counts=True)
-    last = np.cumsum(sizes)
-    return np.asarray((2 * last - sizes + 1)[group], dtype=np.int64)
-
-
 def smallest_p(pairs: int) -> float:
     """The smallest two-sided p of n = `pairs` non-zero differences: 2 / 2^n (5: 0.0625, 6: 0.03125)."""
     return min(1.0, 2.0 ** (1 - pairs))

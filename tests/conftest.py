@@ -1,9 +1,14 @@
 """What all tests share."""
 
 import json
+import logging
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
+import traceback
+import warnings
 from pathlib import Path
 
 import pytest
@@ -39,6 +44,50 @@ def script(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def forked_script(tmp_path):
+    """Like `script`, in a fork of this process, which has torch loaded: a tenth of the time."""
+    import torchvision  # noqa: F401
+
+    def run(name, *flags, input="", cwd=None):
+        with tempfile.TemporaryDirectory() as folder:
+            ends = [Path(folder) / stream for stream in ("stdin", "stdout", "stderr")]
+            ends[0].write_text(input, encoding="utf-8")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: idle threads of libraries
+                pid = os.fork()
+            if pid == 0:
+                _become(f"domainbed.scripts.{name}", [str(flag) for flag in flags], ends, cwd or tmp_path)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            stdout, stderr = (end.read_text(encoding="utf-8") for end in ends[1:])
+        return subprocess.CompletedProcess([name, *flags], status, stdout, stderr)
+
+    return run
+
+
+def _become(module, flags, ends, cwd):
+    status = 1
+    try:
+        os.chdir(cwd)
+        for descriptor, end in enumerate(ends):
+            os.dup2(os.open(end, os.O_RDWR | os.O_CREAT), descriptor)
+        sys.stdin = os.fdopen(0, "r", closefd=False)
+        sys.stdout, sys.stderr = (os.fdopen(i, "w", buffering=1, closefd=False) for i in (1, 2))
+        sys.argv = [module, *flags]
+        logging.getLogger().handlers.clear()  # pytest's
+        sys.modules.pop(module, None)
+        runpy.run_module(module, run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 @pytest.fixture

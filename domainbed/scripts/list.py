@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from domainbed.errors import run_script
+from domainbed.errors import UnknownName, run_script
 
 Entry = dict[str, Any]
 
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     for kind in args.kinds:
         if kind not in KINDS:
-            parser.error(f"no kind {kind!r}; choose from {', '.join(KINDS)}")
+            raise UnknownName("Kind", kind, KINDS)
     shown = {kind: KINDS[kind](args.data_dir) for kind in args.kinds or KINDS}
     if args.json:
         print(json.dumps(shown, indent=1))

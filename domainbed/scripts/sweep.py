@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from domainbed.errors import UsageError, run_script
 from domainbed.sweep.grid import SEED_SCHEMES, all_test_env_combinations, make_args_list
@@ -94,29 +94,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UsageError("--preset names a preset of a sweep file: give --config too")
     if args.config is None:
         return args
-    from domainbed.sweep.config import read_config
+    from domainbed.sweep.config import check_value, read_config
 
     known = set(vars(args)) - {"command", "config", "preset"}
     flags = read_config(args.config, args.preset, known)
     actions = {action.dest: action for action in parser._actions}
     for name, value in flags.items():
-        _check_type(args.config, actions[name], value)
+        check_value(args.config, actions[name], value)
     parser.set_defaults(**flags)
     return parser.parse_args(argv)
-
-
-def _check_type(path: Path, action: argparse.Action, value: object) -> None:
-    """Refuse a value of a sweep file that the flag would not take."""
-    values = value if isinstance(value, list) and action.nargs == "+" else [value]
-    wanted = action.type if isinstance(action.type, type) else str if action.choices else bool
-    for each in values:
-        right = isinstance(each, int | float if wanted is float else wanted)
-        if not right or (isinstance(each, bool) and wanted is not bool):
-            raise UsageError(f"sweep file {path}: {action.dest} takes {wanted.__name__}, not {each!r}")
-        if action.choices is not None and each not in action.choices:
-            raise UsageError(
-                f"sweep file {path}: {action.dest} is one of {', '.join(action.choices)}, not {each!r}"
-            )
 
 
 def choose(args: argparse.Namespace) -> None:
@@ -132,6 +118,8 @@ def choose(args: argparse.Namespace) -> None:
             print(f"No --data_dir: the datasets that need none, {', '.join(args.datasets)}.")
     if args.algorithms is None:
         args.algorithms = list(ALGORITHMS)
+    # A name given twice would make every run twice, in the same directory.
+    args.datasets, args.algorithms = list(dict.fromkeys(args.datasets)), list(dict.fromkeys(args.algorithms))
     if args.output_dir is None:
         about = "-".join([*args.datasets, *args.algorithms]) if len(args.algorithms) <= 8 else "all"
         args.output_dir = str(Path("sweep_output") / about.replace("/", "_")[:80])
@@ -158,12 +146,16 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     from domainbed.model_selection import METHODS
     from domainbed.training.config import TrainConfig
 
-    LAUNCHERS[args.command_launcher]
+    launcher = LAUNCHERS[args.command_launcher]
+    if hasattr(launcher, "check"):
+        launcher.check()
     for name in args.selection or ():
         METHODS[name]
     for name in ("n_trials", "n_hparams"):
         if getattr(args, name) < 1:
             raise UsageError(f"--{name} takes 1 or more, not {getattr(args, name)}")
+    if args.n_hparams_from < 0:
+        raise UsageError(f"--n_hparams_from takes 0 or more, not {args.n_hparams_from}")
     if args.n_hparams <= args.n_hparams_from:
         raise UsageError(f"--n_hparams {args.n_hparams} is one past the last seed: above --n_hparams_from")
     if args.workers is not None and args.workers < 1:
@@ -180,8 +172,15 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
 
 
 def ask_for_confirmation() -> None:
-    """Ask; end the process with status 0 on anything but yes."""
-    response = input("Are you sure? (y/n) ")
+    """Ask; end the process with status 0 on anything but yes.
+
+    Raises: UsageError if there is nobody to answer.
+    """
+    try:
+        response = input("Are you sure? (y/n) ")
+    except EOFError:
+        print()
+        raise UsageError("no answer on stdin; give --skip_confirmation where nobody can be asked") from None
     if response.strip()[:1].lower() != "y":
         print("Nevermind!")
         sys.exit(0)
@@ -207,8 +206,9 @@ def launch(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     """Launch what was not launched, and again what was interrupted or has failed; the exit status."""
     from domainbed.sweep.manifest import add_to_manifest
 
-    again = [job for job in jobs if job.run_state in (RunState.INTERRUPTED, RunState.FAILED)]
-    todo = [job for job in jobs if job.state == Job.NOT_LAUNCHED or job in again]
+    bad_ends = (RunState.INTERRUPTED, RunState.FAILED)
+    again = [job for job in jobs if job.run_state in bad_ends]
+    todo = [job for job in jobs if job.run_state in (RunState.ABSENT, *bad_ends)]
     if again:
         failed = sum(job.run_state is RunState.FAILED for job in again)
         print(f"{failed} incomplete jobs failed, {len(again) - failed} were interrupted: they start again.")
@@ -228,22 +228,24 @@ def launch(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     Job.launch(todo, launcher)
     if not getattr(launcher, "waits", False):
         return 0
-    undone = [
-        job
-        for job in (Job(_without_output_dir(job), args.output_dir) for job in todo)
-        if job.state != Job.DONE
-    ]
-    for job in undone[:20]:
-        print(f"FAILED {job}: {job.failure or job.run_state.value}", file=sys.stderr)
-    if undone:
-        print(f"{len(undone)} of {len(todo)} runs failed; each says why in its directory.", file=sys.stderr)
+    failed = report_ends([job.looked_at_again() for job in todo])
     report = f"python -m domainbed.scripts.collect_results --input_dir {shlex.quote(args.output_dir)}"
     print(f"The sweep is in {args.output_dir}; its tables:\n    {report}")
-    return 1 if undone else 0
+    return 1 if failed else 0
 
 
-def _without_output_dir(job: Job) -> dict[str, Any]:
-    return {name: value for name, value in job.train_args.items() if name != "output_dir"}
+def report_ends(jobs: Sequence[Job]) -> int:
+    """Print why runs failed, and how many another process is at work on; the number of failed ones."""
+    elsewhere = [job for job in jobs if job.run_state is RunState.RUNNING]
+    failed = [job for job in jobs if job.state != Job.DONE and job not in elsewhere]
+    for job in failed[:20]:
+        reason = job.failure or "it left no reason; is the disk full?"
+        print(f"FAILED {job}: {reason}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(jobs)} runs failed; each says why in its directory.", file=sys.stderr)
+    if elsewhere:
+        print(f"{len(elsewhere)} runs are left to another process that is at work on them.")
+    return len(failed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -273,7 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if doomed:
         if not args.skip_confirmation:
             ask_for_confirmation()
-        Job.delete(doomed)
+        # Some may have started while we waited for the answer.
+        Job.delete([job for job in doomed if job.looked_at_again().run_state is not RunState.RUNNING])
     return 0
 
 

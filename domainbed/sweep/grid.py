@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from domainbed.errors import UsageError
 from domainbed.hparams import parse_overrides
 from domainbed.lib.seeds import seed_hash
 
@@ -74,6 +75,8 @@ def make_args_list(
 
     `n_hparams` is one past the last hyper-parameter seed. `extra` holds flags of ours; a key stands in a
     run's arguments only if it was given, so that the names of upstream's runs stay what they are.
+
+    Raises: UsageError for a dataset too small for pairs of targets, or an unknown one.
     """
     from domainbed.datasets import num_environments
 
@@ -81,6 +84,10 @@ def make_args_list(
     for trial_seed in range(n_trials):
         for dataset in dataset_names:
             n = num_environments(dataset)
+            if n < 3 and not single_test_envs:
+                raise UsageError(
+                    f"{dataset} has {n} environments, too few to hold out two; give --single_test_envs"
+                )
             for algorithm in algorithms:
                 optional = {"steps": steps, "hparams": hparams_of(hparams, algorithm), **(extra or {})}
                 given = {name: value for name, value in optional.items() if value is not None}

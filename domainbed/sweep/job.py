@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from domainbed.errors import RunError, UsageError
 from domainbed.training.run_dir import RunState, failure_of, mark_queued, run_state
 
 Launcher = Callable[[list[str]], object]
@@ -48,6 +49,11 @@ class Job:
         keys = ("dataset", "algorithm", "test_envs", "hparams_seed")
         return f"{self.state}: {self.output_dir} {tuple(self.train_args[key] for key in keys)}"
 
+    def looked_at_again(self) -> Job:
+        """The same job with the state that it is in now."""
+        train_args = {name: value for name, value in self.train_args.items() if name != "output_dir"}
+        return Job(train_args, str(Path(self.output_dir).parent))
+
     @property
     def failure(self) -> str:
         """Why the last attempt failed, in one line; empty if it did not."""
@@ -59,23 +65,36 @@ class Job:
 
         A launcher with a true attribute `waits` sees the runs through; if it is killed, they count as
         interrupted. What others queue stays queued until it is deleted.
+
+        Raises: UsageError if a directory can't be made.
         """
         print("Launching...")
         print("Making job directories:")
         for job in jobs:
-            if getattr(launcher_fn, "waits", False):
-                mark_queued(Path(job.output_dir))
-            else:
-                Path(job.output_dir).mkdir(parents=True, exist_ok=True)
+            try:
+                if getattr(launcher_fn, "waits", False):
+                    mark_queued(Path(job.output_dir))
+                else:
+                    Path(job.output_dir).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"{job.output_dir} can't be written: {error.strerror}") from None
         launcher_fn([job.command_str for job in jobs])
         print(f"Launched {len(jobs)} jobs!")
 
     @staticmethod
     def delete(jobs: Sequence[Job]) -> None:
-        """Remove the jobs' directories with all that is in them; one that is gone already is no error."""
+        """Remove the jobs' directories with all that is in them; one that is gone already is no error.
+
+        Raises: RunError if one can't be removed.
+        """
         print("Deleting...")
         for job in jobs:
-            shutil.rmtree(job.output_dir, ignore_errors=True)
+            try:
+                shutil.rmtree(job.output_dir)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise RunError(f"{job.output_dir} can't be deleted: {error.strerror}") from None
         print(f"Deleted {len(jobs)} jobs!")
 
 
@@ -87,6 +106,8 @@ def _flags(train_args: dict[str, Any]) -> list[str]:
             flags.append(f"--{name}")
         elif isinstance(value, list):
             flags.append(f"--{name} {' '.join(str(each) for each in value)}")
+        elif isinstance(value, str) and value.startswith("-"):
+            flags.append(shlex.quote(f"--{name}={value}"))  # else it would be taken for a flag
         elif value is not None and value is not False:
             flags.append(f"--{name} {shlex.quote(value) if isinstance(value, str) else value}")
     return flags

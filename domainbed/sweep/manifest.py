@@ -9,6 +9,7 @@ from typing import Any
 
 from domainbed.errors import RunError
 from domainbed.lib.atomic import write_whole
+from domainbed.lib.locks import locked
 
 NAME = "sweep.json"
 
@@ -34,15 +35,23 @@ def read_manifest(sweep_dir: Path) -> Manifest | None:
     path = sweep_dir / NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(jobs=content["jobs"], selection=tuple(content["selection"]))
-    except FileNotFoundError:
+        return Manifest(jobs=dict(content["jobs"]), selection=tuple(content["selection"]))
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise RunError(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); delete it and launch the sweep again") from None
 
 
 def add_to_manifest(sweep_dir: Path, jobs: dict[str, dict[str, Any]], selection: tuple[str, ...]) -> None:
-    """Write `jobs` into the manifest of `sweep_dir`, beside those that it has."""
-    before = read_manifest(sweep_dir) or Manifest()
-    content = {"jobs": before.jobs | jobs, "selection": list(selection or before.selection), "version": 1}
-    write_whole(sweep_dir / NAME, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    """Write `jobs` into the manifest of `sweep_dir`, beside those that it has.
+
+    Launches into one directory at the same time lose none of each other's.
+
+    Raises: RunError if the manifest that is there is damaged, OSError if it can't be written.
+    """
+    with locked(sweep_dir / f".{NAME}.lock"):
+        before = read_manifest(sweep_dir) or Manifest()
+        content = {"jobs": before.jobs | jobs, "selection": list(selection or before.selection), "version": 1}
+        write_whole(sweep_dir / NAME, json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -221,7 +221,8 @@ def _myself() -> dict[str, Any]:
 def _start_of(pid: int) -> str | None:
     """When process `pid` of this host started (field 22 in /proc), which tells a reused pid apart."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]  # a zombie works on nothing
     except (OSError, IndexError):
         return None
 

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from domainbed.scripts.list import KINDS
+
+
+def test_everything_as_json(forked_script):
+    shown = json.loads(forked_script("list", "--json").stdout)
+    assert list(shown) == list(KINDS)
+    assert all(shown.values())
+    erm = shown["algorithms"]["ERM"]["hparams"]
+    assert (erm["batch_size"]["default"], erm["batch_size"]["default_small_images"]) == (32, 64)
+    assert all(entry["about"] for entry in shown["algorithms"].values())
+    assert "order" in shown["algorithms"]["PCGrad"]["hparams"]
+    assert shown["datasets"]["EmojiStyles"] == {
+        "environments": ["Flat", "Gradient", "Line", "Rendered"],
+        "missing": None,
+    }
+    assert "alexnet" in shown["featurizers"]
+    assert "featurizer" in shown["options"]
+    assert {"local", "multi_gpu", "dummy"} <= set(shown["launchers"])
+    assert {"iid", "loo", "oracle", "iccv2021", "last"} <= set(shown["selection"])
+    assert "70/10/20" in " ".join(shown["splits"]) or "holdout" in shown["splits"]
+    assert shown["plugins"]["domainbed_gs"]["about"] == "ok"
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_each_kind_as_text(forked_script, kind):
+    done = forked_script("list", kind)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    first, *lines = done.stdout.splitlines()
+    assert first == f"{kind}:"
+    assert lines
+    assert all(line.startswith("  ") for line in lines)
+
+
+def test_several_kinds_come_as_asked(forked_script):
+    shown = json.loads(forked_script("list", "--json", "splits", "launchers").stdout)
+    assert list(shown) == ["splits", "launchers"]
+
+
+def test_data_that_is_there_is_told_from_data_that_is_not(forked_script, tmp_path):
+    for environment in ("art_painting", "cartoon", "photo", "sketch"):
+        (tmp_path / "PACS" / environment / "dog").mkdir(parents=True)
+    (tmp_path / "VLCS" / "LabelMe").mkdir(parents=True)
+    shown = json.loads(forked_script("list", "datasets", "--json", "--data_dir", tmp_path).stdout)["datasets"]
+    assert shown["PACS"]["missing"] is None
+    assert "lacks Caltech101, SUN09, VOC2007" in shown["VLCS"]["missing"]
+    assert "office_home does not exist" in shown["OfficeHome"]["missing"]
+    text = forked_script("list", "datasets", "--data_dir", tmp_path).stdout
+    assert "  PACS: A, C, P, S  [ready]\n" in text
+    without = forked_script("list", "datasets").stdout
+    assert "  PACS: A, C, P, S  [PACS needs --data_dir, the folder that holds its data]\n" in without
+    assert "  Debug28: 0, 1, 2  [ready]\n" in without
+
+
+def test_an_unknown_kind_is_refused(forked_script, one_line_error):
+    message = one_line_error(forked_script("list", "algoritms"), 2)
+    assert message == "error: Kind not found: algoritms. Did you mean algorithms?"

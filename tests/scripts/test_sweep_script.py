@@ -1,0 +1,215 @@
+import json
+import shlex
+
+import pytest
+
+from domainbed.scripts import sweep as sweep_script
+
+DEBUG = (
+    *("--datasets", "Debug28", "--algorithms=ERM", "--n_hparams=1", "--n_trials=1", "--steps", 2),
+    *("--data_dir", "", "--output_dir", "sweep", "--hparams", '{"batch_size": 8}', "--skip_model_save"),
+)
+
+
+@pytest.fixture
+def run(forked_script):
+    """`run(command, *flags)` over Debug28; "y" is the answer."""
+    return lambda command, *flags, input="y\n": forked_script("sweep", command, *DEBUG, *flags, input=input)
+
+
+def test_dummy_prints_six_commands_once_and_again_after_delete_incomplete(run, tmp_path):
+    dummy = ("--command_launcher=dummy", "--skip_confirmation")
+    printed = [run("launch", *dummy).stdout.count("Dummy launcher:") for _ in range(2)]
+    assert printed == [6, 0]
+    assert len([path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]) == 6
+    deleted = run("delete_incomplete", *dummy)
+    assert "6 jobs: 0 done, 6 incomplete, 0 not launched.\nAbout to delete 6 jobs." in deleted.stdout
+    assert run("launch", *dummy).stdout.count("Dummy launcher: python -m domainbed.scripts.train ") == 6
+
+
+def test_a_launch_runs_what_it_shows_and_a_second_one_has_nothing_to_do(run, tmp_path):
+    done = run("launch")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines[:6]] == ["Not launched"] * 6
+    assert lines[6:8] == ["6 jobs: 0 done, 0 incomplete, 6 not launched.", "About to launch 6 jobs."]
+    assert lines[8:] == [
+        "Are you sure? (y/n) Launching...",
+        "Making job directories:",
+        "Launched 6 jobs!",
+        "The sweep is in sweep; its tables:",
+        "    python -m domainbed.scripts.collect_results --input_dir sweep",
+    ]
+    assert "6/6" in done.stderr
+    assert "failed=0" in done.stderr
+    again = run("launch")
+    assert again.returncode == 0
+    assert "6 jobs: 6 done, 0 incomplete, 0 not launched.\nAbout to launch 0 jobs." in again.stdout
+    assert "Are you sure" not in again.stdout
+    manifest = json.loads((tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8"))
+    folders = {path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()}
+    assert set(manifest["jobs"]) == folders
+    assert all("output_dir" not in args for args in manifest["jobs"].values())
+    # Nothing is incomplete, so nothing is deleted.
+    assert "About to delete 0 jobs." in run("delete_incomplete").stdout
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "maybe\n", "  no\n", "oy\n"])
+def test_anything_but_yes_launches_nothing(run, tmp_path, answer):
+    done = run("launch", "--quiet", input=answer)
+    assert done.returncode == 0
+    assert done.stdout.endswith("Are you sure? (y/n) Nevermind!\n")
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize("answer", ["y", "Y\n", "  yes\n", "yup\n"])
+def test_a_first_letter_y_is_a_yes(run, answer):
+    done = run("launch", "--command_launcher", "dummy", input=answer)
+    assert "Launched 6 jobs!" in done.stdout
+
+
+def test_nobody_to_answer_is_said(run, tmp_path, one_line_error):
+    message = one_line_error(run("launch", input=""), 2)
+    assert "give --skip_confirmation where nobody can be asked" in message
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_literal_command_says_what_it_chose(forked_script, tmp_path):
+    done = forked_script("sweep", "launch", "--algorithms", "AgrSum", input="n\n")
+    assert done.returncode == 0
+    assert "No --data_dir: the datasets that need none, EmojiStyles." in done.stdout
+    assert "No --output_dir: sweep_output/EmojiStyles-AgrSum." in done.stdout
+    # 3 trials x 10 sets of targets x 20 seeds of hyper-parameters
+    assert "600 jobs: 0 done, 0 incomplete, 600 not launched." in done.stdout
+    assert done.stdout.endswith("Are you sure? (y/n) Nevermind!\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_with_spaces_quotes_and_commands_are_only_paths(forked_script, tmp_path):
+    name = 'my sweep\'s "$(touch owned)"; touch owned'
+    flags = [*DEBUG, "--single_test_envs", "--skip_confirmation", "--data_dir", "$(touch owned)"]
+    done = forked_script("sweep", "launch", *flags, "--output_dir", name)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / name).glob("*/done"))) == 3
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    shown = done.stdout.splitlines()[-1]
+    assert shlex.split(shown)[-1] == name
+    record = json.loads(next((tmp_path / name).glob("*/results.jsonl")).read_text().splitlines()[0])
+    assert record["args"]["data_dir"] == "$(touch owned)"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--algorithms", "AgrSun"], "Algorithm not found: AgrSun. Did you mean AgrSum"),
+        (["--algorithms", "ERM", "Tensor"], "Algorithm not found: Tensor."),
+        (["--datasets", "Debug82"], "Dataset not found: Debug82. Did you mean Debug28"),
+        (["--datasets", "Debug28", "PACS", "--data_dir", "nowhere"], "data directory nowhere does not exist"),
+        (["--command_launcher", "locl"], "Command launcher not found: locl. Did you mean local"),
+        (["--command_launcher", "dummy", "--workers", "2"], "launcher dummy takes no --workers"),
+        (["--task", "generalization"], "--task takes one of domain_generalization, domain_adaptation"),
+        (["--task", "domain_adaptation"], "give --uda_holdout_fraction a share"),
+        (["--hparams", "{lr: 1}"], "--hparams is not valid JSON"),
+        (["--hparams", "[]"], "--hparams takes a JSON object"),
+        (["--hparams", '{"lrr": 1}'], "unknown hyper-parameter 'lrr'. Did you mean "),
+        (["--hparams", '{"AgrSun": {"lr": 1}}'], "Algorithm not found: AgrSun"),
+        (["--hparams", '{"ERM": {"lr": "fast"}}'], 'lr takes a value of type float, not "fast" (str)'),
+        (["--selection", "iidd"], "Selection method not found: iidd"),
+        (["--splits", "nosuch"], "Split scheme not found: nosuch"),
+        (["--steps", "0"], "--steps takes a number of updates of 1 or more"),
+        (["--n_trials", "0"], "--n_trials takes 1 or more, not 0"),
+        (["--n_hparams", "0"], "--n_hparams takes 1 or more, not 0"),
+        (["--n_hparams_from", "1"], "--n_hparams 1 is one past the last seed: above --n_hparams_from"),
+        (["--n_hparams_from=-1"], "--n_hparams_from takes 0 or more, not -1"),
+        (["--workers", "0"], "--workers takes 1 or more, not 0"),
+        (["--holdout_fraction", "1"], "--holdout_fraction takes a share"),
+        (["--preset", "fast"], "--preset names a preset of a sweep file: give --config too"),
+        (["--config", "none.toml"], "sweep file none.toml can't be read: No such file or directory"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_made(
+    run, tmp_path, one_line_error, flags, message
+):
+    assert message in one_line_error(run("launch", *flags), 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_multi_gpu_without_a_gpu_is_refused_before_anything_is_made(
+    run, tmp_path, one_line_error, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "needs a GPU" in one_line_error(run("launch", "--command_launcher", "multi_gpu"), 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_flag_or_choice_is_argparses_business(run, tmp_path):
+    for flags in (["--n_trails", "3"], ["--seed_scheme", "pairs"], ["--n_trials", "many"]):
+        done = run("launch", *flags)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_directory_that_cannot_be_written(run, tmp_path, one_line_error):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for place in ("file", "file/sweep", "/proc/sweep"):
+        message = one_line_error(run("launch", "--skip_confirmation", "--output_dir", place), 2)
+        assert f"--output_dir {place} can't be written: " in message
+
+
+def test_a_damaged_manifest_is_named_and_kept(run, tmp_path, one_line_error):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text("{", encoding="utf-8")
+    assert "sweep/sweep.json is damaged" in one_line_error(run("launch", "--skip_confirmation"), 1)
+    assert (tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8") == "{"
+
+
+def test_a_second_launch_does_the_failed_runs_alone(run, tmp_path):
+    # GroupDRO's learning rate is its own; ERM's runs end well.
+    hparams = '{"batch_size": 8, "GroupDRO": {"lr": 1e30}}'
+    flags = ("--algorithms", "ERM", "GroupDRO", "--hparams", hparams, "--steps", 3, "--single_test_envs")
+    flags += ("--skip_confirmation", "--checkpoint_freq", 1)
+    first = run("launch", *flags)
+    assert first.returncode == 1
+    failures = [line for line in first.stderr.splitlines() if line.startswith("FAILED Incomplete: sweep/")]
+    assert len(failures) == 3
+    assert all("'GroupDRO'" in line and line.endswith("try a smaller lr.") for line in failures)
+    assert "3 of 6 runs failed; each says why in its directory." in first.stderr
+    assert "Traceback" not in first.stderr
+    second = run("launch", *flags)
+    assert second.returncode == 1
+    assert (
+        "3 incomplete jobs failed, 0 were interrupted: they start again.\nAbout to launch 3 jobs."
+        in second.stdout
+    )
+    assert len(list((tmp_path / "sweep").glob("*/attempt-1/results.jsonl"))) == 3
+    assert len(list((tmp_path / "sweep").glob("*/done"))) == 3
+
+
+def test_names_given_twice_count_once(run):
+    done = run("launch", "--datasets", "Debug28", "Debug28", "--algorithms", "ERM", "ERM", input="n\n")
+    assert "6 jobs: " in done.stdout
+
+
+def test_upstreams_flags_and_their_abbreviations():
+    parser = sweep_script.build_parser()
+    args = parser.parse_args(
+        ["launch", "--data_d", "x", "--algo", "ERM", "--output", "o", "--command_l=dummy", "--step", "3"]
+        + ["--n_t", "2", "--single", "--skip_c", "--hold=0.1", "--seed", "5", "--hparams", "{}"]
+    )
+    assert (args.data_dir, args.algorithms, args.output_dir) == ("x", ["ERM"], "o")
+    assert (args.command_launcher, args.steps, args.n_trials) == ("dummy", 3, 2)
+    assert (args.single_test_envs, args.skip_confirmation, args.holdout_fraction) == (True, True, 0.1)
+    assert (args.seed, args.hparams) == (5, "{}")
+    defaults = parser.parse_args(["delete_incomplete"])
+    assert (defaults.n_hparams_from, defaults.n_hparams, defaults.n_trials, defaults.seed) == (0, 20, 3, 0)
+    assert (defaults.task, defaults.holdout_fraction) == ("domain_generalization", 0.2)
+
+
+def test_the_module_has_upstreams_names():
+    for name in ("Job", "all_test_env_combinations", "make_args_list", "ask_for_confirmation"):
+        assert callable(getattr(sweep_script, name))
+    assert "PACS" in sweep_script.DATASETS
+    assert not [name for name in sweep_script.DATASETS if "Debug" in name]
+    with pytest.raises(AttributeError):
+        sweep_script.NoSuchName  # noqa: B018 - the look-up is the test

@@ -1,0 +1,98 @@
+"""Sweeps over Debug28: small, and real processes."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FLAGS = (
+    *("--datasets", "Debug28", "--n_hparams", 1, "--n_trials", 1, "--single_test_envs"),
+    *("--hparams", '{"batch_size": 8}', "--skip_model_save", "--skip_confirmation", "--output_dir", "sweep"),
+)
+
+
+@pytest.fixture
+def sweep(forked_script):
+    """`sweep(command, *flags)`: the sweep script over Debug28, by default of three runs of ERM."""
+
+    def run(command, *flags, **options):
+        flags = flags if "--algorithms" in flags else ("--algorithms", "ERM", *flags)
+        return forked_script("sweep", command, *FLAGS, *flags, **options)
+
+    return run
+
+
+@pytest.fixture
+def start_sweep(tmp_path):
+    """Like `sweep`, in a session of its own and without waiting for it; what is left of it is killed."""
+    started = []
+
+    def start(*flags):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "domainbed.scripts.sweep", "launch", *map(str, FLAGS)]
+            + ["--algorithms", "ERM", *map(str, flags)],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def wait_until():
+    """`wait_until(f)`: the first true value of f()."""
+
+    def wait(condition, seconds=120):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.01)
+        raise AssertionError("it never came")
+
+    return wait
+
+
+@pytest.fixture
+def at_work(tmp_path):
+    """`at_work()`: process id of each run that is training -> its directory."""
+
+    def runs():
+        found = {}
+        for marker in tmp_path.glob("sweep/*/running.json"):
+            with contextlib.suppress(OSError, ValueError):
+                if (marker.parent / "results.jsonl").stat().st_size:
+                    found[json.loads(marker.read_text(encoding="utf-8"))["pid"]] = marker.parent
+        return found
+
+    return runs
+
+
+@pytest.fixture
+def records_of():
+    """`records_of(run_directory)`: its records without times and memory."""
+
+    def read(path):
+        lines = (path / "results.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        return [{k: v for k, v in r.items() if k not in ("step_time", "mem_gb")} for r in records]
+
+    return read

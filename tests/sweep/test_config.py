@@ -1,0 +1,145 @@
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from domainbed.errors import UsageError
+from domainbed.scripts.sweep import build_parser, check_jobs, make_jobs, parse
+from domainbed.sweep.config import read_config
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+KNOWN = set(vars(build_parser().parse_args(["launch"]))) - {"command", "config", "preset"}
+
+EXAMPLE = """
+datasets = ["Debug28"]
+n_trials = 6
+preset = "slow"
+[hparams]
+lr = 0.5
+batch_size = 8
+[presets.fast]
+steps = 10
+n_trials = 1
+[presets.fast.hparams]
+lr = 0.25
+PCGrad = { order = "shared" }
+[presets.slow]
+steps = 99
+"""
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    def write(text):
+        path = tmp_path / "sweep.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_preset_lies_over_the_file(sweep_file):
+    flags = read_config(sweep_file(EXAMPLE), "fast", KNOWN)
+    hparams = json.loads(flags.pop("hparams"))
+    assert flags == {"datasets": ["Debug28"], "n_trials": 1, "steps": 10}
+    assert hparams == {"lr": 0.25, "batch_size": 8, "PCGrad": {"order": "shared"}}
+
+
+def test_the_files_own_preset_is_the_default(sweep_file):
+    assert read_config(sweep_file(EXAMPLE), None, KNOWN)["steps"] == 99
+
+
+def test_without_hparams_there_is_no_such_flag(sweep_file):
+    assert read_config(sweep_file("n_trials = 2\n[hparams]\n"), None, KNOWN) == {"n_trials": 2}
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(sweep_file):
+    path = sweep_file("single_test_envs = true\nholdout_fraction = 0\n" + EXAMPLE)
+    args = parse(["launch", "--config", str(path), "--n_trials=2", "--preset", "fast"])
+    assert (args.n_trials, args.steps, args.single_test_envs, args.n_hparams) == (2, 10, True, 20)
+    assert args.holdout_fraction == 0
+    args = parse(["launch", "--config", str(path), "--no-single_test_envs", "--hparams", '{"lr": 1}'])
+    assert (args.single_test_envs, args.hparams) == (False, '{"lr": 1}')
+    # A flag that repeats its default wins too.
+    assert parse(["launch", "--config", str(path), "--n_trials", "3"]).n_trials == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "note"),
+    [
+        ("n_trails = 3", "unknown key 'n_trails'", "Did you mean n_trials"),
+        ("command = 'launch'", "unknown key 'command'", None),
+        ('preset = "quick"\n[presets.slow]', "no preset 'quick'", "Known: slow."),
+        ("steps = ", "is not valid TOML", None),
+        ("steps = '10'", "steps takes int, not '10'", None),
+        ("steps = true", "steps takes int, not True", None),
+        ("steps = 1.5", "steps takes int, not 1.5", None),
+        ("holdout_fraction = 'half'", "holdout_fraction takes float, not 'half'", None),
+        ("single_test_envs = 1", "single_test_envs takes bool, not 1", None),
+        ("datasets = 'Debug28'", "datasets takes a list of one or more, not 'Debug28'", None),
+        ("datasets = []", "datasets takes a list of one or more", None),
+        ("algorithms = ['ERM', 3]", "algorithms takes str, not 3", None),
+        ("output_dir = ['a']", "output_dir takes str", None),
+        ("seed_scheme = 'pairs'", "seed_scheme is one of upstream, paired, authors, not 'pairs'", None),
+        ("hparams = '{}'", r"hparams is a table \(\[hparams\]\), not '{}'", None),
+        ("presets = 3", "presets is a table", None),
+        ("[presets]\nfast = 3", "presets.fast is a table", None),
+        ("preset = 'a'\n[presets.a]\nhparams = 3", "presets.a.hparams is a table", None),
+        ("[hparams]\nlr = 2020-01-01", "hparams are numbers, .* not 2020-01-01", None),
+    ],
+)
+def test_what_a_file_may_not_say(sweep_file, text, message, note):
+    with pytest.raises(UsageError, match=message) as info:
+        parse(["launch", "--config", str(sweep_file(text))])
+    assert "\n" not in str(info.value)
+    if note:
+        assert note in info.value.__notes__[0]
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match="can't be read: No such file"):
+        parse(["launch", "--config", str(tmp_path / "none.toml")])
+    with pytest.raises(UsageError, match="can't be read: Is a directory"):
+        parse(["launch", "--config", str(tmp_path)])
+    (tmp_path / "latin.toml").write_bytes(b"task = '\xff'")
+    with pytest.raises(UsageError, match="is not valid TOML"):
+        parse(["launch", "--config", str(tmp_path / "latin.toml")])
+    with pytest.raises(UsageError, match="--preset names a preset of a sweep file"):
+        parse(["launch", "--preset", "fast"])
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Folders of PACS, VLCS and OfficeHome, without images."""
+    from domainbed.datasets import REGISTRY
+
+    root = tmp_path_factory.mktemp("data")
+    for name in ("PACS", "VLCS", "OfficeHome"):
+        for environment in REGISTRY[name].FOLDERS.values():
+            (root / REGISTRY[name].FOLDER / environment / "dog").mkdir(parents=True)
+    return root
+
+
+def presets():
+    for path in sorted(SWEEPS.glob("*.toml")):
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        yield from ((path.name, preset) for preset in content.get("presets", {None: None}))
+
+
+@pytest.mark.parametrize(("name", "preset"), list(presets()))
+def test_every_sweep_file_of_ours_makes_runs_that_train_accepts(name, preset, data_dir):
+    flags = ["--preset", preset] if preset else []
+    args = parse(["launch", "--config", str(SWEEPS / name), "--data_dir", str(data_dir), *flags])
+    jobs = make_jobs(args)
+    check_jobs(args, jobs)
+    assert len({job.name for job in jobs}) == len(jobs)
+    if name == "iccv2021_table1.toml":
+        assert len(jobs) == 3 * 8 * 4 * 20
+    if name == "quickstart.toml":
+        assert len(jobs) == 4 * 4 * 6
+
+
+def test_paired_presets_give_a_trial_of_all_methods_one_seed(data_dir):
+    args = parse(["launch", "--config", str(SWEEPS / "iccv2021_table1.toml"), "--data_dir", str(data_dir)])
+    assert len({job.train_args["seed"] for job in make_jobs(args)}) == 3 * 4 * 20

@@ -1,0 +1,56 @@
+import json
+import multiprocessing
+
+import pytest
+
+from domainbed.errors import RunError
+from domainbed.sweep.manifest import Manifest, add_to_manifest, read_manifest
+
+
+def test_a_directory_without_one_has_none(tmp_path):
+    assert read_manifest(tmp_path) is None
+    assert read_manifest(tmp_path / "nowhere") is None
+
+
+def test_launches_add_to_each_other(tmp_path):
+    add_to_manifest(tmp_path, {"a": {"seed": 1}}, ("iid",))
+    add_to_manifest(tmp_path, {"b": {"seed": 2}}, ())
+    assert read_manifest(tmp_path) == Manifest({"a": {"seed": 1}, "b": {"seed": 2}}, ("iid",))
+    add_to_manifest(tmp_path, {"a": {"seed": 1}}, ("oracle", "loo"))
+    assert read_manifest(tmp_path).selection == ("oracle", "loo")
+
+
+def _add(path, number):
+    for i in range(10):
+        add_to_manifest(path, {f"{number}-{i}": {}}, ())
+
+
+def test_launches_at_the_same_time_lose_nothing(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_add, args=(tmp_path, number)) for number in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert len(read_manifest(tmp_path).jobs) == 40
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"jobs": 3, "selection": []}', '{"jobs": {}, "selection": 1}', "\xff"]
+)
+def test_a_damaged_one_is_named(tmp_path, text):
+    (tmp_path / "sweep.json").write_text(text, encoding="latin-1")
+    with pytest.raises(RunError, match=r"sweep.json is damaged .* delete it and launch the sweep again"):
+        read_manifest(tmp_path)
+
+
+def test_one_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "sweep.json").mkdir()
+    with pytest.raises(RunError, match=r"sweep\.json can't be read: Is a directory"):
+        read_manifest(tmp_path)
+
+
+def test_it_is_plain_json(tmp_path):
+    add_to_manifest(tmp_path, {"a": {"test_envs": [0]}}, ("iid",))
+    content = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    assert content == {"jobs": {"a": {"test_envs": [0]}}, "selection": ["iid"], "version": 1}

@@ -1,0 +1,231 @@
+"""Runs in forks: side by side, and whatever becomes of them or of the process that started them."""
+
+import json
+import os
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+
+from domainbed.command_launchers import local_launcher
+from domainbed.sweep.job import Job
+from domainbed.sweep.manifest import read_manifest
+from domainbed.sweep.pool import BUSY, Slot, run_commands
+from domainbed.training.run_dir import RunState, failure_of, run_state
+
+TRAIN = "python -m domainbed.scripts.train --dataset Debug28 --skip_model_save"
+SMALL = "--hparams '{\"batch_size\": 8}'"
+
+
+def command(output_dir, *flags):
+    words = [*shlex.split(TRAIN), *map(str, flags), "--output_dir", str(output_dir)]
+    if "--hparams" not in flags:
+        words += shlex.split(SMALL)
+    return shlex.join(words)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_statuses_come_in_the_order_of_the_commands():
+    commands = ["sleep 0.3; exit 3", "exit 4", "true", "kill -9 $$", "echo 'unbalanced", "exit 5"]
+    statuses = run_commands(commands, [Slot()] * 2)
+    assert statuses == [3, 4, 0, -9, 2, 5]
+
+
+def test_many_short_commands_are_all_accounted_for():
+    assert run_commands([f"exit {i % 7}" for i in range(60)], [Slot()] * 5) == [i % 7 for i in range(60)]
+    assert run_commands([], [Slot()]) == []
+
+
+def test_commands_run_side_by_side(tmp_path):
+    # Each waits for the other: one at a time, this would never end.
+    meet = [
+        f"touch {tmp_path}/{mine}; while [ ! -e {tmp_path}/{other} ]; do sleep 0.02; done"
+        for mine, other in (("a", "b"), ("b", "a"))
+    ]
+    assert run_commands(meet, [Slot()] * 2) == [0, 0]
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_one_run_that_fails_does_not_stop_the_others(tmp_path, fork):
+    bad = [
+        command(tmp_path / "typo", "--hparams", '{"batch_sise": 8}'),
+        command(tmp_path / "flag", "--nosuch", 1),
+        command(tmp_path / "diverged", "--steps", 4, "--hparams", '{"lr": 1e30, "batch_size": 8}'),
+    ]
+    good = [command(tmp_path / f"good{i}", "--steps", 2) for i in range(2)]
+    # Interpreters of their own are the slow kind.
+    commands = [good[0], *bad, good[1]] if fork else [bad[0], good[0]]
+    statuses = run_commands(commands, [Slot(fork=fork, threads=1)] * 2)
+    assert statuses == ([0, 2, 2, 1, 0] if fork else [2, 0])
+    assert run_state(tmp_path / "good0") is RunState.DONE
+    assert not (tmp_path / "good0" / "launch.log").exists()
+    assert run_state(tmp_path / "typo") is RunState.FAILED
+    assert failure_of(tmp_path / "typo").startswith(
+        "unknown hyper-parameter 'batch_sise'. Did you mean batch_size"
+    )
+    if fork:
+        assert "unrecognized arguments: --nosuch 1" in failure_of(tmp_path / "flag")
+        assert "training diverged; try a smaller lr" in failure_of(tmp_path / "diverged")
+        assert (tmp_path / "diverged" / "results.jsonl").stat().st_size
+        assert "error: loss is nan" in (tmp_path / "diverged" / "launch.log").read_text(encoding="utf-8")
+
+
+def test_the_reason_is_that_of_the_last_attempt(tmp_path):
+    run_commands(
+        [command(tmp_path / "run", "--steps", 4, "--hparams", '{"lr": 1e30, "batch_size": 8}')], [Slot()]
+    )
+    assert "diverged" in failure_of(tmp_path / "run")
+    run_commands([command(tmp_path / "run", "--steps", 0)], [Slot()])
+    assert failure_of(tmp_path / "run") == "--steps takes a number of updates of 1 or more, not 0."
+
+
+def test_a_bug_in_a_run_leaves_its_traceback(tmp_path, monkeypatch):
+    plugin = tmp_path / "buggy_plugin.py"
+    plugin.write_text(
+        "from domainbed.algorithms import REGISTRY\n"
+        "from domainbed.algorithms.erm import ERM\n"
+        "class Buggy(ERM):\n"
+        "    def update(self, minibatches, unlabeled=None):\n"
+        "        return {'loss': 1 / 0}\n"
+        "REGISTRY['Buggy'] = Buggy\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    __import__("buggy_plugin")
+    try:
+        assert run_commands([command(tmp_path / "run", "--algorithm", "Buggy")], [Slot()]) == [1]
+    finally:
+        from domainbed.algorithms import REGISTRY
+
+        del REGISTRY["Buggy"]
+    assert failure_of(tmp_path / "run") == "ZeroDivisionError: division by zero"
+    assert "Traceback" in (tmp_path / "run" / "launch.log").read_text(encoding="utf-8")
+
+
+def test_a_command_with_work_for_the_shell_goes_through_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", str(tmp_path))
+    assert run_commands([f"{TRAIN} --nosuch 2> $HERE/printed"], [Slot()]) == [2]
+    assert "unrecognized arguments: --nosuch" in (tmp_path / "printed").read_text(encoding="utf-8")
+
+
+def test_a_finished_run_is_not_done_again(tmp_path):
+    run = command(tmp_path / "run", "--steps", 2)
+    assert local_launcher([run, run], workers=1) == [0, 0]
+    assert len((tmp_path / "run" / "results.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert not list((tmp_path / "run").glob("attempt-*"))
+
+
+def test_a_run_twice_at_once_is_done_once(tmp_path):
+    run = command(tmp_path / "run", "--steps", 3)
+    statuses = local_launcher([run] * 4, workers=4)
+    assert statuses.count(0) >= 1
+    assert set(statuses) <= {0, BUSY}
+    assert run_state(tmp_path / "run") is RunState.DONE
+    assert not (tmp_path / "run" / "failed.json").exists()
+    assert len((tmp_path / "run" / "results.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert not list((tmp_path / "run").glob("attempt-*"))
+
+
+def test_a_killed_run_is_done_again_with_the_same_records(
+    tmp_path, sweep, start_sweep, at_work, wait_until, records_of
+):
+    flags = ("--steps", 12, "--checkpoint_freq", 1, "--evaluate", "selection")
+    process = start_sweep(*flags, "--workers", 2)
+    pid, killed = next(iter(wait_until(at_work).items()))
+    os.kill(pid, signal.SIGKILL)
+    out, err = process.communicate()
+    assert process.returncode == 1, err
+    assert "Traceback" not in err
+    assert f"FAILED Incomplete: sweep/{killed.name} " in err
+    assert "ended by signal 9 after: " in err
+    assert "1 of 3 runs failed; each says why in its directory." in err
+    assert "The sweep is in sweep; its tables:" in out
+    assert run_state(killed) is RunState.FAILED
+
+    again = sweep("launch", *flags)
+    assert again.returncode == 0, again.stderr
+    assert "3 jobs: 2 done, 1 incomplete, 0 not launched." in again.stdout
+    assert "1 incomplete jobs failed, 0 were interrupted: they start again." in again.stdout
+    assert "About to launch 1 jobs." in again.stdout
+    assert (killed / "attempt-1" / "results.jsonl").stat().st_size
+    expected = dict(read_manifest(tmp_path / "sweep").jobs[killed.name])
+    assert run_commands([Job(expected, str(tmp_path / "other")).command_str], [Slot(threads=1)]) == [0]
+    undisturbed, found = records_of(tmp_path / "other" / killed.name), records_of(killed)
+    for record in (*undisturbed, *found):
+        record["args"].pop("output_dir")
+    assert found == undisturbed
+    assert [record["step"] for record in found] == list(range(12))
+
+
+def test_runs_end_with_the_sweep_and_the_next_launch_finishes_it(
+    tmp_path, sweep, start_sweep, at_work, wait_until
+):
+    process = start_sweep("--steps", 100_000, "--checkpoint_freq", 1, "--workers", 2)
+    pids = wait_until(lambda: found if len(found := at_work()) == 2 else None)
+    process.kill()
+    process.wait()
+    runs = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
+    wait_until(lambda: all(run_state(path) is RunState.INTERRUPTED for path in runs))
+    assert len(runs) == 3
+    assert not any(alive(pid) for pid in pids)
+    listed = sweep("launch", "--steps", 100_000, "--checkpoint_freq", 1, "--command_launcher", "dummy")
+    assert "0 incomplete jobs failed, 3 were interrupted: they start again." in listed.stdout
+    assert listed.stdout.count("Dummy launcher: ") == 3
+
+
+def test_ctrl_c_ends_the_sweep_and_its_runs_without_a_traceback(
+    tmp_path, sweep, start_sweep, at_work, wait_until
+):
+    process = start_sweep("--steps", 100_000, "--checkpoint_freq", 1, "--workers", 2)
+    pids = wait_until(lambda: found if len(found := at_work()) == 2 else None)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert err.rstrip().endswith("Interrupted.")
+    assert "Traceback" not in err
+    assert not any(alive(pid) for pid in pids)
+    assert {run_state(path) for path in pids.values()} == {RunState.INTERRUPTED}
+    gone = sweep("delete_incomplete", "--steps", 100_000, "--checkpoint_freq", 1)
+    assert "Deleted 3 jobs!" in gone.stdout
+    assert not [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
+
+
+def test_delete_incomplete_and_a_second_launch_leave_running_runs_alone(
+    tmp_path, sweep, start_sweep, at_work, wait_until
+):
+    flags = ("--steps", 100_000, "--checkpoint_freq", 1)
+    first = start_sweep(*flags, "--workers", 1)
+    (pid, path), *others = wait_until(at_work).items()
+    assert not others
+    launched = sweep("launch", *flags)
+    assert launched.returncode == 0
+    assert "About to launch 0 jobs.\nNothing to do in sweep." in launched.stdout
+    deleted = sweep("delete_incomplete", *flags)
+    assert deleted.returncode == 0
+    assert "1 of the incomplete ones are running and stay.\nAbout to delete 2 jobs." in deleted.stdout
+    assert alive(pid)
+    assert path.exists()
+    assert first.poll() is None
+
+
+def test_two_sweeps_at_once_in_one_directory_do_every_run_once(tmp_path, start_sweep, records_of):
+    flags = ("--steps", 4, "--checkpoint_freq", 1, "--workers", 2)
+    processes = [start_sweep(*flags) for _ in range(2)]
+    for process in processes:
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+        assert "FAILED" not in err
+    runs = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
+    assert len(runs) == 3
+    for run in runs:
+        assert run_state(run) is RunState.DONE
+        assert [record["step"] for record in records_of(run)] == list(range(4))
+        assert not list(run.glob("attempt-*"))
+    assert len(json.loads((tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8"))["jobs"]) == 3
