@@ -21,16 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["DATASETS", "Job", "all_test_env_combinations", "ask_for_confirmation", "main", "make_args_list"]
 
 PASSED_ON = (
-    *(
-        "uda_holdout_fraction",
-        "checkpoint_freq",
-        "skip_model_save",
-        "splits",
-        "evaluate",
-        "sampling",
-        "device",
-    ),
-    "num_workers",
+    *("uda_holdout_fraction", "checkpoint_freq", "skip_model_save", "splits", "evaluate", "sampling"),
+    *("device", "num_workers", "deterministic"),
 )
 """Flags of `train` that a sweep hands to its runs if they are given (upstream's are in `make_args_list`)."""
 
@@ -81,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--splits", type=str, help="as in train")
     add("--evaluate", type=str, help="as in train")
     add("--sampling", type=str, help="as in train")
+    add("--deterministic", action="store_true", default=None, help="as in train")
     add("--device", type=str, help="as in train")
     add("--num_workers", type=int, help="as in train")
     return parser

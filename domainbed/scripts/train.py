@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add("--num_workers", type=int, help="loader processes; changes no result")
+    add("--deterministic", action="store_true", help="only operations that repeat to the bit on a GPU")
     add("--restart", action="store_true", help="begin anew where a run is; its files are moved to attempt-N")
     return parser
 

@@ -22,8 +22,8 @@ TASKS = ("domain_generalization", "domain_adaptation")
 EVALUATE = ("all", "selection")
 SAMPLING = ("replacement", "epochs")
 
-EXECUTION = ("device", "num_workers", "restart")
-"""Settings of how a run is carried out. They change no number, and are not written into records."""
+EXECUTION = ("device", "num_workers", "restart", "deterministic")
+"""Settings of how a run is carried out, not of what it computes; they are not written into records."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class TrainConfig:
     device: str = "auto"
     num_workers: int | None = None
     restart: bool = False
+    deterministic: bool = False
 
     def recorded(self) -> dict[str, Any]:
         """What is written as `args` into every record."""

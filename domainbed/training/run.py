@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -63,6 +64,9 @@ def build(config: TrainConfig) -> Run:
     device = choose_device(config.device)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(config.deterministic)
     # Debug and MNIST-derived datasets draw from the global generator.
     seed_all(config.seed)
     dataset = config.dataset_class()(config.data_dir, config.test_envs, hparams)

@@ -124,6 +124,13 @@ def test_methods_with_one_seed_share_initial_weights_splits_and_minibatches():
             assert torch.equal(ya, yb)
 
 
+def test_deterministic_operations_are_for_the_run_that_asks_for_them():
+    build(TrainConfig(dataset="Debug28", steps=1, deterministic=True))
+    assert torch.are_deterministic_algorithms_enabled()
+    build(TrainConfig(dataset="Debug28", steps=1))
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_it_learns():
     frame = domainbed.train(
         dataset="EmojiStyles",
