@@ -113,12 +113,17 @@ def test_expected_environments_come_in_the_expected_order_and_no_others(tmp_path
         environment_names(tmp_path, ("a",))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_named(tmp_path):
-    touch(tmp_path, "env/cat/1.png")
-    (tmp_path / "env" / "cat").chmod(0)
-    try:
-        with pytest.raises(UsageError, match="cat cannot be read: Permission denied"):
-            read_layout(tmp_path).samples("env")
-    finally:
-        (tmp_path / "env" / "cat").chmod(0o700)
+def test_a_folder_that_may_not_be_read_is_named():
+    """Root may read everything, so root becomes somebody else for a moment."""
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        touch(Path(directory), "env/cat/1.png")
+        (Path(directory) / "env" / "cat").chmod(0)
+        user = os.geteuid()
+        os.seteuid(65534 if user == 0 else user)
+        try:
+            with pytest.raises(UsageError, match="cat cannot be read: Permission denied"):
+                read_layout(Path(directory)).samples("env")
+        finally:
+            os.seteuid(user)
+            (Path(directory) / "env" / "cat").chmod(0o700)
