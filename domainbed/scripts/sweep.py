@@ -207,7 +207,12 @@ def launch(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
         print(f"{failed} incomplete jobs failed, {len(again) - failed} were interrupted: they start again.")
     print(f"About to launch {len(todo)} jobs.")
     if not todo:
-        print(f"Nothing to do in {args.output_dir}.")
+        waiting = {
+            state: sum(job.run_state is state for job in jobs)
+            for state in (RunState.RUNNING, RunState.QUEUED)
+        }
+        elsewhere = ", ".join(f"{n} {state.value}" for state, n in waiting.items() if n)
+        print(f"Nothing to do in {args.output_dir}" + (f": others see to {elsewhere}." if elsewhere else "."))
         return 0
     launcher = launcher_of(args)
     if not args.skip_confirmation:
