@@ -206,7 +206,8 @@ def test_delete_incomplete_and_a_second_launch_leave_running_runs_alone(
     assert not others
     launched = sweep("launch", *flags)
     assert launched.returncode == 0
-    assert "About to launch 0 jobs.\nNothing to do in sweep: others see to 1 running, 2 queued." in launched.stdout
+    nothing = "Nothing to do in sweep: others see to 1 running, 2 queued."
+    assert f"About to launch 0 jobs.\n{nothing}" in launched.stdout
     deleted = sweep("delete_incomplete", *flags)
     assert deleted.returncode == 0
     assert "1 of the incomplete ones are running and stay.\nAbout to delete 2 jobs." in deleted.stdout
