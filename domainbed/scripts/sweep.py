@@ -156,12 +156,13 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     for name, value in parse_overrides(args.hparams).items():
         if isinstance(value, dict):
             get_algorithm_class(name)
-    checked = set()
-    for job in jobs:
-        pair = (job.train_args["dataset"], job.train_args["algorithm"])
-        if pair not in checked:
-            checked.add(pair)
-            TrainConfig(**job.train_args).check()
+    first_of_kind = {(job.train_args["dataset"], job.train_args["algorithm"]): job for job in reversed(jobs)}
+    for job in first_of_kind.values():
+        TrainConfig(**job.train_args).check()
+    if getattr(launcher, "waits", False):
+        # Runs elsewhere may have weights that this machine lacks.
+        for job in {dataset: job for (dataset, _), job in first_of_kind.items()}.values():
+            TrainConfig(**job.train_args).check_featurizer()
 
 
 def ask_for_confirmation() -> None:

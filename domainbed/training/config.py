@@ -12,7 +12,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from domainbed.errors import UsageError, hint
-from domainbed.hparams import Value, override, parse_overrides
+from domainbed.hparams import OPTIONS, Value, override, parse_overrides
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
@@ -97,6 +97,17 @@ class TrainConfig:
         check_splits(self)
         if self.resolved_hparams()["class_balanced"] and self.sampling != "replacement":
             raise UsageError("class_balanced draws with replacement: leave out --sampling epochs")
+
+    def check_featurizer(self) -> None:
+        """Build the featurizer and throw it away: pretrained weights that can't be had are told now.
+
+        Raises: UsageError, which says what to fetch and where to put it.
+        """
+        from domainbed import networks
+
+        hparams = self.resolved_hparams()
+        side = int(hparams.get("input_size", OPTIONS["input_size"].default))
+        networks.Featurizer(self.dataset_class().INPUT_SHAPE or (3, side, side), hparams)
 
     def algorithm_class(self) -> type[Algorithm]:
         """The class of the algorithm; raises UnknownName."""

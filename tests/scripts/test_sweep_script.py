@@ -213,3 +213,18 @@ def test_the_module_has_upstreams_names():
     assert not [name for name in sweep_script.DATASETS if "Debug" in name]
     with pytest.raises(AttributeError):
         sweep_script.NoSuchName  # noqa: B018 - the look-up is the test
+
+
+def test_weights_that_cannot_be_had_are_told_before_anything_is_made(forked_script, tmp_path):
+    """Not by a thousand runs that fail."""
+    hparams = '{"featurizer": "alexnet", "weights_file": "missing.pth"}'
+    alexnet = ("--datasets", "EmojiStyles", "--algorithms", "ERM", "--hparams", hparams)
+    refused = forked_script("sweep", "launch", *alexnet, "--output_dir", "sweep", "--skip_confirmation")
+    assert refused.returncode == 2
+    assert "missing.pth" in refused.stderr.splitlines()[-1]
+    assert not (tmp_path / "sweep").exists()
+    elsewhere = ("--command_launcher", "dummy", "--n_trials", 1, "--n_hparams", 1, "--single_test_envs")
+    printed = forked_script(
+        "sweep", "launch", *alexnet, *elsewhere, "--output_dir", "sweep", "--skip_confirmation"
+    )
+    assert printed.stdout.count("Dummy launcher:") == 4
