@@ -40,6 +40,20 @@ class UnknownName(UsageError, KeyError, NotImplementedError):
         self.add_note(hint(name, known))
 
 
+def misspelt(message: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error to raise for a `name` that is none of `known`; its note says which are near."""
+    error = UsageError(message)
+    error.add_note(hint(name, known))
+    return error
+
+
+def check_choice(sentence: str, value: object, allowed: Iterable[str]) -> None:
+    """Raise "`sentence` one of ..., not ..." unless `value` is one of `allowed`."""
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise UsageError(f"{sentence} one of {', '.join(allowed)}, not {value!r}")
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """'Did you mean ...?' with up to three names nearest to `name`, or a list of all if none is near."""
     spelling = {each.lower(): each for each in known}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domainbed.errors import UsageError, hint
+from domainbed.errors import UsageError, misspelt
 from domainbed.registry import Registry
 
 Value = bool | int | float | str
@@ -147,7 +147,5 @@ def override(hparams: dict[str, Value], overrides: Mapping[str, object], table: 
         elif name in OPTIONS:
             declared = OPTIONS[name]
         else:
-            error = UsageError(f"unknown hyper-parameter {name!r}")
-            error.add_note(hint(name, [*table, *OPTIONS]))
-            raise error
+            raise misspelt(f"unknown hyper-parameter {name!r}", name, [*table, *OPTIONS])
         hparams[name] = declared.check(name, value)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
-from domainbed.algorithms.base import DeviceScalar, Minibatch, scalar
+from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.errors import UsageError
+from domainbed.errors import check_choice
 from domainbed.hparams import Hparam, const
 from domainbed.lib.domain_gradients import environment_gradients, flat, set_gradient, set_values
 from domainbed.lib.seeds import counter_seed, generator
@@ -36,7 +36,7 @@ class Operation:
     frozen: Tensor | None = None
 
 
-class GradientSurgery(ERM):
+class GradientSurgery(UpdateCount, ERM):
     """Base: K gradients, one for each source environment, become one, which goes to Adam.
 
     A subclass says how in `operate`. One update costs one ERM step (a forward and a backward pass for
@@ -60,12 +60,11 @@ class GradientSurgery(ERM):
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
-        _check_choice("reduction", hparams["reduction"], ("sum", "mean"))
-        _check_choice("wd", hparams["wd"], self.WD)
+        check_choice("hyper-parameter reduction is", hparams["reduction"], ("sum", "mean"))
+        check_choice("hyper-parameter wd is", hparams["wd"], self.WD)
         super().__init__(input_shape, num_classes, num_domains, hparams)
         # The run's seed, if the global generator was seeded with it as in `train`.
         self.surgery_seed = torch.initial_seed() % 2**63
-        self.updates = 0
 
     def new_optimizer(self) -> optim.Adam:
         if self.hparams["wd"] == "coupled":
@@ -84,7 +83,7 @@ class GradientSurgery(ERM):
         self.optimizer.step()
         if operation.frozen is not None and before is not None:
             set_values(parameters, torch.where(operation.frozen, before, flat(parameters)))
-        self.updates += 1
+        self.count_update()
         stats: Stats = {"loss": torch.stack(losses).mean(), **operation.stats}
         if len(losses) == 1:
             del stats["cosine"]  # there is no pair
@@ -107,12 +106,12 @@ class GradientSurgery(ERM):
         raise NotImplementedError
 
     def get_extra_state(self) -> dict[str, int]:
-        """What the random draws of the next update depend on."""
-        return {"surgery_seed": self.surgery_seed, "updates": self.updates}
+        """What the random draws of the next update depend on, beside the number of updates."""
+        return {"surgery_seed": self.surgery_seed}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
         """Take back what `get_extra_state` gave."""
-        self.surgery_seed, self.updates = state["surgery_seed"], state["updates"]
+        self.surgery_seed = state["surgery_seed"]
 
 
 class SignSurgery(GradientSurgery):
@@ -185,7 +184,7 @@ class AgrRand(SignSurgery):
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
-        _check_choice("sigma", hparams["sigma"], ("network", "tensor"))
+        check_choice("hyper-parameter sigma is", hparams["sigma"], ("network", "tensor"))
         super().__init__(input_shape, num_classes, num_domains, hparams)
 
     def resolve(
@@ -216,7 +215,7 @@ class PCGrad(GradientSurgery):
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
-        _check_choice("order", hparams["order"], ("independent", "shared", "fixed"))
+        check_choice("hyper-parameter order is", hparams["order"], ("independent", "shared", "fixed"))
         super().__init__(input_shape, num_classes, num_domains, hparams)
 
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
@@ -234,8 +233,3 @@ class PCGrad(GradientSurgery):
         if self.hparams["reduction"] == "mean":
             weights = weights / len(kept)
         return Operation(surgery.combine(kept, weights), stats)
-
-
-def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise UsageError(f"hyper-parameter {name} is one of {', '.join(allowed)}, not {value!r}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from domainbed.errors import UsageError, hint
+from domainbed.errors import UsageError, misspelt
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
@@ -74,9 +74,7 @@ def _parse(options: tuple[str, ...]) -> tuple[tuple[float, float, float], tuple[
     shares, *rest = options or ("70/10/20",)
     for option in rest:
         if option not in OPTIONS:
-            error = UsageError(f"--splits has no option {option!r}")
-            error.add_note(hint(option, OPTIONS))
-            raise error
+            raise misspelt(f"--splits has no option {option!r}", option, OPTIONS)
     try:
         train, validation, test = (float(share) / 100 for share in shares.split("/"))
     except ValueError:

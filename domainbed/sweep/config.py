@@ -24,7 +24,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from domainbed.errors import UsageError, hint
+from domainbed.errors import UsageError, check_choice, misspelt
 
 
 def read_config(path: Path, preset: str | None, known: Collection[str]) -> dict[str, Any]:
@@ -50,17 +50,13 @@ def read_config(path: Path, preset: str | None, known: Collection[str]) -> dict[
     _check_tables(path, {f"presets.{name}": table for name, table in presets.items()})
     if preset is not None:
         if preset not in presets:
-            unknown = UsageError(f"sweep file {path} has no preset {preset!r}")
-            unknown.add_note(hint(preset, presets))
-            raise unknown
+            raise misspelt(f"sweep file {path} has no preset {preset!r}", preset, presets)
         chosen = presets[preset]
         _check_tables(path, {f"presets.{preset}.hparams": chosen.get("hparams", {})})
         content = content | chosen | {"hparams": content.get("hparams", {}) | chosen.get("hparams", {})}
     for name in content:
         if name not in known:
-            unknown = UsageError(f"sweep file {path} has an unknown key {name!r}")
-            unknown.add_note(hint(name, known))
-            raise unknown
+            raise misspelt(f"sweep file {path} has an unknown key {name!r}", name, known)
     if not content.get("hparams"):
         return {name: value for name, value in content.items() if name != "hparams"}
     return content | {"hparams": json.dumps(content["hparams"], sort_keys=True, default=_refuse)}
@@ -76,10 +72,8 @@ def check_value(path: Path, action: argparse.Action, value: object) -> None:
         right = isinstance(each, int | float if wanted is float else wanted)
         if not right or (isinstance(each, bool) and wanted is not bool):
             raise UsageError(f"sweep file {path}: {action.dest} takes {wanted.__name__}, not {each!r}")
-        if action.choices is not None and each not in action.choices:
-            raise UsageError(
-                f"sweep file {path}: {action.dest} is one of {', '.join(action.choices)}, not {each!r}"
-            )
+        if action.choices is not None:
+            check_choice(f"sweep file {path}: {action.dest} is", each, action.choices)
 
 
 def _check_tables(path: Path, tables: dict[str, object]) -> None:

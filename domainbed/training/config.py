@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from domainbed.errors import UsageError, hint
+from domainbed.errors import UsageError, check_choice, misspelt
 from domainbed.hparams import OPTIONS, Value, override, parse_overrides
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ class TrainConfig:
         if missing:
             raise UsageError(missing)
         check_test_envs(self.test_envs, dataset_class.ENVIRONMENTS, self.dataset)
-        _check_choice("--task", self.task, TASKS)
-        _check_choice("--evaluate", self.evaluate, EVALUATE)
-        _check_choice("--sampling", self.sampling, SAMPLING)
+        check_choice("--task takes", self.task, TASKS)
+        check_choice("--evaluate takes", self.evaluate, EVALUATE)
+        check_choice("--sampling takes", self.sampling, SAMPLING)
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps takes a number of updates of 1 or more, not {self.steps}")
         if self.checkpoint_freq is not None and self.checkpoint_freq < 0:
@@ -153,9 +153,7 @@ def from_settings(settings: dict[str, Any]) -> TrainConfig:
     values = {}
     for name, value in settings.items():
         if name not in hints:
-            error = UsageError(f"unknown setting {name!r}")
-            error.add_note(hint(name, hints))
-            raise error
+            raise misspelt(f"unknown setting {name!r}", name, hints)
         try:
             values[name] = _coerced(value, hints[name])
         except (TypeError, ValueError, AttributeError):
@@ -196,8 +194,3 @@ def check_test_envs(test_envs: Sequence[int], environments: Sequence[str], datas
         raise UsageError(
             f"--test_envs holds out all environments of {dataset} ({listed}); leave one to train on"
         )
-
-
-def _check_choice(flag: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{flag} takes one of {', '.join(allowed)}, not {value!r}")
