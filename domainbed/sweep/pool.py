@@ -200,13 +200,24 @@ def _tidy_up(command: str, status: int) -> None:
     if status == 0:
         log.unlink(missing_ok=True)
     elif run_state(directory) not in (RunState.DONE, RunState.RUNNING):
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-        last = next((line.removeprefix("error: ") for line in reversed(lines) if line.strip()), "")
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        reason = _reason_in(text)
         if status < 0:
-            record_failure(directory, f"ended by signal {-status} after: {last or 'nothing'}")
-        elif last or not failure_of(directory):
-            record_failure(directory, last or f"exit status {status}, and nothing was printed")
+            last = next((line for line in reversed(text.splitlines()) if line.strip()), "nothing")
+            record_failure(directory, f"ended by signal {-status} after: {last.removeprefix('error: ')}")
+        elif reason or not failure_of(directory):
+            record_failure(directory, reason or f"exit status {status}, it left no reason; is the disk full?")
         (directory / "running.json").unlink(missing_ok=True)
+
+
+def _reason_in(log: str) -> str:
+    """The error that a log ends with; empty if it ends with something else, or in the middle of a line.
+
+    On a full disk the error itself may be cut off or missing, and what stands last is no reason.
+    """
+    last = log.splitlines()[-1] if log.endswith("\n") else ""
+    is_error = last.startswith("error: ") or "Traceback (most recent call last)" in log or ": error: " in last
+    return last.removeprefix("error: ") if is_error else ""
 
 
 def _run_directory(flags: Sequence[str]) -> Path:
