@@ -6,21 +6,36 @@ optimisation; every entry is drawn from a generator of its own, seeded by its na
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from domainbed.errors import UnknownName
 from domainbed.hparams import Table, Value, resolve
 from domainbed.lib.seeds import seed_hash
 
+if TYPE_CHECKING:
+    from domainbed.algorithms.base import Algorithm
+
 
 def table(algorithm: str) -> Table:
     """Declarations of `algorithm`, in order. An unknown name has the common ones only."""
-    from domainbed.algorithms import Algorithm, get_algorithm_class
+    return _class(algorithm).hparams_table()
+
+
+def switches(algorithm: str) -> Table:
+    """Declarations of what may be given to `algorithm` beside its table."""
+    return _class(algorithm).switches_table()
+
+
+def _class(algorithm: str) -> type[Algorithm]:
+    from domainbed.algorithms import get_algorithm_class
+    from domainbed.algorithms.base import Algorithm
 
     try:
-        return get_algorithm_class(algorithm).hparams_table()
+        return get_algorithm_class(algorithm)
     except UnknownName:
-        return Algorithm.hparams_table()
+        return Algorithm
 
 
 def _hparams(algorithm: str, dataset: str, random_seed: int) -> dict[str, tuple[Value, Value]]:

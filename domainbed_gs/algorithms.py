@@ -55,6 +55,7 @@ class GradientSurgery(UpdateCount, ERM):
         "shared_dropout": Hparam(False, const(False), "the same dropout masks in every environment"),
         "wd": Hparam("coupled", const("coupled"), "weight decay: coupled (Adam), decoupled (AdamW), masked"),
     }
+    STATE = ("surgery_seed",)
     WD: ClassVar[tuple[str, ...]] = ("coupled", "decoupled")
 
     def __init__(
@@ -66,11 +67,12 @@ class GradientSurgery(UpdateCount, ERM):
         # The run's seed, if the global generator was seeded with it as in `train`.
         self.surgery_seed = torch.initial_seed() % 2**63
 
-    def new_optimizer(self) -> optim.Adam:
+    def new_optimizer(self, lr: float | None = None) -> optim.Adam:
         if self.hparams["wd"] == "coupled":
-            return super().new_optimizer()
+            return super().new_optimizer(lr)
         decay = self.hparams["weight_decay"] if self.hparams["wd"] == "decoupled" else 0.0
-        return optim.AdamW(self.network.parameters(), lr=self.hparams["lr"], weight_decay=decay)
+        lr = self.hparams["lr"] if lr is None else lr
+        return optim.AdamW(self.network.parameters(), lr=lr, weight_decay=decay)
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
@@ -104,14 +106,6 @@ class GradientSurgery(UpdateCount, ERM):
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
         """Combine the environments' gradients (P,), which are made as they are asked for."""
         raise NotImplementedError
-
-    def get_extra_state(self) -> dict[str, int]:
-        """What the random draws of the next update depend on, beside the number of updates."""
-        return {"surgery_seed": self.surgery_seed}
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        """Take back what `get_extra_state` gave."""
-        self.surgery_seed = state["surgery_seed"]
 
 
 class SignSurgery(GradientSurgery):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbed.datasets.sizes import by_size
-from domainbed.hparams import Hparam, Table, choice, const, log2_int, log10_uniform
+from domainbed.errors import UsageError
+from domainbed.hparams import Hparam, Table, Value, choice, const, log2_int, log10_uniform, resolve
 
 Minibatch = tuple[Tensor, Tensor]
 """Inputs (B, *input_shape) and int64 labels (B,) of one environment."""
@@ -37,6 +40,17 @@ def scalar(tensor: Tensor) -> float | DeviceScalar:
     return tensor.item() if tensor.device.type == "cpu" else DeviceScalar(tensor)
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """An optimizer, a schedule, a moving average: what has a state of its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of the state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+
+
 class Algorithm(nn.Module):
     """A domain-generalization algorithm: `update` is one training step, `predict` gives logits.
 
@@ -46,8 +60,12 @@ class Algorithm(nn.Module):
         num_domains: K, the number of source environments.
         hparams: values for all names in `hparams_table()`; kept as the same object.
 
+    Raises: UsageError if the method needs more source environments than `num_domains`.
+
     A subclass declares its own hyper-parameters in `HPARAMS`, and those of the optimisation that
-    differ from the ones here in `OPTIMISATION`; tables of base classes are inherited.
+    differ from the ones here in `OPTIMISATION`; tables of base classes are inherited. `SWITCHES` are
+    hyper-parameters that may be given but stand in no table of values, so that the tables stay
+    upstream's; they are read with `switch(name)`.
     """
 
     HPARAMS: ClassVar[Table] = {
@@ -84,6 +102,15 @@ class Algorithm(nn.Module):
         ),
     }
 
+    SWITCHES: ClassVar[Table] = {}
+    MIN_DOMAINS: ClassVar[int] = 1
+    """Smallest K that the method makes sense for."""
+    EQUAL_SIZES: ClassVar[bool] = False
+    """Whether all environments' minibatches must have the same number of samples."""
+    STATE: ClassVar[tuple[str, ...]] = ()
+    """Attributes that later updates depend on, beside modules, buffers, and what has a `state_dict`:
+    numbers, tensors, or containers of them."""
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
@@ -92,16 +119,34 @@ class Algorithm(nn.Module):
         hparams: dict[str, Any],
     ) -> None:
         super().__init__()
+        if num_domains < self.MIN_DOMAINS:
+            raise UsageError(
+                f"{type(self).__name__} needs at least {self.MIN_DOMAINS} source environments, not "
+                f"{num_domains}; hold out fewer environments, or choose another algorithm"
+            )
         self.hparams = hparams
 
     @classmethod
     def hparams_table(cls) -> Table:
         """All declarations in order: common ones, the algorithm's own, the optimisation's."""
+        return cls._merged("HPARAMS") | cls._merged("OPTIMISATION")
+
+    @classmethod
+    def switches_table(cls) -> Table:
+        """Declarations of all `SWITCHES`."""
+        return cls._merged("SWITCHES")
+
+    @classmethod
+    def _merged(cls, attribute: str) -> dict[str, Any]:
         merged: dict[str, Any] = {}
-        for attribute in ("HPARAMS", "OPTIMISATION"):
-            for base in reversed(cls.__mro__):
-                merged |= base.__dict__.get(attribute, {})
+        for base in reversed(cls.__mro__):
+            merged |= base.__dict__.get(attribute, {})
         return merged
+
+    def switch(self, name: str) -> Value:
+        """The value that a run gives to a switch, or its default."""
+        value: Value = self.hparams.get(name, resolve(self.switches_table()[name], "").default)
+        return value
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
@@ -119,6 +164,39 @@ class Algorithm(nn.Module):
     def predict(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) of inputs (B, *input_shape)."""
         raise NotImplementedError
+
+    def training_state(self) -> dict[str, Any]:
+        """All that later updates depend on, but for the global generators of random numbers.
+
+        That is the model, every optimizer, schedule or average that is an attribute or stands in a list
+        that is one, and the attributes in `STATE`. Nothing is copied; tensors, numbers, texts and
+        containers of them, as `torch.load(..., weights_only=True)` reads them.
+        """
+        return {
+            "model": self.state_dict(),
+            "parts": {name: part.state_dict() for name, part in self._parts()},
+            "values": {name: getattr(self, name) for name in self._state_names()},
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where the object that gave `state` was; it had the same arguments."""
+        self.load_state_dict(state["model"])
+        for name, part in self._parts():
+            part.load_state_dict(state["parts"][name])
+        for name in self._state_names():
+            setattr(self, name, copy.deepcopy(state["values"][name]))
+
+    def _parts(self) -> Iterator[tuple[str, Stateful]]:
+        for name, value in vars(self).items():
+            if isinstance(value, Stateful):
+                yield name, value
+            elif isinstance(value, list):
+                yield from (
+                    (f"{name}.{i}", each) for i, each in enumerate(value) if isinstance(each, Stateful)
+                )
+
+    def _state_names(self) -> list[str]:
+        return [name for base in type(self).__mro__ for name in base.__dict__.get("STATE", ())]
 
 
 class UpdateCount(nn.Module):
@@ -144,6 +222,18 @@ class UpdateCount(nn.Module):
     def _read(module: nn.Module, _: object) -> None:
         assert isinstance(module, UpdateCount)
         module.updates = int(module.update_count.item())
+
+
+def environment_losses(logits: Iterable[Tensor], minibatches: Iterable[Minibatch]) -> Tensor:
+    """Cross-entropy (K,) of each environment, from its logits (B, num_classes) and minibatch."""
+    return torch.stack([F.cross_entropy(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)])
+
+
+def environment_labels(minibatches: Sequence[Minibatch]) -> Tensor:
+    """Which environment each sample of the concatenated minibatches comes from (sum of B,), int64."""
+    sizes = torch.tensor([len(y) for _, y in minibatches])
+    labels = torch.arange(len(sizes)).repeat_interleave(sizes)
+    return labels.to(minibatches[0][1].device, non_blocking=True)
 
 
 def concatenate(minibatches: Sequence[Minibatch]) -> Minibatch:

@@ -32,10 +32,12 @@ class ERM(Algorithm):
         self.network = nn.Sequential(self.featurizer, self.classifier)
         self.optimizer = self.new_optimizer()
 
-    def new_optimizer(self) -> optim.Adam:
-        """Adam over the whole network, with nothing accumulated yet."""
+    def new_optimizer(self, lr: float | None = None) -> optim.Adam:
+        """Adam over the whole network, with nothing accumulated yet; `lr` in place of the hyper-parameter."""
         return optim.Adam(
-            self.network.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
+            self.network.parameters(),
+            lr=self.hparams["lr"] if lr is None else lr,
+            weight_decay=self.hparams["weight_decay"],
         )
 
     def update(
@@ -51,6 +53,12 @@ class ERM(Algorithm):
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+
+    def joint_logits(self, minibatches: Sequence[Minibatch]) -> tuple[Tensor, ...]:
+        """Logits (B, num_classes) of each environment, from one forward pass over all of them."""
+        logits = self.predict(concatenate(minibatches)[0])
+        parts: tuple[Tensor, ...] = logits.split([len(y) for _, y in minibatches])
+        return parts
 
     def predict(self, x: Tensor) -> Tensor:
         logits: Tensor = self.network(x)

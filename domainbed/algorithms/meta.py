@@ -31,6 +31,7 @@ class MLDG(ERM):
     stepped networks see data. Needs two backward passes a pair and no copy of the network.
     """
 
+    MIN_DOMAINS = 2  # one to train and one to test
     HPARAMS = {
         "mldg_beta": Hparam(1.0, log10_uniform(-1, 1), "weight of the meta-test gradient"),
         "n_meta_test": Hparam(2, choice(1, 2), "number of meta-test environments", at_least=1),
@@ -43,11 +44,6 @@ class MLDG(ERM):
         if hparams["n_meta_test"] < 1:
             raise UsageError(
                 f"MLDG needs n_meta_test of 1 or more environments, not {hparams['n_meta_test']}"
-            )
-        if num_domains < 2:
-            raise UsageError(
-                "MLDG needs at least two source environments, one to train and one to test; "
-                "hold out fewer environments, or choose another algorithm"
             )
         self.num_meta_test = min(hparams["n_meta_test"], num_domains - 1)
         if self.num_meta_test < hparams["n_meta_test"]:

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, concatenate, scalar
+from domainbed.algorithms.annealed import Annealed
+from domainbed.algorithms.base import DeviceScalar, Minibatch, environment_losses, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.hparams import Hparam, log10_int, log10_uniform
 
 
 @REGISTRY.register()
-class IRM(UpdateCount, ERM):
+class IRM(Annealed):
     """Invariant risk minimisation (Arjovsky et al. 2019, arXiv 1907.02893), penalty IRMv1.
 
     One forward pass over all environments; mean risk plus lambda times the mean penalty. When the
@@ -48,17 +49,12 @@ class IRM(UpdateCount, ERM):
     ) -> Mapping[str, float | DeviceScalar]:
         anneal = self.hparams["irm_penalty_anneal_iters"]
         weight = self.hparams["irm_lambda"] if self.updates >= anneal else 1.0
-        logits = self.predict(concatenate(minibatches)[0]).split([len(y) for _, y in minibatches])
-        labels = [y for _, y in minibatches]
-
-        nll = torch.stack([F.cross_entropy(z, y) for z, y in zip(logits, labels, strict=True)]).mean()
-        penalty = torch.stack([self._irm_penalty(z, y) for z, y in zip(logits, labels, strict=True)]).mean()
+        logits = self.joint_logits(minibatches)
+        nll = environment_losses(logits, minibatches).mean()
+        penalties = [self._irm_penalty(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)]
+        penalty = torch.stack(penalties).mean()
         loss = nll + weight * penalty
-        if self.updates == anneal:
-            # Adam's moments belong to the loss before the jump of its weight.
-            self.optimizer = self.new_optimizer()
-        self.step(loss)
-        self.count_update()
+        self.annealed_step(loss, anneal)
         return {"loss": scalar(loss), "nll": scalar(nll), "penalty": scalar(penalty)}
 
 

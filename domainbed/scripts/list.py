@@ -24,7 +24,7 @@ def algorithms(_: str | None) -> dict[str, Entry]:
 
     entries = {}
     for name in REGISTRY:
-        table = REGISTRY[name].hparams_table()
+        table = {**REGISTRY[name].hparams_table(), **REGISTRY[name].switches_table()}
         large, small = (
             {key: resolve(value, size) for key, value in table.items()} for size in ("", "Debug28")
         )

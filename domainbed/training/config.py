@@ -135,7 +135,8 @@ class TrainConfig:
         else:
             seed = seed_hash(self.hparams_seed, self.trial_seed)
             hparams = hparams_registry.random_hparams(self.algorithm, self.dataset, seed)
-        override(hparams, parse_overrides(self.hparams), hparams_registry.table(self.algorithm), self.dataset)
+        known = {**hparams_registry.table(self.algorithm), **hparams_registry.switches(self.algorithm)}
+        override(hparams, parse_overrides(self.hparams), known, self.dataset)
         if hparams.get("featurizer", "auto") != "auto":
             networks.FEATURIZERS[str(hparams["featurizer"])]
         return hparams

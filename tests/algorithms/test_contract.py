@@ -15,11 +15,11 @@ from domainbed.test.helpers import make_minibatches
 pytestmark = pytest.mark.parametrize("name", ALGORITHMS)
 
 
-def make(name, **overrides):
+def make(name, seed=0, **overrides):
     torch.manual_seed(0)
     dataset = get_dataset_class("Debug28")(None, [], {})
     hparams = default_hparams(name, "Debug28") | overrides
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     algorithm = get_algorithm_class(name)(dataset.input_shape, dataset.num_classes, len(dataset), hparams)
     return algorithm, make_minibatches(dataset, 8)
 
@@ -50,14 +50,59 @@ def test_an_update_changes_weights_and_repeats_itself_to_the_bit(name):
     assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
 
 
+def through_a_file(content):
+    """What a checkpoint gives back: written to bytes, and read without executing anything."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def test_six_updates_equal_three_and_three_more_in_a_new_object(name):
+    """All of the state: weights, optimizers, averages, counters; the jumps of weights fall between."""
+    jumps = {key: 4 for key in default_hparams(name, "Debug28") if key.endswith("anneal_iters")}
+    jumps |= {key: 1 for key in ("iters", "eqrm_burnin_iters") if key in default_hparams(name, "Debug28")}
+    jumps["linear_steps"] = 2
+
+    def updates(algorithm, minibatches, steps):
+        for step in steps:
+            torch.manual_seed(step)
+            np.random.seed(step)
+            algorithm.update([(x + step, y) for x, y in minibatches])
+
+    straight, minibatches = make(name, **jumps)
+    updates(straight, minibatches, range(6))
+
+    first, _ = make(name, **jumps)
+    updates(first, minibatches, range(3))
+    state = through_a_file(first.training_state())
+    updates(first, minibatches, range(3, 5))  # what was written does not follow
+    second, _ = make(name, seed=99, **jumps)
+    second.load_training_state(state)
+    updates(second, minibatches, range(3, 6))
+
+    expected, got = straight.state_dict(), second.state_dict()
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+    assert equal(straight.training_state(), second.training_state())
+
+
+def equal(a, b):
+    """Whether two states are the same to the bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
 def test_the_state_dict_goes_into_a_new_object_without_executing_anything(name):
     algorithm, minibatches = make(name)
     algorithm.update(minibatches)
-    buffer = io.BytesIO()
-    torch.save(algorithm.state_dict(), buffer)
-    buffer.seek(0)
-    other, _ = make(name)
-    other.load_state_dict(torch.load(buffer, weights_only=True))
+    other, _ = make(name, seed=99)
+    other.load_state_dict(through_a_file(algorithm.state_dict()))
     algorithm.eval()
     other.eval()
     x = minibatches[0][0]

@@ -84,7 +84,7 @@ def test_mldg_leaves_one_environment_to_train_on(caplog):
     before = [p.detach().clone() for p in mldg.parameters()]
     mldg.update(minibatches(2))
     assert any(not torch.equal(a, b) for a, b in zip(before, mldg.parameters(), strict=True))
-    with pytest.raises(UsageError, match="at least two source environments"):
+    with pytest.raises(UsageError, match="MLDG needs at least 2 source environments, not 1"):
         make("MLDG", k=1)
     with pytest.raises(UsageError, match="n_meta_test of 1 or more"):
         make("MLDG", n_meta_test=0)
