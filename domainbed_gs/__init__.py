@@ -9,9 +9,13 @@ def register() -> None:
     from domainbed.results import report
     from domainbed.training import splits
 
-    algorithms.REGISTRY.add_lazy("AgrSum", "domainbed_gs.algorithms:AgrSum")
-    algorithms.REGISTRY.add_lazy("AgrRand", "domainbed_gs.algorithms:AgrRand")
-    algorithms.REGISTRY.add_lazy("PCGrad", "domainbed_gs.algorithms:PCGrad")
+    for name in (
+        *("AgrSum", "AgrRand", "PCGrad", "GradDrop", "GradVac", "CAGrad", "MGDA", "IMTLG", "NashMTL"),
+        *("AlignedMTL", "UPGrad", "DualProj", "Aggregation"),
+    ):
+        algorithms.REGISTRY.add_lazy(name, f"domainbed_gs.algorithms:{name}")
+    for name in ("SAM", "ASAM", "GSAM", "SAGM", "DISAM", "DGSAM"):
+        algorithms.REGISTRY.add_lazy(name, f"domainbed_gs.sharpness.algorithms:{name}")
     networks.FEATURIZERS.add_lazy("alexnet", "domainbed_gs.networks:AlexNet")
     splits.SCHEMES.add_lazy("stratified", "domainbed_gs.splits:stratified")
     model_selection.METHODS.add_lazy("iccv2021", "domainbed_gs.selection:ICCV2021SelectionMethod")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
 from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError
@@ -222,6 +222,16 @@ class UpdateCount(nn.Module):
     def _read(module: nn.Module, _: object) -> None:
         assert isinstance(module, UpdateCount)
         module.updates = int(module.update_count.item())
+
+
+def descend(loss: Tensor, *optimizers: optim.Optimizer) -> None:
+    """One step of each of `optimizers` down the gradient of `loss`."""
+    for optimizer in optimizers:
+        # To None, not to zero: an optimizer leaves alone what has no gradient.
+        optimizer.zero_grad()
+    loss.backward()
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def environment_losses(logits: Iterable[Tensor], minibatches: Iterable[Minibatch]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn, optim
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, scalar
+from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
 
 
 @REGISTRY.register()
@@ -32,7 +32,7 @@ class ERM(Algorithm):
         self.network = nn.Sequential(self.featurizer, self.classifier)
         self.optimizer = self.new_optimizer()
 
-    def new_optimizer(self, lr: float | None = None) -> optim.Adam:
+    def new_optimizer(self, lr: float | None = None) -> optim.Optimizer:
         """Adam over the whole network, with nothing accumulated yet; `lr` in place of the hyper-parameter."""
         return optim.Adam(
             self.network.parameters(),
@@ -50,9 +50,7 @@ class ERM(Algorithm):
 
     def step(self, loss: Tensor) -> None:
         """One step of the optimizer down the gradient of `loss`."""
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        descend(loss, self.optimizer)
 
     def joint_logits(self, minibatches: Sequence[Minibatch]) -> tuple[Tensor, ...]:
         """Logits (B, num_classes) of each environment, from one forward pass over all of them."""

@@ -1,4 +1,4 @@
-"""Meta-learning: methods that look at the risk after a trial step."""
+"""Meta-learning: methods that look at the risk after a trial step, or adapt to the batch at hand."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import DeviceScalar, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError
-from domainbed.hparams import Hparam, choice, log10_uniform
+from domainbed.hparams import Hparam, choice, const, log2_int, log10_uniform
 from domainbed.lib.pairing import split_meta_train_test
 
 _log = logging.getLogger(__name__)
@@ -92,3 +94,46 @@ class MLDG(ERM):
         step = self.hparams["lr"] * gradient / (gradient.abs() + 1e-8)
         stepped: Tensor = (parameter.detach() - step).requires_grad_()
         return stepped
+
+
+@REGISTRY.register()
+class ARM(ERM):
+    """Adaptive risk minimisation (Zhang et al. 2020, arXiv 2007.02931), with a context network (ARM-CML).
+
+    An image gets one more channel: its group's mean of what a small network makes of the images. Groups are
+    `batch_size` consecutive images, so an environment each in training; where the batch is no multiple of
+    that, it is one group. Upstream never trains the context network; the switch `arm_train_context` does.
+    Needs two 5x5 convolutions with 64 channels at the image's size beyond ERM, which is a lot for 224 pixels.
+    """
+
+    OPTIMISATION = {
+        "batch_size": by_size(
+            small=Hparam(64, log2_int(3, 9), "B, also the size of a group", at_least=1),
+            large=Hparam(8, const(8), "B, also the size of a group", at_least=1),
+        )
+    }
+    SWITCHES = {"arm_train_context": Hparam(False, const(False), "train the context network too")}
+
+    def __init__(
+        self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
+    ) -> None:
+        if len(input_shape) != 3:
+            raise UsageError(
+                f"ARM takes images (channels, height, width), not inputs of shape {tuple(input_shape)}; "
+                "choose another algorithm or dataset"
+            )
+        channels, *size = input_shape
+        super().__init__((channels + 1, *size), num_classes, num_domains, hparams)
+        self.context_net = networks.ContextNet(input_shape)
+        self.support_size = hparams["batch_size"]
+        if self.switch("arm_train_context"):
+            self.optimizer.add_param_group({"params": list(self.context_net.parameters())})
+        else:
+            self.context_net.requires_grad_(False)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes) of images (B, C, H, W); they depend on the other images of a group."""
+        group = self.support_size if len(x) % self.support_size == 0 else len(x)
+        context = self.context_net(x).to(x.dtype)
+        means = context.unflatten(0, (-1, group)).mean(dim=1)
+        return super().predict(torch.cat([x, means.repeat_interleave(group, dim=0)], dim=1))

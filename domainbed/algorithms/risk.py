@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,17 @@ from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.annealed import Annealed
 from domainbed.algorithms.base import DeviceScalar, Minibatch, environment_losses, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.hparams import Hparam, log10_int, log10_uniform
+from domainbed.errors import UsageError
+from domainbed.hparams import Hparam, const, log10_int, log10_uniform, uniform
+from domainbed.lib.densities import Distribution1D, Nonparametric
+
+
+class InvariantRisk(NamedTuple):
+    """IRM's loss and what it is made of (0-d each)."""
+
+    loss: Tensor
+    nll: Tensor
+    penalty: Tensor
 
 
 @REGISTRY.register()
@@ -44,18 +55,49 @@ class IRM(Annealed):
         ]
         return gradients[0] * gradients[1]
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def invariant_risk(self, logits: Sequence[Tensor], minibatches: Sequence[Minibatch]) -> InvariantRisk:
+        """Mean risk plus weighted mean penalty, from the logits (B, num_classes) of each environment."""
         anneal = self.hparams["irm_penalty_anneal_iters"]
         weight = self.hparams["irm_lambda"] if self.updates >= anneal else 1.0
-        logits = self.joint_logits(minibatches)
         nll = environment_losses(logits, minibatches).mean()
         penalties = [self._irm_penalty(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)]
         penalty = torch.stack(penalties).mean()
-        loss = nll + weight * penalty
+        return InvariantRisk(nll + weight * penalty, nll, penalty)
+
+    def update(
+        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
+    ) -> Mapping[str, float | DeviceScalar]:
+        risk = self.invariant_risk(self.joint_logits(minibatches), minibatches)
+        self.annealed_step(risk.loss, self.hparams["irm_penalty_anneal_iters"])
+        return {name: scalar(value) for name, value in risk._asdict().items()}
+
+
+@REGISTRY.register()
+class VREx(Annealed):
+    """Risk extrapolation (Krueger et al. 2020, arXiv 2003.00688): equal risks in all environments.
+
+    One forward pass over all environments; mean risk plus lambda times the risks' variance. When the
+    penalty takes its weight, after `vrex_penalty_anneal_iters` updates, the optimizer starts anew. `nll` is
+    returned as the last environment's risk, as upstream has it. No cost to speak of beyond ERM's.
+    """
+
+    HPARAMS = {
+        "vrex_lambda": Hparam(10.0, log10_uniform(-1, 5), "weight of the penalty", at_least=0),
+        "vrex_penalty_anneal_iters": Hparam(
+            500, log10_int(0, 4), "updates before the penalty has its weight", at_least=0
+        ),
+    }
+
+    def update(
+        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
+    ) -> Mapping[str, float | DeviceScalar]:
+        anneal = self.hparams["vrex_penalty_anneal_iters"]
+        weight = self.hparams["vrex_lambda"] if self.updates >= anneal else 1.0
+        losses = environment_losses(self.joint_logits(minibatches), minibatches)
+        penalty = losses.var(correction=0)
+        loss = losses.mean() + weight * penalty
         self.annealed_step(loss, anneal)
-        return {"loss": scalar(loss), "nll": scalar(nll), "penalty": scalar(penalty)}
+        return {"loss": scalar(loss), "nll": scalar(losses[-1]), "penalty": scalar(penalty)}
 
 
 @REGISTRY.register()
@@ -91,3 +133,74 @@ class GroupDRO(ERM):
         # A new object's q is empty, a used one's has K entries.
         self.q = torch.empty_like(state_dict.get(prefix + "q", self.q), device=self.q.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@REGISTRY.register()
+class EQRM(Annealed):
+    """Empirical quantile risk minimisation (Eastwood et al. 2022, arXiv 2207.09944, algorithm 1).
+
+    The mean risk for `eqrm_burnin_iters` updates, then the alpha-quantile of a distribution estimated from
+    the K risks, searched for in float64. The optimizer starts anew at the change, with `eqrm_lr`; upstream
+    compares the numbers for equality, so that a burn-in that is no integer, as random draws are, never
+    changes the optimizer: `eqrm_round_burnin` does. One forward pass an environment; no cost to speak of
+    beyond ERM's. Needs two environments, and a device with float64.
+
+    Args:
+        dist: what is fitted to the risks; by default a kernel density estimate.
+
+    Raises: UsageError if `eqrm_quantile` is 0, or 1 or more.
+    """
+
+    MIN_DOMAINS = 2  # one risk has no spread
+    HPARAMS = {
+        "eqrm_quantile": Hparam(
+            0.75, uniform(0.5, 0.99), "alpha, which quantile; if negative, the logarithm of 1 - alpha"
+        ),
+        "eqrm_burnin_iters": Hparam(
+            2500, log10_uniform(2.5, 3.5), "updates with the mean risk", type=float, at_least=0
+        ),
+        "eqrm_lr": Hparam(1e-6, log10_uniform(-7, -5), "learning rate after the burn-in", above=0),
+    }
+    SWITCHES = {
+        "eqrm_round_burnin": Hparam(
+            False, const(False), "EQRM: a burn-in that is no integer changes the learning rate, too"
+        )
+    }
+
+    alpha: Tensor
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        num_domains: int,
+        hparams: dict[str, Any],
+        dist: Distribution1D | None = None,
+    ) -> None:
+        quantile = hparams["eqrm_quantile"]
+        if quantile == 0 or quantile >= 1:
+            raise UsageError(
+                f"hyper-parameter eqrm_quantile is between 0 and 1, or negative (the logarithm of 1 - "
+                f"quantile), not {quantile}"
+            )
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.register_buffer("alpha", torch.tensor(quantile, dtype=torch.float64))
+        self.dist = Nonparametric() if dist is None else dist
+
+    def risk(self, x: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy, shape [1], of one environment."""
+        return F.cross_entropy(self.predict(x), y).reshape(1)
+
+    def update(
+        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
+    ) -> Mapping[str, float | DeviceScalar]:
+        burnin = self.hparams["eqrm_burnin_iters"]
+        risks = torch.cat([self.risk(x, y) for x, y in minibatches])
+        if self.updates < burnin:
+            loss = risks.mean()
+        else:
+            self.dist.estimate_parameters(risks)
+            loss = self.dist.icdf(self.alpha)
+        threshold = math.ceil(burnin) if self.switch("eqrm_round_burnin") else burnin
+        self.annealed_step(loss, threshold, lr=self.hparams["eqrm_lr"])
+        return {"loss": scalar(loss)}

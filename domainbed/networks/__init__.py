@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
     from domainbed.networks.base import FeaturizerModule as FeaturizerModule
     from domainbed.networks.classifier import Classifier as Classifier
+    from domainbed.networks.context_net import ContextNet as ContextNet
     from domainbed.networks.dinov2 import DinoV2 as DinoV2
     from domainbed.networks.featurizer import Featurizer as Featurizer
     from domainbed.networks.mlp import MLP as MLP
     from domainbed.networks.mnist_cnn import MNIST_CNN as MNIST_CNN
     from domainbed.networks.resnet import ResNet as ResNet
     from domainbed.networks.small_cnn import SmallCNN as SmallCNN
+    from domainbed.networks.whole_fish import WholeFish as WholeFish
     from domainbed.networks.wide_resnet import Wide_ResNet as Wide_ResNet
 
     FeaturizerClass = Callable[[tuple[int, ...], dict[str, Any]], FeaturizerModule]
@@ -37,6 +39,7 @@ FEATURIZERS: Registry[FeaturizerClass] = Registry("Featurizer", home=__name__, f
 
 _HOMES = {
     "Classifier": "domainbed.networks.classifier",
+    "ContextNet": "domainbed.networks.context_net",
     "DinoV2": "domainbed.networks.dinov2",
     "Featurizer": "domainbed.networks.featurizer",
     "FeaturizerModule": "domainbed.networks.base",
@@ -45,6 +48,7 @@ _HOMES = {
     "MNIST_CNN": "domainbed.networks.mnist_cnn",
     "ResNet": "domainbed.networks.resnet",
     "SmallCNN": "domainbed.networks.small_cnn",
+    "WholeFish": "domainbed.networks.whole_fish",
     "Wide_ResNet": "domainbed.networks.wide_resnet",
 }
 

@@ -11,6 +11,8 @@ from domainbed.networks.base import FeaturizerModule
 from domainbed.networks.options import option
 
 BY_SIZE: dict[tuple[int, ...], str] = {
+    (8, 8): "mlp",
+    (14, 14): "mlp",
     (28, 28): "mnist_cnn",
     (32, 32): "wide_resnet",
     (64, 64): "small_cnn",
@@ -36,7 +38,7 @@ def Featurizer(input_shape: Sequence[int], hparams: dict[str, Any]) -> Featurize
 
 
 def by_shape(shape: tuple[int, ...], hparams: dict[str, Any]) -> str:
-    """Name of the featurizer that upstream takes for this shape; 64 x 64 pixels are ours."""
+    """Name of the featurizer that upstream takes for this shape; 8, 14 and 64 pixels a side are ours."""
     if len(shape) == 1:
         return "mlp"
     if shape[1:3] == (224, 224) and hparams.get("vit"):

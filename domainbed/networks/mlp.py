@@ -1,7 +1,8 @@
-"""MLP: fully connected layers, for vectors."""
+"""MLP: fully connected layers, for vectors and small images."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -42,9 +43,18 @@ class MLP(FeaturizerModule):
         return features
 
 
+class ImageMLP(MLP):
+    """The MLP over all pixels and channels of an image as one vector."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, ...) of n_inputs values to features (B, n_outputs)."""
+        return super().forward(x.flatten(1))
+
+
 @FEATURIZERS.register("mlp")
 def mlp(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> MLP:
-    """MLP with as many features as hidden units."""
-    if len(input_shape) != 1:
-        raise UsageError(f"featurizer mlp takes vectors, not inputs of shape {input_shape}")
-    return MLP(input_shape[0], int(option(hparams, "mlp_width")), hparams)
+    """MLP with as many features as hidden units, over vectors or the pixels of images."""
+    if not input_shape:
+        raise UsageError(f"featurizer mlp takes vectors and images, not inputs of shape {input_shape}")
+    kind = MLP if len(input_shape) == 1 else ImageMLP
+    return kind(math.prod(input_shape), int(option(hparams, "mlp_width")), hparams)

@@ -62,10 +62,12 @@ def options(_: str | None) -> dict[str, Entry]:
     from domainbed import networks
     from domainbed.datasets import DATASETS
     from domainbed.hparams import OPTIONS
+    from domainbed.training import options as of_runs
 
     # They are declared where they are read.
     assert DATASETS
     assert list(networks.FEATURIZERS)
+    assert of_runs.WEIGHT_AVERAGING
     return {name: {"default": OPTIONS[name].default, "about": OPTIONS[name].help} for name in OPTIONS}
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from domainbed.errors import UsageError, check_choice, misspelt
 from domainbed.hparams import OPTIONS, Value, override, parse_overrides
+from domainbed.training.options import averaging_option
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
@@ -22,7 +23,7 @@ TASKS = ("domain_generalization", "domain_adaptation")
 EVALUATE = ("all", "selection")
 SAMPLING = ("replacement", "epochs")
 
-EXECUTION = ("device", "num_workers", "restart", "deterministic")
+EXECUTION = ("device", "num_workers", "restart", "deterministic", "checkpoint_every")
 """Settings of how a run is carried out, not of what it computes; they are not written into records."""
 
 
@@ -56,6 +57,7 @@ class TrainConfig:
     num_workers: int | None = None
     restart: bool = False
     deterministic: bool = False
+    checkpoint_every: float = 5.0
 
     def recorded(self) -> dict[str, Any]:
         """What is written as `args` into every record."""
@@ -79,6 +81,8 @@ class TrainConfig:
             raise UsageError(f"--steps takes a number of updates of 1 or more, not {self.steps}")
         if self.checkpoint_freq is not None and self.checkpoint_freq < 0:
             raise UsageError(f"--checkpoint_freq takes a number of updates, not {self.checkpoint_freq}")
+        if not self.checkpoint_every >= 0:
+            raise UsageError(f"--checkpoint_every takes minutes, 0 or more, not {self.checkpoint_every}")
         if self.num_workers is not None and self.num_workers < 0:
             raise UsageError(f"--num_workers takes 0 or more processes, not {self.num_workers}")
         for name in ("seed", "trial_seed", "hparams_seed"):
@@ -124,7 +128,7 @@ class TrainConfig:
     def resolved_hparams(self) -> dict[str, Value]:
         """The hyper-parameters in force: default or random ones, then the overrides.
 
-        Raises: UsageError for an unknown name, a wrong type, or an unknown featurizer.
+        Raises: UsageError for an unknown name, a wrong type, an unknown featurizer or averaging.
         """
         from domainbed import hparams_registry, networks
         from domainbed.lib.seeds import seed_hash
@@ -139,6 +143,7 @@ class TrainConfig:
         override(hparams, parse_overrides(self.hparams), known, self.dataset)
         if hparams.get("featurizer", "auto") != "auto":
             networks.FEATURIZERS[str(hparams["featurizer"])]
+        averaging_option(hparams, "weight_averaging")
         return hparams
 
 

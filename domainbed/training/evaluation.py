@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -86,30 +88,73 @@ def accuracies(
     device: torch.device,
     num_workers: int,
     draws: tuple[int, int],
+    before_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Name -> share of the part's samples whose largest logit is at the label.
 
+    For the arguments see `means`.
+    """
+    shares = means(correct, algorithm, parts, device, num_workers, draws, before_batch)
+    return {f"{name}_acc": share for name, share in shares.items()}
+
+
+def mean_loss(
+    algorithm: Algorithm,
+    parts: Mapping[str, _SplitDataset],
+    device: torch.device,
+    num_workers: int,
+    draws: tuple[int, int],
+    before_batch: Callable[[], None] = lambda: None,
+) -> float:
+    """Mean over the parts of their mean cross-entropies; for the arguments see `means`."""
+    losses = means(_cross_entropies, algorithm, parts, device, num_workers, draws, before_batch)
+    return sum(losses.values()) / len(losses)
+
+
+def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), labels.view(-1), reduction="none")
+
+
+def means(
+    measure: Callable[[Tensor, Tensor], Tensor],
+    algorithm: Algorithm,
+    parts: Mapping[str, _SplitDataset],
+    device: torch.device,
+    num_workers: int,
+    draws: tuple[int, int],
+    before_batch: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Name -> mean of a measure over the part's samples.
+
     Args:
+        measure: values (B,) of logits (B, C) and labels (B,): whether they are right, or losses.
         algorithm: its `predict` is called in evaluation mode, without gradients; it is left in the
             mode that it was in.
         parts: what to evaluate.
         device: where the algorithm is.
         num_workers: loader processes for parts that are not in memory.
         draws: (seed, step) that random numbers of augmented evaluation belong to.
+        before_batch: called before each batch; what it raises ends the evaluation.
     """
-    was_training = algorithm.training
-    algorithm.eval()
     batches = _Batches(list(parts.values()), draws)
-    hits = torch.zeros(len(parts), dtype=torch.int64, device=device)
+    # Counts are exact in float32 up to 2^24 samples a part.
+    sums = torch.zeros(len(parts), dtype=torch.float32, device=device)
     reader = batches.read(num_workers)
     # After the reader, whose making draws too if it has processes.
     seed_all(counter_seed(*draws, _PREDICTION))
     # Not inference mode: what an algorithm keeps from `predict` may meet gradients later.
-    with torch.no_grad():
+    with torch.no_grad(), _in_evaluation_mode(algorithm):
         for number, x, y in reader:
-            hits[number] += correct(algorithm.predict(x.to(device)), y.to(device)).sum()
-    algorithm.train(was_training)
-    return {
-        f"{name}_acc": right / len(part)
-        for (name, part), right in zip(parts.items(), hits.tolist(), strict=True)
-    }
+            before_batch()
+            sums[number] += measure(algorithm.predict(x.to(device)), y.to(device)).sum()
+    return {name: total / len(part) for (name, part), total in zip(parts.items(), sums.tolist(), strict=True)}
+
+
+@contextlib.contextmanager
+def _in_evaluation_mode(algorithm: Algorithm) -> Iterator[None]:
+    was_training = algorithm.training
+    algorithm.eval()
+    try:
+        yield
+    finally:
+        algorithm.train(was_training)

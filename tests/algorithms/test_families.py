@@ -32,9 +32,10 @@ def test_a_class_that_a_fork_puts_into_the_module_is_found(monkeypatch):
 
 
 def test_upstreams_order_comes_first_and_ours_after_it():
-    assert algorithms.ALGORITHMS[:5] == ["ERM", "IRM", "GroupDRO", "Mixup", "MLDG"]
-    assert algorithms.ALGORITHMS[-3:] == ["AgrSum", "AgrRand", "PCGrad"]
     assert len(algorithms.UPSTREAM) == 34
+    assert algorithms.ALGORITHMS[:34] == list(algorithms.UPSTREAM)
+    assert algorithms.ALGORITHMS[34:37] == ["AgrSum", "AgrRand", "PCGrad"]
+    assert len(algorithms.ALGORITHMS) >= 50
 
 
 def test_base_class_leaves_update_and_predict_open():

@@ -67,6 +67,7 @@ def test_any_number_of_environments_of_unequal_sizes(name, k):
 
 def test_bfloat16_autocast(name):
     algorithm = make(name, 3)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    # Its cache of rounded weights does not notice that an update changes them.
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
         assert learns(algorithm, toy(3, unequal=not algorithm.EQUAL_SIZES))
     assert all(parameter.dtype == torch.float32 for parameter in algorithm.parameters())

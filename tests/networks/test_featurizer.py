@@ -18,6 +18,8 @@ from domainbed.networks.options import option
     ("shape", "hparams", "name"),
     [
         ((5,), {}, "mlp"),
+        ((2, 8, 8), {}, "mlp"),
+        ((2, 14, 14), {}, "mlp"),
         ((2, 28, 28), {}, "mnist_cnn"),
         ((3, 32, 32), {}, "wide_resnet"),
         ((3, 64, 64), {}, "small_cnn"),
@@ -38,7 +40,9 @@ def test_a_name_wins_over_the_shape_and_lists_are_shapes():
 
 @pytest.mark.parametrize("shape", [(3, 50, 50), (3, 28), (), (1, 2, 3, 4)])
 def test_an_unknown_shape_is_told_what_is_known(shape):
-    with pytest.raises(UsageError, match=r"28x28, 32x32, 64x64, 224x224.*\"featurizer\".*small_cnn"):
+    with pytest.raises(
+        UsageError, match=r"8x8, 14x14, 28x28, 32x32, 64x64, 224x224.*\"featurizer\".*small_cnn"
+    ):
         networks.Featurizer(shape, {})
     with pytest.raises(NotImplementedError):  # upstream's
         networks.Featurizer(shape, {})
@@ -77,6 +81,16 @@ def test_mlp_is_linear_then_dropout_then_relu():
         "output",
         "activation",
     ]
+
+
+def test_mlp_takes_the_pixels_of_an_image_as_a_vector():
+    torch.manual_seed(0)
+    pixels = networks.Featurizer((2, 3, 4), {"featurizer": "mlp"})
+    torch.manual_seed(0)
+    vector = networks.Featurizer((24,), {})
+    x = torch.randn(5, 2, 3, 4)
+    assert torch.equal(pixels(x), vector(x.flatten(1)))
+    assert list(pixels.state_dict()) == list(vector.state_dict())
 
 
 def test_options_have_defaults_of_their_own():

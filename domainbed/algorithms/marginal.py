@@ -1,0 +1,76 @@
+"""Marginal transfer learning: the classifier also sees which distribution a sample comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, optim
+
+from domainbed import networks
+from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, descend, scalar
+from domainbed.hparams import Hparam, choice, const
+
+
+@REGISTRY.register()
+class MTL(Algorithm):
+    """Marginal transfer learning (Blanchard et al. 2017, arXiv 1711.07910), its neural version.
+
+    The classifier sees a sample's features and an embedding of its environment: their mean over the
+    minibatch, averaged over updates. Upstream overwrites the embedding with standard normal noise, and so do
+    we unless `mtl_embedding` is given: then predictions, whose environment is unknown, use the mean over the
+    batch at hand. The loss is the sum over environments. An update costs what ERM's does.
+
+    Draws: with noise, B * n_outputs normal numbers in each forward pass, evaluation's too, on the device.
+    """
+
+    HPARAMS = {"mtl_ema": Hparam(0.99, choice(0.5, 0.9, 0.99, 1.0), "weight of the newest mean", at_least=0)}
+    SWITCHES = {
+        "mtl_embedding": Hparam(False, const(False), "classify by the embedding, not by noise in its place")
+    }
+
+    embeddings: Tensor
+
+    def __init__(
+        self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
+    ) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.featurizer = networks.Featurizer(input_shape, hparams)
+        self.classifier = networks.Classifier(
+            2 * self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"]
+        )
+        self.optimizer = optim.Adam(
+            [*self.featurizer.parameters(), *self.classifier.parameters()],
+            lr=hparams["lr"],
+            weight_decay=hparams["weight_decay"],
+        )
+        self.register_buffer("embeddings", torch.zeros(num_domains, self.featurizer.n_outputs))
+        self.ema = hparams["mtl_ema"]
+
+    def update(
+        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
+    ) -> Mapping[str, float | DeviceScalar]:
+        losses = [F.cross_entropy(self.predict(x, env), y) for env, (x, y) in enumerate(minibatches)]
+        loss = torch.stack(losses).sum()
+        descend(loss, self.optimizer)
+        return {"loss": scalar(loss)}
+
+    def predict(self, x: Tensor, env: int | None = None) -> Tensor:
+        """Logits (B, num_classes); `env` is the source environment whose embedding takes the batch in."""
+        features = self.featurizer(x)
+        embedding = self._embedding(features, env)
+        if not self.switch("mtl_embedding"):
+            embedding = torch.randn_like(features)
+        logits: Tensor = self.classifier(torch.cat([features, embedding.expand_as(features)], dim=1))
+        return logits
+
+    def _embedding(self, features: Tensor, env: int | None) -> Tensor:
+        """(n_outputs,): mean of the features (B, n_outputs), averaged with the environment's former ones."""
+        mean = features.to(self.embeddings.dtype).mean(dim=0)
+        if env is not None:
+            mean = self.ema * mean + (1 - self.ema) * self.embeddings[env]
+            self.embeddings[env] = mean.detach()
+        return mean

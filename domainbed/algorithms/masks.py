@@ -1,0 +1,155 @@
+"""Masks: a component of the gradient counts as far as the environments' gradients agree in its sign."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, scalar
+from domainbed.algorithms.erm import ERM
+from domainbed.errors import UsageError
+from domainbed.hparams import Hparam, const, log10_uniform, uniform
+from domainbed.lib.domain_gradients import environment_gradients, set_gradient
+from domainbed.lib.sign_statistics import SignStatistics, sign_statistics
+
+_log = logging.getLogger(__name__)
+
+
+def and_mask(statistics: SignStatistics, tau: float) -> Tensor:
+    """ANDMask (P,): 1 where |mean sign| is tau or more, else 0; float32 for gradients of any dtype."""
+    return (statistics.agreement >= tau).float()
+
+
+def sand_mask(statistics: SignStatistics, tau: float, k: float) -> Tensor:
+    """SANDMask (P,) in [0, 1]: max(0, tanh(k (|mean sign| - tau) / variance)).
+
+    0/0 and 0 * infinity count as 1e-17, as does the variance of a single gradient.
+    """
+    assert statistics.variance is not None
+    variance = _replace_nan(statistics.variance)
+    mask = torch.tanh(k * (1 / variance) * (statistics.agreement - tau)).clamp_min(0)
+    return _replace_nan(mask)
+
+
+def _replace_nan(values: Tensor) -> Tensor:
+    return torch.where(values.isnan(), 1e-17, values)
+
+
+def masked_mean(mean: Tensor, mask: Tensor, sizes: Sequence[int]) -> Tensor:
+    """`mean` (P,) times `mask` (P,), divided by the mean of the mask in each tensor, plus 1e-10.
+
+    Args:
+        mean: mean gradient.
+        mask: numbers in [0, 1].
+        sizes: number of components of each parameter tensor; they sum to P.
+    """
+    gradient = mean * mask
+    sizes = list(sizes)
+    for values, part in zip(gradient.split(sizes), mask.split(sizes), strict=True):
+        values *= 1 / (1e-10 + part.sum() / part.numel())
+    return gradient
+
+
+class MaskedGradient(ERM):
+    """Base: the optimizer gets the environments' mean gradient under a mask.
+
+    One forward and one backward pass for each environment, which is the price of one ERM step; a few
+    tensors of size P, whatever K is. A parameter without a gradient counts as 0.
+    """
+
+    def update(
+        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
+    ) -> Mapping[str, float | DeviceScalar]:
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        losses: list[Tensor] = []
+        mean, mask = self.masked(self._gradients(minibatches, parameters, losses))
+        set_gradient(parameters, masked_mean(mean, mask, [parameter.numel() for parameter in parameters]))
+        self.optimizer.step()
+        return {"loss": scalar(torch.stack(losses).mean())}
+
+    def _gradients(
+        self, minibatches: Sequence[Minibatch], parameters: Sequence[nn.Parameter], losses: list[Tensor]
+    ) -> Iterator[Tensor]:
+        """The environments' gradients (P,) one by one; their losses are appended to `losses`."""
+        for loss, gradient in environment_gradients(self._loss, minibatches, parameters):
+            losses.append(loss)
+            yield gradient
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(self.predict(x), y)
+
+    def masked(self, gradients: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and mask, both (P,), of the environments' gradients (P,), made as they are asked for."""
+        raise NotImplementedError
+
+
+@REGISTRY.register()
+class ANDMask(MaskedGradient):
+    """AND-mask (Parascandolo et al. 2020, arXiv 2009.00329).
+
+    Components whose |mean sign| reaches tau keep their mean, the others are 0; each parameter tensor is
+    then divided by the share of components that it kept. |mean sign| takes the values |K - 2j| / K only:
+    for three environments every tau above 1/3 is the same method. Costs one ERM step, and a running sum
+    and a byte of signs for each component, whatever K is.
+    """
+
+    HPARAMS = {
+        "tau": Hparam(1, uniform(0.5, 1.0), "smallest |mean sign| that is kept", type=float, at_least=0)
+    }
+
+    def __init__(
+        self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
+    ) -> None:
+        if hparams["tau"] > 1:
+            raise UsageError(f"ANDMask needs tau of at most 1, not {hparams['tau']}: nothing would train")
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+
+    def masked(self, gradients: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+        statistics = sign_statistics(gradients)
+        return statistics.mean, and_mask(statistics, self.hparams["tau"])
+
+
+@REGISTRY.register()
+class SANDMask(UpdateCount, MaskedGradient):
+    """SAND-mask (Shahtalebi et al. 2021, arXiv 2106.02266).
+
+    AND-mask with a smooth edge: the mask is max(0, tanh(k (|mean sign| - tau) / variance)), variance over
+    the environments. tau must be below 1: at upstream's default of 1 every mask is 0 and nothing trains;
+    the switch `upstream_tau` allows that. With one environment the mask is 1 where the gradient is not
+    0. Costs one ERM step, and ANDMask's memory plus a tensor of squared deviations.
+    """
+
+    HPARAMS = {
+        "tau": Hparam(0.5, uniform(0.0, 1.0), "|mean sign| where the mask begins", at_least=0),
+        "k": Hparam(10.0, log10_uniform(-3, 5), "steepness of the mask's edge", above=0),
+    }
+    SWITCHES = {"upstream_tau": Hparam(False, const(False), "allow tau of 1 or more, which trains nothing")}
+
+    def __init__(
+        self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
+    ) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        if hparams["tau"] >= 1:
+            if not self.switch("upstream_tau"):
+                raise UsageError(
+                    f"SANDMask needs tau below 1, not {hparams['tau']}: every mask would be 0 and nothing "
+                    'would train; give another tau, or "upstream_tau": true to have it so'
+                )
+            _log.warning("SANDMask: with tau of %s every mask is 0 and nothing trains", hparams["tau"])
+
+    def update(
+        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
+    ) -> Mapping[str, float | DeviceScalar]:
+        values = super().update(minibatches, unlabeled)
+        self.count_update()
+        return values
+
+    def masked(self, gradients: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+        statistics = sign_statistics(gradients, variance=True)
+        return statistics.mean, sand_mask(statistics, self.hparams["tau"], self.hparams["k"])

@@ -1,0 +1,98 @@
+"""Methods that tell an image's content from its style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, optim
+
+from domainbed import networks
+from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
+from domainbed.hparams import Hparam, log10_uniform
+from domainbed.lib.precision import at_least_float32
+
+
+@REGISTRY.register()
+class SagNet(Algorithm):
+    """Style-agnostic networks (Nam et al. 2019, arXiv 1910.11645, algorithm 1).
+
+    Style is a sample's mean and variance over its features. The classifier sees random styles; a second
+    network learns to classify by the style alone, and the featurizer to make that impossible. One update
+    is three steps, each on the weights that the one before left: two forward and backward passes of the
+    featurizer and one forward pass. Draws: see `randomize`, three times.
+    """
+
+    HPARAMS = {"sag_w_adv": Hparam(0.1, log10_uniform(-2, 1), "weight of the adversarial loss", at_least=0)}
+
+    def __init__(
+        self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
+    ) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.network_f = networks.Featurizer(input_shape, hparams)
+        self.network_c, self.network_s = (
+            networks.Classifier(self.network_f.n_outputs, num_classes, hparams["nonlinear_classifier"])
+            for _ in range(2)
+        )
+        self.optimizer_f, self.optimizer_c, self.optimizer_s = map(
+            self._optimizer, (self.network_f, self.network_c, self.network_s)
+        )
+        self.weight_adv = hparams["sag_w_adv"]
+
+    def _optimizer(self, network: nn.Module) -> optim.Adam:
+        return optim.Adam(
+            network.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
+        )
+
+    def update(
+        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
+    ) -> Mapping[str, float | DeviceScalar]:
+        x, y = concatenate(minibatches)
+        logits = self.network_c(self.randomize(self.network_f(x), "style"))
+        loss_c = F.cross_entropy(logits, y)
+        descend(loss_c, self.optimizer_f, self.optimizer_c)
+
+        with torch.no_grad():
+            features = self.network_f(x)
+        logits = self.network_s(self.randomize(features, "content"))
+        loss_s = F.cross_entropy(logits, y)
+        descend(loss_s, self.optimizer_s)
+
+        logits = self.network_s(self.randomize(self.network_f(x), "content"))
+        # Least where the style network finds all classes as likely.
+        loss_adv = -self.weight_adv * F.log_softmax(logits, dim=1).mean()
+        descend(loss_adv, self.optimizer_f)
+        return {"loss_c": scalar(loss_c), "loss_s": scalar(loss_s), "loss_adv": scalar(loss_adv)}
+
+    @staticmethod
+    def randomize(features: Tensor, what: Literal["style", "content"], eps: float = 1e-5) -> Tensor:
+        """Features with a style between their own and another sample's, or with another sample's content.
+
+        Draws from torch's global generator of the CPU, whatever `what` is: rand(B, 1), the share of the own
+        style; then randperm(B), the other samples.
+
+        Args:
+            features: vectors (B, d) with one style, or maps (B, C, H, W) with a style for each channel.
+            what: to change; no gradient goes through changed content.
+            eps: added to the variances.
+
+        Returns: of the same shape; float32 where the features have less precision.
+        """
+        values = at_least_float32(features)
+        values = values.flatten(2) if values.dim() > 2 else values
+        share = torch.rand(len(values), 1).to(values).view(-1, *[1] * (values.dim() - 1))
+        other = torch.randperm(len(values)).to(values.device)
+        mean, variance = values.mean(-1, keepdim=True), values.var(-1, keepdim=True)
+        content = (values - mean) / (variance + eps).sqrt()
+        if what == "style":
+            mean, variance = (mine.lerp(mine[other], 1 - share) for mine in (mean, variance))
+        else:
+            content = content[other].detach()
+        return (content * (variance + eps).sqrt() + mean).view(features.shape)
+
+    def predict(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network_c(self.network_f(x))
+        return logits

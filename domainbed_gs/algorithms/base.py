@@ -1,0 +1,127 @@
+"""What every gradient surgery does as an algorithm: K gradients in, one out, and what is logged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, optim
+
+from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, scalar
+from domainbed.algorithms.erm import ERM
+from domainbed.errors import check_choice
+from domainbed.hparams import Hparam, const
+from domainbed.lib.domain_gradients import environment_gradients, flat, set_gradient, set_values
+from domainbed.lib.seeds import counter_seed
+
+Stats = dict[str, Tensor | float]
+Scale = Literal["sum", "mean"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a surgery did.
+
+    Attributes:
+        gradient: the combined gradient (P,).
+        stats: numbers to log.
+        frozen: components (P,) bool whose weights the step must leave as they are; None for none.
+    """
+
+    gradient: Tensor
+    stats: Stats
+    frozen: Tensor | None = None
+
+
+class GradientSurgery(UpdateCount, ERM):
+    """Base: K gradients, one for each source environment, become one, which goes to Adam.
+
+    A subclass says how in `operate`. One update costs one ERM step (a forward and a backward pass for
+    each environment) plus a pass over the gradients. Random numbers of the surgery come from generators
+    of their own, seeded by the run's seed and the update, so that they depend on nothing else.
+
+    Every update returns, beside `loss` (the mean over environments):
+        agreement: share of components in which all environments' signs agree (2^(1-K) by chance);
+        cosine: mean cosine similarity over pairs of environments;
+        removed: 1 - |g*| / |sum_k g_k| with both as sums, the share of the summed gradient's norm that the
+            surgery took away (noise that it added not counted; negative if the norm grew).
+
+    A rule gives a direction on the scale of a sum over environments or of a mean. The hyper-parameter
+    `reduction` says on which the optimizer gets it, for all rules alike: "sum" is K times "mean". By
+    default a rule's direction goes to the optimizer as it is.
+    """
+
+    HPARAMS = {
+        "reduction": Hparam("sum", const("sum"), "scale of the combined gradient: sum or mean"),
+        "shared_dropout": Hparam(False, const(False), "the same dropout masks in every environment"),
+        "wd": Hparam("coupled", const("coupled"), "weight decay: coupled (Adam), decoupled (AdamW), masked"),
+    }
+    STATE = ("surgery_seed",)
+    WD: ClassVar[tuple[str, ...]] = ("coupled", "decoupled")
+    scale: Scale = "sum"
+    """On which scale the rule gives its direction."""
+
+    def __init__(
+        self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
+    ) -> None:
+        check_choice("hyper-parameter reduction is", hparams["reduction"], ("sum", "mean"))
+        check_choice("hyper-parameter wd is", hparams["wd"], self.WD)
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        # The run's seed, if the global generator was seeded with it as in `train`.
+        self.surgery_seed = torch.initial_seed() % 2**63
+
+    def new_optimizer(self, lr: float | None = None) -> optim.Optimizer:
+        if self.hparams["wd"] == "coupled":
+            return super().new_optimizer(lr)
+        decay = self.hparams["weight_decay"] if self.hparams["wd"] == "decoupled" else 0.0
+        lr = self.hparams["lr"] if lr is None else lr
+        return optim.AdamW(self.network.parameters(), lr=lr, weight_decay=decay)
+
+    def update(
+        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
+    ) -> Mapping[str, float | DeviceScalar]:
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        losses: list[Tensor] = []
+        operation = self.operate(self._gradients(minibatches, parameters, losses), parameters)
+        set_gradient(parameters, operation.gradient)
+        before = None if operation.frozen is None else flat(parameters)
+        self.optimizer.step()
+        if operation.frozen is not None and before is not None:
+            set_values(parameters, torch.where(operation.frozen, before, flat(parameters)))
+        self.count_update()
+        stats: Stats = {"loss": torch.stack(losses).mean(), **operation.stats}
+        if len(losses) == 1:
+            del stats["cosine"]  # there is no pair
+        return {name: scalar(value) if isinstance(value, Tensor) else value for name, value in stats.items()}
+
+    def _gradients(
+        self, minibatches: Sequence[Minibatch], parameters: Sequence[nn.Parameter], losses: list[Tensor]
+    ) -> Iterator[Tensor]:
+        """The environments' gradients (P,) one by one; their losses are appended to `losses`."""
+        shared = self.hparams["shared_dropout"]
+        for loss, gradient in environment_gradients(self._loss, minibatches, parameters, shared):
+            losses.append(loss)
+            yield gradient
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(self.predict(x), y)
+
+    def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
+        """Combine the environments' gradients (P,), which are made as they are asked for."""
+        raise NotImplementedError
+
+    def factor(self, num_environments: int, reduction: str | None = None) -> float:
+        """What takes the rule's direction to the scale of `reduction`, by default the hyper-parameter's."""
+        reduction = reduction or self.hparams["reduction"]
+        if reduction == self.scale:
+            return 1.0
+        return num_environments if reduction == "sum" else 1 / num_environments
+
+    def noise_generator(self, device: torch.device) -> torch.Generator:
+        """The generator on `device` that belongs to this run and this update alone."""
+        noise = torch.Generator(device)
+        noise.manual_seed(counter_seed(self.surgery_seed, self.updates))
+        return noise

@@ -1,0 +1,1 @@
+"""Sharpness-aware methods: gradients at perturbed weights, and the algorithms that use them."""

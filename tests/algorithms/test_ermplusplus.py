@@ -1,0 +1,164 @@
+"""ERM++: which weights an update trains, what predicts, and how learning rates are found and followed."""
+
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from domainbed.algorithms.ermplusplus import ERMPlusPlus
+from domainbed.errors import UsageError
+from domainbed.hparams_registry import default_hparams
+from domainbed.lib.lars import LARS
+
+
+def make(**overrides):
+    torch.manual_seed(0)
+    hparams = default_hparams("ERMPlusPlus", "Debug28") | {"featurizer": "mlp", "mlp_width": 8} | overrides
+    return ERMPlusPlus((5,), 3, 2, hparams)
+
+
+def minibatches(seed=1):
+    torch.manual_seed(seed)
+    return [(torch.randn(6, 5), torch.randint(3, (6,))) for _ in range(2)]
+
+
+def changed(module, before):
+    return not all(map(torch.equal, module.parameters(), before))
+
+
+def test_the_first_updates_train_the_classifier_alone():
+    algorithm, data = make(linear_steps=1), minibatches()
+    for full in (False, False, True):
+        features, classifier = (
+            [p.clone() for p in m.parameters()] for m in (algorithm.featurizer, algorithm.classifier)
+        )
+        algorithm.update(data)
+        assert changed(algorithm.featurizer, features) == full
+        assert changed(algorithm.classifier, classifier)
+        assert all((p.grad is not None) == full for p in algorithm.featurizer.parameters())
+
+
+def test_the_running_mean_predicts():
+    algorithm, data = make(linear_steps=0), minibatches()
+    algorithm.sma_start_iter = 2
+    states = []
+    for _ in range(4):
+        algorithm.update(data)
+        states.append(copy.deepcopy(algorithm.network.state_dict()))
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    for name, value in algorithm.network_sma.state_dict().items():
+        torch.testing.assert_close(value, mean[name])
+    x = data[0][0]
+    assert torch.equal(algorithm.predict(x), algorithm.network_sma(x))
+    assert not torch.equal(algorithm.predict(x), algorithm.network(x))
+
+
+@pytest.mark.parametrize("freeze_bn", [False, True])
+def test_batch_norms_of_the_mean_see_the_minibatches_unless_frozen(freeze_bn):
+    algorithm = make(freeze_bn=freeze_bn)
+    algorithm.network_sma.insert(1, torch.nn.BatchNorm1d(8))
+    # The network's own has seen nothing, so the averaged statistics are the initial ones.
+    algorithm.network.insert(1, torch.nn.BatchNorm1d(8))
+    algorithm.update(minibatches())
+    norm = algorithm.network_sma[1]
+    assert norm.num_batches_tracked == (not freeze_bn)
+    assert torch.equal(norm.running_mean, torch.zeros(8)) == freeze_bn
+    assert all(p.grad is None for p in algorithm.network_sma.parameters())
+
+
+def test_lars_trains_and_takes_the_schedules_tensor():
+    algorithm, data = make(lars=True, linear_steps=0, lr=1.0, linear_lr=1.0), minibatches()
+    assert isinstance(algorithm.optimizer, LARS)
+    assert isinstance(algorithm.linear_optimizer, LARS)
+    algorithm.update(data)
+    algorithm.set_lr(schedule=[[0.5]])
+    before = [p.clone() for p in algorithm.network.parameters()]
+    algorithm.update(data)
+    assert changed(algorithm.network, before)
+
+
+def loaders(algorithm, data, loss):
+    """Validation data on which the averaged network has about this loss: its last bias shifts all."""
+    x = data[0][0]
+    with torch.no_grad():
+        algorithm.network_sma[1].weight.zero_()
+        algorithm.network_sma[1].bias.copy_(torch.tensor([0.0, loss, 0.0]))
+    return [[(x, torch.zeros(len(x), dtype=torch.int64))]]
+
+
+def test_nothing_is_set_while_the_classifier_trains_alone():
+    algorithm = make(linear_steps=0)
+    assert algorithm.set_lr() is None
+    given = [[0.1], [0.2]]
+    assert algorithm.set_lr(schedule=given) is given
+    assert algorithm.optimizer.param_groups[0]["lr"] == algorithm.hparams["lr"]
+
+
+def test_the_learning_rate_falls_on_a_plateau_and_its_third_change_ends_the_search():
+    algorithm, data = make(linear_steps=0, lr=1.0), minibatches()
+    algorithm.update(data)
+    found = [
+        copy.deepcopy(algorithm.set_lr(loaders(algorithm, data, loss)))
+        for loss in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0)
+    ]
+    # 3 and 2 are each the best yet; then twice no better, and so on.
+    assert found[0] == [[1.0]]
+    assert [entry[0] for entry in found[-1]] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert algorithm.lr_schedule_changes == 2
+    algorithm.set_lr(loaders(algorithm, data, 2.0))
+    assert algorithm.lr_schedule_changes == 3
+    assert algorithm.lr_schedule[-1] == [0.0]
+    assert algorithm.set_lr(loaders(algorithm, data, 2.0)) is algorithm.lr_schedule
+
+
+def test_the_plateau_is_one_of_the_mean_over_loaders_of_the_mean_over_batches(monkeypatch):
+    algorithm, data = make(linear_steps=0), minibatches()
+    algorithm.update(data)
+    seen = []
+    monkeypatch.setattr(algorithm.scheduler, "step", seen.append)
+    (x, y), (v, w) = data
+    algorithm.set_lr([[(x, y), (x[:1], y[:1])], [(v, w)]])
+    losses = [F.cross_entropy(algorithm.predict(a), b).item() for a, b in ((x, y), (x[:1], y[:1]), (v, w))]
+    assert seen == [pytest.approx(((losses[0] + losses[1]) / 2 + losses[2]) / 2)]
+
+
+def test_a_schedule_is_followed_entry_by_entry():
+    algorithm, data = make(linear_steps=0), minibatches()
+    algorithm.update(data)
+    rest = algorithm.set_lr(schedule=[[0.25], [0.0]])
+    assert rest == [[0.0]]
+    rate = algorithm.optimizer.param_groups[0]["lr"]
+    assert (rate.dtype, rate.shape, rate.item()) == (torch.float32, (), 0.25)
+    algorithm.update(data)
+
+
+def test_set_lr_says_what_it_needs():
+    algorithm = make(linear_steps=0)
+    algorithm.update(minibatches())
+    with pytest.raises(UsageError, match="needs eval_loaders_iid to look for learning rates, or a schedule"):
+        algorithm.set_lr()
+    with pytest.raises(UsageError, match="empty schedule"):
+        algorithm.set_lr(schedule=[])
+
+
+def test_the_search_goes_on_after_saving():
+    data, algorithms = minibatches(), [make(linear_steps=0, lr=1.0) for _ in range(2)]
+    first, second = algorithms
+    first.sma_start_iter = second.sma_start_iter = 1
+    for _ in range(3):
+        first.update(data)
+        first.set_lr(loaders(first, data, 2.0))
+    file = io.BytesIO()
+    torch.save(first.training_state(), file)
+    file.seek(0)
+    second.load_training_state(torch.load(file, weights_only=True))
+    for algorithm in algorithms:
+        algorithm.update(data)
+        algorithm.set_lr(loaders(algorithm, data, 2.0))
+    assert second.lr_schedule == first.lr_schedule
+    assert len(second.lr_schedule) == 4
+    assert second.lr_schedule_changes == first.lr_schedule_changes == 1
+    assert second.sma_count == 4
+    assert all(map(torch.equal, first.parameters(), second.parameters()))

@@ -1,0 +1,79 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from domainbed.algorithms.transfer import Transfer
+from domainbed.hparams_registry import default_hparams
+from domainbed.lib.projection import distance
+
+
+def make(k=3, **overrides):
+    torch.manual_seed(0)
+    hparams = default_hparams("Transfer", "Debug28") | {"featurizer": "mlp", "mlp_width": 8} | overrides
+    return Transfer((5,), 3, k, hparams)
+
+
+def minibatches(k=3):
+    torch.manual_seed(1)
+    return [(torch.randn(6, 5), torch.randint(3, (6,))) for _ in range(k)]
+
+
+def moved(algorithm, data):
+    """Whether an update moves the featurizer, and the classifier."""
+    parts = (algorithm.featurizer, algorithm.classifier)
+    before = [[p.detach().clone() for p in part.parameters()] for part in parts]
+    algorithm.update(data)
+    return [
+        not all(map(torch.equal, old, part.parameters())) for old, part in zip(before, parts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("gda", [False, True])
+def test_the_network_is_trained_unless_upstreams_way_is_asked_for(gda):
+    assert moved(make(gda=gda), minibatches()) == [True, True]
+    assert moved(make(gda=gda, upstream_gda=True), minibatches()) == [not gda, not gda]
+
+
+def test_gda_descends_the_risk_and_then_the_gap_by_gradient_descent():
+    algorithm, data = make(gda=True, lr=0.1, t_lambda=0.5), minibatches()
+    reference = make(gda=True, lr=0.1, t_lambda=0.5)
+    parameters = [*reference.featurizer.parameters(), *reference.classifier.parameters()]
+    x, y = (torch.cat(parts) for parts in zip(*data, strict=True))
+    for objective in (
+        lambda: F.cross_entropy(reference.predict(x), y),
+        lambda: 0.5 * reference.loss_gap(data),
+    ):
+        gradients = torch.autograd.grad(objective(), parameters, materialize_grads=True)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter -= 0.1 * gradient
+    algorithm.update(data)
+    for parameter, expected in zip(
+        [*algorithm.featurizer.parameters(), *algorithm.classifier.parameters()], parameters, strict=True
+    ):
+        torch.testing.assert_close(parameter, expected)
+
+
+def test_the_gap_is_the_largest_risk_minus_the_smallest():
+    algorithm, data = make(), minibatches()
+    risks = [F.cross_entropy(algorithm.predict(x), y).item() for x, y in data]
+    assert algorithm.loss_gap(data).item() == pytest.approx(max(risks) - min(risks))
+    assert make(k=1).loss_gap(data[:1]).item() == 0
+
+
+@pytest.mark.parametrize("delta", [1e-3, 0.05, 10.0])
+def test_the_adversary_raises_the_gap_and_stays_in_its_ball(delta):
+    algorithm, data = make(delta=delta, lr_d=0.5, lr=1e-6), minibatches()
+    returned = algorithm.update(data)
+    assert distance(algorithm.adv_classifier, algorithm.classifier).item() <= delta * (1 + 1e-4)
+    stepped = algorithm.loss_gap(data).item()
+    algorithm.adv_classifier.load_state_dict(algorithm.classifier.state_dict())
+    assert stepped > algorithm.loss_gap(data).item()
+    assert returned["gap"] >= 0
+
+
+def test_the_adversarys_steps_leave_no_gradient_in_the_featurizer():
+    algorithm, data = make(), minibatches()
+    algorithm.loss_gap(data, features_grad=False).backward()
+    assert all(p.grad is None for p in algorithm.featurizer.parameters())
+    assert any(p.grad is not None for p in algorithm.adv_classifier.parameters())

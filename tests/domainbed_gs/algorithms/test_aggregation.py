@@ -1,0 +1,115 @@
+import sys
+
+import pytest
+import torch
+
+from domainbed.errors import UsageError, describe
+from domainbed_gs.algorithms.aggregation import METHODS
+
+
+def update(algorithm, minibatches, given_to_adam):
+    returned = algorithm.update(minibatches())
+    return given_to_adam(algorithm), returned
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_by_name_is_that_method_on_the_scale_of_a_mean(make, minibatches, given_to_adam, name):
+    expected, returned = update(make(name, reduction="mean"), minibatches, given_to_adam)
+    by_name = make("Aggregation", aggregator=name)
+    for _ in range(2):
+        found, logged = update(by_name, minibatches, given_to_adam)
+        if by_name.updates == 1:
+            assert torch.equal(found, expected)
+            assert logged == returned
+
+
+def test_a_method_by_name_has_its_hyper_parameters_and_its_state(make, minibatches, given_to_adam):
+    slow = update(make("Aggregation", aggregator="CAGrad", cagrad_c=0.0), minibatches, given_to_adam)[0]
+    erm = make("ERM")
+    erm.update(minibatches())
+    torch.testing.assert_close(slow, given_to_adam(erm), rtol=1e-4, atol=1e-6)
+    vaccine = make("Aggregation", aggregator="GradVac")
+    vaccine.update(minibatches())
+    assert vaccine.training_state()["values"]["targets"].any()
+
+
+@pytest.fixture(scope="module")
+def torchjd():
+    return pytest.importorskip("torchjd.aggregation")
+
+
+def test_config_by_name(make, minibatches, gradients_of, given_to_adam, torchjd):
+    algorithm = make("Aggregation", aggregator="torchjd:ConFIG")
+    g = gradients_of(algorithm, minibatches())
+    found, returned = update(algorithm, minibatches, given_to_adam)
+    torch.testing.assert_close(found, torchjd.ConFIG()(g), rtol=1e-3, atol=1e-5)
+    assert set(returned) == {"loss", "agreement", "cosine"}
+    # What the method is for: equal cosines with all gradients.
+    cosines = torch.nn.functional.cosine_similarity(g, found[None])
+    torch.testing.assert_close(cosines, cosines[:1].expand(3), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_arguments_and_reduction(make, minibatches, gradients_of, given_to_adam, torchjd, reduction):
+    weights = [0.5, 0.25, 1.0]
+    algorithm = make("Aggregation", aggregator=f"torchjd:Constant(weights={weights})", reduction=reduction)
+    expected = torch.tensor(weights) @ gradients_of(algorithm, minibatches())
+    found, _ = update(algorithm, minibatches, given_to_adam)
+    scale = 3 if reduction == "sum" else 1
+    torch.testing.assert_close(found, scale * expected, rtol=1e-4, atol=1e-6)
+
+
+def test_random_aggregators_draw_from_the_runs_seed_and_the_update_alone(
+    make, minibatches, given_to_adam, torchjd
+):
+    def gradients(draws_before):
+        algorithm = make("Aggregation", aggregator="torchjd:Random", lr=1e-12)
+        torch.rand(draws_before)
+        before = torch.get_rng_state()
+        found = [update(algorithm, minibatches, given_to_adam)[0] for _ in range(2)]
+        assert torch.equal(torch.get_rng_state(), before)
+        return found
+
+    first, again = gradients(0), gradients(5)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.allclose(first[0], first[1], rtol=1e-3)
+
+
+def test_building_one_draws_nothing(make, torchjd, weights_of):
+    plain = make("ERM", seed=5)
+    algorithm = make("Aggregation", seed=5, aggregator="torchjd:Random")
+    assert torch.equal(weights_of(plain), weights_of(algorithm))
+
+
+@pytest.mark.parametrize(
+    ("aggregator", "message"),
+    [
+        ("UPgrad", "aggregator not found: UPgrad. Did you mean UPGrad"),
+        ("torchjd:Confg", "torchjd has no aggregator 'Confg'. Did you mean ConFIG?"),
+        ("torchjd:WeightedAggregator", "torchjd has no aggregator 'WeightedAggregator'. Known: AlignedMTL,"),
+        (
+            "torchjd:TrimmedMean",
+            "argument: 'trim_number'); arguments are written as in",
+        ),
+        ("torchjd:TrimmedMean(trim_number=2)", "can't be used with 3 source environments"),
+        ("torchjd:Mean(3)", "is not written as torchjd:ConFIG or torchjd:TrimmedMean(trim_number=1)"),
+        ("torchjd:Mean(x=y)", "is not written as torchjd:ConFIG"),
+        ("torchjd:", "is not written as torchjd:ConFIG"),
+        (
+            "torchjd:GradVac",
+            "remembers earlier updates, which a checkpoint would lose; use",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(make, torchjd, aggregator, message):
+    with pytest.raises(UsageError) as raised:
+        make("Aggregation", aggregator=aggregator)
+    assert message in describe(raised.value)
+    assert "\n" not in describe(raised.value)
+
+
+def test_without_torchjd_it_says_what_to_install(make, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)  # as an import system sees a missing one
+    with pytest.raises(UsageError, match="needs the package torchjd; install it: pip install torchjd"):
+        make("Aggregation", aggregator="torchjd:ConFIG")

@@ -1,0 +1,68 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domainbed.training.loss_valley import LossValley
+
+# n_s 3, r 0.3: 0.5 is the least of the three from step 20 on, their mean is 0.55, tolerated is 0.715.
+WORKED = [1.0, 0.8, 0.5, 0.6, 0.55, 0.6, 0.9, 0.9, 0.7, 0.72, 0.8, 0.9, 0.75, 0.9, 0.9, 0.5]
+VERDICTS = [
+    *((0, 0), (1, 0), (1, 0), (0, 0), (0, 3), (0, 1), (0, 0), (0, 0), (0, 3)),
+    *((0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)),
+]
+
+
+def test_a_sequence_worked_by_hand():
+    valley = LossValley(n_s=3, n_e=6, r=0.3)
+    for i, (loss, verdict) in enumerate(zip(WORKED[:15], VERDICTS, strict=True)):
+        assert not valley.over
+        assert valley.see(10 * i, loss) == verdict, i
+        assert valley.start == (20 if i >= 4 else None)
+    assert (valley.start, valley.end, valley.over) == (20, 80, True)
+
+
+def by_definition(losses, n_s, n_e, r):
+    """(start, checkpoints in the valley, whether it has ended), straight from B.18."""
+    for start in range(len(losses) - n_s + 1):
+        window = losses[start : start + n_s]
+        if window[0] == min(window):
+            tolerated = (1 + r) * sum(window) / n_s
+            end = start
+            while end < len(losses) and min(losses[end : end + n_e]) <= tolerated:
+                end += 1
+            return start, end, end + n_e <= len(losses)
+    return None, None, False
+
+
+sizes = st.integers(1, 5)
+
+
+@given(st.lists(st.integers(1, 9).map(float), min_size=1, max_size=25), sizes, sizes, st.floats(0, 1))
+def test_at_every_moment_it_is_the_definition(losses, n_s, n_e, r):
+    valley = LossValley(n_s, n_e, r)
+    undecided, taken, dropped = [], [], []
+    for i, loss in enumerate(losses):
+        if not valley.over:
+            undecided.append(i)
+            drop, take = valley.see(i, loss)
+            dropped += [undecided.pop(0) for _ in range(drop)]
+            taken += [undecided.pop(0) for _ in range(take)]
+        start, end, over = by_definition(losses[: i + 1], n_s, n_e, r)
+        assert (valley.start, valley.over) == (start, over)
+        if start is None:
+            assert not taken
+        else:
+            assert dropped == list(range(start))
+            assert taken == list(range(start, end))
+            assert valley.end == end - 1
+
+
+@pytest.mark.parametrize("cut", range(15))
+def test_it_goes_on_where_it_was(cut):
+    first, second = LossValley(3, 6, 0.3), LossValley(3, 6, 0.3)
+    for i in range(cut):
+        first.see(10 * i, WORKED[i])
+    second.load_state_dict(first.state_dict())
+    for i in range(cut, 15):
+        assert second.see(10 * i, WORKED[i]) == first.see(10 * i, WORKED[i])
+    assert second.state_dict() == first.state_dict()
