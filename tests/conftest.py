@@ -4,13 +4,14 @@ import json
 import logging
 import os
 import runpy
+import struct
 import subprocess
 import sys
-import tempfile
 import traceback
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def vectors():
     """`vectors(name)`: reference numbers from tests/data."""
     return lambda name: json.loads((ROOT / "tests" / "data" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def write_mnist():
+    """`write_mnist(root)`: MNIST's files in a data directory, with the golden numbers' 60 and 30 images."""
+
+    def write_idx(path, array):
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+    def write(root):
+        raw = root / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        for part, size, (a, b, c), d in (("train", 60, (7, 3, 5), 1), ("t10k", 30, (11, 2, 13), 3)):
+            n, i, j = np.ogrid[:size, :28, :28]
+            write_idx(raw / f"{part}-images-idx3-ubyte", (a * n + b * i + c * j) % 256)
+            write_idx(raw / f"{part}-labels-idx1-ubyte", d * np.arange(size) % 10)
+
+    return write
 
 
 @pytest.fixture
@@ -47,24 +67,45 @@ def script(tmp_path):
 
 
 @pytest.fixture
-def forked_script(tmp_path):
+def forked_script(start_script):
     """Like `script`, in a fork of this process, which has torch loaded: a tenth of the time."""
+    return lambda name, *flags, **options: start_script(name, *flags, **options).wait()
+
+
+@pytest.fixture
+def start_script(tmp_path_factory, tmp_path):
+    """Like `forked_script`, without waiting: a `Forked`."""
     import torchvision  # noqa: F401
 
-    def run(name, *flags, input="", cwd=None):
-        with tempfile.TemporaryDirectory() as folder:
-            ends = [Path(folder) / stream for stream in ("stdin", "stdout", "stderr")]
-            ends[0].write_text(input, encoding="utf-8")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: idle threads of libraries
-                pid = os.fork()
-            if pid == 0:
-                _become(f"domainbed.scripts.{name}", [str(flag) for flag in flags], ends, cwd or tmp_path)
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            stdout, stderr = (end.read_text(encoding="utf-8") for end in ends[1:])
-        return subprocess.CompletedProcess([name, *flags], status, stdout, stderr)
+    def start(name, *flags, input="", cwd=None):
+        return Forked(name, [str(flag) for flag in flags], input, cwd or tmp_path, tmp_path_factory)
 
-    return run
+    return start
+
+
+class Forked:
+    """A script at work in a fork of this process."""
+
+    def __init__(self, name, flags, text, cwd, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("script")
+        self.name, self.flags = name, flags
+        self.ends = [folder / stream for stream in ("stdin", "stdout", "stderr")]
+        self.ends[0].write_text(text, encoding="utf-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: idle threads of libraries
+            self.pid = os.fork()
+        if self.pid == 0:
+            _become(f"domainbed.scripts.{name}", flags, self.ends, cwd)
+
+    def send_signal(self, number):
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def wait(self):
+        """Its completed process."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        stdout, stderr = (end.read_text(encoding="utf-8") for end in self.ends[1:])
+        return subprocess.CompletedProcess([self.name, *self.flags], status, stdout, stderr)
 
 
 def _become(module, flags, ends, cwd):

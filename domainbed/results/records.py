@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.errors import RunError
+from domainbed.lib.atomic import write_whole
 
 Record = dict[str, Any]
 """One checkpoint of one run; keys as in CLI spec 4.2."""
@@ -82,6 +83,31 @@ def append_record(path: Path, record: Mapping[str, object]) -> None:
         raise RunError(
             f"cannot write {path}: {error.strerror}; make room or set its permissions, and run again"
         ) from None
+
+
+def drop_records_after(path: Path, step: int) -> None:
+    """Cut `path` behind its record of `step`, so that what comes next is that of the steps after it.
+
+    Args:
+        path: a results.jsonl; may be missing where `step` is negative.
+        step: of the last record to keep; negative to keep none.
+
+    Raises: RunError if there is no such record.
+    """
+    data = path.read_bytes() if path.exists() else b""
+    position = end = 0
+    for line in data.splitlines(keepends=True):
+        position += len(line)
+        record = _parse(line)
+        if step >= 0 and record is not None and record["step"] == step:
+            end = position
+    if step >= 0 and not end:
+        raise RunError(
+            f"{path} lacks the record of step {step}, which the checkpoint beside it goes on from; "
+            "give --restart to begin anew"
+        )
+    if end < len(data):
+        write_whole(path, data[:end])
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Run a sweep: `python -m domainbed.scripts.sweep launch --algorithms AgrSum`."""
+"""Run a sweep: `python -m domainbed.scripts.sweep launch --algorithms AgrSum`; see how it is: `status`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import inspect
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainbed.errors import UsageError, run_script
-from domainbed.sweep.grid import SEED_SCHEMES, all_test_env_combinations, make_args_list
+from domainbed.sweep.flags import PASSED_ON, parse
+from domainbed.sweep.grid import all_test_env_combinations, make_args_list
 from domainbed.sweep.job import Job
 from domainbed.training.run_dir import RunState
 
@@ -20,82 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DATASETS", "Job", "all_test_env_combinations", "ask_for_confirmation", "main", "make_args_list"]
 
-PASSED_ON = (
-    *("uda_holdout_fraction", "checkpoint_freq", "skip_model_save", "splits", "evaluate", "sampling"),
-    *("device", "num_workers", "deterministic"),
-)
-"""Flags of `train` that a sweep hands to its runs if they are given (upstream's are in `make_args_list`)."""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The flags; those that upstream requires have defaults, which are printed."""
-    parser = argparse.ArgumentParser(description="Run a sweep: many runs in one directory.")
-    add = parser.add_argument
-    add("command", choices=["launch", "delete_incomplete"])
-    add("--config", type=Path, help="a sweep file (TOML) with these flags; the command line wins over it")
-    add("--preset", type=str, help="a preset of the sweep file")
-    add("--datasets", nargs="+", type=str, help="default: all (without --data_dir: all that need no data)")
-    add("--algorithms", nargs="+", type=str, help="default: all")
-    add(
-        "--task", type=str, default="domain_generalization", help="domain_generalization or domain_adaptation"
-    )
-    add("--n_hparams_from", type=int, default=0, help="first seed of hyper-parameters; 0 is the defaults")
-    add("--n_hparams", type=int, default=20, help="one past the last seed of hyper-parameters")
-    add("--output_dir", type=str, help="the sweep's directory; default: sweep_output/<what it is about>")
-    add("--data_dir", type=str, help="root folder of the datasets")
-    add(
-        "--seed",
-        type=int,
-        default=0,
-        help="accepted and unused, as in upstream: each run has a seed of its own",
-    )
-    add("--n_trials", type=int, default=3, help="repetitions, each with its own seed")
-    add("--command_launcher", type=str, default="local", help="local, multi_gpu, dummy, or a plugin's")
-    add("--steps", type=int, help="number of updates of a run; default: the dataset's")
-    add("--hparams", type=str, help="JSON object that overrides hyper-parameters in all runs")
-    add("--holdout_fraction", type=float, default=0.2, help="share of each environment for validation")
-    add(
-        "--single_test_envs", action=argparse.BooleanOptionalAction, default=False, help="no pairs of targets"
-    )
-    add("--skip_confirmation", action="store_true", help="do not ask")
-    add("--quiet", action="store_true", help="do not list every run")
-    add("--seed_scheme", choices=SEED_SCHEMES, default="upstream", help="paired: one seed for all algorithms")
-    add("--workers", type=int, help="runs at a time; default: one a core, or one on a GPU")
-    add(
-        "--selection",
-        nargs="+",
-        type=str,
-        help="selection methods that a report of this sweep uses by default",
-    )
-    add("--uda_holdout_fraction", type=float, help="as in train")
-    add("--checkpoint_freq", type=int, help="as in train")
-    add("--skip_model_save", action="store_true", default=None, help="as in train")
-    add("--splits", type=str, help="as in train")
-    add("--evaluate", type=str, help="as in train")
-    add("--sampling", type=str, help="as in train")
-    add("--deterministic", action="store_true", default=None, help="as in train")
-    add("--device", type=str, help="as in train")
-    add("--num_workers", type=int, help="as in train")
-    return parser
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Flags from the command line, over those of the sweep file, over the defaults."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.preset is not None and args.config is None:
-        raise UsageError("--preset names a preset of a sweep file: give --config too")
-    if args.config is None:
-        return args
-    from domainbed.sweep.config import check_value, read_config
-
-    known = set(vars(args)) - {"command", "config", "preset"}
-    flags = read_config(args.config, args.preset, known)
-    actions = {action.dest: action for action in parser._actions}
-    for name, value in flags.items():
-        check_value(args.config, actions[name], value)
-    parser.set_defaults(**flags)
-    return parser.parse_args(argv)
+_WATCH_SECONDS = 5.0
 
 
 def choose(args: argparse.Namespace) -> None:
@@ -127,6 +54,7 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
         *(args.data_dir, args.task, args.holdout_fraction, args.single_test_envs, args.hparams),
         seed_scheme=args.seed_scheme,
         extra=extra,
+        test_envs=args.test_envs,
     )
     return [Job(train_args, args.output_dir) for train_args in args_list]
 
@@ -200,7 +128,7 @@ def launch(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     """Launch what was not launched, and again what was interrupted or has failed; the exit status."""
     from domainbed.sweep.manifest import add_to_manifest
 
-    bad_ends = (RunState.INTERRUPTED, RunState.FAILED)
+    bad_ends = (RunState.INTERRUPTED, RunState.PREEMPTED, RunState.FAILED)
     again = [job for job in jobs if job.run_state in bad_ends]
     todo = [job for job in jobs if job.run_state in (RunState.ABSENT, *bad_ends)]
     if again:
@@ -247,9 +175,28 @@ def report_ends(jobs: Sequence[Job]) -> int:
     return len(failed)
 
 
+def show_status(args: argparse.Namespace) -> int:
+    """Print how the sweep in `--output_dir` gets on; 1 if a run has failed."""
+    from domainbed.sweep.status import as_json, as_text, counts, status_of
+
+    if args.output_dir is None:
+        raise UsageError("status needs the sweep's directory: give --output_dir (or --config)")
+    while True:
+        runs = status_of(Path(args.output_dir))
+        number = counts(runs)
+        if args.watch and sys.stdout.isatty():
+            print("\033[2J\033[H", end="")  # clears the terminal
+        print(as_json(runs) if args.json else "\n".join(as_text(runs)), flush=True)
+        if not args.watch or not number[RunState.RUNNING.value] + number[RunState.QUEUED.value]:
+            return 1 if number[RunState.FAILED.value] else 0
+        time.sleep(_WATCH_SECONDS)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, show the runs, and launch or delete them; returns the exit status."""
     args = parse(argv)
+    if args.command == "status":
+        return show_status(args)
     choose(args)
     jobs = make_jobs(args)
     if args.command == "launch":

@@ -34,6 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="seed of everything else")
     add("--steps", type=int, help="number of updates; default: the dataset's")
     add("--checkpoint_freq", type=int, help="evaluate every N steps; default: the dataset's")
+    # What upstream's users may have shortened it to, which --checkpoint_every would make ambiguous.
+    add(*_shortened("--checkpoint_freq"), type=int, dest="checkpoint_freq", help=argparse.SUPPRESS)
     add("--test_envs", type=int, nargs="+", default=[0], help="indices of the target environments")
     add("--output_dir", type=str, default="train_output", help="made if missing")
     add("--holdout_fraction", type=float, default=0.2, help="share of each environment for validation")
@@ -61,8 +63,19 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add("--num_workers", type=int, help="loader processes; changes no result")
     add("--deterministic", action="store_true", help="only operations that repeat to the bit on a GPU")
+    add(
+        "--checkpoint_every",
+        type=float,
+        default=5.0,
+        help="minutes between checkpoints; 0: after each update",
+    )
     add("--restart", action="store_true", help="begin anew where a run is; its files are moved to attempt-N")
     return parser
+
+
+def _shortened(flag: str) -> list[str]:
+    """`flag` cut off anywhere before its last word."""
+    return [flag[:end] for end in range(len("--c"), flag.index("_") + 2)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,6 +22,29 @@ def all_test_env_combinations(n: int) -> Iterator[list[int]]:
             yield [i, j]
 
 
+def targets(dataset: str, single: bool, wanted: Sequence[int] | None) -> list[list[int]]:
+    """The sets of environments that the runs on `dataset` hold out, in upstream's order.
+
+    Args:
+        dataset: its name.
+        single: sets of one environment only, no pairs.
+        wanted: only sets that hold at least one of these environments (what selection by
+            leave-one-domain-out needs); None: all sets.
+
+    Raises: UsageError for a dataset too small for pairs, or a wanted environment that it lacks.
+    """
+    from domainbed.datasets import num_environments
+
+    n = num_environments(dataset)
+    if n < 3 and not single:
+        raise UsageError(f"{dataset} has {n} environments, too few to hold out two; give --single_test_envs")
+    for index in wanted or ():
+        if not 0 <= index < n:
+            raise UsageError(f"--test_envs {index} is out of range: {dataset} has environments 0 to {n - 1}")
+    combinations = [[i] for i in range(n)] if single else list(all_test_env_combinations(n))
+    return combinations if wanted is None else [each for each in combinations if {*each} & {*wanted}]
+
+
 def run_seed(
     scheme: str, dataset: str, algorithm: str, test_envs: list[int], hparams_seed: int, trial_seed: int
 ) -> int:
@@ -70,36 +93,31 @@ def make_args_list(
     hparams: str | None,
     seed_scheme: str = "upstream",
     extra: Mapping[str, Any] | None = None,
+    test_envs: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Arguments of all runs (spec domainbed-cli.md, 5.2).
 
     `n_hparams` is one past the last hyper-parameter seed. `extra` holds flags of ours; a key stands in a
     run's arguments only if it was given, so that the names of upstream's runs stay what they are.
+    `test_envs` restricts the runs to those with a target among these.
 
-    Raises: UsageError for a dataset too small for pairs of targets, or an unknown one.
+    Raises: UsageError for a dataset too small for pairs of targets, an unknown one, or unknown targets.
     """
-    from domainbed.datasets import num_environments
-
     args_list = []
     for trial_seed in range(n_trials):
         for dataset in dataset_names:
-            n = num_environments(dataset)
-            if n < 3 and not single_test_envs:
-                raise UsageError(
-                    f"{dataset} has {n} environments, too few to hold out two; give --single_test_envs"
-                )
+            combinations = targets(dataset, single_test_envs, test_envs)
             for algorithm in algorithms:
                 optional = {"steps": steps, "hparams": hparams_of(hparams, algorithm), **(extra or {})}
                 given = {name: value for name, value in optional.items() if value is not None}
-                combinations = [[i] for i in range(n)] if single_test_envs else all_test_env_combinations(n)
-                for test_envs in combinations:
+                for held_out in combinations:
                     for hparams_seed in range(n_hparams_from, n_hparams):
-                        seed = run_seed(seed_scheme, dataset, algorithm, test_envs, hparams_seed, trial_seed)
+                        seed = run_seed(seed_scheme, dataset, algorithm, held_out, hparams_seed, trial_seed)
                         args_list.append(
                             {
                                 "dataset": dataset,
                                 "algorithm": algorithm,
-                                "test_envs": test_envs,
+                                "test_envs": held_out,
                                 "holdout_fraction": holdout_fraction,
                                 "hparams_seed": hparams_seed,
                                 "data_dir": data_dir,

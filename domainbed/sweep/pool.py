@@ -199,15 +199,16 @@ def _tidy_up(command: str, status: int) -> None:
     log = directory / "launch.log"
     if status == 0:
         log.unlink(missing_ok=True)
-    elif run_state(directory) not in (RunState.DONE, RunState.RUNNING):
+    elif run_state(directory) not in (RunState.DONE, RunState.RUNNING, RunState.PREEMPTED):
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         reason = _reason_in(text)
         if status < 0:
             last = next((line for line in reversed(text.splitlines()) if line.strip()), "nothing")
-            record_failure(directory, f"ended by signal {-status} after: {last.removeprefix('error: ')}")
+            ended = f"ended by signal {-status} after: {last.removeprefix('error: ')}"
+            record_failure(directory, ended, status)
         elif reason or not failure_of(directory):
-            record_failure(directory, reason or f"exit status {status}, it left no reason; is the disk full?")
-        (directory / "running.json").unlink(missing_ok=True)
+            nothing = f"exit status {status}, it left no reason; is the disk full?"
+            record_failure(directory, reason or nothing, status)
 
 
 def _reason_in(log: str) -> str:

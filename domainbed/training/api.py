@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 def train(config: TrainConfig) -> None:
     """Carry out a run in `config.output_dir`; what is printed goes to out.txt and err.txt there too.
 
-    A directory that holds this run, finished, is left as it is; one that holds it unfinished begins anew.
+    A directory that holds this run, finished, is left as it is; where it is unfinished, it goes on from its
+    checkpoint, or begins anew if there is none.
 
     Raises:
         UsageError: settings, data or output directory can't be used.
         RunError: the run could not be finished; all that it recorded is kept.
+        Preempted: the process was told to leave; the same call goes on.
     """
     config.check()
     settings = {name: value for name, value in config.recorded().items() if name != "output_dir"}
@@ -38,13 +40,18 @@ def train(config: TrainConfig) -> None:
             print(f"{directory.path} holds this run, finished. Give --restart to do it again.")
             return
         with _one_line(), _copied_to(directory.path):
-            from domainbed.training import run as one_run
+            from domainbed.training import loop
+            from domainbed.training.run import build, describe
 
-            _print_settings(config)
-            run = one_run.build(config)
-            for line in one_run.describe(run):
-                print(line)
-            one_run.train(run, directory)
+            if directory.checkpoint is None:
+                _print_settings(config)
+            run = build(config)
+            if directory.checkpoint is None:
+                for line in describe(run):
+                    print(line)
+            else:
+                print(f"Goes on after {directory.checkpoint['updates']} of {run.n_steps} updates.")
+            loop.train(run, directory)
 
 
 def train_to_frame(settings: dict[str, Any]) -> pd.DataFrame:

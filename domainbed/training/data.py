@@ -83,11 +83,14 @@ class Minibatches(Dataset[list[Minibatch]]):
             for part, sampler in zip(self.parts, self.samplers, strict=True)
         ]
 
-    def loader(self, num_workers: int, pin_memory: bool) -> Iterator[list[Minibatch]]:
-        """All steps in order; with `num_workers` processes, one pool for all environments."""
+    def loader(self, num_workers: int, pin_memory: bool, first: int = 0) -> Iterator[list[Minibatch]]:
+        """The steps from `first` on; with `num_workers` processes, one pool for all environments."""
+        steps = range(first, self.n_steps)
         if num_workers == 0:
-            return (self[step] for step in range(self.n_steps))
-        return iter(DataLoader(self, batch_size=None, num_workers=num_workers, pin_memory=pin_memory))
+            return (self[step] for step in steps)
+        return iter(
+            DataLoader(self, batch_size=None, sampler=steps, num_workers=num_workers, pin_memory=pin_memory)
+        )
 
 
 def fetch(part: _SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) -> Minibatch:

@@ -1,10 +1,11 @@
 """The directory of one run: what is in it, who works on it, and what state it is in.
 
-    results.jsonl   one record a checkpoint       done           written last
-    run.json        settings and sample counts    running.json   who is at work, with a heartbeat
-    out.txt err.txt what was printed              failed.json    why the last attempt ended badly
+    results.jsonl   one record a checkpoint       done            written last
+    run.json        settings and sample counts    claim-N.json    who is at work, with a heartbeat
+    out.txt err.txt what was printed              failed.json     why the last attempt ended badly
+    checkpoint.pt   what an unfinished run needs  preempted.json  that it was told to leave
     model.pkl       the trained model             interrupted.json  that it ended by Ctrl-C
-    attempt-N/      files of attempts before this one
+    attempt-N/      files of attempts that began anew
 
 A run's state is read from these files alone.
 """
@@ -15,24 +16,18 @@ import contextlib
 import enum
 import json
 import os
-import socket
-import threading
-import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from domainbed.errors import RunError, UsageError
+from domainbed.errors import DomainBedError, RunError, UsageError
 from domainbed.lib.atomic import write_whole
-from domainbed.lib.locks import claim
+from domainbed.training.claims import Claim, Held, Owner, at_work, is_alive, myself, newest
 
-HEARTBEAT_SECONDS = 10.0
-STALE_SECONDS = 60.0
-"""A heartbeat older than this, from a process of another host, counts as the end of that process."""
-
-_FILES = (
-    *("results.jsonl", "run.json", "out.txt", "err.txt", "failed.json", "interrupted.json", "done"),
-    *("model.pkl", "model_step*.pkl"),
+_OWN = (
+    *("results.jsonl", "run.json", "out.txt", "err.txt", "failed.json", "interrupted.json", "preempted.json"),
+    *("done", "checkpoint.pt", "checkpoint-previous.pt", "model.pkl", "model_step*.pkl"),
 )
+_ENDS = ("failed.json", "interrupted.json", "preempted.json")
 
 
 class RunState(enum.Enum):
@@ -41,9 +36,22 @@ class RunState(enum.Enum):
     ABSENT = "not launched"
     QUEUED = "queued"
     RUNNING = "running"
+    PREEMPTED = "preempted"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
     DONE = "done"
+
+
+class Busy(RunError):
+    """Another process is at work on this run, or has taken it over."""
+
+    exit_status = os.EX_TEMPFAIL
+
+
+class Preempted(DomainBedError):
+    """The run was told to leave (SIGTERM, SIGUSR1), and did so with a checkpoint to go on from."""
+
+    exit_status = 3
 
 
 def run_state(path: Path) -> RunState:
@@ -52,58 +60,71 @@ def run_state(path: Path) -> RunState:
         return RunState.DONE
     if not path.exists():
         return RunState.ABSENT
-    owner = _read_json(path / "running.json")
-    if owner is not None:
-        return RunState.RUNNING if _is_alive(owner, path / "running.json") else RunState.INTERRUPTED
-    if (path / "failed.json").exists():
-        return RunState.FAILED
-    if (path / "interrupted.json").exists():
+    if at_work(path) is not None:
+        return RunState.RUNNING
+    for name, state in zip(_ENDS, (RunState.FAILED, RunState.INTERRUPTED, RunState.PREEMPTED), strict=True):
+        if (path / name).exists():
+            return state
+    if newest(path)[1] is not None:
         return RunState.INTERRUPTED
     # Handed to a launcher that has not started it yet, or by a process that died before it did.
     launcher = _read_json(path / "queued.json")
-    if launcher is not None and not _is_alive(launcher, path / "queued.json"):
+    if launcher is not None and not is_alive(launcher, path / "queued.json"):
         return RunState.INTERRUPTED
     return RunState.QUEUED
 
 
+def end_of(path: Path) -> dict[str, Any]:
+    """What the last attempt in `path` left if it failed: error, exit_status, pid, host; else empty."""
+    return _read_json(path / "failed.json") or {}
+
+
 def failure_of(path: Path) -> str:
     """The line in which the last attempt in `path` said why it failed; empty if it did not say."""
-    return str((_read_json(path / "failed.json") or {}).get("error", ""))
+    return str(end_of(path).get("error", ""))
+
+
+def progress_of(path: Path) -> Owner:
+    """What the last process at work on the run in `path` told of itself and its progress; may be empty."""
+    return newest(path)[1] or {}
 
 
 def mark_queued(path: Path) -> None:
     """Note that this process is going to see to the run in `path`, which need not exist."""
     path.mkdir(parents=True, exist_ok=True)
-    write_whole(path / "queued.json", json.dumps(_myself()))
+    write_whole(path / "queued.json", json.dumps(myself()))
 
 
-def record_failure(path: Path, reason: str) -> None:
+def record_failure(path: Path, reason: str, exit_status: int) -> None:
     """Keep in `path` why its run ended badly."""
-    _note_end(path / "failed.json", reason)
+    _note_end(path / "failed.json", reason, exit_status)
 
 
 class RunDir:
     """The directory of a run that this process works on; a context manager.
 
-    Inside the context this process holds the lock `.lock`, and `running.json` says that it is at work. On
-    leaving it by an error the reason is kept in `failed.json`, by Ctrl-C in `interrupted.json`.
+    Inside the context this process has the claim on the directory. On leaving it by an error the reason is
+    kept in `failed.json`, by Ctrl-C in `interrupted.json`, and by `Preempted` in `preempted.json`.
 
     Args:
         path: made if it is missing.
         settings: what the run's numbers depend on; a directory of a run with other settings is refused.
-        restart: move all files of a run that is there aside, whatever it is.
+        restart: begin anew, whatever is there: its files are moved aside.
+
+    Attributes:
+        checkpoint: what an unfinished run goes on from; None where there is nothing, and it begins anew.
 
     Raises:
         UsageError: the directory can't be written, or holds a run with other settings.
-        RunError: another process is at work in it.
+        Busy: another process is at work in it.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], restart: bool = False) -> None:
         self.path = path
         self.settings = settings
+        self.checkpoint: dict[str, Any] | None = None
         self._restart = restart
-        self._stop = threading.Event()
-        self._lock: TextIO | None = None
+        self._claim: Claim | None = None
 
     @property
     def finished(self) -> bool:
@@ -125,47 +146,72 @@ class RunDir:
 
     def _enter(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("a")
-        if not claim(self._lock.fileno()) or run_state(self.path) is RunState.RUNNING:
-            owner = _read_json(self.path / "running.json") or {}
-            raise RunError(
-                f"{self.path} is being worked on by process {owner.get('pid')} on {owner.get('host')}; "
-                "wait for it, or name another --output_dir"
-            )
-        if self._restart:
-            self._move_aside()
-        else:
+        if not self._restart:
             self._check_settings()
-        if not self.finished:
+            if self.finished:
+                return
+        try:
+            self._claim = Claim(self.path)
+        except Held as held:
+            raise Busy(
+                f"{self.path} is being worked on by {held}; wait for it, or name another --output_dir"
+            ) from None
+        # Whoever had the claim until now may have begun, or finished, since we looked.
+        if not self._restart:
+            known = self._check_settings()
+            if self.finished:
+                return
+            self.checkpoint = self._load_checkpoint() if known else None
+        if self.checkpoint is None:
             self._move_aside()
-            write_whole(self.path / "running.json", json.dumps(_myself()))
-            (self.path / "queued.json").unlink(missing_ok=True)
-            threading.Thread(target=self._beat, daemon=True).start()
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        for name in (*_ENDS, "queued.json"):
+            (self.path / name).unlink(missing_ok=True)
+        for left_over in (path for own in _OWN for path in self.path.glob(f".{own}.*")):
+            left_over.unlink(missing_ok=True)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._stop.set()
-        if error is not None and not self.finished:
+        if error is not None and self._claim is not None and self._claim.held() and not self.finished:
             name = "failed.json" if isinstance(error, Exception) else "interrupted.json"
-            _note_end(self.path / name, str(error) or type(error).__name__)
-        if _read_json(self.path / "running.json") == _myself():
-            (self.path / "running.json").unlink(missing_ok=True)
+            if isinstance(error, Preempted):
+                name = "preempted.json"
+            status = error.exit_status if isinstance(error, DomainBedError) else 1
+            _note_end(self.path / name, str(error) or type(error).__name__, status)
         self._release()
+
+    def _release(self) -> None:
+        if self._claim is not None:
+            self._claim.release(for_good=self.finished)
+
+    def check_held(self) -> None:
+        """Raise Busy if another process has taken this run over, as from one that was frozen for minutes."""
+        if self._claim is None or not self._claim.held():
+            raise Busy(f"{self.path} was taken over by process {progress_of(self.path).get('pid')}")
+
+    def tell(self, step: int, n_steps: int, first_step: int) -> None:
+        """Let the next heartbeat say how far the run is."""
+        if self._claim is not None:
+            self._claim.progress = {"step": step, "n_steps": n_steps, "first_step": first_step}
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write run.json: the settings, and `summary`."""
+        self.check_held()
         content = {"settings": self.settings, **summary}
         write_whole(self.path / "run.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def finish(self) -> None:
         """Write `done`."""
+        self.check_held()
         write_whole(self.path / "done", "done")
 
-    def _check_settings(self) -> None:
-        """Refuse to mix runs."""
+    def _load_checkpoint(self) -> dict[str, Any] | None:
+        if not any(self.path.glob("checkpoint*.pt")):
+            return None
+        from domainbed.training import checkpoint
+
+        return checkpoint.load(self.path)
+
+    def _check_settings(self) -> bool:
+        """Refuse to mix runs; whether the directory says of which run it is."""
         before = (_read_json(self.path / "run.json") or {}).get("settings")
         if before is None:
             if (self.path / "results.jsonl").exists():
@@ -173,7 +219,7 @@ class RunDir:
                     f"{self.path} holds results of a run that says nothing of its settings; "
                     "name another --output_dir, or give --restart to move them aside"
                 )
-            return
+            return False
         now = json.loads(json.dumps(self.settings))
         differ = [
             f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
@@ -185,10 +231,11 @@ class RunDir:
                 f"{self.path} holds a run with other settings ({'; '.join(differ)}); "
                 "name another --output_dir, or give --restart to move it aside"
             )
+        return True
 
     def _move_aside(self) -> None:
         """Move the files of an attempt that is there to attempt-N: nothing computed is thrown away."""
-        files = [file for pattern in _FILES for file in sorted(self.path.glob(pattern))]
+        files = [file for pattern in _OWN for file in sorted(self.path.glob(pattern))]
         if files:
             taken = [
                 0,
@@ -200,40 +247,12 @@ class RunDir:
             for file in files:
                 file.rename(aside / file.name)
 
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            try:
-                os.utime(self.path / "running.json")
-            except OSError:
-                return  # the directory was removed under us; the run itself will say so
 
-
-def _note_end(path: Path, reason: str) -> None:
+def _note_end(path: Path, reason: str, exit_status: int) -> None:
     """Write why a run ended; a full disk must not hide the reason from the caller, so this never fails."""
+    end = {"error": " ".join(reason.split()), "exit_status": exit_status, **myself()}
     with contextlib.suppress(OSError):
-        write_whole(path, json.dumps({"error": " ".join(reason.split()), **_myself()}))
-
-
-def _myself() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _start_of(os.getpid())}
-
-
-def _start_of(pid: int) -> str | None:
-    """When process `pid` of this host started (field 22 in /proc), which tells a reused pid apart."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]  # a zombie works on nothing
-    except (OSError, IndexError):
-        return None
-
-
-def _is_alive(owner: dict[str, Any], marker: Path) -> bool:
-    if owner.get("host") == socket.gethostname() and Path("/proc").is_dir():
-        return owner.get("started") is not None and _start_of(int(owner.get("pid", -1))) == owner["started"]
-    try:
-        return time.time() - marker.stat().st_mtime < STALE_SECONDS
-    except OSError:
-        return False
+        write_whole(path, json.dumps(end))
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -103,3 +103,23 @@ def holdout(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts
                 parts["uda"] = uda
         environments.append(parts)
     return environments
+
+
+@SCHEMES.register("whole")
+def whole(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
+    """Nothing is set aside: all of an environment is `in`, and all of a target also its `test` part.
+
+    As in the experiments on ColoredMNIST of the papers on invariant risk (Arjovsky et al. 2019). No
+    selection by validation is possible: see selection method `last`.
+    """
+    from domainbed.lib.splitting import _SplitDataset
+
+    if request.options:
+        raise UsageError(f"--splits whole takes no options, not {':'.join(request.options)}")
+    environments = []
+    for index in range(len(dataset)):
+        environment = dataset[index]
+        everything = _SplitDataset(environment, list(range(len(environment))))  # type: ignore[arg-type] # as above
+        parts = {"in": everything}
+        environments.append(parts | ({"test": everything} if index in request.test_envs else {}))
+    return environments

@@ -4,6 +4,7 @@ import shlex
 import pytest
 
 from domainbed.scripts import sweep as sweep_script
+from domainbed.sweep.flags import build_parser
 
 DEBUG = (
     *("--datasets", "Debug28", "--algorithms=ERM", "--n_hparams=1", "--n_trials=1", "--steps", 2),
@@ -52,6 +53,12 @@ def test_a_launch_runs_what_it_shows_and_a_second_one_has_nothing_to_do(run, tmp
     assert all("output_dir" not in args for args in manifest["jobs"].values())
     # Nothing is incomplete, so nothing is deleted.
     assert "About to delete 0 jobs." in run("delete_incomplete").stdout
+
+
+def test_some_targets_only(run):
+    shown = run("launch", "--single_test_envs", "--test_envs", 2, 0, input="n\n").stdout
+    assert "2 jobs: " in shown
+    assert "[1]" not in shown
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "maybe\n", "  no\n", "oy\n"])
@@ -117,6 +124,7 @@ def test_paths_with_spaces_quotes_and_commands_are_only_paths(forked_script, tmp
         (["--selection", "iidd"], "Selection method not found: iidd"),
         (["--splits", "nosuch"], "Split scheme not found: nosuch"),
         (["--steps", "0"], "--steps takes a number of updates of 1 or more"),
+        (["--test_envs", "0", "3"], "--test_envs 3 is out of range: Debug28 has environments 0 to 2"),
         (["--n_trials", "0"], "--n_trials takes 1 or more, not 0"),
         (["--n_hparams", "0"], "--n_hparams takes 1 or more, not 0"),
         (["--n_hparams_from", "1"], "--n_hparams 1 is one past the last seed: above --n_hparams_from"),
@@ -192,7 +200,7 @@ def test_names_given_twice_count_once(run):
 
 
 def test_upstreams_flags_and_their_abbreviations():
-    parser = sweep_script.build_parser()
+    parser = build_parser()
     args = parser.parse_args(
         ["launch", "--data_d", "x", "--algo", "ERM", "--output", "o", "--command_l=dummy", "--step", "3"]
         + ["--n_t", "2", "--single", "--skip_c", "--hold=0.1", "--seed", "5", "--hparams", "{}"]

@@ -77,7 +77,7 @@ def at_work(tmp_path):
 
     def runs():
         found = {}
-        for marker in tmp_path.glob("sweep/*/running.json"):
+        for marker in tmp_path.glob("sweep/*/claim-*.json"):
             with contextlib.suppress(OSError, ValueError):
                 if (marker.parent / "results.jsonl").stat().st_size:
                     found[json.loads(marker.read_text(encoding="utf-8"))["pid"]] = marker.parent

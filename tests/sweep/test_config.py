@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.scripts.sweep import build_parser, check_jobs, make_jobs, parse
+from domainbed.scripts.sweep import check_jobs, make_jobs
 from domainbed.sweep.config import read_config
+from domainbed.sweep.flags import build_parser, parse
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 KNOWN = set(vars(build_parser().parse_args(["launch"]))) - {"command", "config", "preset"}
@@ -111,20 +112,27 @@ def test_files_that_cannot_be_read(tmp_path):
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Folders of PACS, VLCS and OfficeHome, without images."""
+    """Folders of PACS, VLCS and OfficeHome, without images, and MNIST's files, without content."""
     from domainbed.datasets import REGISTRY
 
     root = tmp_path_factory.mktemp("data")
     for name in ("PACS", "VLCS", "OfficeHome"):
         for environment in REGISTRY[name].FOLDERS.values():
             (root / REGISTRY[name].FOLDER / environment / "dog").mkdir(parents=True)
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").touch()
+        (raw / f"{part}-labels-idx1-ubyte").touch()
     return root
 
 
 def presets():
     for path in sorted(SWEEPS.glob("*.toml")):
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        yield from ((path.name, preset) for preset in content.get("presets", {None: None}))
+        if "preset" not in content:
+            yield path.name, None
+        yield from ((path.name, preset) for preset in content.get("presets", ()))
 
 
 @pytest.mark.parametrize(("name", "preset"), list(presets()))
@@ -140,6 +148,10 @@ def test_every_sweep_file_of_ours_makes_runs_that_train_accepts(name, preset, da
         assert len(jobs) == 3 * 8 * 4 * 20
     if name == "quickstart.toml":
         assert len(jobs) == 4 * 4 * 6
+    if name in ("colored_digits.toml", "colored_mnist_irm.toml"):
+        assert len(jobs) == (10 if preset == "grey" else 7 * 10)
+        assert {tuple(job.train_args["test_envs"]) for job in jobs} == {(2,)}
+        assert {"grey" in job.train_args["hparams"] for job in jobs} == {preset == "grey"}
 
 
 def test_paired_presets_give_a_trial_of_all_methods_one_seed(data_dir):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from domainbed.errors import UnknownName, UsageError
 from domainbed.lib.seeds import seed_hash
-from domainbed.sweep.grid import all_test_env_combinations, hparams_of, make_args_list, run_seed
+from domainbed.sweep.grid import all_test_env_combinations, hparams_of, make_args_list, run_seed, targets
 
 UPSTREAM_KEYS = {
     *("dataset", "algorithm", "test_envs", "holdout_fraction", "hparams_seed", "data_dir", "task"),
@@ -34,6 +34,21 @@ def test_targets_are_single_environments_and_pairs():
 def test_every_set_of_one_or_two_targets_comes_once(n):
     combinations = list(all_test_env_combinations(n))
     assert len({tuple(each) for each in combinations}) == len(combinations) == n * (n + 1) // 2
+
+
+def test_targets_may_be_some_of_the_environments():
+    assert targets("Debug28", True, None) == [[0], [1], [2]]
+    assert targets("Debug28", True, [2]) == [[2]]
+    # With pairs: all runs that leave-one-domain-out selection needs for the target.
+    assert targets("Debug28", False, [2]) == [[0, 2], [1, 2], [2]]
+    assert targets("Debug28", False, [0, 1, 2]) == targets("Debug28", False, None)
+    with pytest.raises(UsageError, match="--test_envs 3 is out of range: Debug28 has environments 0 to 2"):
+        targets("Debug28", True, [0, 3])
+
+
+def test_runs_are_the_same_with_fewer_targets():
+    everything = grid(single_test_envs=True, seed_scheme="paired")
+    assert grid(single_test_envs=True, seed_scheme="paired", test_envs=[1, 2]) == everything[1:]
 
 
 def test_the_references_jobs_come_out_of_the_grid(vectors):

@@ -1,7 +1,6 @@
 import hashlib
 import json
 import shlex
-import socket
 import subprocess
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from domainbed.errors import RunError, UsageError
 from domainbed.scripts.train import build_parser
 from domainbed.sweep.job import Job
+from domainbed.training.claims import myself
 from domainbed.training.run_dir import RunState, mark_queued, record_failure
 
 ARGS = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0, 2], "hparams_seed": 3}
@@ -80,14 +80,16 @@ def test_states_follow_the_files(tmp_path):
     assert state() == ("Not launched", RunState.ABSENT)
     mark_queued(folder)
     assert state() == ("Incomplete", RunState.QUEUED)
-    dead = {"pid": 1, "host": socket.gethostname(), "started": "never"}
+    dead = myself() | {"started": "never"}
     (folder / "queued.json").write_text(json.dumps(dead), encoding="utf-8")
     assert state() == ("Incomplete", RunState.INTERRUPTED)
-    record_failure(folder, "no\nluck")
+    (folder / "claim-1.json").write_text(json.dumps(myself()), encoding="utf-8")
+    assert state() == ("Incomplete", RunState.RUNNING)
+    (folder / "claim-1.json").write_text(json.dumps(dead), encoding="utf-8")
+    assert state() == ("Incomplete", RunState.INTERRUPTED)
+    record_failure(folder, "no\nluck", 1)
     assert state() == ("Incomplete", RunState.FAILED)
     assert Job(ARGS, str(tmp_path)).failure == "no luck"
-    (folder / "running.json").write_text(json.dumps(dead), encoding="utf-8")
-    assert state() == ("Incomplete", RunState.INTERRUPTED)
     (folder / "done").write_text("done", encoding="utf-8")
     assert state() == ("Done", RunState.DONE)
 

@@ -52,7 +52,7 @@ def test_a_run_is_a_function_call_that_returns_its_records(tmp_path, capsys):
 def test_files_and_keys_of_a_run(tmp_path):
     domainbed.train(output_dir=tmp_path, test_envs=[1], **QUICK)
     files = {file.name for file in tmp_path.iterdir()}
-    assert files == {".lock", "done", "err.txt", "model.pkl", "out.txt", "results.jsonl", "run.json"}
+    assert files == {"done", "err.txt", "model.pkl", "out.txt", "results.jsonl", "run.json"}
     text = (tmp_path / "results.jsonl").read_text()
     for line, record in zip(text.splitlines(), records_of(tmp_path), strict=True):
         assert line == json.dumps(record, sort_keys=True)

@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import RunError, UsageError
-from domainbed.training import run_dir
 from domainbed.training.run_dir import RunDir, RunState, failure_of, mark_queued, run_state
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +29,6 @@ def test_states_of_a_run_that_goes_well(tmp_path):
         directory.finish()
     assert run_state(path) is RunState.DONE
     assert (path / "done").read_bytes() == b"done"
-    assert not (path / "running.json").exists()
 
 
 def test_a_failure_keeps_its_reason_in_one_line(tmp_path):
@@ -102,26 +99,6 @@ def test_a_killed_run_is_interrupted_and_a_living_one_refused(tmp_path):
     worker.communicate()
     assert run_state(tmp_path) is RunState.INTERRUPTED
     enter(tmp_path)
-
-
-def test_a_process_on_another_host_is_known_by_its_heartbeat(tmp_path):
-    marker = tmp_path / "running.json"
-    marker.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": "0"}))
-    assert run_state(tmp_path) is RunState.RUNNING
-    long_ago = time.time() - 2 * run_dir.STALE_SECONDS
-    os.utime(marker, (long_ago, long_ago))
-    assert run_state(tmp_path) is RunState.INTERRUPTED
-
-
-def test_the_heart_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_dir, "HEARTBEAT_SECONDS", 0.01)
-    with RunDir(tmp_path, SETTINGS):
-        os.utime(tmp_path / "running.json", (0, 0))
-        for _ in range(500):
-            time.sleep(0.01)
-            if (tmp_path / "running.json").stat().st_mtime > 0:
-                break
-        assert (tmp_path / "running.json").stat().st_mtime > 0
 
 
 def test_what_a_dead_launcher_queued_is_interrupted(tmp_path):

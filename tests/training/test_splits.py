@@ -49,3 +49,13 @@ def test_a_target_is_shuffled_twice_even_without_a_uda_part(emoji):
 def test_holdout_takes_no_options(emoji):
     with pytest.raises(UsageError, match="takes no options, not 80/20"):
         make_splits(emoji, TrainConfig(splits="holdout:80/20"))
+
+
+def test_whole_sets_nothing_aside_and_tests_on_all_of_the_target(emoji):
+    splits = make_splits(emoji, TrainConfig(splits="whole", test_envs=[1, 3], holdout_fraction=0.5))
+    for index, parts in enumerate(splits):
+        assert set(parts) == ({"in", "test"} if index in (1, 3) else {"in"})
+        for part in parts.values():
+            assert keys_in_environment(part) == list(range(len(emoji[index])))
+    with pytest.raises(UsageError, match="--splits whole takes no options, not per_trial"):
+        make_splits(emoji, TrainConfig(splits="whole:per_trial"))

@@ -1,0 +1,260 @@
+"""The training loop of one run, which can be left between any two updates and gone on with."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from domainbed.algorithms.base import DeviceScalar, Minibatch
+from domainbed.errors import RunError
+from domainbed.lib.printing import print_row
+from domainbed.lib.seeds import counter_seed, seed_all
+from domainbed.results.records import NAME as RECORDS
+from domainbed.results.records import append_record, drop_records_after
+from domainbed.training import checkpoint
+from domainbed.training.config import TrainConfig
+from domainbed.training.evaluation import accuracies, mean_loss, parts_to_evaluate, plain
+from domainbed.training.model_file import save_model
+from domainbed.training.run import Run
+from domainbed.training.run_dir import Preempted, RunDir
+from domainbed.training.signals import Interrupted, Requests
+
+_STEP = 4  # purpose of the seeds of updates; 0 to 3 belong to data and evaluation
+_log = logging.getLogger(__name__)
+
+
+def train(run: Run, directory: RunDir) -> None:
+    """Train, writing a record at each checkpoint of upstream's, and finish the directory.
+
+    Goes on from the directory's checkpoint if it has one; the records are those of an undisturbed run then,
+    but for times and memory.
+
+    Raises:
+        RunError: a loss is not finite, or a record can't be written; what was recorded until then stays.
+        Preempted: the process was told to leave; a checkpoint is written.
+    """
+    loop = Loop(run, directory)
+    if directory.checkpoint is not None:
+        loop.go_on_from(directory.checkpoint)
+    directory.write_summary(
+        {"counts": run.dataset.counts(), "sizes": loop.constant["sizes"], "hparams": run.hparams}
+    )
+    with Requests() as requests:
+        loop.carry_out(requests)
+    if not run.config.skip_model_save:
+        with run.averaging.handed_out():
+            loop.save_model("model.pkl")
+    directory.finish()
+    checkpoint.remove(directory.path)
+
+
+class Loop:
+    """A run's state between updates.
+
+    Attributes:
+        updates: number of updates done.
+        constant: keys of a record that are the same at every checkpoint, and are not printed.
+    """
+
+    def __init__(self, run: Run, directory: RunDir) -> None:
+        self.run = run
+        self.directory = directory
+        self.updates = 0
+        self.constant = _constant_keys(run)
+        parts = parts_to_evaluate(run.splits, run.config.test_envs, run.config.evaluate)
+        augmented = run.hparams.get("augment_evaluation", True)
+        self._parts = parts if augmented else {name: plain(part) for name, part in parts.items()}
+        self._logged: dict[str, list[float | DeviceScalar]] = defaultdict(list)
+        # Of the updates since the last record: seconds before this process, and when it began with them.
+        self._seconds, self._began = 0.0, time.perf_counter()
+        self._recorded = -1  # step of the last record
+        self._pending: dict[str, Any] | None = None  # the next record, without its accuracies yet
+        self._printed: list[str] = []
+
+    def carry_out(self, requests: Requests) -> None:
+        """Do all updates that are left, with records and checkpoints.
+
+        Raises: Preempted or Interrupted, after a checkpoint, if `requests` has such a request.
+        """
+        run = self.run
+        loader = run.minibatches.loader(run.num_workers, run.device.type == "cuda", self.updates)
+        unlabeled = None
+        if run.unlabeled is not None:
+            unlabeled = run.unlabeled.loader(run.num_workers, False, self.updates)
+        run.algorithm.train()
+        bar = tqdm(
+            *(None, run.config.algorithm, run.n_steps),
+            initial=self.updates,
+            unit="step",
+            leave=False,
+            disable=None,
+        )
+        first, saved = self.updates, time.monotonic()
+        self._began = time.perf_counter()
+        try:
+            with bar:
+                while True:
+                    if self._record_is_due():
+                        self._record(requests)
+                    if self.updates == run.n_steps:
+                        return
+                    if time.monotonic() - saved >= 60 * run.config.checkpoint_every:
+                        self.save()
+                        saved = time.monotonic()
+                    requests.check()
+                    inputs = None if unlabeled is None else [x for x, _ in _to(next(unlabeled), run.device)]
+                    self._update(_to(next(loader), run.device), inputs)
+                    bar.update()
+                    self.directory.tell(self.updates, run.n_steps, first)
+        except (Preempted, Interrupted):
+            self.save()
+            raise
+
+    def _update(self, minibatches: list[Minibatch], inputs: list[Tensor] | None) -> None:
+        # Draws inside update depend on the step alone, so that a run can go on in the middle.
+        seed_all(counter_seed(self.run.config.seed, _STEP, self.updates))
+        for name, value in self.run.algorithm.update(minibatches, inputs).items():
+            self._logged[name].append(value)
+        self.run.averaging.add()
+        self.updates += 1
+
+    def _record_is_due(self) -> bool:
+        step = self.updates - 1
+        at_a_record = step % self.run.checkpoint_freq == 0 or step == self.run.n_steps - 1
+        return step > self._recorded and at_a_record
+
+    def _record(self, requests: Requests) -> None:
+        """Append the record that is due after the last update."""
+        run = self.run
+        record = self._begin_record(requests) if self._pending is None else self._pending
+        self._pending = record
+        with run.averaging.handed_out():
+            step, seed = record["step"], run.config.seed
+            found = accuracies(
+                run.algorithm, self._parts, run.device, run.num_workers, (seed, step), requests.check
+            )
+            record = record | found
+            self._printed = _print_record(record, self._printed)
+            self.directory.check_held()
+            append_record(self.directory.path / RECORDS, record | self.constant)
+            _check_finite(record, run.config)
+            if run.config.save_model_every_checkpoint and not run.config.skip_model_save:
+                self.save_model(f"model_step{step}.pkl")
+        self._pending = None
+        self._recorded = step
+        self._began = time.perf_counter()
+
+    def _begin_record(self, requests: Requests) -> dict[str, Any]:
+        """A record without its accuracies."""
+        run, step = self.run, self.updates - 1
+        # Reading the values waits for the device, so the time after it is that of the updates.
+        values = {name: [float(value) for value in log] for name, log in self._logged.items()}
+        record: dict[str, Any] = {name: float(np.mean(log)) for name, log in values.items()}
+        n_updates = max(map(len, values.values()), default=1)
+        record["step_time"] = (self._seconds + time.perf_counter() - self._began) / n_updates
+        record |= {"step": step, "epoch": step / _steps_per_epoch(run), "mem_gb": _peak_memory(run.device)}
+        record |= run.averaging.checkpoint(step, lambda step: self._validation_loss(step, requests))
+        self._logged.clear()
+        self._seconds = 0.0
+        return record
+
+    def _validation_loss(self, step: int, requests: Requests) -> float:
+        """Mean loss on the sources' validation parts."""
+        run = self.run
+        names = [f"env{index}_out" for index in run.sources]
+        validation = {name: self._parts[name] for name in names if name in self._parts}
+        draws = (run.config.seed, step)
+        return mean_loss(run.algorithm, validation, run.device, run.num_workers, draws, requests.check)
+
+    def save(self) -> None:
+        """Write a checkpoint. If there is no room for it, the one before stays, and training goes on."""
+        self.directory.check_held()
+        began = time.perf_counter()
+        content = {
+            "updates": self.updates,
+            "logged": {name: [float(value) for value in log] for name, log in self._logged.items()},
+            "seconds": self._seconds + began - self._began,
+            "recorded": self._recorded,
+            "pending": self._pending,
+            "algorithm": self.run.algorithm.training_state(),
+            "averaging": self.run.averaging.state_dict(),
+            "generators": checkpoint.generator_states(),
+        }
+        try:
+            checkpoint.save(self.directory.path, content)
+        except OSError as error:
+            _log.warning("no checkpoint at step %d: %s", self.updates, error.strerror)
+        # The time of the updates does not count this.
+        self._began += time.perf_counter() - began
+
+    def go_on_from(self, content: checkpoint.Checkpoint) -> None:
+        """Be where the loop was that wrote a checkpoint; records past it are dropped."""
+        self.updates = content["updates"]
+        self._recorded = content["recorded"]
+        self._pending = content["pending"]
+        self._logged.update(content["logged"])
+        self._seconds = content["seconds"]
+        self.run.algorithm.load_training_state(content["algorithm"])
+        self.run.averaging.load_state_dict(content["averaging"])
+        checkpoint.set_generator_states(content["generators"])
+        drop_records_after(self.directory.path / RECORDS, self._recorded)
+
+    def save_model(self, name: str) -> None:
+        """Write the model into the run's directory."""
+        run = self.run
+        self.directory.check_held()
+        save_model(
+            self.directory.path / name, run.algorithm, run.dataset, len(run.sources), run.config.recorded()
+        )
+
+
+def _steps_per_epoch(run: Run) -> float:
+    """As upstream counts: by the smallest environment, targets among them."""
+    return float(min(len(parts["in"]) for parts in run.splits) / run.hparams["batch_size"])
+
+
+def _peak_memory(device: torch.device) -> float:
+    """GiB of CUDA memory that this process has held at most; 0 elsewhere."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
+
+
+def _to(minibatches: list[Minibatch], device: torch.device) -> list[Minibatch]:
+    if device.type == "cpu":
+        return minibatches
+    return [(x.to(device, non_blocking=True), y.to(device, non_blocking=True)) for x, y in minibatches]
+
+
+def _constant_keys(run: Run) -> dict[str, Any]:
+    """Keys of a record that are the same at every checkpoint, and are not printed."""
+    sizes = {
+        f"env{i}_{kind}": len(part) for i, parts in enumerate(run.splits) for kind, part in parts.items()
+    }
+    keys: dict[str, Any] = {"hparams": run.hparams, "args": run.config.recorded(), "sizes": sizes}
+    # `env{j}_uda_acc` counts over the environments that have such a part: say which they are.
+    udas = [index for index, parts in enumerate(run.splits) if "uda" in parts]
+    return keys | ({"uda_envs": udas} if udas else {})
+
+
+def _print_record(record: dict[str, Any], printed: list[str]) -> list[str]:
+    """Print a row of values, under a row of names if those changed; returns the names."""
+    names = sorted(record)
+    if names != printed:
+        print_row(names, colwidth=12)
+    print_row([record[name] for name in names], colwidth=12)
+    return names
+
+
+def _check_finite(record: dict[str, Any], config: TrainConfig) -> None:
+    for name, value in record.items():
+        if "loss" in name and not np.isfinite(value):
+            raise RunError(
+                f"{name} is {value} at step {record['step']} ({config.algorithm} on {config.dataset}): "
+                "training diverged; try a smaller lr"
+            )

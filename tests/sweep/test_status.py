@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from domainbed.errors import UsageError
+from domainbed.sweep.manifest import add_to_manifest
+from domainbed.sweep.status import as_json, as_text, counts, status_of
+from domainbed.training.claims import myself
+from domainbed.training.run_dir import mark_queued, record_failure
+
+ARGS = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0], "hparams_seed": 0, "trial_seed": 0}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One run in each state."""
+    names = ["absent", "done", "failed", "interrupted", "preempted", "queued", "running", "starting"]
+    add_to_manifest(tmp_path, dict.fromkeys(names, ARGS), ())
+    for name in names[1:]:
+        mark_queued(tmp_path / name)
+    (tmp_path / "done" / "done").write_text("done")
+    record_failure(tmp_path / "failed", "loss is\nnan", 1)
+    claim = myself() | {"beat": 3, "seconds": 20.0, "step": 30, "n_steps": 120, "first_step": 20}
+    (tmp_path / "running" / "claim-1.json").write_text(json.dumps(claim))
+    (tmp_path / "starting" / "claim-1.json").write_text(json.dumps(myself()))
+    (tmp_path / "interrupted" / "claim-2.json").write_text(json.dumps(claim | {"started": "never"}))
+    (tmp_path / "preempted" / "claim-2.json").write_text(json.dumps(claim | {"released": True}))
+    (tmp_path / "preempted" / "preempted.json").write_text("{}")
+    return tmp_path
+
+
+def test_states_progress_and_reasons_come_from_the_files(folder):
+    runs = {run.name: run for run in status_of(folder)}
+    assert {name: run.state for name, run in runs.items()} == {
+        **{name: name for name in ("done", "failed", "interrupted", "preempted", "queued", "running")},
+        "starting": "running",
+        "absent": "not launched",
+    }
+    assert runs["running"].eta_seconds == pytest.approx(20.0 / 10 * 90)
+    assert (runs["running"].step, runs["running"].n_steps) == (30, 120)
+    assert runs["running"].host == myself()["host"]
+    assert runs["starting"].eta_seconds is None
+    assert (runs["failed"].exit_status, runs["failed"].error) == (1, "loss is nan")
+    assert runs["preempted"].step == 30
+    assert runs["done"].about == ARGS
+
+
+def test_text_and_json_say_the_same(folder):
+    runs = status_of(folder)
+    lines = list(as_text(runs))
+    assert lines[0] == (
+        "8 runs: 1 not launched, 1 queued, 2 running, 1 preempted, 1 interrupted, 1 failed, 1 done."
+    )
+    about = "dataset=Debug28 algorithm=ERM test_envs=[0] hparams_seed=0 trial_seed=0"
+    host = myself()["host"]
+    assert lines[1:] == [
+        f"  FAILED   failed {about}: loss is nan (exit status 1)",
+        f"  running  running {about}: step 30 of 120, 3 min 00 s left, on {host}",
+        f"  running  starting {about}: starting, on {host}",
+    ]
+    content = json.loads(as_json(runs))
+    assert content["counts"] == counts(runs)
+    assert sum(content["counts"].values()) == len(content["runs"]) == 8
+
+
+def test_hours_are_told_as_hours(folder):
+    marker = folder / "running" / "claim-1.json"
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"seconds": 1000.0}))
+    assert "step 30 of 120, 2 h 30 min left" in "\n".join(as_text(status_of(folder)))
+
+
+def test_a_directory_without_a_sweep_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="holds no sweep"):
+        status_of(tmp_path)

@@ -1,0 +1,84 @@
+import os
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from domainbed.training import checkpoint
+
+CONTENT = {"step": 3, "weights": torch.arange(1000.0), "nested": {"list": [1, 2.5, "text"]}}
+
+
+def test_what_is_saved_is_loaded_and_the_one_before_is_kept(tmp_path):
+    assert checkpoint.load(tmp_path) is None
+    checkpoint.save(tmp_path, CONTENT)
+    checkpoint.save(tmp_path, CONTENT | {"step": 4})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.PREVIOUS, checkpoint.NAME]
+    loaded = checkpoint.load(tmp_path)
+    assert loaded["step"] == 4
+    assert torch.equal(loaded["weights"], CONTENT["weights"])
+    assert loaded["nested"] == CONTENT["nested"]
+    checkpoint.remove(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    checkpoint.remove(tmp_path)
+
+
+def test_a_damaged_newest_falls_back_to_the_one_before_at_any_length(tmp_path, caplog):
+    checkpoint.save(tmp_path, CONTENT)
+    checkpoint.save(tmp_path, CONTENT | {"step": 4})
+    newest = tmp_path / checkpoint.NAME
+    whole = newest.read_bytes()
+    for length in np.random.default_rng(0).integers(len(whole), size=20):
+        newest.write_bytes(whole[:length])
+        assert checkpoint.load(tmp_path)["step"] == 3
+        assert f"checkpoint {newest} can't be used" in caplog.text
+    (tmp_path / checkpoint.PREVIOUS).write_bytes(b"")
+    assert checkpoint.load(tmp_path) is None
+
+
+def test_a_flipped_byte_in_the_weights_is_noticed(tmp_path, caplog):
+    checkpoint.save(tmp_path, CONTENT)
+    newest = tmp_path / checkpoint.NAME
+    content = bytearray(newest.read_bytes())
+    at = content.index(np.float32(500).tobytes())
+    content[at + 3] ^= 1
+    newest.write_bytes(content)
+    assert checkpoint.load(tmp_path) is None
+    assert "can't be used" in caplog.text
+
+
+class Poison:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("write", [pickle.dump, torch.save])
+def test_a_poisoned_checkpoint_is_refused_and_creates_nothing(tmp_path, write, caplog):
+    with (tmp_path / checkpoint.NAME).open("wb") as file:
+        write({"version": 1, "algorithm": Poison(tmp_path / "made")}, file)
+    assert checkpoint.load(tmp_path) is None
+    assert not (tmp_path / "made").exists()
+    assert "can't be used" in caplog.text
+
+
+def test_a_checkpoint_of_another_version_is_not_used(tmp_path, caplog):
+    torch.save({"version": 0}, tmp_path / checkpoint.NAME)
+    assert checkpoint.load(tmp_path) is None
+    assert "its version is 0, not 1" in caplog.text
+
+
+def test_generators_go_on_where_they_were(tmp_path):
+    def draws():
+        return random.random(), np.random.rand(), np.random.randn(), torch.rand(3).tolist()
+
+    np.random.randn()  # so that NumPy holds the second of a pair
+    checkpoint.save(tmp_path, {"generators": checkpoint.generator_states()})
+    expected = draws()
+    draws()
+    checkpoint.set_generator_states(checkpoint.load(tmp_path)["generators"])
+    assert draws() == expected

@@ -1,0 +1,165 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from domainbed.lib.atomic import write_whole
+from domainbed.training import claims
+from domainbed.training.claims import Claim, Held, at_work, is_alive, myself, newest
+
+ROOT = Path(__file__).parents[2]
+ELSEWHERE = {"pid": 1, "host": "elsewhere", "processes": "another", "started": "0", "beat": 0}
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(claims, "STALE_SECONDS", 0.5)
+
+
+def process(code, *arguments):
+    fast = "claims.HEARTBEAT_SECONDS = 0.05; claims.WATCH_SECONDS = claims.STALE_SECONDS = 0.5\n"
+    code = f"import sys, time\nfrom pathlib import Path\nfrom domainbed.training import claims\n{fast}{code}"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def set_age(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_one_after_the_other(tmp_path):
+    assert newest(tmp_path) == (0, None)
+    first = Claim(tmp_path)
+    assert first.held()
+    assert at_work(tmp_path)["pid"] == os.getpid()
+    with pytest.raises(Held, match=f"process {os.getpid()} on"):
+        Claim(tmp_path)
+    first.release()
+    assert at_work(tmp_path) is None
+    second = Claim(tmp_path)
+    assert (second.number, first.held(), second.held()) == (2, False, True)
+    second.release()
+    assert [path.name for path in tmp_path.iterdir()] == ["claim-2.json"]
+
+
+def test_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path):
+    worker = process("claims.Claim(Path(sys.argv[1])); print('in', flush=True); time.sleep(60)", tmp_path)
+    worker.stdout.readline()
+    with pytest.raises(Held, match=f"process {worker.pid} on"):
+        Claim(tmp_path)
+    worker.kill()
+    worker.communicate()
+    assert at_work(tmp_path) is None
+    Claim(tmp_path).release()
+
+
+def test_of_many_that_take_over_a_dead_claim_one_gets_it(tmp_path):
+    (tmp_path / "claim-3.json").write_text(json.dumps(ELSEWHERE))
+    set_age(tmp_path / "claim-3.json", 3600)
+    code = (
+        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        "try:\n    claims.Claim(Path(sys.argv[1])); print('mine', flush=True); time.sleep(3)\n"
+        "except claims.Held: print('refused')"
+    )
+    workers = [process(code, tmp_path, time.time() + 1) for _ in range(5)]
+    ends = sorted(worker.communicate()[0].strip() for worker in workers)
+    assert ends == ["mine", *["refused"] * 4]
+    assert newest(tmp_path)[0] == 4
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_frozen_holder_loses_its_claim_and_notices(tmp_path):
+    code = (
+        "claim = claims.Claim(Path(sys.argv[1])); print('in', flush=True); sys.stdin.readline()\n"
+        "print('held' if claim.held() else 'lost'); claim.release()"
+    )
+    worker = process(code, tmp_path)
+    worker.stdout.readline()
+    worker.send_signal(signal.SIGSTOP)
+    with pytest.raises(Held):
+        Claim(tmp_path)
+    time.sleep(0.6)
+    claim = Claim(tmp_path)
+    worker.send_signal(signal.SIGCONT)
+    assert worker.communicate("go on\n")[0].strip() == "lost"
+    time.sleep(0.2)
+    assert claim.held()
+    assert newest(tmp_path)[1]["pid"] == os.getpid()
+    claim.release()
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("age", [3600, -3600])
+def test_clocks_alone_take_nobodys_claim(tmp_path, age):
+    """A heartbeat that looks old, or as if it came from the future, still beats."""
+    marker = tmp_path / "claim-1.json"
+    stop = threading.Event()
+
+    def beat():
+        for beats in range(1000):
+            write_whole(marker, json.dumps(ELSEWHERE | {"beat": beats}))
+            set_age(marker, age)
+            if stop.wait(0.05):
+                return
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    time.sleep(0.1)
+    with pytest.raises(Held, match="process 1 on elsewhere"):
+        Claim(tmp_path)
+    stop.set()
+    beating.join()
+    Claim(tmp_path).release()
+
+
+def test_a_fresh_claim_of_another_host_is_respected_without_waiting(tmp_path):
+    (tmp_path / "claim-1.json").write_text(json.dumps(ELSEWHERE))
+    assert at_work(tmp_path) == ELSEWHERE
+    with pytest.raises(Held, match="elsewhere"):
+        Claim(tmp_path)
+
+
+@pytest.mark.usefixtures("fast")
+def test_the_heart_beats_and_tells_the_progress(tmp_path):
+    claim = Claim(tmp_path)
+    claim.progress = {"step": 7}
+    for _ in range(200):
+        if newest(tmp_path)[1].get("step") == 7:
+            break
+        time.sleep(0.02)
+    assert newest(tmp_path)[1]["beat"] > 0
+    claim.release()
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_damaged_claim_is_watched_and_then_taken(tmp_path):
+    (tmp_path / "claim-2.json").write_text("{")
+    with pytest.raises(Held):
+        Claim(tmp_path)
+    set_age(tmp_path / "claim-2.json", 60)
+    Claim(tmp_path).release()
+
+
+def test_a_reused_pid_is_another_process(tmp_path):
+    marker = tmp_path / "marker"
+    marker.touch()
+    assert is_alive(myself(), marker)
+    assert not is_alive(myself() | {"started": "1"}, marker)
+    assert is_alive(ELSEWHERE, marker)
+    set_age(marker, 3600)
+    assert not is_alive(ELSEWHERE, marker)
+    assert is_alive(myself(), marker)

@@ -1,0 +1,220 @@
+"""A run that is killed, told to leave or starved of disk goes on, and ends with the same numbers."""
+
+import json
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from domainbed.algorithms import ALGORITHMS
+from domainbed.errors import RunError
+from domainbed.training import checkpoint, loop
+from domainbed.training.config import TrainConfig
+from domainbed.training.run import build
+from domainbed.training.run_dir import RunDir, RunState, run_state
+
+CHANGING = ("step_time", "mem_gb", "args")
+
+
+def flags(path, **settings):
+    settings = {"checkpoint_every": 0, **settings, "hparams": '{"batch_size": 4}'}
+    settings |= {"dataset": "EmojiStyles", "algorithm": "AgrRand", "steps": 200, "checkpoint_freq": 50}
+    return [f"--{name}={value}" for name, value in (settings | {"output_dir": path}).items()]
+
+
+def records_of(path):
+    lines = (path / "results.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CHANGING} for line in lines]
+
+
+def weights_of(path):
+    return torch.load(path / "model.pkl", weights_only=True)["model_dict"]
+
+
+def assert_same(path, straight):
+    assert records_of(path) == records_of(straight)
+    expected, got = weights_of(straight), weights_of(path)
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def updates_in(path):
+    content = checkpoint.load(path)
+    return 0 if content is None else content["updates"]
+
+
+def storm(start_script, path, kills):
+    """Kill and relaunch; rows of (updates that could be gone on from, milliseconds until the kill)."""
+    draws = random.Random(0)
+    rows = []
+    while len(rows) < kills:
+        worker = start_script("train", *flags(path))
+        before = updates_in(path)
+        # From the moment at which it trains, some milliseconds on.
+        while updates_in(path) <= before:
+            time.sleep(0.002)
+        milliseconds = draws.randrange(200)
+        time.sleep(milliseconds / 1000)
+        worker.send_signal(signal.SIGKILL)
+        assert worker.wait().returncode == -signal.SIGKILL
+        rows.append((updates_in(path), milliseconds))
+        assert rows[-1][0] > before
+        assert run_state(path) is RunState.INTERRUPTED
+    ended = start_script("train", *flags(path)).wait()
+    assert ended.returncode == 0, ended.stderr
+    return rows
+
+
+@pytest.fixture
+def straight(start_script, tmp_path):
+    """Directory of a run that nobody disturbs."""
+    ended = start_script("train", *flags(tmp_path / "straight", checkpoint_every=60)).wait()
+    assert ended.returncode == 0, ended.stderr
+    return tmp_path / "straight"
+
+
+def test_killed_five_times_a_run_ends_with_the_same_numbers(start_script, tmp_path, straight):
+    storm(start_script, tmp_path / "run", 5)
+    assert_same(tmp_path / "run", straight)
+    assert not list((tmp_path / "run").glob("checkpoint*"))
+    assert not list((tmp_path / "run").glob("attempt-*"))
+
+
+@pytest.mark.slow
+def test_kill_storm(start_script, tmp_path, straight):
+    print(storm(start_script, tmp_path / "run", 50))
+    assert_same(tmp_path / "run", straight)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 3), (signal.SIGUSR1, 3), (signal.SIGINT, 130)]
+)
+def test_told_to_leave_it_writes_a_checkpoint_and_goes_on_later(
+    start_script, tmp_path, straight, number, status
+):
+    path = tmp_path / "run"
+    worker = start_script("train", *flags(path, checkpoint_every=60))
+    while not (path / "results.jsonl").exists():
+        time.sleep(0.002)
+    worker.send_signal(number)
+    assert worker.wait().returncode == status
+    left = RunState.INTERRUPTED if number == signal.SIGINT else RunState.PREEMPTED
+    assert run_state(path) is left
+    done = updates_in(path)
+    assert 0 < done < 200
+    ended = start_script("train", *flags(path, checkpoint_every=60)).wait()
+    assert ended.returncode == 0, ended.stderr
+    assert f"Goes on after {done} of 200 updates." in ended.stdout
+    assert_same(path, straight)
+
+
+class Asked:
+    """Requests, of which one comes when `check` has been called so many times."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def check(self):
+        self.calls -= 1
+        if self.calls == 0:
+            raise loop.Preempted("told to leave")
+
+
+SMALL = {"dataset": "Debug28", "steps": 6, "checkpoint_freq": 2, "test_envs": [0]}
+
+
+def run_in(path, monkeypatch=None, leave_at=0, **settings):
+    """One attempt at a run in this process, left at the call number `leave_at` of `check` (0: never)."""
+    config = TrainConfig(**{**SMALL, "hparams": '{"batch_size": 4}', **settings, "output_dir": str(path)})
+    if leave_at:
+        monkeypatch.setattr(loop, "Requests", lambda: Asked(leave_at))
+    kept = {name: value for name, value in config.recorded().items() if name != "output_dir"}
+    try:
+        with RunDir(path, kept) as directory:
+            if not directory.finished:
+                loop.train(build(config), directory)
+    except loop.Preempted:
+        assert leave_at
+    finally:
+        if leave_at:
+            monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_goes_on_in_the_middle(name, tmp_path, monkeypatch):
+    run_in(tmp_path / "straight", algorithm=name)
+    run_in(tmp_path / "run", monkeypatch, leave_at=8, algorithm=name)
+    assert run_state(tmp_path / "run") is RunState.PREEMPTED
+    assert 0 < updates_in(tmp_path / "run") < 6
+    run_in(tmp_path / "run", algorithm=name)
+    assert_same(tmp_path / "run", tmp_path / "straight")
+
+
+@pytest.mark.parametrize("averaging", ["sma", "swad"])
+def test_left_at_any_moment_evaluations_among_them(tmp_path, monkeypatch, averaging):
+    hparams = {"batch_size": 4, "weight_averaging": averaging, "swad_n_s": 1, "swad_n_e": 2}
+    settings = {"algorithm": "AgrRand", "hparams": json.dumps(hparams), "steps": 7}
+    run_in(tmp_path / "straight", **settings)
+    lefts = 0
+    for leave_at in range(1, 70, 5):
+        path = tmp_path / f"run{leave_at}"
+        run_in(path, monkeypatch, leave_at, **settings)
+        lefts += run_state(path) is RunState.PREEMPTED
+        run_in(path, **settings)
+        assert_same(path, tmp_path / "straight")
+    assert lefts > 5
+
+
+def test_damaged_checkpoints_fall_back_or_begin_anew(tmp_path, monkeypatch, caplog):
+    settings = {"algorithm": "AgrRand", "checkpoint_every": 0}
+    run_in(tmp_path / "straight", **settings)
+    for damaged, attempts in (([checkpoint.NAME], 0), ([checkpoint.NAME, checkpoint.PREVIOUS], 1)):
+        path = tmp_path / str(attempts)
+        run_in(path, monkeypatch, leave_at=12, **settings)
+        for name in damaged:
+            (path / name).write_bytes((path / name).read_bytes()[:-100])
+        run_in(path, **settings)
+        assert "can't be used" in caplog.text
+        assert len(list(path.glob("attempt-*"))) == attempts
+        assert_same(path, tmp_path / "straight")
+
+
+def test_torn_and_foreign_lines_of_records_do_not_matter(tmp_path, monkeypatch):
+    run_in(tmp_path / "straight", algorithm="ERM")
+    path = tmp_path / "run"
+    run_in(path, monkeypatch, leave_at=12, algorithm="ERM")
+    content = (path / "results.jsonl").read_bytes()
+    (path / "results.jsonl").write_bytes(b"foreign\n" + content + b'{"step": 4, "los')
+    run_in(path, algorithm="ERM")
+    lines = (path / "results.jsonl").read_text().splitlines()
+    assert lines.pop(0) == "foreign"
+    (path / "results.jsonl").write_text("\n".join(lines))
+    assert_same(path, tmp_path / "straight")
+
+
+def test_missing_records_are_told(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    run_in(path, monkeypatch, leave_at=12, algorithm="ERM")
+    (path / "results.jsonl").write_text("")
+    with pytest.raises(RunError, match="lacks the record of step 0"):
+        run_in(path, algorithm="ERM")
+
+
+def test_a_process_that_lost_its_claim_writes_nothing(tmp_path):
+    """As one that was frozen: somebody else has the next claim."""
+    run = build(TrainConfig(**SMALL, output_dir=str(tmp_path)))
+    with RunDir(tmp_path, {}) as directory:
+        directory.write_summary({})
+        before = sorted(tmp_path.iterdir())
+        (tmp_path / "claim-2.json").write_text("{}")
+        with pytest.raises(RunError, match="taken over"):
+            loop.train(run, directory)
+    assert set(tmp_path.iterdir()) == {*before, tmp_path / "claim-2.json"}
