@@ -21,10 +21,15 @@ TRAIN = "python -m domainbed.scripts.train"
 NO_WEIGHTS = '{"pretrained": false}'
 SMALL = "--skip_confirmation --n_trials 1 --steps 1"
 PAPER = f"{SMALL} --datasets PACS --algorithms ERM"
+COLORED = f"{SMALL} --algorithms ERM Fishr"
 
 SHORTENED = {
     f"{SWEEP} --algorithms AgrSum": f"{SMALL} --n_hparams 1 --single_test_envs",
     f"{SWEEP} --config sweeps/iccv2021_table1.toml --data_dir DATA": PAPER,
+    f"{SWEEP} --config sweeps/colored_digits.toml": COLORED,
+    f"{SWEEP} --config sweeps/colored_digits.toml --preset grey": SMALL,
+    f"{SWEEP} --config sweeps/colored_digits.toml --preset single": COLORED,
+    f"{SWEEP} --config sweeps/colored_mnist_irm.toml --data_dir DATA": COLORED,
     f"{SWEEP} --config sweeps/quickstart.toml --skip_confirmation --quiet": SMALL,
     f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2": "--steps 2",
     f"{TRAIN} --dataset path/to/root --test_envs 0 --hparams '{NO_WEIGHTS}' --output_dir mine": "--steps 1",
@@ -57,7 +62,7 @@ def commands():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, write_mnist):
     """A directory with the checkout's sweep files, the examples' files, and data where commands name some."""
     directory = tmp_path_factory.mktemp("reader")
     (directory / "sweeps").symlink_to(ROOT / "sweeps")
@@ -82,6 +87,7 @@ def place(tmp_path_factory):
                 for i in range(10):
                     pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                     Image.fromarray(pixels).save(folder / f"{i}.png")
+    write_mnist(directory / "DATA")
     # The paper's protocol starts from these weights, in torch's hub cache.
     weights = directory / "hub/checkpoints/alexnet-owt-7be5be79.pth"
     weights.parent.mkdir(parents=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn, optim
 from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, Table, Value, choice, const, log2_int, log10_uniform, resolve
+from domainbed.lib.ranks import ALONE, Ranks
 
 Minibatch = tuple[Tensor, Tensor]
 """Inputs (B, *input_shape) and int64 labels (B,) of one environment."""
@@ -107,6 +108,12 @@ class Algorithm(nn.Module):
     """Smallest K that the method makes sense for."""
     EQUAL_SIZES: ClassVar[bool] = False
     """Whether all environments' minibatches must have the same number of samples."""
+    DISTRIBUTED: ClassVar[bool] = False
+    """Whether several processes can share an update, each with some of the source environments: all that
+    is added up over environments goes through `self.ranks`. A class that has an `update` or a `predict` of
+    its own must say so itself."""
+    ranks: Ranks = ALONE
+    """The processes that share the updates."""
     STATE: ClassVar[tuple[str, ...]] = ()
     """Attributes that later updates depend on, beside modules, buffers, and what has a `state_dict`:
     numbers, tensors, or containers of them."""
@@ -143,6 +150,16 @@ class Algorithm(nn.Module):
             merged |= base.__dict__.get(attribute, {})
         return merged
 
+    @classmethod
+    def can_be_distributed(cls) -> bool:
+        """Whether `DISTRIBUTED` was said of this very `update` and `predict`."""
+        for base in cls.__mro__:
+            if "DISTRIBUTED" in base.__dict__:
+                return bool(base.__dict__["DISTRIBUTED"])
+            if "update" in base.__dict__ or "predict" in base.__dict__:
+                return False
+        return False
+
     def switch(self, name: str) -> Value:
         """The value that a run gives to a switch, or its default."""
         value: Value = self.hparams.get(name, resolve(self.switches_table()[name], "").default)
@@ -154,7 +171,8 @@ class Algorithm(nn.Module):
         """One training step, the optimizer's included.
 
         Args:
-            minibatches: one (inputs, labels) a source environment, on the model's device.
+            minibatches: one (inputs, labels) a source environment, on the model's device; of the
+                environments of this process, where several share the update.
             unlabeled: inputs of the target environments, for domain adaptation only.
 
         Returns: name -> number, for the records.
@@ -224,13 +242,14 @@ class UpdateCount(nn.Module):
         module.updates = int(module.update_count.item())
 
 
-def descend(loss: Tensor, *optimizers: optim.Optimizer) -> None:
-    """One step of each of `optimizers` down the gradient of `loss`."""
+def descend(loss: Tensor, *optimizers: optim.Optimizer, ranks: Ranks = ALONE) -> None:
+    """One step of each of `optimizers` down the gradient of `loss`, summed over `ranks`."""
     for optimizer in optimizers:
         # To None, not to zero: an optimizer leaves alone what has no gradient.
         optimizer.zero_grad()
     loss.backward()
     for optimizer in optimizers:
+        ranks.add_gradients(optimizer)
         optimizer.step()
 
 

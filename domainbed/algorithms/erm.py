@@ -20,6 +20,8 @@ class ERM(Algorithm):
     Forward pass over the concatenated minibatches; environments with larger minibatches weigh more.
     """
 
+    DISTRIBUTED = True
+
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
@@ -44,13 +46,13 @@ class ERM(Algorithm):
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
     ) -> Mapping[str, float | DeviceScalar]:
         x, y = concatenate(minibatches)
-        loss = F.cross_entropy(self.predict(x), y)
+        loss = self.ranks.share(F.cross_entropy(self.predict(x), y), len(y))
         self.step(loss)
-        return {"loss": scalar(loss)}
+        return {"loss": scalar(self.ranks.sum(loss))}
 
     def step(self, loss: Tensor) -> None:
-        """One step of the optimizer down the gradient of `loss`."""
-        descend(loss, self.optimizer)
+        """One step of the optimizer down the gradient of `loss`, summed over ranks."""
+        descend(loss, self.optimizer, ranks=self.ranks)
 
     def joint_logits(self, minibatches: Sequence[Minibatch]) -> tuple[Tensor, ...]:
         """Logits (B, num_classes) of each environment, from one forward pass over all of them."""

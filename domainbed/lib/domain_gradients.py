@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from domainbed.algorithms.base import Minibatch
+from domainbed.lib.ranks import ALONE, Ranks
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 
@@ -23,6 +24,7 @@ def environment_gradients(
     minibatches: Sequence[Minibatch],
     parameters: Sequence[nn.Parameter],
     shared_dropout: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Loss and gradient of each environment in turn; a gradient is made when it is asked for.
 
@@ -31,10 +33,11 @@ def environment_gradients(
         minibatches: one an environment.
         parameters: what to differentiate by; one without a gradient in an environment counts as 0.
         shared_dropout: draw the same random numbers in every environment's forward pass.
+        ranks: the processes that have the other environments.
 
     Yields: (L_k, g_k): 0-d, detached; and (P,), flat in the order of `parameters`.
     """
-    seed = int(torch.randint(2**62, ()).item()) if shared_dropout else None
+    seed = int(ranks.first(torch.randint(2**62, ())).item()) if shared_dropout else None
     for x, y in minibatches:
         if seed is not None:
             torch.manual_seed(seed)

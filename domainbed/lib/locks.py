@@ -18,17 +18,3 @@ def locked(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             fcntl.lockf(file, fcntl.LOCK_EX)
         yield
-
-
-def claim(descriptor: int) -> bool:
-    """Take the lock of an open file until this process ends; False if another process has it.
-
-    The lock is not inherited by forks. Where the file system knows no locks, everybody gets them.
-    """
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return True
-    return True

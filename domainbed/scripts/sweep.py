@@ -1,4 +1,7 @@
-"""Run a sweep: `python -m domainbed.scripts.sweep launch --algorithms AgrSum`; see how it is: `status`."""
+"""Run a sweep: `python -m domainbed.scripts.sweep launch --algorithms AgrSum`; see how it is: `status`.
+
+`work --output_dir DIR` joins in a sweep that was launched, from this or any other host.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainbed.errors import UsageError, run_script
-from domainbed.sweep.flags import PASSED_ON, parse
+from domainbed.sweep.checks import check_jobs, check_numbers, given_for_launcher
+from domainbed.sweep.flags import FOR_SLURM, PASSED_ON, parse
 from domainbed.sweep.grid import all_test_env_combinations, make_args_list
 from domainbed.sweep.job import Job
+from domainbed.sweep.outcome import report_ends
 from domainbed.training.run_dir import RunState
 
 if TYPE_CHECKING:
@@ -59,40 +64,6 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
     return [Job(train_args, args.output_dir) for train_args in args_list]
 
 
-def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
-    """Refuse now what every run would refuse: each algorithm on each dataset, and the launcher."""
-    from domainbed.algorithms import get_algorithm_class
-    from domainbed.command_launchers import REGISTRY as LAUNCHERS
-    from domainbed.hparams import parse_overrides
-    from domainbed.model_selection import METHODS
-    from domainbed.training.config import TrainConfig
-
-    launcher = LAUNCHERS[args.command_launcher]
-    if hasattr(launcher, "check"):
-        launcher.check()
-    for name in args.selection or ():
-        METHODS[name]
-    for name in ("n_trials", "n_hparams"):
-        if getattr(args, name) < 1:
-            raise UsageError(f"--{name} takes 1 or more, not {getattr(args, name)}")
-    if args.n_hparams_from < 0:
-        raise UsageError(f"--n_hparams_from takes 0 or more, not {args.n_hparams_from}")
-    if args.n_hparams <= args.n_hparams_from:
-        raise UsageError(f"--n_hparams {args.n_hparams} is one past the last seed: above --n_hparams_from")
-    if args.workers is not None and args.workers < 1:
-        raise UsageError(f"--workers takes 1 or more, not {args.workers}")
-    for name, value in parse_overrides(args.hparams).items():
-        if isinstance(value, dict):
-            get_algorithm_class(name)
-    first_of_kind = {(job.train_args["dataset"], job.train_args["algorithm"]): job for job in reversed(jobs)}
-    for job in first_of_kind.values():
-        TrainConfig(**job.train_args).check()
-    if getattr(launcher, "waits", False):
-        # Runs elsewhere may have weights that this machine lacks.
-        for job in {dataset: job for (dataset, _), job in first_of_kind.items()}.values():
-            TrainConfig(**job.train_args).check_featurizer()
-
-
 def ask_for_confirmation() -> None:
     """Ask; end the process with status 0 on anything but yes.
 
@@ -109,24 +80,32 @@ def ask_for_confirmation() -> None:
 
 
 def launcher_of(args: argparse.Namespace) -> Callable[[list[str]], object]:
-    """The launcher asked for, with `--workers` if it takes that."""
+    """The launcher asked for, with the flags that it takes."""
     import functools
 
     from domainbed.command_launchers import REGISTRY as LAUNCHERS
 
     launcher = LAUNCHERS[args.command_launcher]
-    if args.workers is None:
-        return launcher
-    if "workers" not in inspect.signature(launcher).parameters:
-        raise UsageError(f"launcher {args.command_launcher} takes no --workers")
-    bound = functools.partial(launcher, workers=args.workers)
+    takes = inspect.signature(launcher).parameters
+    keywords = {"output_dir": args.output_dir} if "output_dir" in takes else {}
+    for name, value in given_for_launcher(args).items():
+        if name in takes:
+            keywords[name] = value
+        elif name in FOR_SLURM:  # a sweep file for Slurm may be tried out here
+            print(f"Launcher {args.command_launcher} has no use for --{name}.")
+        else:
+            raise UsageError(f"launcher {args.command_launcher} takes no --{name}")
+    bound = functools.partial(launcher, **keywords)
     bound.waits = getattr(launcher, "waits", False)  # type: ignore[attr-defined] # partials take attributes
+    bound.computes = "workers" in takes  # type: ignore[attr-defined]
     return bound
 
 
 def launch(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     """Launch what was not launched, and again what was interrupted or has failed; the exit status."""
+    from domainbed.sweep.disk import check_room
     from domainbed.sweep.manifest import add_to_manifest
+    from domainbed.sweep.slots import slots_here
 
     bad_ends = (RunState.INTERRUPTED, RunState.PREEMPTED, RunState.FAILED)
     again = [job for job in jobs if job.run_state in bad_ends]
@@ -144,6 +123,9 @@ def launch(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
         print(f"Nothing to do in {args.output_dir}" + (f": others see to {elsewhere}." if elsewhere else "."))
         return 0
     launcher = launcher_of(args)
+    if getattr(launcher, "computes", False):
+        at_a_time = len(slots_here(args.workers)) * (args.slurm_array or 1)
+        check_room(Path(args.output_dir), todo, at_a_time)
     if not args.skip_confirmation:
         ask_for_confirmation()
     try:
@@ -155,34 +137,35 @@ def launch(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     Job.launch(todo, launcher)
     if not getattr(launcher, "waits", False):
         return 0
-    failed = report_ends([job.looked_at_again() for job in todo])
+    status = report_ends([job.looked_at_again() for job in todo])
     report = f"python -m domainbed.scripts.collect_results --input_dir {shlex.quote(args.output_dir)}"
     print(f"The sweep is in {args.output_dir}; its tables:\n    {report}")
-    return 1 if failed else 0
+    return status
 
 
-def report_ends(jobs: Sequence[Job]) -> int:
-    """Print why runs failed, and how many another process is at work on; the number of failed ones."""
-    elsewhere = [job for job in jobs if job.run_state is RunState.RUNNING]
-    failed = [job for job in jobs if job.state != Job.DONE and job not in elsewhere]
-    for job in failed[:20]:
-        reason = job.failure or "it left no reason; is the disk full?"
-        print(f"FAILED {job}: {reason}", file=sys.stderr)
-    if failed:
-        print(f"{len(failed)} of {len(jobs)} runs failed; each says why in its directory.", file=sys.stderr)
-    if elsewhere:
-        print(f"{len(elsewhere)} runs are left to another process that is at work on them.")
-    return len(failed)
+def work(args: argparse.Namespace) -> int:
+    """Work on the sweep in `--output_dir` until none of its runs is left; the exit status."""
+    from domainbed.sweep.slots import slots_here
+    from domainbed.sweep.worker import work
+
+    check_numbers(args)
+    sweep_dir = _sweep_dir(args)
+    return report_ends(work(sweep_dir, slots_here(args.workers), args.retries or 0, args.time_limit))
+
+
+def _sweep_dir(args: argparse.Namespace) -> Path:
+    if args.output_dir is None:
+        raise UsageError(f"{args.command} needs the sweep's directory: give --output_dir (or --config)")
+    return Path(args.output_dir)
 
 
 def show_status(args: argparse.Namespace) -> int:
     """Print how the sweep in `--output_dir` gets on; 1 if a run has failed."""
     from domainbed.sweep.status import as_json, as_text, counts, status_of
 
-    if args.output_dir is None:
-        raise UsageError("status needs the sweep's directory: give --output_dir (or --config)")
+    sweep_dir = _sweep_dir(args)
     while True:
-        runs = status_of(Path(args.output_dir))
+        runs = status_of(sweep_dir)
         number = counts(runs)
         if args.watch and sys.stdout.isatty():
             print("\033[2J\033[H", end="")  # clears the terminal
@@ -195,8 +178,8 @@ def show_status(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, show the runs, and launch or delete them; returns the exit status."""
     args = parse(argv)
-    if args.command == "status":
-        return show_status(args)
+    if args.command in ("status", "work"):
+        return {"status": show_status, "work": work}[args.command](args)
     choose(args)
     jobs = make_jobs(args)
     if args.command == "launch":

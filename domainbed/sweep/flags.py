@@ -9,12 +9,20 @@ from pathlib import Path
 from domainbed.errors import UsageError
 from domainbed.sweep.grid import SEED_SCHEMES
 
-COMMANDS = ("launch", "delete_incomplete", "status")
+COMMANDS = ("launch", "delete_incomplete", "status", "work")
 PASSED_ON = (
     *("uda_holdout_fraction", "checkpoint_freq", "skip_model_save", "splits", "evaluate", "sampling"),
     *("device", "num_workers", "deterministic", "checkpoint_every"),
 )
 """Flags of `train` that a sweep hands to its runs if they are given (upstream's are in `make_args_list`)."""
+
+
+FOR_SLURM = (
+    *("slurm_array", "slurm_time", "slurm_partition", "slurm_gpus", "slurm_cpus", "slurm_mem"),
+    "slurm_constraint",
+)
+FOR_LAUNCHERS = ("workers", "retries", "time_limit", *FOR_SLURM)
+"""Flags that a launcher gets if it has a keyword of the name."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="accepted and unused, as in upstream: each run has a seed of its own",
     )
     add("--n_trials", type=int, default=3, help="repetitions, each with its own seed")
-    add("--command_launcher", type=str, default="local", help="local, multi_gpu, dummy, or a plugin's")
+    add("--command_launcher", type=str, default="local", help="local, multi_gpu, slurm, dummy, a plugin's")
     add("--steps", type=int, help="number of updates of a run; default: the dataset's")
     add("--hparams", type=str, help="JSON object that overrides hyper-parameters in all runs")
     add("--holdout_fraction", type=float, default=0.2, help="share of each environment for validation")
@@ -52,6 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--quiet", action="store_true", help="do not list every run")
     add("--seed_scheme", choices=SEED_SCHEMES, default="upstream", help="paired: one seed for all algorithms")
     add("--workers", type=int, help="runs at a time; default: one a core, or one on a GPU")
+    add("--retries", type=int, help="how often a run that failed is started again; default: never")
+    add("--time_limit", type=float, help="minutes that a run may take; past them it can go on at a relaunch")
     add(
         "--selection",
         nargs="+",
@@ -68,6 +78,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", type=str, help="as in train")
     add("--num_workers", type=int, help="as in train")
     add("--checkpoint_every", type=float, help="as in train")
+    add("--slurm_array", type=int, help="workers to ask Slurm for; default: 4")
+    add("--slurm_time", type=int, help="minutes of a worker, which is requeued then; default: 240")
+    add("--slurm_partition", type=str, help="as in sbatch, of each worker")
+    add("--slurm_gpus", type=int, help="GPUs of each worker")
+    add("--slurm_cpus", type=int, help="CPUs of each worker")
+    add("--slurm_mem", type=str, help="memory of each worker, e.g. 16G")
+    add("--slurm_constraint", type=str, help="as in sbatch, of each worker")
     add("--json", action="store_true", help="status as one JSON object")
     add("--watch", action="store_true", help="show the status again and again until no run is at work")
     return parser

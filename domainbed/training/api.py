@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,19 +23,44 @@ from domainbed.training.run_dir import RunDir
 if TYPE_CHECKING:
     import pandas as pd
 
+    from domainbed.training.run import Run
+
 
 def train(config: TrainConfig) -> None:
     """Carry out a run in `config.output_dir`; what is printed goes to out.txt and err.txt there too.
 
     A directory that holds this run, finished, is left as it is; where it is unfinished, it goes on from its
-    checkpoint, or begins anew if there is none.
+    checkpoint, or begins anew if there is none. Processes that torchrun started share the run.
 
     Raises:
         UsageError: settings, data or output directory can't be used.
         RunError: the run could not be finished; all that it recorded is kept.
         Preempted: the process was told to leave; the same call goes on.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _train_together(config)
+        return
     config.check()
+    _train(config)
+
+
+def _train_together(config: TrainConfig) -> None:
+    """`train` as one of several processes."""
+    from domainbed.training import shared_run
+    from domainbed.training.distributed import Group
+
+    with Group() as group:
+        if group.index == 0:
+            config.check()
+            shared_run.check_shareable(config, group)
+            _train(group.placed(config), partial(shared_run.lead, group=group))
+        else:
+            with _one_line():
+                shared_run.follow(config, group)
+
+
+def _train(config: TrainConfig, work: Callable[[Run, RunDir], None] | None = None) -> None:
+    """Build the run and let `work` train it: `loop.train`, if nothing else."""
     settings = {name: value for name, value in config.recorded().items() if name != "output_dir"}
     with RunDir(Path(config.output_dir), settings, config.restart) as directory:
         if directory.finished:
@@ -51,7 +78,7 @@ def train(config: TrainConfig) -> None:
                     print(line)
             else:
                 print(f"Goes on after {directory.checkpoint['updates']} of {run.n_steps} updates.")
-            loop.train(run, directory)
+            (work or loop.train)(run, directory)
 
 
 def train_to_frame(settings: dict[str, Any]) -> pd.DataFrame:

@@ -32,7 +32,13 @@ def save(directory: Path, content: Checkpoint) -> None:
     Raises: OSError if there is no room; the checkpoints are what they were then.
     """
     with whole(directory / NAME, previous=directory / PREVIOUS) as file:
-        torch.save({"version": _VERSION, **content}, file)
+        try:
+            torch.save({"version": _VERSION, **content}, file)
+        except RuntimeError as error:
+            # torch's writer stumbles over what it could not write, after the error that says why.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load(directory: Path) -> Checkpoint | None:

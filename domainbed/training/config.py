@@ -18,6 +18,7 @@ from domainbed.training.options import averaging_option
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
     from domainbed.datasets.base import MultipleDomainDataset
+    from domainbed.networks.base import FeaturizerModule
 
 TASKS = ("domain_generalization", "domain_adaptation")
 EVALUATE = ("all", "selection")
@@ -102,16 +103,16 @@ class TrainConfig:
         if self.resolved_hparams()["class_balanced"] and self.sampling != "replacement":
             raise UsageError("class_balanced draws with replacement: leave out --sampling epochs")
 
-    def check_featurizer(self) -> None:
-        """Build the featurizer and throw it away: pretrained weights that can't be had are told now.
+    def featurizer(self, **overrides: Value) -> FeaturizerModule:
+        """The featurizer of this run, new; `overrides` win over its hyper-parameters.
 
-        Raises: UsageError, which says what to fetch and where to put it.
+        Raises: UsageError if its pretrained weights can't be had; it says what to fetch and where to put it.
         """
         from domainbed import networks
 
-        hparams = self.resolved_hparams()
+        hparams = self.resolved_hparams() | overrides
         side = int(hparams.get("input_size", OPTIONS["input_size"].default))
-        networks.Featurizer(self.dataset_class().INPUT_SHAPE or (3, side, side), hparams)
+        return networks.Featurizer(self.dataset_class().INPUT_SHAPE or (3, side, side), hparams)
 
     def algorithm_class(self) -> type[Algorithm]:
         """The class of the algorithm; raises UnknownName."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,17 +31,22 @@ _STEP = 4  # purpose of the seeds of updates; 0 to 3 belong to data and evaluati
 _log = logging.getLogger(__name__)
 
 
-def train(run: Run, directory: RunDir) -> None:
+def train(run: Run, directory: RunDir, make: Callable[[Run, RunDir], Loop] | None = None) -> None:
     """Train, writing a record at each checkpoint of upstream's, and finish the directory.
 
     Goes on from the directory's checkpoint if it has one; the records are those of an undisturbed run then,
     but for times and memory.
 
+    Args:
+        run: what to train.
+        directory: where; this process has the claim on it.
+        make: makes the loop, if it is not to be a plain one.
+
     Raises:
         RunError: a loss is not finite, or a record can't be written; what was recorded until then stays.
         Preempted: the process was told to leave; a checkpoint is written.
     """
-    loop = Loop(run, directory)
+    loop = (make or Loop)(run, directory)
     if directory.checkpoint is not None:
         loop.go_on_from(directory.checkpoint)
     directory.write_summary(
@@ -61,13 +67,17 @@ class Loop:
     Attributes:
         updates: number of updates done.
         constant: keys of a record that are the same at every checkpoint, and are not printed.
+        HIDDEN: whether the progress bar is; None where stderr is no terminal.
     """
+
+    HIDDEN: ClassVar[bool | None] = None
 
     def __init__(self, run: Run, directory: RunDir) -> None:
         self.run = run
         self.directory = directory
         self.updates = 0
         self.constant = _constant_keys(run)
+        self._draws: tuple[int, ...] = (run.config.seed, _STEP)
         parts = parts_to_evaluate(run.splits, run.config.test_envs, run.config.evaluate)
         augmented = run.hparams.get("augment_evaluation", True)
         self._parts = parts if augmented else {name: plain(part) for name, part in parts.items()}
@@ -94,7 +104,7 @@ class Loop:
             initial=self.updates,
             unit="step",
             leave=False,
-            disable=None,
+            disable=self.HIDDEN,
         )
         first, saved = self.updates, time.monotonic()
         self._began = time.perf_counter()
@@ -108,7 +118,7 @@ class Loop:
                     if time.monotonic() - saved >= 60 * run.config.checkpoint_every:
                         self.save()
                         saved = time.monotonic()
-                    requests.check()
+                    self._check(requests)
                     inputs = None if unlabeled is None else [x for x, _ in _to(next(unlabeled), run.device)]
                     self._update(_to(next(loader), run.device), inputs)
                     bar.update()
@@ -117,9 +127,13 @@ class Loop:
             self.save()
             raise
 
+    def _check(self, requests: Requests) -> None:
+        """Raise Preempted or Interrupted if the run is to be left."""
+        requests.check()
+
     def _update(self, minibatches: list[Minibatch], inputs: list[Tensor] | None) -> None:
         # Draws inside update depend on the step alone, so that a run can go on in the middle.
-        seed_all(counter_seed(self.run.config.seed, _STEP, self.updates))
+        seed_all(counter_seed(*self._draws, self.updates))
         for name, value in self.run.algorithm.update(minibatches, inputs).items():
             self._logged[name].append(value)
         self.run.averaging.add()

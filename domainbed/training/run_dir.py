@@ -84,6 +84,20 @@ def failure_of(path: Path) -> str:
     return str(end_of(path).get("error", ""))
 
 
+def failures_of(path: Path) -> int:
+    """How many attempts at the run in `path` have failed, as far as its last one knows; 0 once it is done."""
+    ends = {name: _read_json(path / name) for name in _ENDS}
+    return max(
+        int(end.get("failures", name == "failed.json")) if end is not None else 0
+        for name, end in ends.items()
+    )
+
+
+def forget_failure(path: Path) -> None:
+    """Let the run in `path`, if it has failed, count as one that has not."""
+    (path / "failed.json").unlink(missing_ok=True)
+
+
 def progress_of(path: Path) -> Owner:
     """What the last process at work on the run in `path` told of itself and its progress; may be empty."""
     return newest(path)[1] or {}
@@ -95,9 +109,14 @@ def mark_queued(path: Path) -> None:
     write_whole(path / "queued.json", json.dumps(myself()))
 
 
-def record_failure(path: Path, reason: str, exit_status: int) -> None:
-    """Keep in `path` why its run ended badly."""
-    _note_end(path / "failed.json", reason, exit_status)
+def record_failure(path: Path, reason: str, exit_status: int, failures: int = 1) -> None:
+    """Keep in `path` why its run ended badly, `failures` times by now."""
+    _note_end(path / "failed.json", reason, exit_status, failures)
+
+
+def record_preemption(path: Path, reason: str, failures: int = 0) -> None:
+    """Keep in `path` that its run was ended to go on later, `failures` failed attempts being before that."""
+    _note_end(path / "preempted.json", reason, Preempted.exit_status, failures)
 
 
 class RunDir:
@@ -125,6 +144,7 @@ class RunDir:
         self.checkpoint: dict[str, Any] | None = None
         self._restart = restart
         self._claim: Claim | None = None
+        self._failures = 0
 
     @property
     def finished(self) -> bool:
@@ -156,6 +176,7 @@ class RunDir:
             raise Busy(
                 f"{self.path} is being worked on by {held}; wait for it, or name another --output_dir"
             ) from None
+        self._failures = failures_of(self.path)  # before its files are moved aside
         # Whoever had the claim until now may have begun, or finished, since we looked.
         if not self._restart:
             known = self._check_settings()
@@ -175,7 +196,8 @@ class RunDir:
             if isinstance(error, Preempted):
                 name = "preempted.json"
             status = error.exit_status if isinstance(error, DomainBedError) else 1
-            _note_end(self.path / name, str(error) or type(error).__name__, status)
+            failures = self._failures + (name == "failed.json")
+            _note_end(self.path / name, str(error) or type(error).__name__, status, failures)
         self._release()
 
     def _release(self) -> None:
@@ -248,9 +270,10 @@ class RunDir:
                 file.rename(aside / file.name)
 
 
-def _note_end(path: Path, reason: str, exit_status: int) -> None:
+def _note_end(path: Path, reason: str, exit_status: int, failures: int) -> None:
     """Write why a run ended; a full disk must not hide the reason from the caller, so this never fails."""
-    end = {"error": " ".join(reason.split()), "exit_status": exit_status, **myself()}
+    reason = " ".join(reason.split())
+    end = {"error": reason, "exit_status": exit_status, "failures": failures, **myself()}
     with contextlib.suppress(OSError):
         write_whole(path, json.dumps(end))
 

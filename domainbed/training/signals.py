@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Self
 
@@ -20,15 +21,22 @@ class Requests:
     """Inside this context SIGTERM, SIGUSR1 and the first Ctrl-C wait until `check` is called.
 
     A second Ctrl-C ends the process as usual. In a thread other than the main one signals go their own way.
+
+    Args:
+        also: more signals that ask to leave.
+
+    Attributes:
+        received: what has come.
     """
 
-    def __init__(self) -> None:
-        self._received: int | None = None
+    def __init__(self, also: Sequence[int] = ()) -> None:
+        self.received: list[int] = []
+        self._preemption = (*_PREEMPTION, *also)
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (*_PREEMPTION, signal.SIGINT):
+            for number in (*self._preemption, signal.SIGINT):
                 if number != signal.SIGINT or signal.getsignal(number) is signal.default_int_handler:
                     self._before[number] = signal.signal(number, self._receive)
         return self
@@ -38,14 +46,14 @@ class Requests:
             signal.signal(number, handler)  # type: ignore[arg-type] # what signal.signal returned
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._received = number
+        self.received.append(number)
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def check(self) -> None:
         """Raise Preempted or Interrupted if a signal has come."""
-        if self._received == signal.SIGINT:
+        if signal.SIGINT in self.received:
             raise Interrupted
-        if self._received is not None:
-            name = signal.Signals(self._received).name
+        if self.received:
+            name = signal.Signals(self.received[0]).name
             raise Preempted(f"told to leave ({name}); the same command goes on from the checkpoint")

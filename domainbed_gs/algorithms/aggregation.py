@@ -44,6 +44,8 @@ class Aggregation(PCGrad, GradVac, CAGrad, MGDA, IMTLG, NashMTL, AlignedMTL, UPG
         ),
     }
 
+    DISTRIBUTED = False
+
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:

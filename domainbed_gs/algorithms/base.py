@@ -92,8 +92,9 @@ class GradientSurgery(UpdateCount, ERM):
         if operation.frozen is not None and before is not None:
             set_values(parameters, torch.where(operation.frozen, before, flat(parameters)))
         self.count_update()
-        stats: Stats = {"loss": torch.stack(losses).mean(), **operation.stats}
-        if len(losses) == 1:
+        loss = self.ranks.mean(torch.stack(losses).mean(), len(losses))
+        stats: Stats = {"loss": loss, **operation.stats}
+        if self.ranks.total(len(losses)) == 1:
             del stats["cosine"]  # there is no pair
         return {name: scalar(value) if isinstance(value, Tensor) else value for name, value in stats.items()}
 
@@ -102,7 +103,8 @@ class GradientSurgery(UpdateCount, ERM):
     ) -> Iterator[Tensor]:
         """The environments' gradients (P,) one by one; their losses are appended to `losses`."""
         shared = self.hparams["shared_dropout"]
-        for loss, gradient in environment_gradients(self._loss, minibatches, parameters, shared):
+        pairs = environment_gradients(self._loss, minibatches, parameters, shared, self.ranks)
+        for loss, gradient in pairs:
             losses.append(loss)
             yield gradient
 
@@ -110,7 +112,11 @@ class GradientSurgery(UpdateCount, ERM):
         return F.cross_entropy(self.predict(x), y)
 
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
-        """Combine the environments' gradients (P,), which are made as they are asked for."""
+        """Combine the environments' gradients (P,), which are made as they are asked for.
+
+        Where several processes share the update (`DISTRIBUTED`), they are those of this one's environments,
+        and the result is that of all.
+        """
         raise NotImplementedError
 
     def factor(self, num_environments: int, reduction: str | None = None) -> float:

@@ -28,16 +28,19 @@ class GramSurgery(GradientSurgery):
     HPARAMS = {
         "reduction": Hparam("mean", const("mean"), "scale of the combined gradient: sum or mean"),
     }
+    DISTRIBUTED = True
     scale: Scale = "mean"
 
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
-        kept = list(gradients)
-        gram = surgery.gram_matrix(kept).cpu().numpy()
+        kept = self.ranks.shards(list(gradients))
+        gram = self.ranks.sum(surgery.gram_matrix(kept)).cpu().numpy()
         weights, fallback = self._weights_or_mean(gram)
         of_sum = weights * self.factor(len(kept), "sum")
         removed = 1 - surgery.norm_of(gram, of_sum) / max(surgery.norm_of(gram, np.ones(len(kept))), 1e-30)
         stats: Stats = {**self.similarity(kept, gram), "removed": removed, "fallback": fallback}
-        return Operation(surgery.combine(kept, weights * self.factor(len(kept))), stats)
+        combined = surgery.combine(kept, weights * self.factor(len(kept)))
+        size = sum(parameter.numel() for parameter in parameters)
+        return Operation(self.ranks.whole(combined, size), stats)
 
     def _weights_or_mean(self, gram: np.ndarray) -> tuple[np.ndarray, float]:
         """The rule's weights (K,) and 0.0; or, where it has none, the mean's on the same scale and 1.0."""
@@ -47,10 +50,10 @@ class GramSurgery(GradientSurgery):
                 return self.weights(gram), 0.0
         return np.full(len(gram), 1 / self.factor(len(gram), "sum")), 1.0
 
-    @staticmethod
-    def similarity(gradients: Sequence[Tensor], gram: np.ndarray) -> Stats:
-        """How much K gradients (P,) with these inner products (K, K) agree."""
-        return {"agreement": surgery.sign_agreement(gradients), "cosine": surgery.mean_cosine(gram)}
+    def similarity(self, gradients: Sequence[Tensor], gram: np.ndarray) -> Stats:
+        """How much K gradients (P,), or a rank's shards of them, with inner products (K, K) `gram` agree."""
+        agreement = self.ranks.mean(surgery.sign_agreement(gradients), gradients[0].numel())
+        return {"agreement": agreement, "cosine": surgery.mean_cosine(gram)}
 
     def weights(self, gram: np.ndarray) -> np.ndarray:
         """Weights (K,), float64, on the scale that `scale` says, from inner products (K, K), float64.

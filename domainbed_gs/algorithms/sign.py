@@ -27,10 +27,11 @@ class SignSurgery(GradientSurgery):
         ),
         "freeze_masked": Hparam(False, const(False), "weights that disagree stay as they are in that step"),
     }
+    DISTRIBUTED = True
     WD = ("coupled", "decoupled", "masked")
 
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
-        consensus = surgery.sign_consensus(gradients, self.hparams["zero_agrees"])
+        consensus = surgery.sign_consensus(gradients, self.hparams["zero_agrees"], self.ranks)
         kept = surgery.agr_sum(consensus)
         stats = _stats(consensus, kept)
         gradient, more = self.resolve(consensus, kept, [parameter.numel() for parameter in parameters])
@@ -109,6 +110,7 @@ class GradDrop(GradientSurgery):
     HPARAMS = {
         "leak": Hparam(0.0, const(0.0), "share of the plain sum that passes, 0 to 1", at_least=0),
     }
+    DISTRIBUTED = True
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
@@ -119,12 +121,13 @@ class GradDrop(GradientSurgery):
 
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
         sums = surgery.SignSums()
-        consensus = surgery.sign_consensus(sums.passing(gradients))
+        consensus = surgery.sign_consensus(sums.passing(gradients), ranks=self.ranks)
+        positive, negative = self.ranks.sum(sums.positive), self.ranks.sum(sums.negative)
         noise = self.noise_generator(consensus.total.device)
         uniform = torch.rand(
             consensus.total.shape, generator=noise, dtype=consensus.total.dtype, device=noise.device
         )
-        gradient = surgery.graddrop(sums.positive, sums.negative, uniform, self.hparams["leak"])
+        gradient = surgery.graddrop(positive, negative, uniform, self.hparams["leak"])
         stats = _stats(consensus, gradient)
         gradient *= self.factor(consensus.num_environments)
         return Operation(gradient, stats)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from domainbed.lib.ranks import ALONE, Ranks
+
 _CONFLICT = 2  # a code beside the signs -1, 0 and 1
 
 
@@ -33,13 +35,15 @@ class Consensus:
         return self.agree.float().mean()
 
 
-def sign_consensus(gradients: Iterable[Tensor], zero_agrees: bool = False) -> Consensus:
+def sign_consensus(gradients: Iterable[Tensor], zero_agrees: bool = False, ranks: Ranks = ALONE) -> Consensus:
     """Sum and agreement of K gradients (P,), each looked at once.
 
     Args:
         gradients: consumed one by one; none is kept.
         zero_agrees: whether a component that is 0 in every environment agrees, as the paper's formula
             says read literally. The authors' code, and the default here, counts it as conflict.
+        ranks: the processes that have the other gradients of the K; two float tensors of size P are
+            summed over them, and two bytes a component tell them of the signs (specification, D.9).
     """
     total = signs = unit_sum = None
     count = 0
@@ -58,11 +62,22 @@ def sign_consensus(gradients: Iterable[Tensor], zero_agrees: bool = False) -> Co
             unit_sum += unit
     if total is None or signs is None or unit_sum is None:
         raise ValueError("a consensus needs at least one gradient")
+    if ranks.count > 1:
+        total, unit_sum, nonzero = ranks.sum(total), ranks.sum(unit_sum), ranks.sum(nonzero)
+        signs, count = _common_signs(signs, ranks), ranks.total(count)
     agree = signs != _CONFLICT if zero_agrees else signs.abs() == 1
     # |sum of n unit vectors|^2 = n + 2 * (sum of cosines over pairs); a zero gradient has cosine 0.
     twice_cosines = torch.linalg.vector_norm(unit_sum, dtype=torch.float64).square() - nonzero
     cosine = twice_cosines / (count * (count - 1)) if count > 1 else torch.full_like(twice_cosines, torch.nan)
     return Consensus(total, agree, cosine, count)
+
+
+def _common_signs(signs: Tensor, ranks: Ranks) -> Tensor:
+    """The sign that a component has in all ranks' gradients, or the code of a conflict; (P,) int8."""
+    conflict = signs == _CONFLICT
+    bounds = torch.stack([torch.where(conflict, 1, signs), torch.where(conflict, 1, -signs)])
+    highest, minus_lowest = ranks.largest(bounds)
+    return torch.where(highest == -minus_lowest, highest, _CONFLICT)
 
 
 def sign_agreement(gradients: Sequence[Tensor]) -> Tensor:

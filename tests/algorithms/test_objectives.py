@@ -63,8 +63,8 @@ def test_gradient_equals_the_slope_of_the_objective(name, float64):
     gradient = torch.cat(
         [torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in algorithm.parameters()]
     )
-    generator = torch.Generator().manual_seed(2)
-    random = torch.randn(len(gradient), generator=generator)
+    trained = torch.cat([torch.full((p.numel(),), p.grad is not None) for p in algorithm.parameters()])
+    random = torch.randn(len(gradient), generator=torch.Generator().manual_seed(2)) * trained
     for direction in (gradient / gradient.norm(), random / random.norm()):
         ahead, behind = (updated(name, sign * STEP * direction)[1] for sign in (1, -1))
         slope = (ahead - behind) / (2 * STEP)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn, optim
 
-from domainbed.algorithms.base import Algorithm
-from domainbed.algorithms.turns import TakesTurns, descend
+from domainbed.algorithms.base import Algorithm, descend
+from domainbed.algorithms.turns import TakesTurns
 
 
 class Turns(TakesTurns, Algorithm):
@@ -25,13 +25,3 @@ def test_descend_steps_all_that_are_named_down_the_gradient_of_this_loss_alone()
     weights[0].grad = torch.full((2,), 100.0)
     descend(sum(weight.square().sum() for weight in weights), *optimizers[:2])
     assert [weight.tolist() for weight in weights] == [[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]]
-
-
-def test_under_autocast_the_next_player_sees_the_new_weights():
-    layer = nn.Linear(2, 1, bias=False)
-    x = torch.tensor([[1.0, 0.5]])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        before = layer(x).sum()
-        descend(before, optim.SGD(layer.parameters(), lr=4.0))
-        after = layer(x).sum()
-    assert after.item() == pytest.approx(before.item() - 4 * (1 + 0.25), abs=0.05)

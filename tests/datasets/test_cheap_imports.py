@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-HEAVY = ("torch", "torchvision", "wilds", "pandas", "scipy", "matplotlib", "PIL")
+HEAVY = ("torch", "torchvision", "wilds", "pandas", "scipy", "matplotlib", "PIL", "sklearn")
 
 
 def test_no_module_imports_anything_heavy_before_a_dataset_is_built():

@@ -1,5 +1,4 @@
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +11,14 @@ from domainbed.datasets import get_dataset_class
 from domainbed.errors import RunError, UsageError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "datasets_golden.json").read_text())
-NAMES = ("ColoredMNIST", "RotatedMNIST")
-
-
-def _write_idx(path, array):
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
+SIZES = {"ColoredMNIST": [30, 30, 30], "RotatedMNIST": [15] * 6, "ColoredMNIST_IRM": [25, 25, 10]}
+NAMES = tuple(SIZES)
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, write_mnist):
     """A data directory with the golden numbers' MNIST: 60 and 30 images."""
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for part, size, (a, b, c), d in (("train", 60, (7, 3, 5), 1), ("t10k", 30, (11, 2, 13), 3)):
-        n, i, j = np.ogrid[:size, :28, :28]
-        _write_idx(raw / f"{part}-images-idx3-ubyte", (a * n + b * i + c * j) % 256)
-        _write_idx(raw / f"{part}-labels-idx1-ubyte", d * np.arange(size) % 10)
+    write_mnist(tmp_path)
     return tmp_path
 
 
@@ -81,13 +71,28 @@ def test_each_digit_has_one_colour(root):
         assert (used.sum(1) == 1).all()
 
 
+def test_the_irm_papers_environments_are_of_the_training_part_at_half_the_size(root):
+    dataset = build("ColoredMNIST_IRM", root)
+    again = build("ColoredMNIST_IRM", root)
+    n, i, j = np.ogrid[:60, :28:2, :28:2]
+    originals = [image.tobytes() for image in ((7 * n + 3 * i + 5 * j) % 256).astype(np.uint8)]
+    dealt = []
+    for environment, same in zip(dataset.datasets, again.datasets, strict=True):
+        assert torch.equal(environment.images, same.images)
+        grey = environment.images.amax(1).numpy()
+        dealt.append({originals.index(image.tobytes()) for image in grey})
+    assert [len(images) for images in dealt] == [25, 25, 10]
+    assert dealt[0] | dealt[1] == set(range(50))
+    assert dealt[2] == set(range(50, 60))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_interface(name, root):
     dataset = build(name, root)
     assert dataset.input_shape == tuple(dataset[0][0][0].shape) == dataset.INPUT_SHAPE
     assert len(dataset) == len(dataset.ENVIRONMENTS)
     assert dataset.SMALL_IMAGES
-    assert sum(sum(row.values()) for row in dataset.counts().values()) == 90
+    assert [sum(row.values()) for row in dataset.counts().values()] == SIZES[name]
 
 
 @pytest.mark.parametrize("name", NAMES)

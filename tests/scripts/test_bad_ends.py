@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -195,21 +196,23 @@ def test_a_full_disk_ends_the_run_and_keeps_its_records(train, small_disk, one_l
     assert kept.count(b"\n") > 5
 
 
-def test_a_sweep_on_a_full_disk_says_so(forked_script, small_disk):
-    filler = small_disk / "filler"
-    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-        while file.write(b"x" * 4096):
-            pass
-    flags = ("--datasets", "Debug28", "--algorithms", "ERM", "--n_trials", 1, "--n_hparams", 1, "--steps", 2)
-    flags += ("--skip_confirmation", "--output_dir", small_disk / "sweep")
+def test_a_sweep_on_a_full_disk_says_so(forked_script, start_script, small_disk):
+    flags = ("--datasets", "Debug28", "--algorithms", "ERM", "--n_trials", 1, "--n_hparams", 1)
+    flags += ("--skip_confirmation", "--skip_model_save", "--output_dir", small_disk / "sweep")
     done = forked_script("sweep", "launch", *flags)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith("error: 6 runs need about ")
+    assert "are free; make room, name another --output_dir" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert "No space left on device" in done.stderr
-    # Room for the marks of the runs, not for the runs.
-    filler.write_bytes(b"x" * (8 * 1024))
-    done = forked_script("sweep", "launch", *flags, "--checkpoint_freq", 1, "--steps", 60)
+    # Room enough at the start, and none as soon as the first run is at work.
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    sweep = start_script("sweep", "launch", *flags, "--checkpoint_freq", 1, "--steps", 60)
+    while not list(small_disk.glob("sweep/*/results.jsonl")):
+        time.sleep(0.01)
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    done = sweep.wait()
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     # The reason itself may have found no room.

@@ -1,4 +1,5 @@
 import json
+import re
 import shlex
 
 import pytest
@@ -34,6 +35,7 @@ def test_a_launch_runs_what_it_shows_and_a_second_one_has_nothing_to_do(run, tmp
     lines = done.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines[:6]] == ["Not launched"] * 6
     assert lines[6:8] == ["6 jobs: 0 done, 0 incomplete, 6 not launched.", "About to launch 6 jobs."]
+    assert re.fullmatch(r"The directories of 6 runs take \d+(\.\d+)? kB\.", lines.pop(-3))
     assert lines[8:] == [
         "Are you sure? (y/n) Launching...",
         "Making job directories:",

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from domainbed.command_launchers import local_launcher
+from domainbed.sweep.commands import run_commands
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import read_manifest
-from domainbed.sweep.pool import BUSY, Slot, run_commands
+from domainbed.sweep.process import BUSY, Slot
 from domainbed.training.run_dir import RunState, failure_of, run_state
 
 TRAIN = "python -m domainbed.scripts.train --dataset Debug28 --skip_model_save"
@@ -172,9 +173,10 @@ def test_runs_end_with_the_sweep_and_the_next_launch_finishes_it(
     process.kill()
     process.wait()
     runs = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
-    wait_until(lambda: all(run_state(path) is RunState.INTERRUPTED for path in runs))
-    assert len(runs) == 3
-    assert not any(alive(pid) for pid in pids)
+    # The two at work have left with checkpoints; the third was never started.
+    wait_until(lambda: not any(alive(pid) for pid in pids))
+    states = sorted(run_state(path).value for path in runs)
+    assert states == ["interrupted", "preempted", "preempted"]
     listed = sweep("launch", "--steps", 100_000, "--checkpoint_freq", 1, "--command_launcher", "dummy")
     assert "0 incomplete jobs failed, 3 were interrupted: they start again." in listed.stdout
     assert listed.stdout.count("Dummy launcher: ") == 3
@@ -191,7 +193,7 @@ def test_ctrl_c_ends_the_sweep_and_its_runs_without_a_traceback(
     assert err.rstrip().endswith("Interrupted.")
     assert "Traceback" not in err
     assert not any(alive(pid) for pid in pids)
-    assert {run_state(path) for path in pids.values()} == {RunState.INTERRUPTED}
+    assert {run_state(path) for path in pids.values()} == {RunState.PREEMPTED}
     gone = sweep("delete_incomplete", "--steps", 100_000, "--checkpoint_freq", 1)
     assert "Deleted 3 jobs!" in gone.stdout
     assert not [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]

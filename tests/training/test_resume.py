@@ -4,9 +4,11 @@ import json
 import random
 import signal
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
+from PIL import Image
 
 from domainbed.algorithms import ALGORITHMS
 from domainbed.errors import RunError
@@ -15,42 +17,19 @@ from domainbed.training.config import TrainConfig
 from domainbed.training.run import build
 from domainbed.training.run_dir import RunDir, RunState, run_state
 
-CHANGING = ("step_time", "mem_gb", "args")
-
-
-def flags(path, **settings):
-    settings = {"checkpoint_every": 0, **settings, "hparams": '{"batch_size": 4}'}
-    settings |= {"dataset": "EmojiStyles", "algorithm": "AgrRand", "steps": 200, "checkpoint_freq": 50}
-    return [f"--{name}={value}" for name, value in (settings | {"output_dir": path}).items()]
-
-
-def records_of(path):
-    lines = (path / "results.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in CHANGING} for line in lines]
-
-
-def weights_of(path):
-    return torch.load(path / "model.pkl", weights_only=True)["model_dict"]
-
-
-def assert_same(path, straight):
-    assert records_of(path) == records_of(straight)
-    expected, got = weights_of(straight), weights_of(path)
-    assert expected.keys() == got.keys()
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
-
 
 def updates_in(path):
     content = checkpoint.load(path)
     return 0 if content is None else content["updates"]
 
 
-def storm(start_script, path, kills):
+def storm(start_script, flags, kills):
     """Kill and relaunch; rows of (updates that could be gone on from, milliseconds until the kill)."""
-    draws = random.Random(0)
+    (path,) = (flag.removeprefix("--output_dir=") for flag in flags if flag.startswith("--output_dir="))
+    draws, path = random.Random(0), Path(path)
     rows = []
     while len(rows) < kills:
-        worker = start_script("train", *flags(path))
+        worker = start_script("train", *flags)
         before = updates_in(path)
         # From the moment at which it trains, some milliseconds on.
         while updates_in(path) <= before:
@@ -62,29 +41,23 @@ def storm(start_script, path, kills):
         rows.append((updates_in(path), milliseconds))
         assert rows[-1][0] > before
         assert run_state(path) is RunState.INTERRUPTED
-    ended = start_script("train", *flags(path)).wait()
+    ended = start_script("train", *flags).wait()
     assert ended.returncode == 0, ended.stderr
     return rows
 
 
-@pytest.fixture
-def straight(start_script, tmp_path):
-    """Directory of a run that nobody disturbs."""
-    ended = start_script("train", *flags(tmp_path / "straight", checkpoint_every=60)).wait()
-    assert ended.returncode == 0, ended.stderr
-    return tmp_path / "straight"
-
-
-def test_killed_five_times_a_run_ends_with_the_same_numbers(start_script, tmp_path, straight):
-    storm(start_script, tmp_path / "run", 5)
+def test_killed_five_times_a_run_ends_with_the_same_numbers(
+    start_script, flags, tmp_path, straight, assert_same
+):
+    storm(start_script, flags(tmp_path / "run"), 5)
     assert_same(tmp_path / "run", straight)
     assert not list((tmp_path / "run").glob("checkpoint*"))
     assert not list((tmp_path / "run").glob("attempt-*"))
 
 
 @pytest.mark.slow
-def test_kill_storm(start_script, tmp_path, straight):
-    print(storm(start_script, tmp_path / "run", 50))
+def test_kill_storm(start_script, flags, tmp_path, straight, assert_same):
+    print(storm(start_script, flags(tmp_path / "run"), 50))
     assert_same(tmp_path / "run", straight)
 
 
@@ -92,7 +65,7 @@ def test_kill_storm(start_script, tmp_path, straight):
     ("number", "status"), [(signal.SIGTERM, 3), (signal.SIGUSR1, 3), (signal.SIGINT, 130)]
 )
 def test_told_to_leave_it_writes_a_checkpoint_and_goes_on_later(
-    start_script, tmp_path, straight, number, status
+    start_script, flags, tmp_path, straight, assert_same, number, status
 ):
     path = tmp_path / "run"
     worker = start_script("train", *flags(path, checkpoint_every=60))
@@ -149,7 +122,7 @@ def run_in(path, monkeypatch=None, leave_at=0, **settings):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_algorithm_goes_on_in_the_middle(name, tmp_path, monkeypatch):
+def test_every_algorithm_goes_on_in_the_middle(name, tmp_path, monkeypatch, assert_same):
     run_in(tmp_path / "straight", algorithm=name)
     run_in(tmp_path / "run", monkeypatch, leave_at=8, algorithm=name)
     assert run_state(tmp_path / "run") is RunState.PREEMPTED
@@ -159,7 +132,7 @@ def test_every_algorithm_goes_on_in_the_middle(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("averaging", ["sma", "swad"])
-def test_left_at_any_moment_evaluations_among_them(tmp_path, monkeypatch, averaging):
+def test_left_at_any_moment_evaluations_among_them(tmp_path, monkeypatch, assert_same, averaging):
     hparams = {"batch_size": 4, "weight_averaging": averaging, "swad_n_s": 1, "swad_n_e": 2}
     settings = {"algorithm": "AgrRand", "hparams": json.dumps(hparams), "steps": 7}
     run_in(tmp_path / "straight", **settings)
@@ -173,7 +146,7 @@ def test_left_at_any_moment_evaluations_among_them(tmp_path, monkeypatch, averag
     assert lefts > 5
 
 
-def test_damaged_checkpoints_fall_back_or_begin_anew(tmp_path, monkeypatch, caplog):
+def test_damaged_checkpoints_fall_back_or_begin_anew(tmp_path, monkeypatch, assert_same, caplog):
     settings = {"algorithm": "AgrRand", "checkpoint_every": 0}
     run_in(tmp_path / "straight", **settings)
     for damaged, attempts in (([checkpoint.NAME], 0), ([checkpoint.NAME, checkpoint.PREVIOUS], 1)):
@@ -187,7 +160,7 @@ def test_damaged_checkpoints_fall_back_or_begin_anew(tmp_path, monkeypatch, capl
         assert_same(path, tmp_path / "straight")
 
 
-def test_torn_and_foreign_lines_of_records_do_not_matter(tmp_path, monkeypatch):
+def test_torn_and_foreign_lines_of_records_do_not_matter(tmp_path, monkeypatch, assert_same):
     run_in(tmp_path / "straight", algorithm="ERM")
     path = tmp_path / "run"
     run_in(path, monkeypatch, leave_at=12, algorithm="ERM")
@@ -218,3 +191,20 @@ def test_a_process_that_lost_its_claim_writes_nothing(tmp_path):
         with pytest.raises(RunError, match="taken over"):
             loop.train(run, directory)
     assert set(tmp_path.iterdir()) == {*before, tmp_path / "claim-2.json"}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_augmented_images_are_the_same_after_a_pause(tmp_path, monkeypatch, assert_same, num_workers):
+    rng = np.random.default_rng(0)
+    for place in (f"{environment}/{label}" for environment in "abc" for label in ("cat", "dog")):
+        (tmp_path / "images" / place).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / place / f"{i}.png")
+    hparams = {"batch_size": 4, "featurizer": "small_cnn", "input_size": 32}
+    settings = {"dataset": str(tmp_path / "images"), "hparams": json.dumps(hparams), "algorithm": "AgrSum"}
+    run_in(tmp_path / "straight", **settings, num_workers=0)
+    run_in(tmp_path / "run", monkeypatch, leave_at=10, **settings, num_workers=num_workers)
+    assert run_state(tmp_path / "run") is RunState.PREEMPTED
+    run_in(tmp_path / "run", **settings, num_workers=num_workers)
+    assert_same(tmp_path / "run", tmp_path / "straight")

@@ -1,0 +1,72 @@
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from domainbed.errors import UsageError
+from domainbed.sweep import disk
+from domainbed.sweep.disk import bytes_in, check_room, in_words
+from domainbed.sweep.job import Job
+
+Usage = namedtuple("Usage", "total used free")
+ARGS = {"dataset": "Debug224", "algorithm": "ERM", "test_envs": [0], "hparams_seed": 0}
+RESNET50 = 94e6
+
+
+def room(monkeypatch, free, total=10**12):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(total, 0, free))
+
+
+def jobs(number, **args):
+    return [Job(ARGS | {"seed": seed} | args, "nowhere") for seed in range(number)]
+
+
+def test_room_is_needed_for_a_model_of_each_run_and_the_checkpoints_at_work(tmp_path, monkeypatch, capsys):
+    expected = 10 * RESNET50 + 2 * 2 * 3 * RESNET50
+    room(monkeypatch, int(1.1 * expected))
+    check_room(tmp_path / "not" / "there", jobs(10), at_a_time=2)
+    assert capsys.readouterr().err == ""
+    room(monkeypatch, int(0.9 * expected))
+    check_room(tmp_path, jobs(10), at_a_time=2)
+    assert capsys.readouterr().err.startswith("warning: 10 runs need about 2.08 GB in ")
+    check_room(tmp_path, jobs(10, skip_model_save=True), at_a_time=2)
+    assert capsys.readouterr().err == ""
+    room(monkeypatch, int(0.4 * expected))
+    with pytest.raises(UsageError, match="make room, name another --output_dir, or give --skip_model_save"):
+        check_room(tmp_path, jobs(10), at_a_time=2)
+
+
+def test_a_file_system_that_does_not_say_is_left_alone(tmp_path, monkeypatch):
+    room(monkeypatch, free=0, total=0)
+    check_room(tmp_path, jobs(1), at_a_time=1)
+
+
+def test_a_launch_that_has_no_room_makes_nothing(tmp_path, monkeypatch, sweep):
+    room(monkeypatch, free=1000)
+    refused = sweep("launch", "--steps", 1)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: 3 runs need about ")
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_size_of_directories_counts_all_that_is_below(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "one").write_bytes(b"x" * 1000)
+    (tmp_path / "a" / "b" / "two").write_bytes(b"x" * 500)
+    (tmp_path / "a" / "link").symlink_to("/")
+    size = bytes_in([tmp_path / "a", tmp_path / "gone"])
+    assert size - 1500 == (tmp_path / "a" / "link").lstat().st_size
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "0 B"), (999, "999 B"), (1234, "1.23 kB"), (5.6e9, "5.6 GB"), (2.5e12, "2.5 TB")]
+)
+def test_sizes_in_words(size, words):
+    assert in_words(size) == words
+
+
+def test_the_estimate_asks_for_no_pretrained_weights(tmp_path, monkeypatch):
+    hparams = '{"featurizer": "alexnet", "weights_file": "missing.pth"}'
+    room(monkeypatch, free=10**12)
+    disk.check_room(tmp_path, jobs(1, hparams=hparams), at_a_time=1)

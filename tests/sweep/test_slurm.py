@@ -1,0 +1,139 @@
+"""The launcher `slurm`: what it refuses anywhere, and a sweep on a real Slurm cluster."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from domainbed.errors import UsageError
+from domainbed.sweep.slurm import check_slurm, slurm_launcher
+from domainbed.training.claims import newest
+from domainbed.training.run_dir import RunState, run_state
+
+ROOT = Path(__file__).parents[2]
+TOOL = Path(os.environ.get("SLURM_LOCAL", ROOT.parent / "shared" / "tools" / "slurm-local"))
+"""A script with `start` and `clean`, which runs a cluster on this machine in SLURM_LOCAL_DIR."""
+
+FLAGS = (
+    *("--datasets", "Debug28", "--algorithms", "ERM", "--n_hparams", "1", "--single_test_envs"),
+    *("--hparams", '{"batch_size": 8}', "--skip_model_save", "--skip_confirmation", "--quiet"),
+)
+SLURM = ("--command_launcher", "slurm")
+
+
+def test_without_slurm_the_launcher_is_refused_before_anything_is_made(forked_script, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    refused = forked_script("sweep", "launch", *FLAGS, *SLURM, "--output_dir", "sweep")
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "error: launcher slurm needs Slurm's sbatch, and there is none here; "
+        "launch from a login node, or use --command_launcher local.\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def as_if_slurm(tmp_path, monkeypatch):
+    """Commands by the names of Slurm's, which note that they were called."""
+    for name in ("sbatch", "srun"):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n", encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("as_if_slurm")
+def test_without_submitit_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UsageError, match=re.escape('pip install "domainbed-gs[slurm]"')):
+        check_slurm()
+
+
+@pytest.mark.usefixtures("as_if_slurm")
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="needs submitit")
+@pytest.mark.parametrize(
+    ("folder", "flags", "message"),
+    [
+        ("a\ntouch owned", {}, "takes no line breaks"),
+        ("a%j", {}, "takes no % in the name of a log"),
+        ("a", {"slurm_partition": "main\ntouch owned"}, "slurm_partition"),
+        ("a", {"slurm_constraint": "x\\"}, "slurm_constraint"),
+    ],
+)
+def test_what_would_leave_its_line_of_the_batch_script_is_refused(tmp_path, folder, flags, message):
+    with pytest.raises(UsageError, match=message):
+        slurm_launcher(["true"], str(tmp_path / folder), **flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+@pytest.fixture
+def cluster():
+    """Environment of a cluster of three nodes on this machine."""
+    if not TOOL.exists():
+        pytest.skip(f"{TOOL}, which starts a cluster (or name one in SLURM_LOCAL), is missing")
+    if shutil.which("sbatch") is None or importlib.util.find_spec("submitit") is None:
+        pytest.skip("Slurm (Debian: slurm-wlm, munge) or submitit is not installed")
+    folder = tempfile.mkdtemp(prefix="slurm.", dir="/tmp")
+    settings = {"DIR": folder, "ACCT": "no", "NODES": "3", "CPUS": "1", "MEM": "2048", "REQUEUE_DELAY": "5"}
+    env = os.environ | {f"SLURM_LOCAL_{name}": value for name, value in settings.items()}
+    started = subprocess.run([TOOL, "start"], env=env, capture_output=True, text=True)
+    if started.returncode:
+        pytest.skip(f"no cluster can be started here: {started.stderr.strip()}")
+    yield env | {"SLURM_CONF": f"{folder}/slurm.conf", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([TOOL, "clean"], env=env, check=True, capture_output=True)
+
+
+def task_of(pid):
+    """Which task of a Slurm array the process belongs to."""
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return next((int(v[20:]) for v in variables if v.startswith(b"SLURM_ARRAY_TASK_ID=")), None)
+
+
+def tasks_in_training(sweep):
+    """Task of the array -> directory of the run that it trains."""
+    found = {}
+    for run in sweep.glob("*/results.jsonl"):
+        owner = newest(run.parent)[1]
+        if run_state(run.parent) is RunState.RUNNING and owner and run.stat().st_size:
+            found[task_of(owner["pid"])] = run.parent
+    return found
+
+
+@pytest.mark.slow
+def test_twelve_runs_on_a_slurm_of_three_workers_of_which_one_is_cancelled_and_one_requeued(
+    cluster, tmp_path, records_of, wait_until
+):
+    def slurm(*command):
+        return subprocess.run(command, env=cluster, check=True, capture_output=True, text=True).stdout
+
+    sweep = tmp_path / 'my sweep\'s "$(touch owned)"; touch owned'
+    launch = [sys.executable, "-m", "domainbed.scripts.sweep", "launch", *FLAGS, *SLURM]
+    launch += ["--n_trials", "4", "--steps", "80", "--checkpoint_freq", "40", "--evaluate", "selection"]
+    launch += ["--slurm_array", "3", "--slurm_cpus", "1", "--slurm_mem", "1G", "--slurm_time", "30"]
+    launch += ["--workers", "1", "--output_dir", str(sweep), "--data_dir", "$(touch owned)"]
+    launched = subprocess.run(launch, env=cluster, cwd=tmp_path, capture_output=True, text=True)
+    assert launched.returncode == 0, launched.stderr
+    job = re.search(r"^Slurm job (\d+): 3 workers", launched.stdout, re.MULTILINE)[1]
+    wait_until(lambda: {0, 1} <= tasks_in_training(sweep).keys())
+    slurm("scancel", f"{job}_0")
+    slurm("scancel", "--signal", "USR2", f"{job}_1")  # what Slurm sends before the end of a worker's time
+    runs = [path for path in sweep.iterdir() if path.is_dir() and path.name != "slurm"]
+    assert len(runs) == 12
+    wait_until(lambda: all(run_state(run) is RunState.DONE for run in runs), seconds=400)
+    wait_until(lambda: not slurm("squeue", "--noheader", "--array"))
+    assert "Restarts=1" in slurm("scontrol", "show", "job", f"{job}_1")
+    assert "JobState=CANCELLED" in slurm("scontrol", "show", "job", f"{job}_0")
+    for run in runs:
+        assert [record["step"] for record in records_of(run)] == [0, 40, 79]
+        assert not list(run.glob("attempt-*"))
+    assert any("Goes on after" in (run / "out.txt").read_text(encoding="utf-8") for run in runs)
+    assert not list(tmp_path.rglob("owned"))

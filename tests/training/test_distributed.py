@@ -1,0 +1,231 @@
+"""One run by several processes, started by torchrun: the same numbers as one process has."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from domainbed import datasets
+from domainbed.algorithms import ALGORITHMS, get_algorithm_class
+from domainbed.training import checkpoint
+from domainbed.training.api import train
+from domainbed.training.claims import newest
+from domainbed.training.config import from_settings
+from domainbed.training.run_dir import RunState, run_state
+
+HERE = Path(__file__).parent
+ABLE = (
+    *("ERM", "AgrSum", "AgrRand", "GradDrop", "PCGrad", "GradVac", "CAGrad", "MGDA", "IMTLG", "NashMTL"),
+    *("AlignedMTL", "UPGrad", "DualProj"),
+)
+TARGETS = {3: [0, 1], 4: [0]}
+"""Number of source environments of Uneven -> its targets."""
+
+
+def start(*program, ranks=2, **options):
+    """torchrun with a program in several processes."""
+    options = {"nproc-per-node": ranks, **options}
+    torchrun = ["torch.distributed.run", "--standalone", *(f"--{k}={v}" for k, v in options.items())]
+    return subprocess.Popen(
+        [sys.executable, "-m", *torchrun, *program],
+        env=os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(process):
+    """Its output, when it has ended well."""
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def settings_of(algorithm, num_sources, **hparams):
+    hparams = {"batch_size": 16, "featurizer": "small_cnn", **hparams}
+    settings = {"dataset": "Uneven", "algorithm": algorithm, "test_envs": TARGETS[num_sources], "steps": 20}
+    return settings | {"checkpoint_freq": 10, "hparams": json.dumps(hparams)}
+
+
+def in_directories(folder, runs):
+    """Settings of `runs` (name -> settings), each with a directory in `folder` that has its name."""
+    folder.mkdir()
+    return [settings | {"output_dir": str(folder / name)} for name, settings in runs.items()]
+
+
+def carry_out_shared(folder, runs, ranks=2):
+    """Start all `runs`, one after the other, under torchrun."""
+    listed = in_directories(folder, runs)
+    (folder / "runs.json").write_text(json.dumps(listed))
+    return start(str(HERE / "several_runs.py"), str(folder / "runs.json"), ranks=ranks)
+
+
+def carry_out(folder, runs):
+    """Carry out all `runs` in this process."""
+    spec = importlib.util.spec_from_file_location("several_runs", HERE / "several_runs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "Uneven", module.Uneven, raising=False)
+        for settings in in_directories(folder, runs):
+            train(from_settings(settings))
+
+
+def assert_equal_runs(path, single):
+    """Weights and records are equal to 1e-5 relative."""
+    expected, got = (
+        torch.load(each / "model.pkl", weights_only=True)["model_dict"] for each in (single, path)
+    )
+    assert expected.keys() == got.keys()
+    difference = sum((expected[name] - got[name]).double().square().sum() for name in expected)
+    assert difference.sqrt() <= 1e-5 * sum(each.double().square().sum() for each in expected.values()).sqrt()
+    pairs = zip(*((each / "results.jsonl").read_text().splitlines() for each in (single, path)), strict=True)
+    for one, other in (map(json.loads, pair) for pair in pairs):
+        values = {name: value for name, value in one.items() if isinstance(value, int | float)}
+        for name in values.keys() - {"step_time", "mem_gb"}:
+            assert other[name] == pytest.approx(values[name], rel=1e-5, abs=1e-7), name
+        assert one.keys() == other.keys()
+
+
+EQUAL = {
+    f"{name}-{num_sources}": settings_of(name, num_sources)
+    for name in ("ERM", "AgrSum", "AgrRand", "PCGrad", "MGDA")
+    for num_sources in TARGETS
+} | {
+    "zeros": settings_of("AgrRand", 3, zero_agrees=True, sigma="tensor"),
+    "dropout": settings_of("AgrSum", 4, featurizer="mlp", mlp_dropout=0.5, shared_dropout=True),
+}
+REFUSED = {
+    "unable": settings_of("Fish", 3),
+    "norm": settings_of("AgrSum", 3, featurizer="wide_resnet"),
+    "few": settings_of("AgrSum", 3) | {"test_envs": [0, 1, 2, 3]},
+    "misspelt": settings_of("AgrSum", 3, leer=1),
+}
+DISTURBED = {
+    **{"dataset": "EmojiStyles", "algorithm": "AgrRand", "steps": 200, "checkpoint_freq": 50},
+    "hparams": '{"batch_size": 4}',
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folder in which `one` and `two` hold what one process and two have made of the same settings."""
+    folder = tmp_path_factory.mktemp("runs")
+    two = carry_out_shared(folder / "two", EQUAL | REFUSED | {"straight": DISTURBED})
+    carry_out(folder / "one", EQUAL)
+    ended(two)
+    return folder
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_two_processes_are_equal_to_one(runs, name):
+    assert_equal_runs(runs / "two" / name, runs / "one" / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_every_algorithm_that_can_on_real_images(tmp_path, ranks):
+    settings = {"dataset": "EmojiStyles", "steps": 20, "checkpoint_freq": 10, "hparams": '{"batch_size": 16}'}
+    every = {name: settings | {"algorithm": name} for name in ABLE}
+    shared = carry_out_shared(tmp_path / "shared", every, ranks)
+    carry_out(tmp_path / "one", every)
+    ended(shared)
+    for name in every:
+        assert_equal_runs(tmp_path / "shared" / name, tmp_path / "one" / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("unable", "UsageError: Fish runs in one process only.* one of ERM, .*AgrSum"),
+        ("norm", "UsageError: AgrSum on Uneven trains a batch norm"),
+        ("few", "UsageError: 2 processes for 1 source environments of Uneven"),
+        ("misspelt", "UsageError: .*leer"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_by_all(runs, name, reason):
+    assert re.match(reason, (runs / "two" / f"{name}-refused.txt").read_text())
+    assert not (runs / "two" / name / "results.jsonl").exists()
+
+
+def test_which_algorithms_can_be_shared():
+    assert sorted(ABLE) == sorted(
+        name for name in ALGORITHMS if get_algorithm_class(name).can_be_distributed()
+    )
+
+
+def wait_for_updates(torchrun, path, number, claim=1):
+    """Wait until that many updates, or more, are in the checkpoint of a process with that claim."""
+    while newest(path)[0] < claim or not (content := checkpoint.load(path)) or content["updates"] < number:
+        assert torchrun.poll() is None, torchrun.communicate()[0]
+        time.sleep(0.01)
+    return content["updates"]
+
+
+def workers_of(torchrun, path):
+    """Process of rank 0, and of rank 1."""
+    children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+    first = newest(path)[1]["pid"]
+    (second,) = {int(child) for child in children} - {first}
+    return first, second
+
+
+def test_killed_and_told_to_leave_it_goes_on(runs, flags, tmp_path, assert_same):
+    path = tmp_path / "run"
+    torchrun = start("-m", "domainbed.scripts.train", *flags(path), **{"max-restarts": 2})
+    done = wait_for_updates(torchrun, path, 20)
+    os.kill(workers_of(torchrun, path)[1], signal.SIGKILL)
+    # torchrun starts both again.
+    done = wait_for_updates(torchrun, path, done + 20, claim=2)
+    os.kill(workers_of(torchrun, path)[1], signal.SIGTERM)
+    output = ended(torchrun)
+    assert "another process of the run is gone" in output
+    assert output.count("another process of the run was told to leave") == 1
+    first, second = map(int, re.findall(r"Goes on after (\d+) of 200 updates", output))
+    assert 20 <= first < done <= second
+    assert_same(path, runs / "two" / "straight")
+
+
+@pytest.mark.slow
+def test_relaunched_after_rank_0_was_killed_and_after_all_were_told_to_leave(
+    runs, flags, tmp_path, assert_same
+):
+    path = tmp_path / "run"
+    program = ["-m", "domainbed.scripts.train", *flags(path)]
+    torchrun = start(*program)
+    done = wait_for_updates(torchrun, path, 20)
+    os.kill(workers_of(torchrun, path)[0], signal.SIGKILL)
+    output = torchrun.communicate(timeout=100)[0]
+    assert torchrun.returncode == 1
+    assert "another process of the run is gone" in output
+    assert run_state(path) is RunState.INTERRUPTED
+    for number, claim in ((signal.SIGTERM, 2), (signal.SIGUSR1, 3)):
+        torchrun = start(*program)
+        done = wait_for_updates(torchrun, path, done + 20, claim)
+        rank_1 = workers_of(torchrun, path)[1]
+        # torchrun hands SIGTERM on; the other one comes to a rank alone.
+        os.kill(torchrun.pid if number == signal.SIGTERM else rank_1, number)
+        output = torchrun.communicate(timeout=100)[0]
+        assert run_state(path) is RunState.PREEMPTED
+    assert re.search(r"exitcode *: 3", output), output
+    ended(start(*program))
+    assert_same(path, runs / "two" / "straight")
+
+
+@pytest.mark.slow
+def test_a_refusal_is_one_line_of_one_process(flags, tmp_path):
+    program = ["-m", "domainbed.scripts.train", *flags(tmp_path / "run"), "--algorithm=Fish"]
+    output = start(*program).communicate(timeout=100)[0]
+    assert output.count("error: Fish runs in one process only") == 1
+    assert re.search(r"exitcode *: 2", output), output
+    assert "Traceback" not in output.partition("error: Fish")[0]
+    assert not (tmp_path / "run").exists()
