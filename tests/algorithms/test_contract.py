@@ -18,14 +18,14 @@ pytestmark = pytest.mark.parametrize("name", ALGORITHMS)
 def make(name, seed=0, **overrides):
     torch.manual_seed(0)
     dataset = get_dataset_class("Debug28")(None, [], {})
-    hparams = default_hparams(name, "Debug28") | overrides
+    hparams = default_hparams(name, "Debug28") | {"featurizer": "small_cnn"} | overrides
     torch.manual_seed(seed)
     algorithm = get_algorithm_class(name)(dataset.input_shape, dataset.num_classes, len(dataset), hparams)
     return algorithm, make_minibatches(dataset, 8)
 
 
 def test_three_updates_and_a_prediction(name):
-    algorithm, minibatches = make(name)
+    algorithm, minibatches = make(name, featurizer="auto")
     for _ in range(3):
         step_values = algorithm.update(minibatches)
         assert step_values

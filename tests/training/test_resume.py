@@ -106,7 +106,8 @@ SMALL = {"dataset": "Debug28", "steps": 6, "checkpoint_freq": 2, "test_envs": [0
 
 def run_in(path, monkeypatch=None, leave_at=0, **settings):
     """One attempt at a run in this process, left at the call number `leave_at` of `check` (0: never)."""
-    config = TrainConfig(**{**SMALL, "hparams": '{"batch_size": 4}', **settings, "output_dir": str(path)})
+    hparams = '{"batch_size": 4, "featurizer": "small_cnn"}'
+    config = TrainConfig(**{**SMALL, "hparams": hparams, **settings, "output_dir": str(path)})
     if leave_at:
         monkeypatch.setattr(loop, "Requests", lambda: Asked(leave_at))
     kept = {name: value for name, value in config.recorded().items() if name != "output_dir"}
@@ -133,7 +134,13 @@ def test_every_algorithm_goes_on_in_the_middle(name, tmp_path, monkeypatch, asse
 
 @pytest.mark.parametrize("averaging", ["sma", "swad"])
 def test_left_at_any_moment_evaluations_among_them(tmp_path, monkeypatch, assert_same, averaging):
-    hparams = {"batch_size": 4, "weight_averaging": averaging, "swad_n_s": 1, "swad_n_e": 2}
+    hparams = {
+        "batch_size": 4,
+        "featurizer": "small_cnn",
+        "weight_averaging": averaging,
+        "swad_n_s": 1,
+        "swad_n_e": 2,
+    }
     settings = {"algorithm": "AgrRand", "hparams": json.dumps(hparams), "steps": 7}
     run_in(tmp_path / "straight", **settings)
     lefts = 0
