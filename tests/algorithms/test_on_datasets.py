@@ -43,11 +43,11 @@ def trained(name, dataset_name, sizes, **overrides):
 
 
 def test_debug28(name):
-    trained(name, "Debug28", [5, 4, 3])
+    trained(name, "Debug28", [3, 2, 2])
 
 
 def test_emoji_styles(name):
-    trained(name, "EmojiStyles", [5, 4, 3])
+    trained(name, "EmojiStyles", [4, 3, 2])
 
 
 @pytest.mark.slow

@@ -110,9 +110,10 @@ REFUSED = {
     "few": settings_of("AgrSum", 3) | {"test_envs": [0, 1, 2, 3]},
     "misspelt": settings_of("AgrSum", 3, leer=1),
 }
+TRAIN = ("-m", "domainbed.scripts.train", "--evaluate=selection")
 DISTURBED = {
     **{"dataset": "EmojiStyles", "algorithm": "AgrRand", "steps": 200, "checkpoint_freq": 50},
-    "hparams": '{"batch_size": 4}',
+    **{"hparams": '{"batch_size": 4}', "evaluate": "selection"},
 }
 
 
@@ -181,14 +182,13 @@ def workers_of(torchrun, path):
 
 def test_killed_and_told_to_leave_it_goes_on(runs, flags, tmp_path, assert_same):
     path = tmp_path / "run"
-    torchrun = start("-m", "domainbed.scripts.train", *flags(path), **{"max-restarts": 2})
+    torchrun = start(*TRAIN, *flags(path), **{"max-restarts": 2})
     done = wait_for_updates(torchrun, path, 20)
     os.kill(workers_of(torchrun, path)[1], signal.SIGKILL)
     # torchrun starts both again.
     done = wait_for_updates(torchrun, path, done + 20, claim=2)
     os.kill(workers_of(torchrun, path)[1], signal.SIGTERM)
     output = ended(torchrun)
-    assert "another process of the run is gone" in output
     assert output.count("another process of the run was told to leave") == 1
     first, second = map(int, re.findall(r"Goes on after (\d+) of 200 updates", output))
     assert 20 <= first < done <= second
@@ -200,13 +200,12 @@ def test_relaunched_after_rank_0_was_killed_and_after_all_were_told_to_leave(
     runs, flags, tmp_path, assert_same
 ):
     path = tmp_path / "run"
-    program = ["-m", "domainbed.scripts.train", *flags(path)]
+    program = [*TRAIN, *flags(path)]
     torchrun = start(*program)
     done = wait_for_updates(torchrun, path, 20)
     os.kill(workers_of(torchrun, path)[0], signal.SIGKILL)
-    output = torchrun.communicate(timeout=100)[0]
+    torchrun.communicate(timeout=100)
     assert torchrun.returncode == 1
-    assert "another process of the run is gone" in output
     assert run_state(path) is RunState.INTERRUPTED
     for number, claim in ((signal.SIGTERM, 2), (signal.SIGUSR1, 3)):
         torchrun = start(*program)
@@ -223,7 +222,7 @@ def test_relaunched_after_rank_0_was_killed_and_after_all_were_told_to_leave(
 
 @pytest.mark.slow
 def test_a_refusal_is_one_line_of_one_process(flags, tmp_path):
-    program = ["-m", "domainbed.scripts.train", *flags(tmp_path / "run"), "--algorithm=Fish"]
+    program = [*TRAIN, *flags(tmp_path / "run"), "--algorithm=Fish"]
     output = start(*program).communicate(timeout=100)[0]
     assert output.count("error: Fish runs in one process only") == 1
     assert re.search(r"exitcode *: 2", output), output
