@@ -37,7 +37,7 @@ def train(config: TrainConfig) -> None:
         RunError: the run could not be finished; all that it recorded is kept.
         Preempted: the process was told to leave; the same call goes on.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _train_together(config)
         return
     config.check()

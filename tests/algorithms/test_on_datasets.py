@@ -43,7 +43,7 @@ def trained(name, dataset_name, sizes, **overrides):
 
 
 def test_debug28(name):
-    trained(name, "Debug28", [3, 2, 2])
+    trained(name, "Debug28", [5, 4, 3], featurizer="small_cnn")
 
 
 def test_emoji_styles(name):
