@@ -21,20 +21,12 @@ def whole(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
         path: what is written.
         previous: where the old file is moved first, if it is to be kept.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+    with _beside(path) as (file, temporary):
+        yield file
+        _to_disk(file)
         if previous is not None and path.exists():
             path.replace(previous)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -42,6 +34,36 @@ def write_whole(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     with whole(path) as file:
         file.write(data)
+
+
+def make_whole(path: Path, content: str) -> bool:
+    """Make `path` with `content`, whole; False if it is there already. Of several processes, one makes it."""
+    with _beside(path) as (file, temporary):
+        file.write(content.encode("utf-8"))
+        _to_disk(file)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A temporary file beside `path`, which is removed if it is still there at the end."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            temporary.chmod(0o666 & ~_umask())
+            yield file, temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _umask() -> int:

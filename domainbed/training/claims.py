@@ -15,13 +15,12 @@ import contextlib
 import json
 import os
 import socket
-import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from domainbed.lib.atomic import write_whole
+from domainbed.lib.atomic import make_whole, write_whole
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
@@ -57,7 +56,7 @@ class Claim:
         self.number = number + 1
         self._beats = 0
         self._began = time.monotonic()
-        if not _make(self.path, json.dumps(self._content())):
+        if not make_whole(self.path, json.dumps(self._content())):
             raise Held(newest(directory)[1] or {})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -150,22 +149,6 @@ def _is_over(directory: Path, number: int, owner: Owner) -> bool:
         time.sleep(WATCH_SECONDS / 20)
         if newest(directory) != (number, owner):
             return False
-    return True
-
-
-def _make(path: Path, content: str) -> bool:
-    """Make `path` with `content`, whole; False if it is there already."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(name, path)
-    except FileExistsError:
-        return False
-    finally:
-        Path(name).unlink(missing_ok=True)
     return True
 
 
