@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from domainbed.errors import RunError
+from domainbed.errors import RunError, UsageError
 from domainbed.lib.atomic import write_whole
 from domainbed.lib.locks import locked
 
@@ -42,6 +42,14 @@ def read_manifest(sweep_dir: Path) -> Manifest | None:
         raise RunError(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); delete it and launch the sweep again") from None
+
+
+def manifest_of(sweep_dir: Path) -> Manifest:
+    """The manifest of `sweep_dir`; raises UsageError where no sweep is, RunError if it is damaged."""
+    manifest = read_manifest(sweep_dir)
+    if manifest is None:
+        raise UsageError(f"{sweep_dir} holds no sweep (no sweep.json); give --output_dir of `sweep launch`")
+    return manifest
 
 
 def add_to_manifest(sweep_dir: Path, jobs: dict[str, dict[str, Any]], selection: tuple[str, ...]) -> None:

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from domainbed.errors import UsageError
-from domainbed.sweep.manifest import read_manifest
+from domainbed.sweep.manifest import manifest_of
 from domainbed.training.run_dir import RunState, end_of, progress_of, run_state
 
 _SHOWN = ("dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed")
@@ -48,9 +47,7 @@ def status_of(sweep_dir: Path) -> list[RunStatus]:
 
     Raises: UsageError where no sweep is.
     """
-    manifest = read_manifest(sweep_dir)
-    if manifest is None:
-        raise UsageError(f"{sweep_dir} holds no sweep (no sweep.json); give --output_dir of `sweep launch`")
+    manifest = manifest_of(sweep_dir)
     return [_status(sweep_dir / name, args) for name, args in sorted(manifest.jobs.items())]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from domainbed.errors import UsageError
 from domainbed.sweep.job import Job
-from domainbed.sweep.manifest import read_manifest
+from domainbed.sweep.manifest import manifest_of
 from domainbed.sweep.pool import TIME_LIMIT, Pool, Task
 from domainbed.sweep.process import BUSY, Slot
 from domainbed.training.run_dir import RunState, end_of, failures_of, run_state
@@ -62,9 +62,7 @@ def work(
 
 def sweep_jobs(sweep_dir: Path) -> list[Job]:
     """All runs of a sweep, in the order of their names; raises UsageError where no sweep is."""
-    manifest = read_manifest(sweep_dir)
-    if manifest is None:
-        raise UsageError(f"{sweep_dir} holds no sweep (no sweep.json); give --output_dir of `sweep launch`")
+    manifest = manifest_of(sweep_dir)
     return [Job(args, str(sweep_dir)) for _, args in sorted(manifest.jobs.items())]
 
 
