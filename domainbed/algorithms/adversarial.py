@@ -73,12 +73,8 @@ class AbstractDANN(TakesTurns, Algorithm):
         self.gen_opt = self._optimizer("g", self.featurizer, self.classifier)
 
     def _optimizer(self, player: str, *modules: nn.Module) -> optim.Adam:
-        return optim.Adam(
-            [parameter for module in modules for parameter in module.parameters()],
-            lr=self.hparams[f"lr_{player}"],
-            weight_decay=self.hparams[f"weight_decay_{player}"],
-            betas=(self.hparams["beta1"], 0.9),
-        )
+        lr, weight_decay = (self.hparams[f"{name}_{player}"] for name in ("lr", "weight_decay"))
+        return self.player(*modules, lr=lr, weight_decay=weight_decay)
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None

@@ -87,12 +87,8 @@ class ADRMX(TakesTurns, Algorithm):
         )
 
     def _optimizer(self, *modules: nn.Module) -> optim.Adam:
-        return optim.Adam(
-            [parameter for module in modules for parameter in module.parameters()],
-            lr=self.hparams["lr"],
-            weight_decay=self.hparams["weight_decay"] if self.switch("use_weight_decay") else 0.0,
-            betas=(self.hparams["beta1"], 0.9),
-        )
+        weight_decay = self.hparams["weight_decay"] if self.switch("use_weight_decay") else 0.0
+        return self.player(*modules, lr=self.hparams["lr"], weight_decay=weight_decay)
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None

@@ -54,6 +54,10 @@ class ERM(Algorithm):
         """One step of the optimizer down the gradient of `loss`, summed over ranks."""
         descend(loss, self.optimizer, ranks=self.ranks)
 
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """The network's parameters that are not frozen."""
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
     def joint_logits(self, minibatches: Sequence[Minibatch]) -> tuple[Tensor, ...]:
         """Logits (B, num_classes) of each environment, from one forward pass over all of them."""
         logits = self.predict(concatenate(minibatches)[0])

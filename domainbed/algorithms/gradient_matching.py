@@ -46,7 +46,7 @@ class IGA(ERM):
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
     ) -> Mapping[str, float | DeviceScalar]:
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        parameters = self.trained_parameters()
         losses, gradients = [], []
         for x, y in minibatches:
             loss = F.cross_entropy(self.predict(x), y)

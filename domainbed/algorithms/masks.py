@@ -66,7 +66,7 @@ class MaskedGradient(ERM):
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
     ) -> Mapping[str, float | DeviceScalar]:
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        parameters = self.trained_parameters()
         losses: list[Tensor] = []
         mean, mask = self.masked(self._gradients(minibatches, parameters, losses))
         set_gradient(parameters, masked_mean(mean, mask, [parameter.numel() for parameter in parameters]))

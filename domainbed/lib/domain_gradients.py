@@ -9,6 +9,7 @@ loss means; dropout draws its masks for each environment.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +42,16 @@ def environment_gradients(
     for x, y in minibatches:
         if seed is not None:
             torch.manual_seed(seed)
-        loss = loss_of(x, y)
-        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        yield loss.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+        yield loss_and_gradient(partial(loss_of, x, y), parameters)
+
+
+def loss_and_gradient(
+    loss_of: Callable[[], Tensor], parameters: Sequence[nn.Parameter]
+) -> tuple[Tensor, Tensor]:
+    """A loss (0-d, detached) and its gradient (P,); a parameter that has none counts as 0."""
+    loss = loss_of()
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    return loss.detach(), torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def flat(parameters: Sequence[nn.Parameter]) -> Tensor:

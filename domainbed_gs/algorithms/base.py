@@ -83,7 +83,7 @@ class GradientSurgery(UpdateCount, ERM):
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
     ) -> Mapping[str, float | DeviceScalar]:
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        parameters = self.trained_parameters()
         losses: list[Tensor] = []
         operation = self.operate(self._gradients(minibatches, parameters, losses), parameters)
         set_gradient(parameters, operation.gradient)

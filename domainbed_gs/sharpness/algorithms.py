@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, concatenate, scalar
@@ -31,10 +31,6 @@ class _Perturbed(ERM):
     """Base: the gradient that goes to Adam comes from perturbed weights."""
 
     HPARAMS = {"rho": Hparam(0.05, choice(0.01, 0.02, 0.05, 0.1), "length of the ascent", at_least=0)}
-
-    def trained(self) -> list[nn.Parameter]:
-        """The parameters that are not frozen."""
-        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def loss_leaving_statistics(self, x: Tensor, y: Tensor) -> Tensor:
         """ERM's loss; batch norms use the minibatch's statistics and leave the running ones as they are."""
@@ -63,7 +59,7 @@ class SAM(_Perturbed):
             seen.append(losses.detach().mean())
             return self.ascent_loss(losses, sizes)
 
-        parameters = self.trained()
+        parameters = self.trained_parameters()
         descent = partial(self.loss_leaving_statistics, x, y)
         points = two_points(ascent, descent, parameters, self.ascent_step)
         set_gradient(parameters, self.combine(points))
@@ -190,7 +186,7 @@ class DGSAM(UpdateCount, _Perturbed):
 
         visits = [partial(visit, *minibatches[k]) for k in order]
         visits.append(partial(self.loss_leaving_statistics, *minibatches[order[0]]))
-        parameters = self.trained()
+        parameters = self.trained_parameters()
         set_gradient(parameters, dgsam_gradient(visits, parameters, self.hparams["rho"]))
         self.optimizer.step()
         self.count_update()

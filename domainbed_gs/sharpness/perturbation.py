@@ -12,19 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from domainbed.lib.domain_gradients import flat, set_values
+from domainbed.lib.domain_gradients import flat, loss_and_gradient, set_values
 
 LossOf = Callable[[], Tensor]
 Parameters = Sequence[nn.Parameter]
 
 _TINY = 1e-12  # added to norms; the public codes' number
-
-
-def loss_and_gradient(loss_of: LossOf, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """A loss (0-d, detached) and its gradient (P,) at the parameters' present values."""
-    loss = loss_of()
-    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    return loss.detach(), torch.cat([gradient.flatten() for gradient in gradients])
 
 
 @contextlib.contextmanager

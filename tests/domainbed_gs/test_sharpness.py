@@ -10,13 +10,12 @@ from torch import nn
 
 from domainbed.algorithms import get_algorithm_class
 from domainbed.hparams_registry import default_hparams
-from domainbed.lib.domain_gradients import set_values
+from domainbed.lib.domain_gradients import loss_and_gradient, set_values
 from domainbed_gs.sharpness.perturbation import (
     asam_step,
     dgsam_gradient,
     gradual_ascent,
     gsam_gradient,
-    loss_and_gradient,
     restored,
     sagm_step,
     sam_step,
