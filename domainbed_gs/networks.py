@@ -23,6 +23,7 @@ class AlexNet(FeaturizerModule):
         hparams: may hold `pretrained` and `weights_file`.
     """
 
+    SAMPLEWISE = True
     SMALLEST = 63
 
     def __init__(self, input_shape: tuple[int, ...], hparams: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
@@ -21,6 +21,7 @@ from domainbed.algorithms.base import (
     scalar,
 )
 from domainbed.hparams import Hparam, choice, const
+from domainbed.lib.optimizers import adam
 from domainbed.lib.supervised_contrastive import others, same, similarities
 
 PROJECTED = 128
@@ -65,7 +66,7 @@ class AbstractCAD(Algorithm):
             self.project = nn.Sequential(
                 nn.Linear(n_features, n_features), nn.ReLU(), nn.Linear(n_features, PROJECTED)
             )
-        self.optimizer = optim.Adam(self.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
+        self.optimizer = adam(self.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None

@@ -11,6 +11,7 @@ from torch import Tensor, nn, optim
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
+from domainbed.lib.optimizers import adam
 
 
 @REGISTRY.register()
@@ -36,7 +37,7 @@ class ERM(Algorithm):
 
     def new_optimizer(self, lr: float | None = None) -> optim.Optimizer:
         """Adam over the whole network, with nothing accumulated yet; `lr` in place of the hyper-parameter."""
-        return optim.Adam(
+        return adam(
             self.network.parameters(),
             lr=self.hparams["lr"] if lr is None else lr,
             weight_decay=self.hparams["weight_decay"],

@@ -15,6 +15,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, log10_uniform
 from domainbed.lib.lars import LARS
+from domainbed.lib.optimizers import adam
 from domainbed.lib.weight_average import ErmPlusPlusMovingAvg
 
 Schedule = list[list[float]]
@@ -60,8 +61,7 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
         decay = self.hparams["weight_decay"]
         if self.hparams["lars"]:
             return LARS(module.parameters(), lr=lr, weight_decay=decay)
-        # Not foreach, which refuses the tensor that `set_lr` makes of the learning rate.
-        return optim.Adam(module.parameters(), lr=lr, weight_decay=decay, foreach=False)
+        return adam(module.parameters(), lr=lr, weight_decay=decay)
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None

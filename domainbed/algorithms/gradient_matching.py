@@ -14,6 +14,7 @@ from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, descend, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.hparams import Hparam, choice, const, log10_uniform
+from domainbed.lib.optimizers import adam
 from domainbed.lib.tensor_dicts import ParamDict
 
 
@@ -82,7 +83,7 @@ class Fish(Algorithm):
         self.input_shape = input_shape
         self.num_classes = num_classes
         self.network = networks.WholeFish(input_shape, num_classes, hparams)
-        self.optimizer: optim.Optimizer = optim.Adam(
+        self.optimizer: optim.Optimizer = adam(
             self.network.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
         )
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, optim
+from torch import Tensor
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, descend, scalar
 from domainbed.hparams import Hparam, choice, const
+from domainbed.lib.optimizers import adam
 
 
 @REGISTRY.register()
@@ -42,7 +43,7 @@ class MTL(Algorithm):
         self.classifier = networks.Classifier(
             2 * self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"]
         )
-        self.optimizer = optim.Adam(
+        self.optimizer = adam(
             [*self.featurizer.parameters(), *self.classifier.parameters()],
             lr=hparams["lr"],
             weight_decay=hparams["weight_decay"],

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, scalar
-from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.environment_gradients import EnvironmentGradients
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, const, log10_uniform, uniform
-from domainbed.lib.domain_gradients import environment_gradients, set_gradient
+from domainbed.lib.blockwise import Blockwise, Pick
+from domainbed.lib.domain_gradients import set_gradient
+from domainbed.lib.joint_pass import JointPass
 from domainbed.lib.sign_statistics import SignStatistics, sign_statistics
 
 _log = logging.getLogger(__name__)
@@ -56,36 +57,57 @@ def masked_mean(mean: Tensor, mask: Tensor, sizes: Sequence[int]) -> Tensor:
     return gradient
 
 
-class MaskedGradient(ERM):
+class MaskedGradient(EnvironmentGradients):
     """Base: the optimizer gets the environments' mean gradient under a mask.
 
-    One forward and one backward pass for each environment, which is the price of one ERM step; a few
-    tensors of size P, whatever K is. A parameter without a gradient counts as 0.
+    A few tensors of size P beyond ERM where environments have separate passes, whatever K is; else none.
+    A parameter without a gradient counts as 0.
     """
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
     ) -> Mapping[str, float | DeviceScalar]:
         parameters = self.trained_parameters()
-        losses: list[Tensor] = []
-        mean, mask = self.masked(self._gradients(minibatches, parameters, losses))
-        set_gradient(parameters, masked_mean(mean, mask, [parameter.numel() for parameter in parameters]))
+        seeds = self.environment_seeds(minibatches)
+        joint = self.joint_pass(minibatches, seeds)
+        if joint is not None:
+            loss, gradient = joint.losses.mean(), self._masked_jointly(joint, parameters)
+        else:
+            losses: list[Tensor] = []
+            mean, mask = self.masked(self.separate_passes(minibatches, seeds, losses))
+            gradient = masked_mean(mean, mask, [parameter.numel() for parameter in parameters])
+            loss = torch.stack(losses).mean()
+        set_gradient(parameters, gradient)
         self.optimizer.step()
-        return {"loss": scalar(torch.stack(losses).mean())}
+        return {"loss": scalar(loss)}
 
-    def _gradients(
-        self, minibatches: Sequence[Minibatch], parameters: Sequence[nn.Parameter], losses: list[Tensor]
-    ) -> Iterator[Tensor]:
-        """The environments' gradients (P,) one by one; their losses are appended to `losses`."""
-        for loss, gradient in environment_gradients(self._loss, minibatches, parameters):
-            losses.append(loss)
-            yield gradient
+    def _masked_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """What `masked_mean` would give, made block by block."""
 
-    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(self.predict(x), y)
+        def rule(stack: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
+            mean, mask = self.masked(iter(stack))
+            return mean.mul_(mask), mask
+
+        dtype = parameters[0].dtype
+
+        def kept(gradient: Tensor, mask: Tensor) -> list[Tensor]:
+            nonlocal dtype
+            dtype = mask.dtype
+            return [mask.sum()]
+
+        blocks = Blockwise(parameters, self.gradient_buffer(parameters), rule, kept, numbers=1)
+        joint.backward(blocks)
+        gradient, sums, sizes = blocks.gradient, blocks.finish(), [p.numel() for p in parameters]
+        # In the mask's own type, like upstream: a share of few components makes a large factor.
+        for values, total in zip(gradient.split(sizes), sums[:, 0].to(dtype), strict=True):
+            values *= 1 / (1e-10 + total / values.numel())
+        return gradient
 
     def masked(self, gradients: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean and mask, both (P,), of the environments' gradients (P,), made as they are asked for."""
+        """Mean and mask, both (P,), of the environments' gradients (P,), made as they are asked for.
+
+        Component by component: what it is given may be some of them.
+        """
         raise NotImplementedError
 
 

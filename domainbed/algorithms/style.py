@@ -13,6 +13,7 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
 from domainbed.hparams import Hparam, log10_uniform
+from domainbed.lib.optimizers import adam
 from domainbed.lib.precision import at_least_float32
 
 
@@ -43,9 +44,7 @@ class SagNet(Algorithm):
         self.weight_adv = hparams["sag_w_adv"]
 
     def _optimizer(self, network: nn.Module) -> optim.Adam:
-        return optim.Adam(
-            network.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
-        )
+        return adam(network.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None

@@ -13,6 +13,7 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
 from domainbed.hparams import Hparam, choice, const, log10_uniform, uniform
+from domainbed.lib.optimizers import adam
 from domainbed.lib.projection import proj
 
 
@@ -68,7 +69,7 @@ class Transfer(Algorithm):
         parameters = [*self.featurizer.parameters(), *self.classifier.parameters()]
         if self.hparams["gda"]:
             return optim.SGD(parameters, lr=lr)
-        return optim.Adam(parameters, lr=lr, weight_decay=self.hparams["weight_decay"])
+        return adam(parameters, lr=lr, weight_decay=self.hparams["weight_decay"])
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None

@@ -22,6 +22,7 @@ from domainbed.algorithms.base import (
     scalar,
 )
 from domainbed.hparams import Hparam, log10_int, log10_uniform
+from domainbed.lib.optimizers import adam
 from domainbed.lib.precision import full_precision
 
 _INNER_STEPS = 30
@@ -67,9 +68,7 @@ class TRM(UpdateCount, Algorithm):
         self.register_buffer("alpha", torch.ones(num_domains, num_domains) - torch.eye(num_domains))
 
     def _adam(self, module: nn.Module) -> optim.Adam:
-        return optim.Adam(
-            module.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
-        )
+        return adam(module.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None

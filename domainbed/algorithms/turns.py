@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn, optim
 
 from domainbed.algorithms.base import UpdateCount
+from domainbed.lib.optimizers import adam
 
 
 class TakesTurns(UpdateCount):
@@ -20,7 +21,7 @@ class TakesTurns(UpdateCount):
 
     def player(self, *modules: nn.Module, lr: float, weight_decay: float) -> optim.Adam:
         """The optimizer of the player that has these modules."""
-        return optim.Adam(
+        return adam(
             [parameter for module in modules for parameter in module.parameters()],
             lr=lr,
             weight_decay=weight_decay,

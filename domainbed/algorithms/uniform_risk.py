@@ -15,6 +15,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError, check_choice
 from domainbed.hparams import Hparam, choice, const, log10_uniform, uniform
+from domainbed.lib.optimizers import adam
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 """What may come after the featurizer; the noise is from -1 to 1 with tanh, from 0 to 1 with the others."""
@@ -79,7 +80,7 @@ class URM(ERM):
         lr, weight_decay = self.hparams["urm_discriminator_lr"], self.hparams["weight_decay"]
         if name == "sgd":
             return optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
-        return optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+        return adam(parameters, lr=lr, weight_decay=weight_decay)
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None

@@ -1,9 +1,9 @@
-"""Per-environment gradients: K of them at the price of one ERM step.
+"""Per-environment gradients by a pass for each: K of them with the arithmetic of one ERM step.
 
 One forward and one backward pass for each environment on its own minibatch need no more arithmetic than
 one step on the concatenated minibatches (gradient surgery specification, D.4 and D.8). Batch norm in
 training mode therefore sees one environment at a time, which is what the gradient of an environment's own
-loss means; dropout draws its masks for each environment.
+loss means; dropout draws its masks for each environment. `joint_pass` is faster, where it will do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from domainbed.algorithms.base import Minibatch
-from domainbed.lib.ranks import ALONE, Ranks
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,8 +23,7 @@ def environment_gradients(
     loss_of: LossOf,
     minibatches: Sequence[Minibatch],
     parameters: Sequence[nn.Parameter],
-    shared_dropout: bool = False,
-    ranks: Ranks = ALONE,
+    seeds: Sequence[int],
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Loss and gradient of each environment in turn; a gradient is made when it is asked for.
 
@@ -33,15 +31,12 @@ def environment_gradients(
         loss_of: loss (0-d) of inputs and labels.
         minibatches: one an environment.
         parameters: what to differentiate by; one without a gradient in an environment counts as 0.
-        shared_dropout: draw the same random numbers in every environment's forward pass.
-        ranks: the processes that have the other environments.
+        seeds: what torch's global generators are seeded with before each environment's loss.
 
     Yields: (L_k, g_k): 0-d, detached; and (P,), flat in the order of `parameters`.
     """
-    seed = int(ranks.first(torch.randint(2**62, ())).item()) if shared_dropout else None
-    for x, y in minibatches:
-        if seed is not None:
-            torch.manual_seed(seed)
+    for (x, y), seed in zip(minibatches, seeds, strict=True):
+        torch.manual_seed(seed)
         yield loss_and_gradient(partial(loss_of, x, y), parameters)
 
 

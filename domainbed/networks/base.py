@@ -16,9 +16,12 @@ class FeaturizerModule(nn.Module):
         n_outputs: number of features.
         activation: applied to the features; the identity, until an algorithm (URM) replaces it.
         SMALLEST: smallest height and width of an image, in pixels.
+        SAMPLEWISE: whether a sample's features depend on that sample alone, but for batch norm in training.
+            Gradient surgery is faster then.
     """
 
     SMALLEST: ClassVar[int] = 1
+    SAMPLEWISE: ClassVar[bool] = False
 
     n_outputs: int
     activation: nn.Module

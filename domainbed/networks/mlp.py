@@ -23,6 +23,8 @@ class MLP(FeaturizerModule):
         hparams: may hold `mlp_width`, `mlp_depth`, `mlp_dropout`.
     """
 
+    SAMPLEWISE = True
+
     def __init__(self, n_inputs: int, n_outputs: int, hparams: dict[str, Any]) -> None:
         super().__init__()
         width = int(option(hparams, "mlp_width"))

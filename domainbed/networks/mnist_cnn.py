@@ -17,6 +17,8 @@ class MNIST_CNN(FeaturizerModule):
     No batch norm: the features of a sample do not depend on its minibatch.
     """
 
+    SAMPLEWISE = True
+
     n_outputs = 128
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:

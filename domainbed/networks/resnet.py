@@ -30,6 +30,7 @@ class ResNet(FeaturizerModule):
         hparams: holds `resnet18`, `resnet50_augmix`, `freeze_bn`, `resnet_dropout`.
     """
 
+    SAMPLEWISE = True
     SMALLEST = 32
 
     def __init__(self, input_shape: tuple[int, ...], hparams: dict[str, Any]) -> None:

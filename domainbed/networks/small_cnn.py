@@ -18,6 +18,7 @@ class SmallCNN(FeaturizerModule):
     gradients of the environments, one forward pass each, are those of one joint pass.
     """
 
+    SAMPLEWISE = True
     SMALLEST = 16
     n_outputs = 128
 

@@ -14,7 +14,7 @@ from domainbed.hparams import Hparam, const
 from domainbed.lib.precision import full_precision
 from domainbed.lib.seeds import counter_seed
 from domainbed_gs import surgery
-from domainbed_gs.algorithms.base import Operation
+from domainbed_gs.algorithms.base import Operation, Stats
 from domainbed_gs.algorithms.gram import IMTLG, MGDA, AlignedMTL, CAGrad, DualProj, GramSurgery, UPGrad
 from domainbed_gs.algorithms.nash import NashMTL
 from domainbed_gs.algorithms.pairwise import GradVac, PCGrad
@@ -70,4 +70,12 @@ class Aggregation(PCGrad, GradVac, CAGrad, MGDA, IMTLG, NashMTL, AlignedMTL, UPG
             torch.manual_seed(counter_seed(self.surgery_seed, self.updates))
             gradient = torchjd_direction(name, matrix)
         gram = surgery.gram_matrix(matrix.unbind()).cpu().numpy()
-        return Operation(gradient * self.factor(len(matrix)), self.similarity(matrix.unbind(), gram))
+        stats: Stats = {
+            "agreement": surgery.sign_agreement(matrix.unbind()),
+            "cosine": surgery.mean_cosine(gram),
+        }
+        return Operation(gradient * self.factor(len(matrix)), stats)
+
+    def operates_jointly(self) -> bool:
+        # An aggregator of TorchJD needs the whole matrix.
+        return self.hparams["aggregator"] in METHODS

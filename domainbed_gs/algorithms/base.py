@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
 from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, scalar
-from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.environment_gradients import EnvironmentGradients
 from domainbed.errors import check_choice
 from domainbed.hparams import Hparam, const
-from domainbed.lib.domain_gradients import environment_gradients, flat, set_gradient, set_values
+from domainbed.lib.domain_gradients import flat, set_gradient, set_values
+from domainbed.lib.joint_pass import JointPass
 from domainbed.lib.seeds import counter_seed
 
 Stats = dict[str, Tensor | float]
@@ -36,12 +36,12 @@ class Operation:
     frozen: Tensor | None = None
 
 
-class GradientSurgery(UpdateCount, ERM):
+class GradientSurgery(UpdateCount, EnvironmentGradients):
     """Base: K gradients, one for each source environment, become one, which goes to Adam.
 
-    A subclass says how in `operate`. One update costs one ERM step (a forward and a backward pass for
-    each environment) plus a pass over the gradients. Random numbers of the surgery come from generators
-    of their own, seeded by the run's seed and the update, so that they depend on nothing else.
+    A subclass says how in `operate`, and may say in `operate_jointly` how without holding the gradients. One
+    update costs one ERM step plus a pass over the gradients. Random numbers of the surgery come from
+    generators of their own, seeded by the run's seed and the update, so that they depend on nothing else.
 
     Every update returns, beside `loss` (the mean over environments):
         agreement: share of components in which all environments' signs agree (2^(1-K) by chance);
@@ -78,38 +78,51 @@ class GradientSurgery(UpdateCount, ERM):
             return super().new_optimizer(lr)
         decay = self.hparams["weight_decay"] if self.hparams["wd"] == "decoupled" else 0.0
         lr = self.hparams["lr"] if lr is None else lr
-        return optim.AdamW(self.network.parameters(), lr=lr, weight_decay=decay)
+        return optim.AdamW(self.network.parameters(), lr=lr, weight_decay=decay, fused=True)
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
     ) -> Mapping[str, float | DeviceScalar]:
         parameters = self.trained_parameters()
-        losses: list[Tensor] = []
-        operation = self.operate(self._gradients(minibatches, parameters, losses), parameters)
+        losses, operation = self._operation(minibatches, parameters)
         set_gradient(parameters, operation.gradient)
         before = None if operation.frozen is None else flat(parameters)
         self.optimizer.step()
         if operation.frozen is not None and before is not None:
             set_values(parameters, torch.where(operation.frozen, before, flat(parameters)))
         self.count_update()
-        loss = self.ranks.mean(torch.stack(losses).mean(), len(losses))
+        loss = self.ranks.mean(losses.mean(), len(losses))
         stats: Stats = {"loss": loss, **operation.stats}
         if self.ranks.total(len(losses)) == 1:
             del stats["cosine"]  # there is no pair
         return {name: scalar(value) if isinstance(value, Tensor) else value for name, value in stats.items()}
 
-    def _gradients(
-        self, minibatches: Sequence[Minibatch], parameters: Sequence[nn.Parameter], losses: list[Tensor]
-    ) -> Iterator[Tensor]:
-        """The environments' gradients (P,) one by one; their losses are appended to `losses`."""
-        shared = self.hparams["shared_dropout"]
-        pairs = environment_gradients(self._loss, minibatches, parameters, shared, self.ranks)
-        for loss, gradient in pairs:
-            losses.append(loss)
-            yield gradient
+    def environment_seeds(self, minibatches: Sequence[Minibatch]) -> list[int]:
+        seeds = super().environment_seeds(minibatches)
+        if self.hparams["shared_dropout"]:
+            return [int(self.ranks.first(torch.tensor(seeds[0])))] * len(seeds)
+        return seeds
 
-    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(self.predict(x), y)
+    def _operation(
+        self, minibatches: Sequence[Minibatch], parameters: Sequence[nn.Parameter]
+    ) -> tuple[Tensor, Operation]:
+        """The environments' losses (K,), and what became of their gradients."""
+        seeds = self.environment_seeds(minibatches)
+        joint = self.joint_pass(minibatches, seeds) if self.operates_jointly() else None
+        if joint is not None:
+            return joint.losses, self.operate_jointly(joint, parameters)
+        losses: list[Tensor] = []
+        operation = self.operate(self.separate_passes(minibatches, seeds, losses), parameters)
+        return torch.stack(losses), operation
+
+    def operates_jointly(self) -> bool:
+        """Whether there is an `operate_jointly`, and it belongs to this very `operate`."""
+        for base in type(self).__mro__:
+            if "operate_jointly" in base.__dict__:
+                return base is not GradientSurgery
+            if "operate" in base.__dict__:
+                return False
+        return False
 
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
         """Combine the environments' gradients (P,), which are made as they are asked for.
@@ -119,6 +132,10 @@ class GradientSurgery(UpdateCount, ERM):
         """
         raise NotImplementedError
 
+    def operate_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Operation:
+        """The same from one pass over all environments."""
+        raise NotImplementedError
+
     def factor(self, num_environments: int, reduction: str | None = None) -> float:
         """What takes the rule's direction to the scale of `reduction`, by default the hyper-parameter's."""
         reduction = reduction or self.hparams["reduction"]
@@ -126,8 +143,6 @@ class GradientSurgery(UpdateCount, ERM):
             return 1.0
         return num_environments if reduction == "sum" else 1 / num_environments
 
-    def noise_generator(self, device: torch.device) -> torch.Generator:
-        """The generator on `device` that belongs to this run and this update alone."""
-        noise = torch.Generator(device)
-        noise.manual_seed(counter_seed(self.surgery_seed, self.updates))
-        return noise
+    def noise_seed(self) -> int:
+        """Seed of the random numbers that belong to this run and this update alone."""
+        return counter_seed(self.surgery_seed, self.updates)

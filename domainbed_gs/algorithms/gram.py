@@ -7,10 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from domainbed.errors import check_choice
 from domainbed.hparams import Hparam, const, uniform
+from domainbed.lib.joint_pass import JointPass
+from domainbed.lib.parameter_gradients import ParameterGradients
 from domainbed_gs import surgery
 from domainbed_gs.algorithms.base import GradientSurgery, Operation, Scale, Stats
 
@@ -18,8 +21,9 @@ from domainbed_gs.algorithms.base import GradientSurgery, Operation, Scale, Stat
 class GramSurgery(GradientSurgery):
     """Base: the combined gradient is sum_k w_k g_k, and w depends on the inner products alone.
 
-    A subclass says in `weights` how. Holds the K gradients; beyond ERM's time one pass for their inner
-    products, in float64, and one for the weighted sum.
+    A subclass says in `weights` how. Inner products are in float64. Where environments share a pass, the
+    gradients of linear layers are never held: their inner products are those of inputs and outputs (gradient
+    surgery specification, D.6), their weighted sum is one product. Else holds the K gradients.
 
     Where a method defines no direction the update is the mean's; the share of such updates is logged as
     `fallback`.
@@ -35,12 +39,48 @@ class GramSurgery(GradientSurgery):
         kept = self.ranks.shards(list(gradients))
         gram = self.ranks.sum(surgery.gram_matrix(kept)).cpu().numpy()
         weights, fallback = self._weights_or_mean(gram)
-        of_sum = weights * self.factor(len(kept), "sum")
-        removed = 1 - surgery.norm_of(gram, of_sum) / max(surgery.norm_of(gram, np.ones(len(kept))), 1e-30)
-        stats: Stats = {**self.similarity(kept, gram), "removed": removed, "fallback": fallback}
+        agreement = self.ranks.mean(surgery.sign_agreement(kept), kept[0].numel())
         combined = surgery.combine(kept, weights * self.factor(len(kept)))
         size = sum(parameter.numel() for parameter in parameters)
-        return Operation(self.ranks.whole(combined, size), stats)
+        return Operation(
+            self.ranks.whole(combined, size), self._stats(gram, agreement, weights) | {"fallback": fallback}
+        )
+
+    def operate_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Operation:
+        sizes = [parameter.numel() for parameter in parameters]
+        kept: list[tuple[Sequence[int], ParameterGradients]] = []
+        products: list[Tensor] = []
+        agreeing: list[Tensor] = []
+
+        def visit(positions: Sequence[int], gradients: ParameterGradients) -> None:
+            kept.append((positions, gradients))
+            products.append(gradients.gram())
+            for _, stack in gradients.blocks():
+                signs = surgery.agreeing_sum(stack.unbind()).sign_()
+                agreeing.append(signs.dot(signs))
+
+        joint.backward(visit)
+        agreement = torch.stack(agreeing).double().sum() / sum(sizes)
+        gram = torch.stack(products).sum(0).cpu().numpy()
+        weights, fallback = self._weights_or_mean(gram)
+        buffer = self.gradient_buffer(parameters)
+        factors = torch.from_numpy(weights * self.factor(len(gram))).to(buffer.device)
+        parts = dict(enumerate(buffer.split(sizes)))
+        for positions, gradients in kept:
+            own = [parts.pop(position) for position in positions]
+            combined = own[0] if len(own) == 1 else torch.cat(own)
+            gradients.write(factors, combined)
+            if len(own) > 1:
+                torch._foreach_copy_(own, combined.split([len(part) for part in own]))
+        for part in parts.values():
+            part.zero_()
+        return Operation(buffer, self._stats(gram, agreement, weights) | {"fallback": fallback})
+
+    def _stats(self, gram: np.ndarray, agreement: Tensor, weights: np.ndarray) -> Stats:
+        """What is logged of gradients with inner products `gram` (K, K), under `weights` (K,)."""
+        of_sum = weights * self.factor(len(gram), "sum")
+        removed = 1 - surgery.norm_of(gram, of_sum) / max(surgery.norm_of(gram, np.ones(len(gram))), 1e-30)
+        return {"agreement": agreement, "cosine": surgery.mean_cosine(gram), "removed": removed}
 
     def _weights_or_mean(self, gram: np.ndarray) -> tuple[np.ndarray, float]:
         """The rule's weights (K,) and 0.0; or, where it has none, the mean's on the same scale and 1.0."""
@@ -49,11 +89,6 @@ class GramSurgery(GradientSurgery):
             if np.isfinite(gram).all():
                 return self.weights(gram), 0.0
         return np.full(len(gram), 1 / self.factor(len(gram), "sum")), 1.0
-
-    def similarity(self, gradients: Sequence[Tensor], gram: np.ndarray) -> Stats:
-        """How much K gradients (P,), or a rank's shards of them, with inner products (K, K) `gram` agree."""
-        agreement = self.ranks.mean(surgery.sign_agreement(gradients), gradients[0].numel())
-        return {"agreement": agreement, "cosine": surgery.mean_cosine(gram)}
 
     def weights(self, gram: np.ndarray) -> np.ndarray:
         """Weights (K,), float64, on the scale that `scale` says, from inner products (K, K), float64.

@@ -10,15 +10,19 @@ from torch import Tensor, nn
 
 from domainbed.errors import UsageError, check_choice
 from domainbed.hparams import Hparam, const
+from domainbed.lib.blockwise import Blockwise, Pick
 from domainbed.lib.domain_gradients import flat
+from domainbed.lib.joint_pass import JointPass
 from domainbed_gs import surgery
 from domainbed_gs.algorithms.base import GradientSurgery, Operation, Stats
+from domainbed_gs.algorithms.similarity import run_blockwise
 
 
 class SignSurgery(GradientSurgery):
     """Base of Agr-Sum and Agr-Rand: components where all environments agree in sign are summed.
 
-    Needs a few tensors of size P beyond ERM, whatever K.
+    Needs nothing of size P beyond ERM where environments share a pass; a few tensors, whatever K, where each
+    has its own.
     """
 
     HPARAMS = {
@@ -33,23 +37,59 @@ class SignSurgery(GradientSurgery):
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
         consensus = surgery.sign_consensus(gradients, self.hparams["zero_agrees"], self.ranks)
         kept = surgery.agr_sum(consensus)
+        sizes = [parameter.numel() for parameter in parameters]
+        magnitudes = surgery.magnitudes(kept, consensus.agree, sizes)
         stats = _stats(consensus, kept)
-        gradient, more = self.resolve(consensus, kept, [parameter.numel() for parameter in parameters])
-        gradient *= self.factor(consensus.num_environments)
+        return self._finished(
+            kept, consensus.agree, magnitudes, stats, consensus.num_environments, parameters
+        )
+
+    def operates_jointly(self) -> bool:
+        # With zeros that agree, what is kept does not tell which components do.
+        return super().operates_jointly() and not self.hparams["zero_agrees"]
+
+    def operate_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Operation:
+        blocks = Blockwise(parameters, self.gradient_buffer(parameters), _agreeing, _sizes_of, numbers=3)
+        sums, similarity = run_blockwise(joint, blocks)
+        of_all, kept = sums.sum(0), blocks.gradient
+        stats: Stats = {
+            "agreement": of_all[1] / len(kept),
+            "cosine": similarity.cosine,
+            "removed": 1 - of_all[2].sqrt() / similarity.sum_norm,
+        }
+        return self._finished(kept, None, sums[:, :2], stats, len(joint.losses), parameters)
+
+    def _finished(
+        self,
+        kept: Tensor,
+        agree: Tensor | None,
+        magnitudes: Tensor,
+        stats: Stats,
+        num_environments: int,
+        parameters: Sequence[nn.Parameter],
+    ) -> Operation:
+        """The operation that Agr-Sum's gradient `kept` (P,) leads to; see `resolve`."""
+        if agree is None and (self.hparams["freeze_masked"] or self.hparams["wd"] == "masked"):
+            agree = kept != 0
+        sizes = [parameter.numel() for parameter in parameters]
+        gradient, more = self.resolve(kept, agree, magnitudes, sizes)
+        if self.factor(num_environments) != 1:
+            gradient *= self.factor(num_environments)
         if self.hparams["wd"] == "masked":
             # Adam would pull a weight that never agrees to zero; here decay acts on agreeing ones only.
-            gradient += self.hparams["weight_decay"] * flat(parameters) * consensus.agree
-        frozen = ~consensus.agree if self.hparams["freeze_masked"] else None
+            gradient += self.hparams["weight_decay"] * flat(parameters) * agree
+        frozen = ~agree if self.hparams["freeze_masked"] and agree is not None else None
         return Operation(gradient, {**stats, **more}, frozen)
 
     def resolve(
-        self, consensus: surgery.Consensus, kept: Tensor, sizes: Sequence[int]
+        self, kept: Tensor, agree: Tensor | None, magnitudes: Tensor, sizes: Sequence[int]
     ) -> tuple[Tensor, Stats]:
         """What to do about the components that disagree.
 
         Args:
-            consensus: what the environments agree on.
-            kept: the sum where they agree, 0 elsewhere (P,); may be changed in place.
+            kept: the sum where the environments agree, 0 elsewhere (P,); may be changed in place.
+            agree: where they agree (P,) bool; None for wherever `kept` is not 0.
+            magnitudes: sum of |kept| and number of agreeing components of each tensor (n, 2).
             sizes: number of components of each parameter tensor.
 
         Returns: the combined gradient (P,), as a sum over environments, and further numbers to log.
@@ -61,7 +101,7 @@ class AgrSum(SignSurgery):
     """Agr-Sum (Mansilla et al., ICCV 2021, section 3.3): where signs disagree the gradient is 0."""
 
     def resolve(
-        self, consensus: surgery.Consensus, kept: Tensor, sizes: Sequence[int]
+        self, kept: Tensor, agree: Tensor | None, magnitudes: Tensor, sizes: Sequence[int]
     ) -> tuple[Tensor, Stats]:
         return kept, {}
 
@@ -85,15 +125,17 @@ class AgrRand(SignSurgery):
         super().__init__(input_shape, num_classes, num_domains, hparams)
 
     def resolve(
-        self, consensus: surgery.Consensus, kept: Tensor, sizes: Sequence[int]
+        self, kept: Tensor, agree: Tensor | None, magnitudes: Tensor, sizes: Sequence[int]
     ) -> tuple[Tensor, Stats]:
-        noise = self.noise_generator(consensus.total.device)
-        sigma = surgery.agr_rand_sigma(
-            kept, consensus.agree, sizes if self.hparams["sigma"] == "tensor" else None
-        )
-        nothing = consensus.agree.any().logical_not().float()
-        gradient = surgery.agr_rand(kept, consensus.agree, sigma, noise)
-        return gradient, {"sigma": sigma.mean(), "no_agreement": nothing}
+        sigma = surgery.agr_rand_sigma(magnitudes.sum(0))
+        mean = sigma
+        if self.hparams["sigma"] == "tensor":
+            lengths = torch.tensor(sizes, device=kept.device)
+            sigmas = surgery.agr_rand_sigma(magnitudes)
+            mean = (sigmas * lengths).sum() / len(kept)
+            sigma = sigmas.to(kept.dtype).repeat_interleave(lengths, output_size=len(kept))
+        gradient = surgery.agr_rand(kept, agree, sigma, self.noise_seed())
+        return gradient, {"sigma": mean, "no_agreement": (magnitudes[:, 1].sum() == 0).float()}
 
 
 class GradDrop(GradientSurgery):
@@ -123,14 +165,46 @@ class GradDrop(GradientSurgery):
         sums = surgery.SignSums()
         consensus = surgery.sign_consensus(sums.passing(gradients), ranks=self.ranks)
         positive, negative = self.ranks.sum(sums.positive), self.ranks.sum(sums.negative)
-        noise = self.noise_generator(consensus.total.device)
-        uniform = torch.rand(
-            consensus.total.shape, generator=noise, dtype=consensus.total.dtype, device=noise.device
-        )
-        gradient = surgery.graddrop(positive, negative, uniform, self.hparams["leak"])
+        gradient = surgery.graddrop(positive, negative, self._uniform(positive), self.hparams["leak"])
         stats = _stats(consensus, gradient)
         gradient *= self.factor(consensus.num_environments)
         return Operation(gradient, stats)
+
+    def operate_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Operation:
+        buffer = self.gradient_buffer(parameters)
+        uniform = self._uniform(buffer)
+
+        def rule(stack: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
+            positive, negative = stack.clamp_min(0).sum(0), stack.clamp_max(0).sum(0)
+            combined = surgery.graddrop(positive, negative, pick(uniform), self.hparams["leak"])
+            return combined, surgery.agreeing_sum(stack.unbind()).sign_()
+
+        blocks = Blockwise(parameters, buffer, rule, _sizes_of, numbers=3)
+        sums, similarity = run_blockwise(joint, blocks)
+        of_all, gradient = sums.sum(0), blocks.gradient
+        gradient *= self.factor(len(joint.losses))
+        stats: Stats = {
+            "agreement": of_all[1] / len(gradient),
+            "cosine": similarity.cosine,
+            "removed": 1 - of_all[2].sqrt() / similarity.sum_norm,
+        }
+        return Operation(gradient, stats)
+
+    def _uniform(self, like: Tensor) -> Tensor:
+        """This update's draws from [0, 1), one for each component of `like` (P,)."""
+        noise = torch.Generator(like.device).manual_seed(self.noise_seed())
+        return torch.rand(like.shape, generator=noise, dtype=like.dtype, device=like.device)
+
+
+def _agreeing(stack: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
+    """Agr-Sum of a block, and its signs."""
+    kept = surgery.agreeing_sum(stack.unbind())
+    return kept, kept.sign()
+
+
+def _sizes_of(combined: Tensor, signs: Tensor) -> list[Tensor]:
+    """Sum of the absolute values if `signs` are theirs, number of signs that are not 0, sum of squares."""
+    return [combined.dot(signs), signs.dot(signs), combined.dot(combined)]
 
 
 def _stats(consensus: surgery.Consensus, kept: Tensor) -> Stats:

@@ -4,7 +4,7 @@ A gradient is a flat tensor (P,). Sign methods take the K gradients one at a tim
 size P whatever K is; Gram methods need the inner products only and return K weights.
 """
 
-from domainbed_gs.surgery.agr import agr_rand, agr_rand_sigma, agr_sum
+from domainbed_gs.surgery.agr import agr_rand, agr_rand_sigma, agr_sum, agreeing_sum, magnitudes
 from domainbed_gs.surgery.aligned_mtl import aligned_mtl_weights
 from domainbed_gs.surgery.cagrad import cagrad_weights
 from domainbed_gs.surgery.consensus import Consensus, sign_agreement, sign_consensus
@@ -26,6 +26,7 @@ __all__ = [
     "agr_rand",
     "agr_rand_sigma",
     "agr_sum",
+    "agreeing_sum",
     "aligned_mtl_weights",
     "cagrad_weights",
     "combine",
@@ -34,6 +35,7 @@ __all__ = [
     "gradvac_weights",
     "gram_matrix",
     "imtlg_weights",
+    "magnitudes",
     "mean_cosine",
     "mgda_weights",
     "nash_mtl_weights",

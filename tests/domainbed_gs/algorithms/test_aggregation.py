@@ -62,15 +62,16 @@ def test_arguments_and_reduction(make, minibatches, gradients_of, given_to_adam,
 def test_random_aggregators_draw_from_the_runs_seed_and_the_update_alone(
     make, minibatches, given_to_adam, torchjd
 ):
-    def gradients(draws_before):
-        algorithm = make("Aggregation", aggregator="torchjd:Random", lr=1e-12)
+    def gradients(draws_before, name="Random"):
+        algorithm = make("Aggregation", aggregator=f"torchjd:{name}", lr=1e-12)
         torch.rand(draws_before)
-        before = torch.get_rng_state()
-        found = [update(algorithm, minibatches, given_to_adam)[0] for _ in range(2)]
-        assert torch.equal(torch.get_rng_state(), before)
-        return found
+        return [update(algorithm, minibatches, given_to_adam)[0] for _ in range(2)]
 
-    first, again = gradients(0), gradients(5)
+    gradients(0, "Mean")
+    without_draws = torch.get_rng_state()
+    first = gradients(0)
+    assert torch.equal(torch.get_rng_state(), without_draws)
+    again = gradients(5)
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.allclose(first[0], first[1], rtol=1e-3)

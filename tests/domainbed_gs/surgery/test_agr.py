@@ -15,9 +15,12 @@ def agr_sum(g):
 def agr_rand(consensus):
     """The combined gradient with noise from seed 0, and its sigma."""
     kept = surgery.agr_sum(consensus)
-    sigma = surgery.agr_rand_sigma(kept, consensus.agree)
-    generator = torch.Generator().manual_seed(0)
-    return surgery.agr_rand(kept, consensus.agree, sigma, generator), sigma.item()
+    sigma = sigma_of(kept, consensus.agree)
+    return surgery.agr_rand(kept, consensus.agree, sigma, seed=0), sigma.item()
+
+
+def sigma_of(kept, agree):
+    return surgery.agr_rand_sigma(surgery.magnitudes(kept, agree, [len(kept)]).sum(0))
 
 
 class TestGolden:
@@ -27,7 +30,7 @@ class TestGolden:
     @pytest.mark.parametrize(("zero_agrees", "sigma"), [(False, 5.0), (True, 10 / 3)])
     def test_agr_rand_sigma(self, example, zero_agrees, sigma):
         consensus = surgery.sign_consensus(iter(example), zero_agrees)
-        found = surgery.agr_rand_sigma(surgery.agr_sum(consensus), consensus.agree).item()
+        found = sigma_of(surgery.agr_sum(consensus), consensus.agree).item()
         assert found == pytest.approx(sigma, abs=1e-6)
 
 
@@ -82,5 +85,26 @@ class TestNoise:
 
     def test_each_tensor_may_have_a_sigma_of_its_own(self):
         kept = torch.tensor([2.0, 0.0, 4.0, 0.0, 0.0, 0.0, 6.0])
-        sigma = surgery.agr_rand_sigma(kept, kept != 0, [3, 2, 2])
-        assert sigma.tolist() == [3, 3, 3, 0, 0, 6, 6]
+        sigma = surgery.agr_rand_sigma(surgery.magnitudes(kept, kept != 0, [3, 2, 2]))
+        assert sigma.tolist() == [3, 0, 6]
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_what_is_not_zero_agrees_if_nothing_else_is_said(self, dtype):
+        kept = torch.tensor([1.0, 0.0, -0.0, torch.finfo(dtype).smallest_normal / 4, -2.0], dtype=dtype)
+        found = surgery.agr_rand(kept.clone(), None, torch.tensor(3.0), seed=1)
+        expected = surgery.agr_rand(kept.clone(), kept != 0, torch.tensor(3.0), seed=1)
+        assert torch.equal(found, expected)
+        assert found[[1, 2]].all()
+
+
+class TestAgreeingSum:
+    @given(st.data(), st.booleans())
+    def test_it_is_agr_sum_of_the_consensus_bit_for_bit(self, gradients, data, single):
+        g = data.draw(gradients())
+        g = g.float() if single else g
+        assert torch.equal(surgery.agreeing_sum(g.unbind()), agr_sum(g))
+
+    def test_tiny_gradients_count(self):
+        g = torch.tensor([[1e-40, 1e-40, -1e-30], [1e-30, -1e-40, -1e-40]])
+        assert torch.equal(surgery.agreeing_sum(g.unbind()), agr_sum(g))
+        assert (surgery.agreeing_sum(g.unbind()) != 0).tolist() == [True, False, True]
