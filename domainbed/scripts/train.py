@@ -83,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = vars(build_parser().parse_args(argv))
     from domainbed.training.api import train
     from domainbed.training.config import TrainConfig
+    from domainbed.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     train(TrainConfig(**flags))
     return 0
 
