@@ -6,13 +6,11 @@ Goal: AgrSum's peak at most 1.35 x 4P bytes above ERM's, P the number of paramet
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 
-import torch
 from cases import algorithm, minibatches
-from timing import print_environment
+from timing import peak_memory, print_environment
 
 METHODS = ("ERM", "AgrSum", "AgrRand", "ANDMask", "PCGrad", "CAGrad", "Fishr")
 
@@ -40,9 +38,7 @@ def peak(name, case, device):
     own, batches = algorithm(name, case, device), minibatches(case, device)
     for _ in range(3):
         own.update(batches)
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory(device)
 
 
 if __name__ == "__main__":

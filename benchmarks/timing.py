@@ -100,6 +100,19 @@ def environment() -> dict[str, str]:
     return described
 
 
+def peak_memory(device: str = "cpu") -> int:
+    """Bytes that this process has held at most: resident, or of a CUDA device's memory.
+
+    Not `ru_maxrss`, which begins with that of the process that started this one.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
 def _processor() -> str:
     """Name of the processor, as Linux has it."""
     try:

@@ -30,15 +30,24 @@ class SelectionMethod:
 
     Attributes:
         name: the method in words, as tables show it.
+        chosen_by: what decides between hyper-parameters, and between steps; empty: its name says it.
+        reported: what `test_acc` is.
         merges_stages: whether the records of a run are to be merged into one first (two-stage runs of
             `train_autolr`, CLI spec 9.3).
     """
 
     name: ClassVar[str]
+    chosen_by: ClassVar[str] = ""
+    reported: ClassVar[str] = "the accuracy on the target"
     merges_stages: ClassVar[bool] = False
 
     def __init__(self) -> None:
         raise TypeError(f"{type(self).__name__} is used as a class, without an instance")
+
+    @classmethod
+    def about(cls) -> str:
+        """What is selected by what, and what is shown, as the beginning of a sentence."""
+        return f"Selected by {cls.chosen_by or cls.name}; shown is {cls.reported}"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -75,6 +84,8 @@ class IIDAccuracySelectionMethod(SelectionMethod):
     """The step with the largest mean accuracy on the out-splits of the source environments."""
 
     name = "training-domain validation set"
+    chosen_by = "the best step's mean accuracy on the validation (out) splits of the sources"
+    reported = "the accuracy on the target's in-split at that step"
 
     _test_key: ClassVar[str] = "env{}_in_acc"
 
@@ -104,6 +115,8 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
     """
 
     name = "leave-one-domain-out cross-validation"
+    chosen_by = "the best step's mean accuracy on each source when that one is held out of training too"
+    reported = "the accuracy on the target's in-split at that step"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -138,6 +151,8 @@ class OracleSelectionMethod(SelectionMethod):
     """The last step, by the accuracy on the target's own out-split: no early stopping."""
 
     name = "test-domain validation set (oracle)"
+    chosen_by = "the last step's accuracy on the target's own out-split"
+    reported = "the accuracy on its in-split at that step"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -156,6 +171,7 @@ class IIDAutoLRAccuracySelectionMethod(IIDAccuracySelectionMethod):
     """As `iid`, but reports the second stage of `train_autolr`, which trains on the whole environments."""
 
     name = "auto lr training-domain validation set"
+    reported = "the accuracy on the target's in-split after the stage that trains on whole environments"
     merges_stages = True
 
     _test_key = "fd_env{}_in_acc"

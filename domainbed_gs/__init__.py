@@ -22,3 +22,7 @@ def register() -> None:
     model_selection.METHODS.add_lazy("iccv2021_macro", "domainbed_gs.selection:ICCV2021MacroSelectionMethod")
     model_selection.METHODS.add_lazy("last", "domainbed_gs.selection:LastSelectionMethod")
     report.SECTIONS.add_lazy("paired", "domainbed_gs.paired_section:SECTION")
+    report.SECTIONS.add_lazy("control", "domainbed_gs.control_section:SECTION")
+    report.SECTIONS.add_lazy("against", "domainbed_gs.against_section:SECTION")
+    report.SECTIONS.add_lazy("ranks", "domainbed_gs.ranks_section:SECTION")
+    report.SECTIONS.add_lazy("gradients", "domainbed_gs.gradients_section:SECTION")

@@ -1,11 +1,7 @@
-"""Box plots of target accuracies over trials, like Figure 3 of arXiv 2108.01621, as PNG.
-
-Drawn on matplotlib's Figure with the Agg canvas: no display, no global state.
-"""
+"""Box plots of target accuracies over trials, like Figure 3 of arXiv 2108.01621, as PNG."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +12,7 @@ from numpy.typing import NDArray
 
 from domainbed.errors import RunError, UsageError
 from domainbed.lib.atomic import write_whole
+from domainbed.results.plots import INK, PALE, PALETTE, plain_axes, png, require_matplotlib
 from domainbed_gs.paired import ALPHA
 from domainbed_gs.pairs import Cell, PairedReport
 
@@ -23,16 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 150
 WIDTH = 12.5
 """Of a figure at most, in inches, where one panel does not need more."""
-
-PALETTE = ("#8C8C8C", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-"""Okabe and Ito's colours, which colour-blind readers tell apart, in an order of differing lightness;
-grey for the baseline, which comes first."""
-
-INK = "#262626"
-PALE = "#6B6B6B"
 
 
 def draw(report: PairedReport, folder: Path) -> list[Path]:
@@ -44,17 +33,12 @@ def draw(report: PairedReport, folder: Path) -> list[Path]:
         UsageError: matplotlib is not installed, or `folder` is not a folder.
         RunError: a file cannot be written.
     """
-    try:
-        import matplotlib.figure  # noqa: F401 - the rest of this file needs it
-    except ImportError:
-        raise UsageError(
-            "figures need matplotlib, which is not installed: pip install 'domainbed-gs[plots]'"
-        ) from None
+    require_matplotlib()
     paths = [folder / name for name in file_names(report.datasets)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for dataset, path in zip(report.datasets, paths, strict=True):
-            write_whole(path, _png(box_plot(dataset, report)))
+            write_whole(path, png(box_plot(dataset, report)))
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"--figures {folder} is a file; give a folder") from None
     except OSError as error:
@@ -145,16 +129,4 @@ def _dress(axis: Axes, cells: Sequence[Cell]) -> None:
     axis.set_xticks(range(1, len(cells) + 1), names, rotation=35, ha="right", rotation_mode="anchor")
     axis.set_xlim(0.4, len(cells) + 0.6)
     axis.margins(y=0.12)
-    axis.grid(axis="y", color="#E6E6E6", linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.tick_params(colors=INK, length=3)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=DPI)
-    return image.getvalue()
+    plain_axes(axis)

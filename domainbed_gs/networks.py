@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from domainbed.networks import FeaturizerModule
 from domainbed.networks.backbones import torchvision_network
 from domainbed.networks.first_layer import with_channels
-from domainbed.networks.weights import initialise, of_torchvision
+from domainbed.networks.options import option
+from domainbed.networks.published import of_torchvision
+from domainbed.networks.weights import initialise
 
 
 class AlexNet(FeaturizerModule):
@@ -20,7 +22,7 @@ class AlexNet(FeaturizerModule):
 
     Args:
         input_shape: (channels, height, width), 63 pixels or more.
-        hparams: may hold `pretrained` and `weights_file`.
+        hparams: may hold `pretrained`, `weights` and `weights_file`.
     """
 
     SAMPLEWISE = True
@@ -32,7 +34,9 @@ class AlexNet(FeaturizerModule):
         network: Any = torchvision_network("alexnet")
         self.n_outputs: int = network.classifier[6].in_features
         network.classifier[6] = nn.Identity()
-        initialise(network, of_torchvision("alexnet"), hparams, ignored=("classifier.6.",))
+        tag = str(option(hparams, "weights")) or "IMAGENET1K_V1"
+        weights = of_torchvision("alexnet", tag)
+        self.provenance = initialise(network, weights, hparams, ignored=("classifier.6.",))
         network.features[0] = with_channels(network.features[0], channels)
         self.network = network
         self.activation = nn.Identity()

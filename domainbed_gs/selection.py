@@ -23,6 +23,8 @@ class ICCV2021SelectionMethod(SelectionMethod):
     """The step with the best validation accuracy, pooled over the samples of all sources (micro average)."""
 
     name = "source validation set (micro average over samples), tested on the target's test split"
+    chosen_by = "the best step's validation accuracy, pooled over the samples of the sources"
+    reported = "the accuracy on the target's test split at that step"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -57,6 +59,7 @@ class ICCV2021MacroSelectionMethod(ICCV2021SelectionMethod):
     """The step with the best mean of the sources' validation accuracies (macro average)."""
 
     name = "source validation set (macro average over environments), tested on the target's test split"
+    chosen_by = "the best step's mean of the sources' validation accuracies"
 
     @staticmethod
     def _val_acc(record: Record) -> float:
@@ -68,6 +71,7 @@ class LastSelectionMethod(ICCV2021SelectionMethod):
     """The last step, as the authors' code tests it; between hparams seeds the validation accuracy decides."""
 
     name = "last step, tested on the target's test split"
+    chosen_by = "the last step's validation accuracy, pooled over the samples of the sources"
 
     @classmethod
     def _choose(cls, records: list[Record]) -> Record | None:

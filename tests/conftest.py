@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import runpy
+import signal
 import struct
 import subprocess
 import sys
@@ -20,6 +21,19 @@ ROOT = Path(__file__).parents[1]
 # Two workers of pytest share two cores; results must not depend on the number anyway.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure():
+    # A shell that runs the tests in the background ignores Ctrl-C, and what they start would do so too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Decoded images go nowhere else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOMAINBED_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

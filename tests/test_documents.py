@@ -18,9 +18,11 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SWEEP = "python -m domainbed.scripts.sweep launch"
 COLLECT = "python -m domainbed.scripts.collect_results --input_dir"
 TRAIN = "python -m domainbed.scripts.train"
+STUDY = "python -m domainbed_gs.scripts.similarity"
 NO_WEIGHTS = '{"pretrained": false}'
 SMALL = "--skip_confirmation --n_trials 1 --steps 1"
 PAPER = f"{SMALL} --datasets PACS --algorithms ERM"
+CONTROL = f"{SMALL} --algorithms AgrSum --test_envs 0 --grouping domain pooled"
 COLORED = f"{SMALL} --algorithms ERM Fishr"
 
 SHORTENED = {
@@ -30,7 +32,9 @@ SHORTENED = {
     f"{SWEEP} --config sweeps/colored_digits.toml --preset grey": SMALL,
     f"{SWEEP} --config sweeps/colored_digits.toml --preset single": COLORED,
     f"{SWEEP} --config sweeps/colored_mnist_irm.toml --data_dir DATA": COLORED,
+    f"{SWEEP} --config sweeps/iccv2021_control.toml --preset emoji_styles": CONTROL,
     f"{SWEEP} --config sweeps/quickstart.toml --skip_confirmation --quiet": SMALL,
+    f"{STUDY} --dataset EmojiStyles --test_envs 2 --output_dir runs/similarity": "--steps 2 --samples 2",
     f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2": "--steps 2",
     f"{TRAIN} --dataset path/to/root --test_envs 0 --hparams '{NO_WEIGHTS}' --output_dir mine": "--steps 1",
 }

@@ -1,7 +1,8 @@
 """Datasets: one file a source. A dataset is a list of environments with the same classes.
 
 To add one, put a subclass of `MultipleDomainDataset` with `@REGISTRY.register()` into a file of this
-package, or into a plugin. A folder `root/environment/class/image` needs no code: its path is its name.
+package, or into a plugin. A folder `root/environment/class/image`, or a list of files, needs no code: its
+path is its name.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ REGISTRY: Registry[type[MultipleDomainDataset]] = Registry("Dataset", home=__nam
 
 def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
     """The class called `name`: a registered one, one that a fork put into this module, or, for the path
-    of a folder, one that reads this folder.
+    of a folder or of a list of files (.csv, .jsonl), one that reads it.
 
     Raises: UnknownName (a NotImplementedError), "Dataset not found: <name>".
     """
@@ -42,11 +43,15 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
     try:
         return REGISTRY[name]
     except UnknownName:
-        if not Path(name).is_dir():
-            raise
-    from domainbed.datasets.image_folder import folder_dataset
+        if Path(name).is_dir():
+            from domainbed.datasets.image_folder import folder_dataset
 
-    return folder_dataset(Path(name))
+            return folder_dataset(Path(name))
+        from domainbed.datasets.list_file import SUFFIXES, list_dataset
+
+        if Path(name).suffix.lower() in SUFFIXES and Path(name).is_file():
+            return list_dataset(Path(name))
+        raise
 
 
 def num_environments(name: str) -> int:

@@ -6,7 +6,7 @@ environments, not the images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -28,6 +28,16 @@ class Batched(Protocol):
         """Inputs (B, *input_shape) as float32 and labels (B,) as int64 of the samples at `indices`."""
 
 
+class Drawn(Protocol):
+    """An environment that makes many samples at once, perhaps with random changes."""
+
+    in_memory: bool
+    """Whether no file is read."""
+
+    def drawn_batch(self, indices: np.ndarray[Any, Any], draws: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """As `Batched.batch`, where random numbers belong to the counters `draws`."""
+
+
 class MultipleDomainDataset:
     """A list of environments, `datasets`, in the order of `ENVIRONMENTS`.
 
@@ -42,11 +52,15 @@ class MultipleDomainDataset:
         INPUT_SHAPE: shape of an input, where it is fixed.
         SMALL_IMAGES: whether the hyper-parameters for small images apply.
         NEEDS_DATA: whether files outside the package are needed.
+        SAME_CLASSES: whether every environment must have samples of every class.
+        VERSION: raised where the same files come to make other data; runs over several are not mixed.
         datasets: one map-style dataset of (input, label) an environment. It has `targets`, the labels
             as a sequence of ints, or is a TensorDataset.
         input_shape: shape of an input, a tuple.
         num_classes: number of classes.
         class_names: their names in order of the labels.
+        summary: what identifies the data, once `contract.build` has checked them: `counts` of the samples,
+            `checksum`, `version`.
     """
 
     N_STEPS: ClassVar[int] = 5001
@@ -56,11 +70,14 @@ class MultipleDomainDataset:
     INPUT_SHAPE: ClassVar[tuple[int, ...] | None] = None
     SMALL_IMAGES: ClassVar[bool] = False
     NEEDS_DATA: ClassVar[bool] = True
+    SAME_CLASSES: ClassVar[bool] = True
+    VERSION: ClassVar[int] = 1
 
     datasets: Sequence[Environment]
     input_shape: tuple[int, ...]
     num_classes: int
     class_names: Sequence[str] = ()
+    summary: Mapping[str, Any]
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         raise NotImplementedError

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import importlib.util
 import sys
@@ -19,17 +18,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.image_files import Transform, UnreadableImage, tolerate_truncated
+from domainbed.datasets.image_files import ImageEnvironment, Transform, UnreadableImage, tolerate_truncated
 from domainbed.datasets.image_transforms import augmenting_transform, input_shape, plain_transform
 from domainbed.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from domainbed.datasets.base import Environment
-else:
-    Environment = object  # see image_files
+    import PIL.Image
 
 
-class WILDSEnvironment(Environment):
+class WILDSEnvironment(ImageEnvironment):
     """The samples of a WILDS dataset whose metadata have one value in one field.
 
     Args:
@@ -55,18 +52,12 @@ class WILDSEnvironment(Environment):
         transform: Transform | None = None,
         plain_transform: Transform | None = None,
     ) -> None:
-        tolerate_truncated()
         self.name = f"{metadata_name}_{metadata_value}"
         self.dataset = wilds_dataset
         self.indices = (_column(wilds_dataset, metadata_name) == metadata_value).nonzero().view(-1)
-        self.targets = wilds_dataset.y_array[self.indices]
-        self.transform = transform
-        self._plain_transform = plain_transform or transform
+        super().__init__(wilds_dataset.y_array[self.indices], transform, plain_transform)
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
+    def image(self, index: int) -> PIL.Image.Image:
         from PIL import Image
 
         tolerate_truncated()
@@ -78,15 +69,15 @@ class WILDSEnvironment(Environment):
                 f"row {row} of WILDS' {self.dataset.dataset_name} in {self.dataset.data_dir} cannot be read "
                 f"({type(error).__name__}: {error}); download it again"
             ) from error
-        if not isinstance(x, Image.Image):
-            x = Image.fromarray(x)
-        return (x if self.transform is None else self.transform(x)), self.targets[index]
+        return x if isinstance(x, Image.Image) else Image.fromarray(x)
 
-    def plain(self) -> WILDSEnvironment:
-        """The same samples without augmentation."""
-        view = copy.copy(self)
-        view.transform = self._plain_transform
-        return view
+    def paths(self) -> Sequence[str] | None:
+        """As `wilds` puts them together for Camelyon17 and FMoW when an image is read."""
+        rows, home = self.indices.tolist(), Path(self.dataset.data_dir)
+        if hasattr(self.dataset, "full_idxs"):
+            return [str(home / "images" / f"rgb_img_{self.dataset.full_idxs[row]}.png") for row in rows]
+        names = getattr(self.dataset, "_input_array", None)
+        return None if names is None else [str(home / names[row]) for row in rows]
 
 
 class WILDSDataset(MultipleDomainDataset):
@@ -197,6 +188,7 @@ class WILDSFMoW(WILDSDataset):
 
     ENVIRONMENTS = tuple(f"region_{i}" for i in range(6))
     FOLDER = "fmow_v1.1"
+    SAME_CLASSES = False
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         dataset = self.load(root, "fmow_dataset", "FMoWDataset")

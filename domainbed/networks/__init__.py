@@ -2,7 +2,8 @@
 
 To add a featurizer, put a class with `@FEATURIZERS.register("name")` into a file of this package, or into
 a plugin: it is called with `(input_shape, hparams)` and has `n_outputs`. A run chooses it with
-`--hparams '{"featurizer": "name"}'`; without that, the shape of the input chooses as in upstream.
+`--hparams '{"featurizer": "name"}'`; without that, the shape of the input chooses as in upstream. A name
+"timm:NETWORK" or "timm:NETWORK.TAG" is any network of timm's.
 Upstream's names are attributes of this module; the files behind them, and torch, are imported when one is
 first asked for.
 """
@@ -36,6 +37,22 @@ if TYPE_CHECKING:
 _ORDER = ("mlp", "mnist_cnn", "wide_resnet", "small_cnn", "resnet", "resnet18", "resnet50", "dinov2")
 
 FEATURIZERS: Registry[FeaturizerClass] = Registry("Featurizer", home=__name__, first=_ORDER)
+
+TIMM = "timm:"
+"""What the name of a featurizer begins with that is a network of timm's."""
+
+
+def featurizer_class(name: str) -> FeaturizerClass:
+    """The featurizer called `name`: a registered one, or one of timm's.
+
+    Raises: UnknownName; UsageError for an unknown tag, or without timm.
+    """
+    if not name.startswith(TIMM):
+        return FEATURIZERS[name]
+    from domainbed.networks.timm_networks import timm_featurizer
+
+    return timm_featurizer(name.removeprefix(TIMM))
+
 
 _HOMES = {
     "Classifier": "domainbed.networks.classifier",

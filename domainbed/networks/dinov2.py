@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from domainbed.errors import UsageError
 from domainbed.networks import FEATURIZERS
-from domainbed.networks.backbones import timm_network
+from domainbed.networks.backbones import timm_network, tune_attention_alone
 from domainbed.networks.base import FeaturizerModule
 from domainbed.networks.options import dropout_rate
-from domainbed.networks.weights import initialise, of_timm
+from domainbed.networks.published import of_timm
+from domainbed.networks.weights import initialise
 
 NAME = "vit_base_patch14_dinov2.lvd142m"
 PATCH = 14
@@ -44,15 +45,14 @@ class DinoV2(FeaturizerModule):
                 f"not inputs of shape {tuple(input_shape)}"
             )
         # Any, because timm says nothing about the types of its attributes.
-        network: Any = timm_network(NAME, instead='or name another featurizer, e.g. "resnet"', num_classes=0)
-        initialise(network, of_timm(NAME, network), hparams, ignored=("mask_token", "head."))
+        network: Any = timm_network(NAME, num_classes=0)
+        self.provenance = initialise(network, of_timm(NAME), hparams, ignored=("mask_token", "head."))
         self.network = network
         self.n_outputs: int = (LAST_BLOCKS + 1) * network.embed_dim
         self.dropout = nn.Dropout(dropout_rate("vit_dropout", hparams["vit_dropout"]))
         self.activation = nn.Identity()
         if hparams["vit_attn_tune"]:
-            for name, parameter in network.named_parameters():
-                parameter.requires_grad_("attn" in name)
+            tune_attention_alone(network)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) to features (B, 3840)."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from domainbed.errors import UsageError
-from domainbed.networks import FEATURIZERS
+from domainbed.networks import FEATURIZERS, featurizer_class
 from domainbed.networks.base import FeaturizerModule
 from domainbed.networks.options import option
 
@@ -29,12 +29,12 @@ def Featurizer(input_shape: Sequence[int], hparams: dict[str, Any]) -> Featurize
     """A new featurizer for inputs (B, *input_shape), with `n_outputs` features.
 
     Raises:
-        UnknownName: the hyper-parameter `featurizer` names none that is registered.
+        UnknownName: the hyper-parameter `featurizer` names none that there is.
         UsageError: it is "auto" and nothing belongs to the shape, or the featurizer can't take the shape.
     """
     shape = tuple(input_shape)
     name = option(hparams, "featurizer")
-    return FEATURIZERS[by_shape(shape, hparams) if name == "auto" else str(name)](shape, hparams)
+    return featurizer_class(by_shape(shape, hparams) if name == "auto" else str(name))(shape, hparams)
 
 
 def by_shape(shape: tuple[int, ...], hparams: dict[str, Any]) -> str:
@@ -50,5 +50,5 @@ def by_shape(shape: tuple[int, ...], hparams: dict[str, Any]) -> str:
     known = ", ".join(f"{height}x{width}" for height, width in BY_SIZE)
     raise UnknownShape(
         f"no featurizer belongs to inputs of shape {shape}, only to vectors and images of {known} pixels; "
-        f'name one as hyper-parameter "featurizer": {", ".join(FEATURIZERS)}'
+        f'name one as hyper-parameter "featurizer": {", ".join(FEATURIZERS)}, timm:NAME'
     )

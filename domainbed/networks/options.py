@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from domainbed.errors import UsageError
+from domainbed.errors import UsageError, check_choice
 from domainbed.hparams import OPTIONS, Hparam, Value, const
 
 OPTIONS["featurizer"] = Hparam("auto", const("auto"), "name of the featurizer; auto: by the input's shape")
@@ -15,10 +15,34 @@ OPTIONS["mlp_dropout"] = Hparam(0.0, const(0.0), "dropout in the MLP featurizer"
 OPTIONS["pretrained"] = Hparam(
     True, const(True), "start from weights trained on ImageNet, where there are any"
 )
+OPTIONS["weights"] = Hparam(
+    "", const(""), "tag of the weights of a ResNet or an AlexNet, such as IMAGENET1K_V2; empty: upstream's"
+)
 OPTIONS["weights_file"] = Hparam("", const(""), "state dict to start from; empty: from torch's hub cache")
 OPTIONS["parity_init"] = Hparam(
     False, const(False), "draw upstream's discarded ResNet too, for its very classifier"
 )
+OPTIONS["preset"] = Hparam(
+    "none", const("none"), "several hyper-parameters by one name: published, the ResNet of DomainBed's tables"
+)
+
+PRESETS: Mapping[str, Mapping[str, Value]] = {
+    "none": {},
+    # Gulrajani and Lopez-Paz 2021: torchvision's ResNet-50 as it was then, batch norms frozen.
+    "published": {
+        "resnet18": False,
+        "resnet50_augmix": False,
+        "weights": "IMAGENET1K_V1",
+        "freeze_bn": True,
+    },
+}
+
+
+def with_preset(overrides: Mapping[str, object]) -> dict[str, object]:
+    """`overrides` and, before them, those that their `preset` stands for; UsageError for an unknown one."""
+    preset = overrides.get("preset", "none")
+    check_choice("hyper-parameter preset is", preset, PRESETS)
+    return {**PRESETS[str(preset)], **overrides}
 
 
 def option(hparams: Mapping[str, Any], name: str) -> Value:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any, Self
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from domainbed.errors import misspelt
 from domainbed.networks import FEATURIZERS
-from domainbed.networks.backbones import timm_network, torchvision_network
-from domainbed.networks.base import FeaturizerModule
+from domainbed.networks.backbones import Backbone, timm_network, timm_tags, torchvision_network
 from domainbed.networks.first_layer import with_channels
-from domainbed.networks.options import dropout_rate, option
-from domainbed.networks.weights import Pretrained, initialise, of_timm, of_torchvision
+from domainbed.networks.options import option
+from domainbed.networks.published import Pretrained, of_timm, of_torchvision, torchvision_urls
+from domainbed.networks.weights import initialise
 
-AUGMIX = "resnet50.ram_in1k"
+AUGMIX = "ram_in1k"
+"""timm's tag of the ResNet-50 that is upstream's default."""
 
 
 @FEATURIZERS.register("resnet")
-class ResNet(FeaturizerModule):
+class ResNet(Backbone):
     """A ResNet without its last layer: 2048 features, of ResNet-18 512.
 
     timm's ResNet-50 with AugMix weights if `resnet50_augmix`; else torchvision's ResNet-18 if `resnet18`;
-    else torchvision's ResNet-50. Other optional hyper-parameters: see `domainbed.networks.options`.
+    else torchvision's ResNet-50, each with its weights IMAGENET1K_V1. With `weights`, a tag of torchvision's
+    or timm's, it is the network of that tag, ResNet-18 if `resnet18`, whatever `resnet50_augmix` says. Other
+    optional hyper-parameters: see `domainbed.networks.options`.
 
     Args:
         input_shape: (channels, height, width).
@@ -34,60 +38,43 @@ class ResNet(FeaturizerModule):
     SMALLEST = 32
 
     def __init__(self, input_shape: tuple[int, ...], hparams: dict[str, Any]) -> None:
-        super().__init__()
         channels = self.channels(input_shape)
         network, weights = _backbone(hparams)
-        self.n_outputs: int = network.fc.in_features
+        n_outputs: int = network.fc.in_features
         network.fc = nn.Identity()
-        initialise(network, weights, hparams, ignored=("fc.",))
+        provenance = initialise(network, weights, hparams, ignored=("fc.",))
         network.conv1 = with_channels(network.conv1, channels)
-        self.network = network
-        self.hparams = hparams
-        self.dropout = nn.Dropout(dropout_rate("resnet_dropout", hparams["resnet_dropout"]))
-        self.activation = nn.Identity()
-        self.train()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to features (B, n_outputs)."""
-        features: Tensor = self.activation(self.dropout(self.network(x)))
-        return features
-
-    def train(self, mode: bool = True) -> Self:
-        """Training mode or not; batch norms stay in evaluation mode if `freeze_bn`."""
-        super().train(mode)
-        if self.hparams["freeze_bn"]:
-            self.freeze_bn()
-        return self
-
-    def freeze_bn(self) -> None:
-        """Put all batch norms into evaluation mode; their scales and shifts still train."""
-        for module in self.network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        super().__init__(network, n_outputs, hparams, "resnet_dropout", provenance)
 
 
 @FEATURIZERS.register("resnet18")
 def resnet18(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> ResNet:
-    """torchvision's ResNet-18, whatever upstream's flags say."""
+    """ResNet-18, torchvision's if `weights` says nothing else, whatever upstream's flags say."""
     return ResNet(input_shape, {**hparams, "resnet18": True, "resnet50_augmix": False})
 
 
 @FEATURIZERS.register("resnet50")
 def resnet50(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> ResNet:
-    """torchvision's ResNet-50, whatever upstream's flags say."""
+    """ResNet-50, torchvision's if `weights` says nothing else, whatever upstream's flags say."""
     return ResNet(input_shape, {**hparams, "resnet18": False, "resnet50_augmix": False})
 
 
 def _backbone(hparams: dict[str, Any]) -> tuple[Any, Pretrained]:
-    architecture = "resnet18" if hparams["resnet18"] else "resnet50"
-    if not hparams["resnet50_augmix"]:
-        return torchvision_network(architecture), of_torchvision(architecture)
-    if hparams["resnet18"]:
-        _warn_about_resnet18()
+    architecture = flagged = "resnet18" if hparams["resnet18"] else "resnet50"
+    tag = str(option(hparams, "weights"))
+    if not tag and hparams["resnet50_augmix"]:
+        if hparams["resnet18"]:
+            _warn_about_resnet18()
+        architecture, tag = "resnet50", AUGMIX
+    urls = torchvision_urls(architecture)
+    if not tag or tag in urls:
+        return torchvision_network(architecture), of_torchvision(architecture, tag or "IMAGENET1K_V1")
+    tags = timm_tags(architecture)
+    if tag not in tags:
+        raise misspelt(f"there are no weights {tag!r} of {architecture}", tag, [*urls, *tags])
     if option(hparams, "parity_init"):
-        torchvision_network(architecture)  # for its draws from the generator; upstream throws it away too
-    network = timm_network(AUGMIX, instead='or give "resnet50_augmix": false for torchvision\'s ResNet')
-    return network, of_timm(AUGMIX, network)
+        torchvision_network(flagged)  # for its draws from the generator; upstream throws it away too
+    return timm_network(f"{architecture}.{tag}"), of_timm(f"{architecture}.{tag}")
 
 
 @functools.cache

@@ -39,6 +39,7 @@ class Accuracies:
 
     Attributes:
         method: the method in words.
+        about: what it selects by what, and what is shown, as the beginning of a sentence.
         algorithms: names of the algorithms, in order of the rows.
         datasets: the datasets, in order of the tables.
         by_target: (dataset, algorithm, target) -> trial seed -> accuracy; trials in order of appearance.
@@ -48,6 +49,7 @@ class Accuracies:
     method: str
     algorithms: list[str]
     datasets: list[Columns]
+    about: str = ""
     by_target: dict[tuple[str, str, int], dict[int, float]] = field(default_factory=dict)
     by_trial: dict[tuple[str, str], dict[int, list[float]]] = field(default_factory=dict)
 
@@ -64,7 +66,7 @@ class Accuracies:
 def compute(records: Q[Record], method: type[SelectionMethod]) -> Accuracies:
     """Let `method` read every (trial, dataset, algorithm, target) group of `records`."""
     rows = algorithms.REGISTRY.order(list(records.select("args.algorithm").unique()))
-    result = Accuracies(method.name, rows, shown_datasets(records))
+    result = Accuracies(method.name, rows, shown_datasets(records), method.about())
     for group in get_grouped_records(records):
         accuracy = method.sweep_acc(merged_for(method, group["records"]))
         if accuracy is None:

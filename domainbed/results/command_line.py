@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from domainbed import model_selection
@@ -12,8 +12,10 @@ from domainbed.errors import RunError
 from domainbed.lib.query import Q
 from domainbed.model_selection import METHODS, SelectionMethod
 from domainbed.results import notes
+from domainbed.results.conditions import named, with_method_names
 from domainbed.results.records import NAME, Record
 from domainbed.results.runs import load_runs
+from domainbed.results.same_data import check_same_data
 from domainbed.sweep.manifest import Manifest, read_manifest
 
 _log = logging.getLogger(__name__)
@@ -31,10 +33,12 @@ class Sweep:
     Attributes:
         records: records of its runs, never empty.
         manifest: what it was asked to hold, if it says so.
+        notes: what is unfinished, missing or damaged.
     """
 
     records: Q[Record]
     manifest: Manifest | None
+    notes: tuple[str, ...]
 
     def methods(self, names: list[str] | None) -> dict[str, type[SelectionMethod]]:
         """Short name -> selection method: those named, else those of the manifest, else upstream's.
@@ -51,12 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--finished_only", action="store_true", help="leave out runs that have not come to their end"
     )
+    parser.add_argument(
+        "--mix_data", action="store_true", help="take runs over different data of one dataset together"
+    )
 
 
-def load(input_dir: Path, finished_only: bool) -> Sweep:
+def load(input_dir: Path, finished_only: bool, mix_data: bool = False) -> Sweep:
     """Read a sweep; what is unfinished, missing or damaged is named in the log.
 
-    Raises: UsageError if there is no such directory, RunError if it holds no records.
+    Its `algorithm`s are names of methods: "AgrSum/pooled" for runs with `--grouping pooled`.
+
+    Raises: UsageError if there is no such directory, RunError if it holds no records, or records of runs over
+        different data and `mix_data` is not given.
     """
     runs = load_runs(input_dir)
     try:
@@ -64,12 +74,17 @@ def load(input_dir: Path, finished_only: bool) -> Sweep:
     except RunError as error:
         _log.warning("warning: %s", error)
         manifest = None
-    for note in notes.on_runs(runs, manifest, finished_only):
+    said = notes.on_runs(runs, manifest, finished_only)
+    for note in said:
         _log.warning("note: %s", note)
-    records = (runs.finished() if finished_only else runs).records()
+    records = Q([with_method_names(it) for it in (runs.finished() if finished_only else runs).records()])
     if not records:
         raise RunError(_no_records(input_dir, finished_only))
-    return Sweep(records, manifest)
+    if not mix_data:
+        check_same_data(records)
+    if manifest is not None:
+        manifest = replace(manifest, jobs={name: named(job) for name, job in manifest.jobs.items()})
+    return Sweep(records, manifest, (*runs.complaints, *said))
 
 
 def _no_records(input_dir: Path, finished_only: bool) -> str:

@@ -1,4 +1,4 @@
-"""The DomainBed tables as a whole document: text, LaTeX, Markdown or CSV, printed to `sys.stdout`."""
+"""The DomainBed tables as a whole document: text, LaTeX, Markdown, CSV or HTML, printed to `sys.stdout`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.main_tables import main_tables, tidy_rows
 from domainbed.results.tables import escape, format_mean, latex_width, print_table, render
+from domainbed.results.writing import print_footer
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def _write(*lines: str) -> None:
 def print_tables(accuracies: Accuracies, latex: bool) -> None:
     """Print the tables of one selection method as upstream does, in text or LaTeX (CLI spec 7.4).
 
-    LaTeX columns are widened where a label would lose its closing brace.
+    LaTeX columns are widened where a label would lose its closing brace. What the numbers are stands under
+    each table.
     """
     for table in main_tables(accuracies, latex):
         width = table.colwidth
@@ -44,6 +46,7 @@ def print_tables(accuracies: Accuracies, latex: bool) -> None:
             _write("", f"\\subsubsection{{{escape(table.subject)}}}")
             width = latex_width(width, table.rows, table.columns)
         print_table(table.cells, table.title, table.rows, table.columns, width, latex)
+        print_footer(table.footer, "latex" if latex else "text")
 
 
 def _text_begin(records: int) -> None:
@@ -74,10 +77,16 @@ def _latex_end() -> None:
     _write("\\end{document}")
 
 
-def _markdown_method(short_name: str, accuracies: Accuracies) -> None:
+def print_rendered(accuracies: Accuracies, format: str) -> None:
+    """Print the tables of one selection method as "markdown" or "html"."""
     for table in main_tables(accuracies):
         rows = [[label, *cells] for label, cells in zip(table.rows, table.cells, strict=True)]
-        _write(render(table.title, table.columns, rows, "markdown"))
+        _write(render(table.title, table.columns, rows, format))
+        print_footer(table.footer, format)
+
+
+def _markdown_method(short_name: str, accuracies: Accuracies) -> None:
+    print_rendered(accuracies, "markdown")
 
 
 def _csv_begin(records: int) -> None:
@@ -90,6 +99,8 @@ def _csv_method(short_name: str, accuracies: Accuracies) -> None:
     for dataset, algorithm, environment, trials in tidy_rows(accuracies):
         mean, err, _ = format_mean(trials, latex=False)
         writer.writerow([short_name, dataset, algorithm, environment, mean, err, len(trials)])
+    for footer in dict.fromkeys(table.footer for table in main_tables(accuracies)):
+        print_footer(f"{short_name}: {footer}", "csv")
 
 
 def _nothing() -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from domainbed.results.accuracies import Accuracies, Columns
 from domainbed.results.tables import format_mean
 
+_ERROR = "mean +/- standard error over trials (ddof=0)"
+
 
 @dataclass(frozen=True)
 class MainTable:
@@ -20,6 +22,7 @@ class MainTable:
         rows: labels of the rows.
         cells: the texts, one row for each label.
         colwidth: width of a column in plain text.
+        footer: a sentence on what is selected by what, and what the numbers are.
     """
 
     subject: str
@@ -28,6 +31,7 @@ class MainTable:
     rows: list[str]
     cells: list[list[str]]
     colwidth: int
+    footer: str
 
 
 def main_tables(accuracies: Accuracies, latex: bool = False) -> Iterator[MainTable]:
@@ -44,6 +48,7 @@ def main_tables(accuracies: Accuracies, latex: bool = False) -> Iterator[MainTab
                 for algorithm in accuracies.algorithms
             ],
             colwidth=20,
+            footer=f"{accuracies.about} in %, {_ERROR}.",
         )
     yield MainTable(
         subject="Averages",
@@ -52,6 +57,7 @@ def main_tables(accuracies: Accuracies, latex: bool = False) -> Iterator[MainTab
         rows=accuracies.algorithms,
         cells=[_cells(_by_dataset(accuracies, algorithm), latex) for algorithm in accuracies.algorithms],
         colwidth=25,
+        footer=f"{accuracies.about} in %, averaged over the targets in each trial, {_ERROR}.",
     )
 
 

@@ -20,7 +20,7 @@ Record = dict[str, Any]
 NAME = "results.jsonl"
 
 _NEEDED_ARGS = {"trial_seed": int, "dataset": str, "algorithm": str, "hparams_seed": int, "test_envs": list}
-_SHARED = ("args", "hparams", "sizes")
+_SHARED = ("args", "hparams", "sizes", "data", "weights")
 
 
 @dataclass
@@ -28,7 +28,7 @@ class RecordsFile:
     """What one `results.jsonl` holds.
 
     Attributes:
-        records: its records, in order. They share equal `args`, `hparams` and `sizes` objects.
+        records: its records, in order. Equal `args`, `hparams`, `sizes` and so on are one object.
         damaged: numbers (from 1) of lines that are no records: broken JSON, or JSON of something else.
         torn: number of the last line if it was cut off while it was being written, else None.
     """

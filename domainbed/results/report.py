@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from domainbed.lib.query import Q
 from domainbed.registry import Registry
@@ -26,8 +26,8 @@ class ReportContext:
     Attributes:
         records: records of all runs.
         input_dir: the sweep directory.
-        args: the parsed command line, with the sections' own arguments.
-        format: "text", "latex", "markdown" or "csv".
+        args: the parsed command line, with the sections' own arguments; `typed` is the line itself.
+        format: "text", "latex", "markdown", "csv", or "html" for a part of a page.
         manifest: what the sweep was asked to hold, if it says so.
     """
 
@@ -51,17 +51,31 @@ class ReportSection(Protocol):
         """Whether the command line asks for the section."""
 
     def write(self, context: ReportContext) -> None:
-        """Print the section to the current `sys.stdout`."""
+        """Print the section to the current `sys.stdout`; in HTML without a heading, headings being h3."""
+
+
+@runtime_checkable
+class PageSection(ReportSection, Protocol):
+    """A section that a page (`--html`) has unasked.
+
+    Attributes:
+        title: its heading there.
+    """
+
+    title: str
+
+    def belongs(self, context: ReportContext) -> bool:
+        """Whether the sweep has what the section is about."""
 
 
 SECTIONS: Registry[ReportSection] = Registry("Report section")
 
 
-def sections() -> Iterator[ReportSection]:
-    """The registered sections in order; one whose module fails to import is named in the log and skipped."""
+def sections() -> Iterator[tuple[str, ReportSection]]:
+    """Name and section, in order; one whose module fails to import is named in the log and skipped."""
     for name in SECTIONS:
         try:
-            yield SECTIONS[name]
+            yield name, SECTIONS[name]
         except Exception as error:  # whatever a plugin's import raises, the tables are shown
             _log.warning("report section %s is skipped: %s: %s", name, type(error).__name__, error)
 
@@ -76,7 +90,7 @@ def write_report(context: ReportContext, accuracies: Mapping[str, Accuracies]) -
     document.begin(len(context.records))
     for short_name, results in accuracies.items():
         document.method(short_name, results)
-    for section in sections():
+    for _, section in sections():
         if section.wanted(context.args):
             section.write(context)
     document.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +34,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a sweep that have a readable `results.jsonl`, in order of their names."""
+    """The runs of a sweep that have a readable `results.jsonl`, in order of their names.
+
+    Attributes:
+        runs: the runs.
+        complaints: a line for each kind of file or line that could not be read.
+    """
 
     runs: list[Run]
+    complaints: tuple[str, ...] = ()
 
     def records(self) -> Q[Record]:
         """Records of all runs."""
@@ -43,7 +50,7 @@ class Runs:
 
     def finished(self) -> Runs:
         """The runs that came to their end."""
-        return Runs([run for run in self.runs if run.finished])
+        return Runs([run for run in self.runs if run.finished], self.complaints)
 
 
 def load_runs(sweep_dir: Path) -> Runs:
@@ -67,11 +74,13 @@ def load_runs(sweep_dir: Path) -> Runs:
             unreadable.append(f"{entry / records.NAME} ({error.strerror})")
             continue
         runs.append(Run(entry, (entry / "done").exists(), file))
-    _warn(runs, unreadable)
-    return Runs(runs)
+    complaints = tuple(_complaints(runs, unreadable))
+    for line in complaints:
+        _log.warning("warning: %s", line)
+    return Runs(runs, complaints)
 
 
-def _warn(runs: list[Run], unreadable: list[str]) -> None:
+def _complaints(runs: list[Run], unreadable: list[str]) -> Iterator[str]:
     torn = [f"{run.path / records.NAME}:{run.file.torn}" for run in runs if run.file.torn is not None]
     damaged = [f"{run.path / records.NAME}:{line}" for run in runs for line in run.file.damaged]
     for places, what in (
@@ -80,7 +89,7 @@ def _warn(runs: list[Run], unreadable: list[str]) -> None:
         (damaged, "lines that are no records are skipped"),
     ):
         if places:
-            _log.warning("warning: %s: %s", what, listing(places))
+            yield f"{what}: {listing(places)}"
 
 
 def listing(items: list[str], most: int = 10) -> str:

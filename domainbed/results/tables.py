@@ -1,9 +1,11 @@
-"""Tables as text, LaTeX, Markdown and CSV."""
+"""Tables as text, LaTeX, Markdown, CSV and HTML."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,6 +16,12 @@ _LATEX = str.maketrans(
     {character: "\\" + character for character in "&%$#_{}"}
     | {"~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "\\": "\\textbackslash{}"}
 )
+
+_NUMBER = re.compile(r"\[?[+\-]?\d.*|[-X]", re.DOTALL)
+"""A cell that is a number, several, or none."""
+
+LONG = 40
+"""Characters of a cell from which on it is a sentence."""
 
 _LATEX_END = "\\bottomrule\n\\end{tabular}}\n\\end{center}"
 
@@ -58,12 +66,14 @@ def print_table(
 
 
 def render(title: str, columns: list[str], rows: list[list[str]], format: str, colwidth: int = 0) -> str:
-    """One table of plain-text cells as "text", "latex" (booktabs, escaped), "markdown" or "csv".
+    """One table of plain-text cells as "text", "latex" (booktabs, escaped), "markdown", "csv" or "html".
 
     The string ends without a newline; it begins with an empty line except in CSV, where the first column,
     `table`, holds the title. In text, columns are `colwidth` wide (longer cells are cut), or as wide as
-    needed if it is 0; LaTeX is never cut, and has a plus-minus sign for "+/-".
+    needed if it is 0; LaTeX is never cut, and has, as HTML has, a plus-minus sign for "+/-".
     """
+    if format == "html":
+        return _html(title, columns, rows)
     if format == "csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -83,6 +93,37 @@ def render(title: str, columns: list[str], rows: list[list[str]], format: str, c
         caption = f"\n\\subsubsection{{{escape(title)}}}"
         return "\n".join([caption, _latex_begin(len(columns) - 1), header, "\\midrule", *body, _LATEX_END])
     return "\n".join(["", f"-------- {title}", header, *body])
+
+
+def _html(title: str, columns: list[str], rows: list[list[str]]) -> str:
+    """A heading and a table in a box that scrolls where it is narrower than the table."""
+    kinds = [""] + [_kind(column) for column in list(zip(*rows, strict=True))[1:]]
+    head = "".join(
+        f'<th scope="col"{kind}>{html_text(label)}</th>' for kind, label in zip(kinds, columns, strict=True)
+    )
+    body = "\n".join(f"<tr>{_html_cells(row, kinds)}</tr>" for row in rows)
+    about = html_text(title)
+    return (
+        f'<h3>{about}</h3>\n<div class="table" role="region" aria-label="{about}" tabindex="0"><table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _kind(cells: Sequence[str]) -> str:
+    """The class, as an attribute, of a column of numbers or of sentences."""
+    if all(_NUMBER.fullmatch(cell) for cell in cells):
+        return ' class="number"'
+    return ' class="long"' if max(map(len, cells)) > LONG else ""
+
+
+def _html_cells(row: list[str], kinds: list[str]) -> str:
+    cells = [f"<td{kind}>{html_text(cell)}</td>" for kind, cell in zip(kinds[1:], row[1:], strict=True)]
+    return f'<th scope="row">{html_text(row[0])}</th>' + "".join(cells)
+
+
+def html_text(text: str) -> str:
+    """`text` for HTML: escaped, with "+/-" as a plus-minus sign."""
+    return html.escape(text.replace(" +/- ", " ± "))
 
 
 def escape(text: str) -> str:

@@ -1,6 +1,8 @@
 """List the hyper-parameters of an algorithm on one target environment, best first.
 
-python -m domainbed.scripts.list_top_hparams --input_dir SWEEP --dataset VLCS --algorithm ERM --test_env 0
+    python -m domainbed.scripts.list_top_hparams --input_dir SWEEP --dataset VLCS --algorithm ERM --test_env 0
+
+Below the list are commands that run the best of each trial again.
 """
 
 from __future__ import annotations
@@ -13,14 +15,16 @@ from domainbed.lib.query import Q
 from domainbed.lib.reporting import get_grouped_records
 from domainbed.model_selection import RunAcc, SelectionMethod
 from domainbed.results import command_line
+from domainbed.results.commands import train_command
 from domainbed.results.merging import merged_for
 from domainbed.results.records import Record
+from domainbed.results.settings import candidates
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; `argv` without the program's name, None for that of the process."""
     args = _parser().parse_args(argv)
-    sweep = command_line.load(args.input_dir, args.finished_only)
+    sweep = command_line.load(args.input_dir, args.finished_only, args.mix_data)
     methods = sweep.methods(args.selection)
     groups = get_grouped_records(sweep.records).filter_equals(
         "dataset, algorithm, test_env", (args.dataset, args.algorithm, args.test_env)
@@ -34,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"Total records: {len(sweep.records)}")
     for method in methods.values():
         _print_method(method, groups)
+    for name, method in methods.items():
+        _print_winners(name, method, sweep.records, args)
     return 0
 
 
@@ -66,6 +72,19 @@ def _print_method(method: type[SelectionMethod], groups: Q[dict[str, object]]) -
         assert isinstance(records, Q)
         for run_acc, run_records in method.hparams_accs(merged_for(method, records)):
             _print_hparams(run_acc, run_records)
+
+
+def _print_winners(
+    name: str, method: type[SelectionMethod], records: Q[Record], args: argparse.Namespace
+) -> None:
+    """The best run of each trial as a command, with its hyper-parameters written out."""
+    print(f"Commands that run the best again, by {method.name}:")
+    own = records.filter_equals("args.dataset, args.algorithm", (args.dataset, args.algorithm))
+    for best, *_ in candidates(own, method):
+        if best.target == args.test_env and best.run:
+            folder = f"{args.dataset}-{args.algorithm}-{args.test_env}-trial{best.trial}".replace("/", "_")
+            changed = {"hparams": dict(best.hparams), "output_dir": f"winners/{name}/{folder}"}
+            print(train_command(best.run[0]["args"], **changed))
 
 
 def _print_hparams(run_acc: RunAcc, records: Q[Record]) -> None:

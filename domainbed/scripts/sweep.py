@@ -54,13 +54,17 @@ def choose(args: argparse.Namespace) -> None:
 def make_jobs(args: argparse.Namespace) -> list[Job]:
     """All runs of the sweep."""
     extra = {name: getattr(args, name) for name in PASSED_ON}
-    args_list = make_args_list(
-        *(args.n_trials, args.datasets, args.algorithms, args.n_hparams_from, args.n_hparams, args.steps),
-        *(args.data_dir, args.task, args.holdout_fraction, args.single_test_envs, args.hparams),
-        seed_scheme=args.seed_scheme,
-        extra=extra,
-        test_envs=args.test_envs,
-    )
+    args_list = [
+        train_args
+        for grouping in dict.fromkeys(args.grouping or [None])
+        for train_args in make_args_list(
+            *(args.n_trials, args.datasets, args.algorithms, args.n_hparams_from, args.n_hparams, args.steps),
+            *(args.data_dir, args.task, args.holdout_fraction, args.single_test_envs, args.hparams),
+            seed_scheme=args.seed_scheme,
+            extra=extra | {"grouping": grouping},
+            test_envs=args.test_envs,
+        )
+    ]
     return [Job(train_args, args.output_dir) for train_args in args_list]
 
 
@@ -101,8 +105,11 @@ def launcher_of(args: argparse.Namespace) -> Callable[[list[str]], object]:
     return bound
 
 
-def launch(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
-    """Launch what was not launched, and again what was interrupted or has failed; the exit status."""
+def launch(args: argparse.Namespace, jobs: Sequence[Job], typed: Sequence[str]) -> int:
+    """Launch what was not launched, and again what was interrupted or has failed; the exit status.
+
+    The words `typed` on the command line are noted in the sweep's directory.
+    """
     from domainbed.sweep.disk import check_room
     from domainbed.sweep.manifest import add_to_manifest
     from domainbed.sweep.slots import slots_here
@@ -131,7 +138,8 @@ def launch(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     try:
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         named = {job.name: {k: v for k, v in job.train_args.items() if k != "output_dir"} for job in jobs}
-        add_to_manifest(Path(args.output_dir), named, tuple(args.selection or ()))
+        command = shlex.join(["python", "-m", "domainbed.scripts.sweep", *typed])
+        add_to_manifest(Path(args.output_dir), named, tuple(args.selection or ()), command)
     except OSError as error:
         raise UsageError(f"--output_dir {args.output_dir} can't be written: {error.strerror}") from None
     Job.launch(todo, launcher)
@@ -195,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{count[Job.NOT_LAUNCHED]} not launched."
     )
     if args.command == "launch":
-        return launch(args, jobs)
+        return launch(args, jobs, sys.argv[1:] if argv is None else argv)
     running = [job for job in jobs if job.run_state is RunState.RUNNING]
     if running:
         print(f"{len(running)} of the incomplete ones are running and stay.")

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from domainbed.errors import run_script
+from domainbed.training.memory import keep_freed_memory
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,7 +37,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--checkpoint_freq", type=int, help="evaluate every N steps; default: the dataset's")
     # What upstream's users may have shortened it to, which --checkpoint_every would make ambiguous.
     add(*_shortened("--checkpoint_freq"), type=int, dest="checkpoint_freq", help=argparse.SUPPRESS)
-    add("--test_envs", type=int, nargs="+", default=[0], help="indices of the target environments")
+    # --te is what --tensorboard would make ambiguous.
+    add(
+        *("--test_envs", "--te"),
+        type=int,
+        nargs="+",
+        default=[0],
+        help="indices of the target environments",
+    )
     add("--output_dir", type=str, default="train_output", help="made if missing")
     add("--holdout_fraction", type=float, default=0.2, help="share of each environment for validation")
     add("--uda_holdout_fraction", type=float, default=0, help="share of a target's images given unlabeled")
@@ -46,8 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--splits",
         type=str,
         default="holdout",
-        help="holdout (upstream's in/out), or train/validation/test as 70/10/20",
+        help="holdout (upstream's in/out), train/validation/test as 70/10/20, or a file of --write_splits",
     )
+    add("--write_splits", type=str, help="write the splits into this file (.json), for --splits to take")
     add(
         "--evaluate",
         type=str,
@@ -60,8 +69,20 @@ def build_parser() -> argparse.ArgumentParser:
         default="replacement",
         help="replacement (upstream), or epochs: without replacement",
     )
+    add(
+        "--grouping",
+        type=str,
+        default="domain",
+        help="what an update sees as environments: domain, or a control: single_domain, pooled",
+    )
+    add("--check_images", action="store_true", help="read every image first, and look for copies")
     add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    add("--num_workers", type=int, help="loader processes; changes no result")
+    add("--num_workers", type=int, help="loader processes, for images that are not cached; changes no result")
+    add(
+        "--cache_dir",
+        type=str,
+        help="folder of decoded images, shared by runs, or none; default: ~/.cache/domainbed",
+    )
     add("--deterministic", action="store_true", help="only operations that repeat to the bit on a GPU")
     add(
         "--checkpoint_every",
@@ -69,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=5.0,
         help="minutes between checkpoints; 0: after each update",
     )
+    add("--tensorboard", action="store_true", help="write the records as TensorBoard's events too")
     add("--restart", action="store_true", help="begin anew where a run is; its files are moved to attempt-N")
     return parser
 
@@ -83,12 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = vars(build_parser().parse_args(argv))
     from domainbed.training.api import train
     from domainbed.training.config import TrainConfig
-    from domainbed.training.memory import keep_freed_memory
 
-    keep_freed_memory()
     train(TrainConfig(**flags))
     return 0
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     run_script(main)

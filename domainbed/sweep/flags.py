@@ -8,11 +8,13 @@ from pathlib import Path
 
 from domainbed.errors import UsageError
 from domainbed.sweep.grid import SEED_SCHEMES
+from domainbed.training.config import GROUPING
 
 COMMANDS = ("launch", "delete_incomplete", "status", "work")
 PASSED_ON = (
     *("uda_holdout_fraction", "checkpoint_freq", "skip_model_save", "splits", "evaluate", "sampling"),
-    *("device", "num_workers", "deterministic", "checkpoint_every"),
+    *("write_splits", "device", "num_workers", "cache_dir", "deterministic", "checkpoint_every"),
+    "tensorboard",
 )
 """Flags of `train` that a sweep hands to its runs if they are given (upstream's are in `make_args_list`)."""
 
@@ -72,12 +74,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("--checkpoint_freq", type=int, help="as in train")
     add("--skip_model_save", action="store_true", default=None, help="as in train")
     add("--splits", type=str, help="as in train")
+    add("--write_splits", type=str, help="as in train; the name has {dataset}, {trial_seed}, {test_envs}")
     add("--evaluate", type=str, help="as in train")
     add("--sampling", type=str, help="as in train")
+    add("--grouping", nargs="+", choices=GROUPING, help="as in train; runs with each of those given")
     add("--deterministic", action="store_true", default=None, help="as in train")
     add("--device", type=str, help="as in train")
     add("--num_workers", type=int, help="as in train")
+    add("--cache_dir", type=str, help="as in train")
     add("--checkpoint_every", type=float, help="as in train")
+    add("--tensorboard", action="store_true", default=None, help="as in train")
     add("--slurm_array", type=int, help="workers to ask Slurm for; default: 4")
     add("--slurm_time", type=int, help="minutes of a worker, which is requeued then; default: 240")
     add("--slurm_partition", type=str, help="as in sbatch, of each worker")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,7 +39,7 @@ class Job:
         self.name = hashlib.md5(text.encode("utf-8")).hexdigest()
         self.output_dir = str(Path(sweep_output_dir) / self.name)
         self.train_args = copy.deepcopy(train_args) | {"output_dir": self.output_dir}
-        self.command_str = " ".join(["python -m domainbed.scripts.train", *_flags(self.train_args)])
+        self.command_str = command(self.train_args)
         self.run_state = run_state(Path(self.output_dir))
         self.state = {RunState.DONE: Job.DONE, RunState.ABSENT: Job.NOT_LAUNCHED}.get(
             self.run_state, Job.INCOMPLETE
@@ -98,7 +98,12 @@ class Job:
         print(f"Deleted {len(jobs)} jobs!")
 
 
-def _flags(train_args: dict[str, Any]) -> list[str]:
+def command(train_args: Mapping[str, Any]) -> str:
+    """The command line of a run, beginning with the bare word `python`."""
+    return " ".join(["python -m domainbed.scripts.train", *_flags(train_args)])
+
+
+def _flags(train_args: Mapping[str, Any]) -> list[str]:
     """`--name value` for each argument; True is a bare flag, None and False are left out."""
     flags = []
     for name, value in sorted(train_args.items()):

@@ -21,10 +21,12 @@ class Manifest:
     Attributes:
         jobs: name of the run's directory -> the arguments of `train`.
         selection: names of the selection methods that the sweep is meant to be read with; may be empty.
+        commands: the command lines of the launches, as far as they were noted.
     """
 
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     selection: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
 
 
 def read_manifest(sweep_dir: Path) -> Manifest | None:
@@ -35,7 +37,8 @@ def read_manifest(sweep_dir: Path) -> Manifest | None:
     path = sweep_dir / NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(jobs=dict(content["jobs"]), selection=tuple(content["selection"]))
+        jobs, selection = dict(content["jobs"]), tuple(content["selection"])
+        return Manifest(jobs, selection, tuple(content.get("commands", ())))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -52,8 +55,10 @@ def manifest_of(sweep_dir: Path) -> Manifest:
     return manifest
 
 
-def add_to_manifest(sweep_dir: Path, jobs: dict[str, dict[str, Any]], selection: tuple[str, ...]) -> None:
-    """Write `jobs` into the manifest of `sweep_dir`, beside those that it has.
+def add_to_manifest(
+    sweep_dir: Path, jobs: dict[str, dict[str, Any]], selection: tuple[str, ...], command: str | None = None
+) -> None:
+    """Write `jobs`, and the command that launches them, into the manifest of `sweep_dir`, beside what it has.
 
     Launches into one directory at the same time lose none of each other's.
 
@@ -61,5 +66,11 @@ def add_to_manifest(sweep_dir: Path, jobs: dict[str, dict[str, Any]], selection:
     """
     with locked(sweep_dir / f".{NAME}.lock"):
         before = read_manifest(sweep_dir) or Manifest()
-        content = {"jobs": before.jobs | jobs, "selection": list(selection or before.selection), "version": 1}
+        commands = dict.fromkeys((*before.commands, *([command] if command else ())))
+        content = {
+            "jobs": before.jobs | jobs,
+            "selection": list(selection or before.selection),
+            **({"commands": list(commands)} if commands else {}),
+            "version": 1,
+        }
         write_whole(sweep_dir / NAME, json.dumps(content, indent=1, sort_keys=True) + "\n")

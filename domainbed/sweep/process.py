@@ -156,7 +156,9 @@ def _train(flags: Sequence[str], threads: int) -> int:
 
     from domainbed.errors import run_script
     from domainbed.scripts import train
+    from domainbed.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     try:

@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +25,20 @@ if TYPE_CHECKING:
 
     from domainbed.training.run import Run
 
+    Work = Callable[[Run, RunDir], None]
+    Settings = Mapping[str, Any]
 
-def train(config: TrainConfig) -> None:
+
+def train(config: TrainConfig, work: Work | None = None, more_settings: Settings | None = None) -> None:
     """Carry out a run in `config.output_dir`; what is printed goes to out.txt and err.txt there too.
 
     A directory that holds this run, finished, is left as it is; where it is unfinished, it goes on from its
     checkpoint, or begins anew if there is none. Processes that torchrun started share the run.
+
+    Args:
+        config: the run.
+        work: trains it in one process, if `loop.train` is not to.
+        more_settings: what else its directory must belong to, for `work`.
 
     Raises:
         UsageError: settings, data or output directory can't be used.
@@ -41,7 +49,7 @@ def train(config: TrainConfig) -> None:
         _train_together(config)
         return
     config.check()
-    _train(config)
+    _train(config, work, more_settings)
 
 
 def _train_together(config: TrainConfig) -> None:
@@ -59,9 +67,10 @@ def _train_together(config: TrainConfig) -> None:
                 shared_run.follow(config, group)
 
 
-def _train(config: TrainConfig, work: Callable[[Run, RunDir], None] | None = None) -> None:
+def _train(config: TrainConfig, work: Work | None = None, more_settings: Settings | None = None) -> None:
     """Build the run and let `work` train it: `loop.train`, if nothing else."""
     settings = {name: value for name, value in config.recorded().items() if name != "output_dir"}
+    settings |= more_settings or {}
     with RunDir(Path(config.output_dir), settings, config.restart) as directory:
         if directory.finished:
             print(f"{directory.path} holds this run, finished. Give --restart to do it again.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from domainbed.errors import UsageError, check_choice, misspelt
 from domainbed.hparams import OPTIONS, Value, override, parse_overrides
+from domainbed.training import live_view
 from domainbed.training.options import averaging_option
 
 if TYPE_CHECKING:
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 TASKS = ("domain_generalization", "domain_adaptation")
 EVALUATE = ("all", "selection")
 SAMPLING = ("replacement", "epochs")
+GROUPING = ("domain", "single_domain", "pooled")
 
-EXECUTION = ("device", "num_workers", "restart", "deterministic", "checkpoint_every")
+EXECUTION = (
+    *("device", "num_workers", "restart", "deterministic", "checkpoint_every"),
+    *("write_splits", "check_images", "cache_dir", "tensorboard"),
+)
 """Settings of how a run is carried out, not of what it computes; they are not written into records."""
 
 
@@ -54,11 +59,16 @@ class TrainConfig:
     splits: str = "holdout"
     evaluate: str = "all"
     sampling: str = "replacement"
+    grouping: str = "domain"
     device: str = "auto"
     num_workers: int | None = None
+    cache_dir: str | None = None
     restart: bool = False
     deterministic: bool = False
     checkpoint_every: float = 5.0
+    write_splits: str | None = None
+    check_images: bool = False
+    tensorboard: bool = False
 
     def recorded(self) -> dict[str, Any]:
         """What is written as `args` into every record."""
@@ -78,6 +88,7 @@ class TrainConfig:
         check_choice("--task takes", self.task, TASKS)
         check_choice("--evaluate takes", self.evaluate, EVALUATE)
         check_choice("--sampling takes", self.sampling, SAMPLING)
+        check_choice("--grouping takes", self.grouping, GROUPING)
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps takes a number of updates of 1 or more, not {self.steps}")
         if self.checkpoint_freq is not None and self.checkpoint_freq < 0:
@@ -97,6 +108,8 @@ class TrainConfig:
                 "domain adaptation needs unlabeled images of the target environments: "
                 "give --uda_holdout_fraction a share of them, e.g. 0.5"
             )
+        if self.tensorboard:
+            live_view.require_tensorboard()
         from domainbed.training.splits import check_splits
 
         check_splits(self)
@@ -141,9 +154,10 @@ class TrainConfig:
             seed = seed_hash(self.hparams_seed, self.trial_seed)
             hparams = hparams_registry.random_hparams(self.algorithm, self.dataset, seed)
         known = {**hparams_registry.table(self.algorithm), **hparams_registry.switches(self.algorithm)}
-        override(hparams, parse_overrides(self.hparams), known, self.dataset)
+        overrides = networks.options.with_preset(parse_overrides(self.hparams))
+        override(hparams, overrides, known, self.dataset)
         if hparams.get("featurizer", "auto") != "auto":
-            networks.FEATURIZERS[str(hparams["featurizer"])]
+            networks.featurizer_class(str(hparams["featurizer"]))
         averaging_option(hparams, "weight_averaging")
         return hparams
 

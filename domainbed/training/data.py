@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from domainbed.algorithms.base import Minibatch
 from domainbed.lib.seeds import counter_seed, generator
@@ -83,14 +83,9 @@ class Minibatches(Dataset[list[Minibatch]]):
             for part, sampler in zip(self.parts, self.samplers, strict=True)
         ]
 
-    def loader(self, num_workers: int, pin_memory: bool, first: int = 0) -> Iterator[list[Minibatch]]:
-        """The steps from `first` on; with `num_workers` processes, one pool for all environments."""
-        steps = range(first, self.n_steps)
-        if num_workers == 0:
-            return (self[step] for step in steps)
-        return iter(
-            DataLoader(self, batch_size=None, sampler=steps, num_workers=num_workers, pin_memory=pin_memory)
-        )
+    @property
+    def in_memory(self) -> bool:
+        return all(map(in_memory, self.parts))
 
 
 def fetch(part: _SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) -> Minibatch:
@@ -99,10 +94,13 @@ def fetch(part: _SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) ->
     Args:
         part: a view of an environment.
         positions: (B,) positions in the part.
-        draws: counters that the augmentation's random numbers belong to; each sample's own number in the
-            minibatch is added. Samples are read one by one only where the environment is not in memory.
+        draws: counters that the augmentation's random numbers belong to. Where samples are read one by one,
+            each sample's own number in the minibatch is added.
     """
     environment, keys = _unwrap(part, positions)
+    if hasattr(environment, "drawn_batch"):
+        x, y = environment.drawn_batch(keys, draws)
+        return x, y
     if hasattr(environment, "batch"):
         x, y = environment.batch(keys)
         return x, y
@@ -120,7 +118,8 @@ def fetch(part: _SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) ->
 def in_memory(part: _SplitDataset) -> bool:
     """Whether samples cost no reading or decoding, so that loader processes would only be in the way."""
     environment, _ = _unwrap(part, np.arange(0))
-    return hasattr(environment, "batch") or hasattr(environment, "tensors")
+    held = hasattr(environment, "batch") or hasattr(environment, "tensors")
+    return bool(getattr(environment, "in_memory", held))
 
 
 def _unwrap(part: Any, positions: np.ndarray) -> tuple[Any, np.ndarray]:  # noqa: ANN401 - any map-style dataset

@@ -10,19 +10,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from domainbed.algorithms.base import Algorithm
+from domainbed.algorithms.base import Algorithm, Minibatch
 from domainbed.lib.accuracy import correct
 from domainbed.lib.seeds import counter_seed, seed_all
 from domainbed.lib.splitting import _SplitDataset
 from domainbed.training.data import fetch, in_memory
+from domainbed.training.reader import Reader
 
 if TYPE_CHECKING:
     from domainbed.training.splits import Parts
 
 BATCH_SIZE = 256
 """Samples at a time; large, since no gradient is kept."""
+
+EVALUATION = "evaluation"
+"""Name of the reader's source."""
 
 _EVALUATION = 2  # purpose of the draws of augmented evaluation (upstream augments validation parts)
 _PREDICTION = 3  # purpose of the draws that an algorithm makes in `predict`
@@ -58,35 +61,27 @@ def plain(part: _SplitDataset) -> _SplitDataset:
     return _SplitDataset(below.plain(), part.keys) if hasattr(below, "plain") else part
 
 
-class _Batches(Dataset[tuple[int, Tensor, Tensor]]):
-    """All parts one after the other, in batches: (number of the part, inputs, labels)."""
+class PartBatches:
+    """Source of a reader: batches of parts. A key is a part's name, a first position, counters of draws."""
 
-    def __init__(self, parts: Sequence[_SplitDataset], draws: tuple[int, int]) -> None:
-        self.parts = parts
-        self.draws = draws
-        self.starts = [(k, at) for k, part in enumerate(parts) for at in range(0, len(part), BATCH_SIZE)]
+    def __init__(self, parts: Mapping[str, _SplitDataset]) -> None:
+        self._parts = parts
 
-    def __len__(self) -> int:
-        return len(self.starts)
+    @property
+    def in_memory(self) -> bool:
+        return all(map(in_memory, self._parts.values()))
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor]:
-        number, start = self.starts[index]
-        part = self.parts[number]
-        positions = np.arange(start, min(start + BATCH_SIZE, len(part)))
-        return number, *fetch(part, positions, (*self.draws, _EVALUATION, number, start))
-
-    def read(self, num_workers: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """All batches in order, by one pool of processes unless everything is in memory."""
-        if num_workers == 0 or all(in_memory(part) for part in self.parts):
-            return (self[index] for index in range(len(self)))
-        return iter(DataLoader(self, batch_size=None, num_workers=num_workers))
+    def __getitem__(self, key: tuple[str, int, tuple[int, ...]]) -> Minibatch:
+        name, start, draws = key
+        part = self._parts[name]
+        return fetch(part, np.arange(start, min(start + BATCH_SIZE, len(part))), draws)
 
 
 def accuracies(
     algorithm: Algorithm,
     parts: Mapping[str, _SplitDataset],
     device: torch.device,
-    num_workers: int,
+    reader: Reader,
     draws: tuple[int, int],
     before_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
@@ -94,7 +89,7 @@ def accuracies(
 
     For the arguments see `means`.
     """
-    shares = means(correct, algorithm, parts, device, num_workers, draws, before_batch)
+    shares = means(correct, algorithm, parts, device, reader, draws, before_batch)
     return {f"{name}_acc": share for name, share in shares.items()}
 
 
@@ -102,12 +97,12 @@ def mean_loss(
     algorithm: Algorithm,
     parts: Mapping[str, _SplitDataset],
     device: torch.device,
-    num_workers: int,
+    reader: Reader,
     draws: tuple[int, int],
     before_batch: Callable[[], None] = lambda: None,
 ) -> float:
     """Mean over the parts of their mean cross-entropies; for the arguments see `means`."""
-    losses = means(_cross_entropies, algorithm, parts, device, num_workers, draws, before_batch)
+    losses = means(_cross_entropies, algorithm, parts, device, reader, draws, before_batch)
     return sum(losses.values()) / len(losses)
 
 
@@ -120,7 +115,7 @@ def means(
     algorithm: Algorithm,
     parts: Mapping[str, _SplitDataset],
     device: torch.device,
-    num_workers: int,
+    reader: Reader,
     draws: tuple[int, int],
     before_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
@@ -132,22 +127,24 @@ def means(
             mode that it was in.
         parts: what to evaluate.
         device: where the algorithm is.
-        num_workers: loader processes for parts that are not in memory.
+        reader: its source `EVALUATION` is a `PartBatches` that has the parts.
         draws: (seed, step) that random numbers of augmented evaluation belong to.
         before_batch: called before each batch; what it raises ends the evaluation.
     """
-    batches = _Batches(list(parts.values()), draws)
+    keys = [
+        (name, start, (*draws, _EVALUATION, number, start))
+        for number, (name, part) in enumerate(parts.items())
+        for start in range(0, len(part), BATCH_SIZE)
+    ]
     # Counts are exact in float32 up to 2^24 samples a part.
-    sums = torch.zeros(len(parts), dtype=torch.float32, device=device)
-    reader = batches.read(num_workers)
-    # After the reader, whose making draws too if it has processes.
+    sums = {name: torch.zeros((), device=device) for name in parts}
     seed_all(counter_seed(*draws, _PREDICTION))
     # Not inference mode: what an algorithm keeps from `predict` may meet gradients later.
     with torch.no_grad(), _in_evaluation_mode(algorithm):
-        for number, x, y in reader:
+        for (name, *_), (x, y) in zip(keys, reader.read(EVALUATION, keys), strict=True):
             before_batch()
-            sums[number] += measure(algorithm.predict(x.to(device)), y.to(device)).sum()
-    return {name: total / len(part) for (name, part), total in zip(parts.items(), sums.tolist(), strict=True)}
+            sums[name] += measure(algorithm.predict(x.to(device)), y.to(device)).sum()
+    return {name: float(total) / len(parts[name]) for name, total in sums.items()}
 
 
 @contextlib.contextmanager

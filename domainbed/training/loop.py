@@ -6,6 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,12 +18,21 @@ from domainbed.algorithms.base import DeviceScalar, Minibatch
 from domainbed.errors import RunError
 from domainbed.lib.printing import print_row
 from domainbed.lib.seeds import counter_seed, seed_all
+from domainbed.networks.base import provenance_of
 from domainbed.results.records import NAME as RECORDS
 from domainbed.results.records import append_record, drop_records_after
-from domainbed.training import checkpoint
+from domainbed.training import checkpoint, live_view, split_file
 from domainbed.training.config import TrainConfig
-from domainbed.training.evaluation import accuracies, mean_loss, parts_to_evaluate, plain
+from domainbed.training.evaluation import (
+    EVALUATION,
+    PartBatches,
+    accuracies,
+    mean_loss,
+    parts_to_evaluate,
+    plain,
+)
 from domainbed.training.model_file import save_model
+from domainbed.training.reader import Reader, Source
 from domainbed.training.run import Run
 from domainbed.training.run_dir import Preempted, RunDir
 from domainbed.training.signals import Interrupted, Requests
@@ -49,9 +59,11 @@ def train(run: Run, directory: RunDir, make: Callable[[Run, RunDir], Loop] | Non
     loop = (make or Loop)(run, directory)
     if directory.checkpoint is not None:
         loop.go_on_from(directory.checkpoint)
-    directory.write_summary(
-        {"counts": run.dataset.counts(), "sizes": loop.constant["sizes"], "hparams": run.hparams}
-    )
+    if run.config.write_splits is not None:
+        path = split_file.filled(run.config.write_splits, run.config)
+        split_file.write(Path(path), run.dataset, run.splits)
+    about = {name: loop.constant[name] for name in ("sizes", "hparams", "data", "weights")}
+    directory.write_summary({"counts": run.dataset.summary["counts"], **about})
     with Requests() as requests:
         loop.carry_out(requests)
     if not run.config.skip_model_save:
@@ -81,6 +93,10 @@ class Loop:
         parts = parts_to_evaluate(run.splits, run.config.test_envs, run.config.evaluate)
         augmented = run.hparams.get("augment_evaluation", True)
         self._parts = parts if augmented else {name: plain(part) for name, part in parts.items()}
+        sources: dict[str, Source] = {"labeled": run.minibatches, EVALUATION: PartBatches(self._parts)}
+        if run.unlabeled is not None:
+            sources["unlabeled"] = run.unlabeled
+        self._reader = Reader(sources, run.num_workers, run.device.type == "cuda")
         self._logged: dict[str, list[float | DeviceScalar]] = defaultdict(list)
         # Of the updates since the last record: seconds before this process, and when it began with them.
         self._seconds, self._began = 0.0, time.perf_counter()
@@ -94,10 +110,9 @@ class Loop:
         Raises: Preempted or Interrupted, after a checkpoint, if `requests` has such a request.
         """
         run = self.run
-        loader = run.minibatches.loader(run.num_workers, run.device.type == "cuda", self.updates)
-        unlabeled = None
-        if run.unlabeled is not None:
-            unlabeled = run.unlabeled.loader(run.num_workers, False, self.updates)
+        steps = range(self.updates, run.n_steps)
+        loader = self._reader.read("labeled", steps)
+        unlabeled = None if run.unlabeled is None else self._reader.read("unlabeled", steps)
         run.algorithm.train()
         bar = tqdm(
             *(None, run.config.algorithm, run.n_steps),
@@ -152,12 +167,14 @@ class Loop:
         with run.averaging.handed_out():
             step, seed = record["step"], run.config.seed
             found = accuracies(
-                run.algorithm, self._parts, run.device, run.num_workers, (seed, step), requests.check
+                run.algorithm, self._parts, run.device, self._reader, (seed, step), requests.check
             )
             record = record | found
             self._printed = _print_record(record, self._printed)
             self.directory.check_held()
             append_record(self.directory.path / RECORDS, record | self.constant)
+            if run.config.tensorboard:
+                live_view.update(self.directory.path)
             _check_finite(record, run.config)
             if run.config.save_model_every_checkpoint and not run.config.skip_model_save:
                 self.save_model(f"model_step{step}.pkl")
@@ -185,7 +202,7 @@ class Loop:
         names = [f"env{index}_out" for index in run.sources]
         validation = {name: self._parts[name] for name in names if name in self._parts}
         draws = (run.config.seed, step)
-        return mean_loss(run.algorithm, validation, run.device, run.num_workers, draws, requests.check)
+        return mean_loss(run.algorithm, validation, run.device, self._reader, draws, requests.check)
 
     def save(self) -> None:
         """Write a checkpoint. If there is no room for it, the one before stays, and training goes on."""
@@ -250,7 +267,9 @@ def _constant_keys(run: Run) -> dict[str, Any]:
     sizes = {
         f"env{i}_{kind}": len(part) for i, parts in enumerate(run.splits) for kind, part in parts.items()
     }
+    data = {name: run.dataset.summary[name] for name in ("checksum", "version")}
     keys: dict[str, Any] = {"hparams": run.hparams, "args": run.config.recorded(), "sizes": sizes}
+    keys |= {"data": data, "weights": dict(provenance_of(run.algorithm))}
     # `env{j}_uda_acc` counts over the environments that have such a part: say which they are.
     udas = [index for index, parts in enumerate(run.splits) if "uda" in parts]
     return keys | ({"uda_envs": udas} if udas else {})

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from domainbed.algorithms.base import Algorithm
+from domainbed.datasets import contract
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
+from domainbed.datasets.every_image import check_images
 from domainbed.errors import UsageError
+from domainbed.images.cache import cache_folder
+from domainbed.images.environment import prepare
 from domainbed.lib.seeds import seed_all
 from domainbed.lib.splitting import balanced_class_weights
 from domainbed.training.averaging import Averaging, make_averaging
 from domainbed.training.config import TrainConfig
 from domainbed.training.data import EnvironmentSampler, Minibatches, in_memory
+from domainbed.training.grouping import grouped
 from domainbed.training.splits import make_splits
 
 if TYPE_CHECKING:
@@ -48,7 +53,7 @@ class Run:
 def build(config: TrainConfig) -> Run:
     """Data, splits, minibatches and algorithm of a run.
 
-    Raises: UsageError for settings or data that can't be used.
+    Raises: UsageError for settings or data that can't be used, RunError for images that can't be read.
     """
     hparams = config.resolved_hparams()
     device = choose_device(config.device)
@@ -59,11 +64,15 @@ def build(config: TrainConfig) -> Run:
     torch.use_deterministic_algorithms(config.deterministic)
     # Debug and MNIST-derived datasets draw from the global generator.
     seed_all(config.seed)
-    dataset = config.dataset_class()(config.data_dir, config.test_envs, hparams)
+    dataset = contract.build(config.dataset_class(), config.data_dir, config.test_envs, hparams)
+    if config.check_images:
+        check_images(dataset)
+    prepare(dataset, cache_folder(config.cache_dir), device)
     splits = make_splits(dataset, config)
     sources = [index for index in range(len(dataset)) if index not in config.test_envs]
     n_steps = config.steps or dataset.N_STEPS
     minibatches = _minibatches(config, hparams, splits, sources, "in", n_steps)
+    minibatches = grouped(config.grouping, minibatches, config.seed)
     unlabeled = None
     if config.task == "domain_adaptation":
         unlabeled = _minibatches(config, hparams, splits, list(config.test_envs), "uda", n_steps)

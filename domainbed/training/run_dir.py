@@ -6,6 +6,7 @@
     checkpoint.pt   what an unfinished run needs  preempted.json  that it was told to leave
     model.pkl       the trained model             interrupted.json  that it ended by Ctrl-C
     attempt-N/      files of attempts that began anew
+    events.out.*    the records for TensorBoard, if they are wanted there
 
 A run's state is read from these files alone.
 """
@@ -26,6 +27,7 @@ from domainbed.training.claims import Claim, Held, Owner, at_work, is_alive, mys
 _OWN = (
     *("results.jsonl", "run.json", "out.txt", "err.txt", "failed.json", "interrupted.json", "preempted.json"),
     *("done", "checkpoint.pt", "checkpoint-previous.pt", "model.pkl", "model_step*.pkl"),
+    "events.out.tfevents.*",
 )
 _ENDS = ("failed.json", "interrupted.json", "preempted.json")
 

@@ -12,6 +12,7 @@ its own running statistics, and is refused.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -40,6 +41,8 @@ def check_shareable(config: TrainConfig, group: Group) -> None:
             f"{config.algorithm} runs in one process only; start it without torchrun, or choose one of "
             f"{', '.join(able)}"
         )
+    if config.grouping != "domain":
+        raise UsageError(f"--grouping {config.grouping} mixes the environments; start it without torchrun")
     num_sources = len(config.dataset_class().ENVIRONMENTS) - len(config.test_envs)
     if group.count > num_sources:
         raise UsageError(
@@ -60,7 +63,7 @@ def lead(run: Run, directory: RunDir, group: Group) -> None:
 def follow(config: TrainConfig, group: Group) -> None:
     """The part of the other ranks. Raises Over when rank 0 has left."""
     checkpoint: Checkpoint | None = group.hear()
-    run = build(group.placed(config))
+    run = build(group.placed(replace(config, check_images=False)))  # rank 0 has read them
     _share_out(run, group)
     following = _Following(run, group)
     if checkpoint is not None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainbed.errors import UsageError
 from domainbed.registry import Registry
+from domainbed.training import split_file
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
@@ -44,10 +46,17 @@ class SplitRequest:
 
 
 SCHEMES: Registry[Scheme] = Registry("Split scheme")
+SCHEMES.add_lazy("file", "domainbed.training.split_file:from_file")
+SCHEMES.add_lazy("list", "domainbed.training.list_split:by_list")
 
 
 def parse(text: str) -> tuple[str, tuple[str, ...]]:
-    """Name of the scheme and its options, "name:option:option"; "70/10/20" means "stratified:70/10/20"."""
+    """Name of the scheme and its options, "name:option:option".
+
+    "70/10/20" means "stratified:70/10/20", and "name.json" means "file:name.json".
+    """
+    if text.endswith(split_file.SUFFIX):
+        return "file", (text.removeprefix("file:"),)
     name, *options = text.split(":")
     if re.fullmatch(r"[\d.]+(/[\d.]+)+", name):
         return "stratified", (name, *options)
@@ -55,10 +64,14 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def check_splits(config: TrainConfig) -> None:
-    """Refuse an unknown scheme, and unlabeled parts from a scheme that has none."""
-    name, _ = parse(config.splits)
+    """Refuse an unknown scheme, files that aren't there, and unlabeled parts from a scheme that has none."""
+    name, options = parse(split_file.filled(config.splits, config))
     SCHEMES[name]
-    if name != "holdout" and config.uda_holdout_fraction:
+    if name == "file" and not Path(":".join(options)).is_file():
+        raise UsageError(f"--splits {config.splits}: there is no file {':'.join(options) or 'named'}")
+    if config.write_splits is not None and not config.write_splits.endswith(split_file.SUFFIX):
+        raise UsageError(f"--write_splits takes a name that ends with .json, not {config.write_splits!r}")
+    if name not in ("holdout", "file", "list") and config.uda_holdout_fraction:
         raise UsageError(
             f"--uda_holdout_fraction needs --splits holdout; {config.splits} has no unlabeled part"
         )
@@ -66,7 +79,7 @@ def check_splits(config: TrainConfig) -> None:
 
 def make_splits(dataset: MultipleDomainDataset, config: TrainConfig) -> list[Parts]:
     """The parts of every environment, in the dataset's order."""
-    name, options = parse(config.splits)
+    name, options = parse(split_file.filled(config.splits, config))
     request = SplitRequest(
         tuple(config.test_envs),
         config.trial_seed,

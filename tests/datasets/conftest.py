@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+import domainbed
 from domainbed.datasets.emoji_styles import EmojiStyles
 
 WriteTree = Callable[[Path, Mapping[str, Mapping[str, int]]], None]
@@ -19,6 +21,25 @@ def pictures() -> list[Image.Image]:
     """Twelve emoji of 64x64 pixels, RGB."""
     images = EmojiStyles(None, [], {}).datasets[1].images[:240:20]
     return [Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())) for image in images]
+
+
+@pytest.fixture
+def assert_cache_changes_nothing(tmp_path: Path) -> Callable[..., None]:
+    """`check(dataset, data_dir, **hparams)`: five steps with and without the cache give the same records."""
+
+    def check(dataset: str, data_dir: Path | None = None, **hparams: bool | int | str) -> None:
+        small = {"featurizer": "mnist_cnn", "batch_size": 3, "input_size": 32}
+        settings = {"dataset": dataset, "data_dir": data_dir, "steps": 5, "checkpoint_freq": 4}
+        settings |= {"num_workers": 0, "skip_model_save": True, "hparams": small | hparams}
+        runs = []
+        for cache_dir in (tmp_path / "decoded", "none"):
+            run = domainbed.train(**settings, cache_dir=cache_dir)
+            runs.append(run.drop(columns=["step_time", "mem_gb", "args.output_dir"]))
+        assert list((tmp_path / "decoded").glob("*.images"))
+        assert len(runs[0]) == 2
+        pd.testing.assert_frame_equal(*runs, check_exact=True)
+
+    return check
 
 
 @pytest.fixture

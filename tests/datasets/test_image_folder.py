@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,11 @@ def test_the_base_class_alone_names_environments_by_folders(folder):
     dataset = MultipleEnvironmentImageFolder(folder, [], False, HPARAMS)
     assert list(dataset.ENVIRONMENTS) == ["Wood", "ink", "oil"]
     assert dataset.counts()["ink"] == COUNTS["ink"]
+
+
+@pytest.mark.parametrize("hparams", [{"data_augmentation": False}, {}, {"augmentation": "pil"}])
+def test_decoded_images_train_as_files_do(hparams, folder, assert_cache_changes_nothing):
+    for environment in folder.iterdir():
+        for number, path in enumerate(sorted(environment.glob("*/*"))):
+            shutil.copy(path, path.with_stem(f"copy-{number}"))  # splits need more than one of each class
+    assert_cache_changes_nothing(str(folder), **hparams)

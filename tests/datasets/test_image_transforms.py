@@ -92,6 +92,13 @@ def test_senseless_sizes_are_refused(name, value):
         plain_transform({name: value})
 
 
+def test_augmentation_is_by_tensors_or_by_pil():
+    assert augmenting_transform({}).by_tensors
+    assert not augmenting_transform({"augmentation": "pil"}).by_tensors
+    with pytest.raises(UsageError, match="hyper-parameter augmentation is one of tensor, pil, not 'opencv'"):
+        augmenting_transform({"augmentation": "opencv"})
+
+
 def test_options_can_be_given_on_the_command_line():
     hparams = {}
     given = {"input_size": 96, "stored_size": 227, "reencode": True, "augment_evaluation": False}

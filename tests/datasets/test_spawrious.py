@@ -139,3 +139,7 @@ def test_missing_folders_are_named(root, tmp_path):
     (tmp_path / "0" / "dirt" / "bulldog").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"0/dirt/bulldog has no images"):
         cls(str(tmp_path), [], HPARAMS)
+
+
+def test_decoded_images_train_as_files_do(root, assert_cache_changes_nothing):
+    assert_cache_changes_nothing("SpawriousO2O_easy", root, data_augmentation=False)

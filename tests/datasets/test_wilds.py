@@ -19,7 +19,7 @@ needs_wilds = pytest.mark.skipif(
 )
 
 # Hospital -> labels of its patches.
-CENTERS = {0: [0, 1, 1], 1: [1, 0], 2: [0, 0], 3: [1, 1], 4: [0, 1]}
+CENTERS = {0: [0, 1, 1], 1: [1, 0], 2: [0, 1], 3: [0, 1], 4: [0, 1]}
 
 # split, category, country, timestamp; regions get numbers in order of appearance.
 FMOW = [
@@ -68,6 +68,12 @@ def fmow(tmp_path, pictures):
     for i in range(len(FMOW)):
         pictures[i].resize((224, 224)).save(home / "images" / f"rgb_img_{i}.png")
     return tmp_path
+
+
+@needs_wilds
+@pytest.mark.parametrize("name", ["WILDSCamelyon", "WILDSFMoW"])
+def test_decoded_images_train_as_files_do(name, camelyon, fmow, assert_cache_changes_nothing):
+    assert_cache_changes_nothing(name, camelyon, data_augmentation=False)
 
 
 @needs_wilds

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from domainbed.lib.query import Q
+from domainbed.scripts import collect_results
 
 
 def make_record(algorithm, target, trial, accuracy, *, step=100, environments=4, **args):
@@ -39,3 +42,29 @@ def sweep():
         )
 
     return make
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write each record as the `results.jsonl` of a finished run; gives the sweep directory."""
+
+    def make(records):
+        for i, record in enumerate(records):
+            run = tmp_path / "sweep" / f"{i:03d}"
+            run.mkdir(parents=True)
+            (run / "results.jsonl").write_text(json.dumps(record, sort_keys=True) + "\n")
+            (run / "done").write_text("done")
+        return tmp_path / "sweep"
+
+    return make
+
+
+@pytest.fixture
+def collect(write, capsys):
+    """Standard output and error of `collect_results` with some flags over some records."""
+
+    def run(records, *flags):
+        assert collect_results.main(["--input_dir", str(write(records)), "--selection", "iid", *flags]) == 0
+        return capsys.readouterr()
+
+    return run

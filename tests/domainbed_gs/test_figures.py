@@ -11,7 +11,8 @@ from PIL import Image
 from domainbed.errors import RunError, UsageError
 from domainbed.model_selection import METHODS
 from domainbed.results.accuracies import compute
-from domainbed_gs.figures import DPI, box_plot, draw, file_names
+from domainbed.results.plots import DPI
+from domainbed_gs.figures import box_plot, draw, file_names
 from domainbed_gs.pairs import compare_all
 
 BETTER = [0.51, 0.52, 0.53, 0.54, 0.55, 0.56]

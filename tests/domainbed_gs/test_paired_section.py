@@ -31,32 +31,6 @@ def records(sweep):
     return sweep({"ERM": method(0), "AgrSum": method(0.04), "PCGrad": method(0)})
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Write each record as the `results.jsonl` of a finished run; gives the sweep directory."""
-
-    def make(records):
-        for i, record in enumerate(records):
-            run = tmp_path / "sweep" / f"{i:03d}"
-            run.mkdir(parents=True)
-            (run / "results.jsonl").write_text(json.dumps(record, sort_keys=True) + "\n")
-            (run / "done").write_text("done")
-        return tmp_path / "sweep"
-
-    return make
-
-
-@pytest.fixture
-def collect(write, capsys):
-    """Standard output and error of `collect_results` with some flags over some records."""
-
-    def run(records, *flags):
-        assert collect_results.main(["--input_dir", str(write(records)), "--selection", "iid", *flags]) == 0
-        return capsys.readouterr()
-
-    return run
-
-
 def expected(records):
     return compare_all(compute(records, METHODS["iccv2021"]), "ERM")
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, resnet50
 
-from domainbed.errors import UsageError
-from domainbed.networks import Classifier, ResNet, resnet
+from domainbed.errors import UsageError, describe
+from domainbed.networks import Classifier, Featurizer, ResNet, resnet
 from domainbed.networks.first_layer import with_channels
 
 HPARAMS = {
@@ -100,3 +100,39 @@ def test_without_timm_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(UsageError, match=r"pip install 'timm.*\"resnet50_augmix\": false"):
         ResNet((3, 32, 32), HPARAMS | {"resnet50_augmix": True})
+
+
+@pytest.mark.parametrize(
+    ("given", "file", "make"),
+    [
+        ({"weights": "IMAGENET1K_V2"}, "resnet50-11ad3fa6.pth", resnet50),
+        # A tag wins over `resnet50_augmix`, so that `resnet18` has an effect.
+        ({"resnet18": True, "weights": "IMAGENET1K_V1"}, "resnet18-f37072fd.pth", resnet18),
+    ],
+)
+def test_weights_by_their_tag(given, file, make, hub):
+    network = make()
+    torch.save(network.state_dict(), hub / file)
+    hparams = HPARAMS | {"resnet18": False, "resnet50_augmix": True, "pretrained": True} | given
+    found = ResNet((3, 32, 32), hparams)
+    assert torch.equal(found.network.conv1.weight, network.conv1.weight)
+    assert found.provenance["name"].endswith(f"({given['weights']})")
+
+
+def test_a_tag_of_timms(hub):
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet18")
+    torch.save(network.state_dict(), hub / "resnet18.a1_in1k.pth")
+    found = Featurizer(
+        (3, 32, 32), HPARAMS | {"featurizer": "resnet18", "pretrained": True, "weights": "a1_in1k"}
+    )
+    assert torch.equal(found.network.conv1.weight, network.conv1.weight)
+    assert found.provenance["name"] == "timm resnet18.a1_in1k"
+    assert found.n_outputs == 512
+
+
+def test_an_unknown_tag_is_told_what_is_near():
+    pytest.importorskip("timm")
+    with pytest.raises(UsageError, match="there are no weights 'IMAGENET1K_V3' of resnet50") as caught:
+        Featurizer((3, 32, 32), HPARAMS | {"featurizer": "resnet50", "weights": "IMAGENET1K_V3"})
+    assert "Did you mean IMAGENET1K_V2 or IMAGENET1K_V1" in describe(caught.value)

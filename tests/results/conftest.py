@@ -25,6 +25,16 @@ METHODS = {
     "oracle": "test-domain validation set (oracle)",
 }
 
+ABOUT = {
+    "iid": "Selected by the best step's mean accuracy on the validation (out) splits of the sources; shown "
+    "is the accuracy on the target's in-split at that step",
+    "loo": "Selected by the best step's mean accuracy on each source when that one is held out of training "
+    "too; shown is the accuracy on the target's in-split at that step",
+    "oracle": "Selected by the last step's accuracy on the target's own out-split; shown is the accuracy on "
+    "its in-split at that step",
+}
+
+
 LATEX_HEAD = r"""\documentclass{article}
 \usepackage{booktabs}
 \usepackage{adjustbox}
@@ -48,6 +58,8 @@ ROW \\
 \end{tabular}}
 \end{center}
 
+\noindent{\footnotesize FIRST}
+
 \subsubsection{Averages}
 
 \begin{center}
@@ -60,6 +72,8 @@ AVERAGES \\
 \bottomrule
 \end{tabular}}
 \end{center}
+
+\noindent{\footnotesize SECOND}
 """
 
 
@@ -177,6 +191,11 @@ class SyntheticSweep:
         average, mean = _cell([np.mean(accs) if accs else None for accs in per_trial], sign)
         return row, [average, "X" if mean is None else f"{mean:.1f}"]
 
+    def footer(self, method: str, averages: bool, sign: str = "+/-") -> str:
+        """What stands under the dataset's table, or that of the averages."""
+        averaged = ", averaged over the targets in each trial" if averages else ""
+        return f"{ABOUT[method]} in %{averaged}, mean {sign} standard error over trials (ddof=0)."
+
     def expected_text(self) -> str:
         lines = [f"Total records: {5 * len(self.runs)}"]
         for short, name in METHODS.items():
@@ -200,6 +219,9 @@ class SyntheticSweep:
             header = [rf"\textbf{{{label}}}" for label in ("Algorithm", "C", "L", "S", "V", "Avg")]
             part = LATEX_METHOD.replace("NAME", name).replace("HEADER", _pad(header, 20, " & "))
             part = part.replace("ROW", _pad(["ERM", *row], 20, " & "))
+            for place, second in (("FIRST", False), ("SECOND", True)):
+                sentence = self.footer(short, second, r"$\pm$").replace("%", r"\%")
+                part = part.replace(place, sentence)
             text += part.replace("AVERAGES", _pad(["ERM", *averages], 25, " & "))
         return text + "\\end{document}\n"
 
@@ -219,3 +241,8 @@ def _pad(cells: list[str], width: int, sep: str = "  ") -> str:
 @pytest.fixture
 def vlcs() -> SyntheticSweep:
     return SyntheticSweep()
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> type[SyntheticSweep]:
+    return SyntheticSweep

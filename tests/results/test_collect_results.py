@@ -52,6 +52,10 @@ def test_as_a_process(vlcs, tmp_path):
     done = script("--input", sweep)
     assert done.stdout == vlcs.expected_text()
     assert "note:" not in done.stderr
+    said = " ".join(done.stderr.split())
+    for method in ("iid", "loo", "oracle"):
+        assert vlcs.footer(method, averages=False) in said
+        assert vlcs.footer(method, averages=True) in said
     assert "Total records: 200" in (sweep / "results.txt").read_text()
     bad = script("--input_dir", tmp_path / "nowhere", check=False)
     assert (bad.returncode, bad.stdout) == (2, "")
@@ -110,11 +114,15 @@ def test_markdown_has_the_cells_of_the_text(vlcs, tmp_path, capsys):
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         f"| ERM | {' | '.join(row)} |",
         "",
+        f"*{vlcs.footer('loo', averages=False)}*",
+        "",
         f"### Averages, model selection method: {METHODS['loo'].name}",
         "",
         "| Algorithm | VLCS | Avg |",
         "| --- | ---: | ---: |",
         f"| ERM | {' | '.join(averages)} |",
+        "",
+        f"*{vlcs.footer('loo', averages=True)}*",
     ]
 
 

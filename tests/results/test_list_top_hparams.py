@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from domainbed.errors import RunError
-from domainbed.scripts import list_top_hparams
+from domainbed.scripts import list_top_hparams, train
 
 REPOSITORY = Path(__file__).parents[2]
 NAMES = [
@@ -65,7 +66,10 @@ def test_listing_line_by_line(vlcs, tmp_path):
     expected = ["Total records: 200"]
     for method, name in enumerate(NAMES):
         expected += [f"Model selection: {name}", *expected_method(vlcs, method, target=2)]
-    assert done.stdout.splitlines() == expected
+    lines = done.stdout.splitlines()
+    assert lines[: len(expected)] == expected
+    headings = [line for line in lines[len(expected) :] if not line.startswith("python ")]
+    assert headings == [f"Commands that run the best again, by {name}:" for name in NAMES]
     assert done.returncode == 0
 
 
@@ -74,9 +78,43 @@ def test_flag_of_train_is_accepted(vlcs, tmp_path, capsys, flag):
     sweep = vlcs.write(tmp_path / "sweep")
     arguments = ["--input", str(sweep), "--data", "VLCS", "--algo", "ERM", flag, "0", "--selection", "oracle"]
     assert list_top_hparams.main(arguments) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        f"Model selection: {NAMES[2]}",
-        *expected_method(vlcs, 2, target=0),
+    listing, _, _ = capsys.readouterr().out.partition("Commands that run")
+    assert listing.splitlines()[1:] == [f"Model selection: {NAMES[2]}", *expected_method(vlcs, 2, target=0)]
+
+
+def test_winners_are_commands_with_their_hyperparameters(vlcs, tmp_path, capsys):
+    sweep = vlcs.write(tmp_path / "sweep")
+    arguments = ["--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "3", "--selection", "iid"]
+    assert list_top_hparams.main(["--input_dir", str(sweep), *arguments]) == 0
+    commands = capsys.readouterr().out.partition("Commands that run")[2].splitlines()[1:]
+    flags = [vars(train.build_parser().parse_args(shlex.split(command)[3:])) for command in commands]
+    assert {each["trial_seed"] for each in flags} == {0, 1}
+    for each in flags:
+        (record, *_) = vlcs.records((each["trial_seed"], (3,), each["hparams_seed"]), "")
+        assert json.loads(each["hparams"]) == record["hparams"]
+        assert each["output_dir"] == f"winners/iid/VLCS-ERM-3-trial{each['trial_seed']}"
+        same = ("dataset", "algorithm", "test_envs", "seed", "steps", "holdout_fraction", "data_dir")
+        assert {name: each[name] for name in same} == {name: record["args"][name] for name in same}
+        best = vlcs.chosen(each["trial_seed"], 3, "iid")
+        inside, outside = vlcs.runs[each["trial_seed"], (3,), each["hparams_seed"]]
+        assert inside[np.argmax(np.mean(outside[:, :3], axis=1)), 3] == best
+
+
+def test_a_winner_runs_again_to_the_same_numbers(forked_script, tmp_path):
+    small = ["--hparams", '{"featurizer": "small_cnn"}', "--device", "cpu", "--skip_model_save"]
+    flags = ["--dataset", "Debug28", "--steps", 3, "--checkpoint_freq", 1, "--hparams_seed", 5, *small]
+    assert forked_script("train", *flags, "--output_dir", "sweep/a run").returncode == 0
+    where = ["--input_dir", "sweep", "--dataset", "Debug28", "--algorithm", "ERM", "--test_env", 0]
+    listed = forked_script("list_top_hparams", *where, "--selection", "oracle").stdout
+    again = forked_script("train", *shlex.split(listed.splitlines()[-1])[3:])
+    assert again.returncode == 0, again.stderr
+    before, after = (
+        [json.loads(line) for line in (tmp_path / folder / "results.jsonl").read_text().splitlines()]
+        for folder in ("sweep/a run", "winners/oracle/Debug28-ERM-0-trial0")
+    )
+    own = ("args", "step_time", "mem_gb")
+    assert [{k: v for k, v in it.items() if k not in own} for it in before] == [
+        {k: v for k, v in it.items() if k not in own} for it in after
     ]
 
 

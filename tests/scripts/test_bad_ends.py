@@ -131,19 +131,28 @@ def first_use(pictures):
         for position in sampler.indices(step):
             first.setdefault(part.keys[position], step)
     index, step = next(item for item in first.items() if item[1] >= 3)
-    return Path(run.dataset.datasets[1].samples[index][0]), step
+    return Path(run.dataset.datasets[1].paths()[index]), step
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_unreadable_image_in_the_middle_is_named(train, pictures, tmp_path, one_line_error, num_workers):
     image, step = first_use(pictures)
     image.write_bytes(b"no image")
-    message = one_line_error(train(*ON_PICTURES, "--steps", 12, "--num_workers", num_workers), 1)
+    from_files = ("--cache_dir", "none", "--num_workers", num_workers)
+    message = one_line_error(train(*ON_PICTURES, "--steps", 12, *from_files), 1)
     assert f"image pictures/{image.relative_to(pictures)} cannot be read" in message
     assert message.endswith("replace it or delete it.")
     run = tmp_path / "train_output"
     assert [record["step"] for record in records_in(run)] == list(range(step))
     assert image.name in json.loads((run / "failed.json").read_text(encoding="utf-8"))["error"]
+
+
+def test_an_unreadable_image_is_named_when_images_are_decoded(train, pictures, tmp_path, one_line_error):
+    image = sorted(pictures.glob("*/*/*"))[7]
+    image.write_bytes(b"no image")
+    message = one_line_error(train(*ON_PICTURES, "--cache_dir", tmp_path / "cache"), 1)
+    assert f"image pictures/{image.relative_to(pictures)} cannot be read" in message
+    assert not list((tmp_path / "cache").glob("*.images"))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_records(train, tmp_path, one_line_error):

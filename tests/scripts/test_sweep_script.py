@@ -53,6 +53,8 @@ def test_a_launch_runs_what_it_shows_and_a_second_one_has_nothing_to_do(run, tmp
     folders = {path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()}
     assert set(manifest["jobs"]) == folders
     assert all("output_dir" not in args for args in manifest["jobs"].values())
+    (command,) = manifest["commands"]
+    assert command.startswith("python -m domainbed.scripts.sweep launch ")
     # Nothing is incomplete, so nothing is deleted.
     assert "About to delete 0 jobs." in run("delete_incomplete").stdout
 

@@ -54,3 +54,10 @@ def test_it_is_plain_json(tmp_path):
     add_to_manifest(tmp_path, {"a": {"test_envs": [0]}}, ("iid",))
     content = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
     assert content == {"jobs": {"a": {"test_envs": [0]}}, "selection": ["iid"], "version": 1}
+
+
+def test_launches_are_noted_once_each(tmp_path):
+    for command in ("sweep launch --config a.toml", "sweep launch --steps 5", "sweep launch --config a.toml"):
+        add_to_manifest(tmp_path, {}, (), command)
+    add_to_manifest(tmp_path, {"a": {}}, ())
+    assert read_manifest(tmp_path).commands == ("sweep launch --config a.toml", "sweep launch --steps 5")

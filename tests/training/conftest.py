@@ -48,3 +48,18 @@ def straight(start_script, tmp_path, flags):
     ended = start_script("train", *flags(tmp_path / "straight", checkpoint_every=60)).wait()
     assert ended.returncode == 0, ended.stderr
     return tmp_path / "straight"
+
+
+@pytest.fixture
+def shown():
+    """`shown(folder)`: (tag, step) -> the event, as TensorBoard reads a run's directory."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def read(folder):
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        found = [(tag, it) for tag in events.Tags()["scalars"] for it in events.Scalars(tag)]
+        assert len(found) == len({(tag, it.step) for tag, it in found}), "a step is there twice"
+        return {(tag, it.step): it for tag, it in found}
+
+    return read

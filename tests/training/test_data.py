@@ -6,6 +6,7 @@ from torch.utils.data import TensorDataset
 from domainbed.datasets import get_dataset_class
 from domainbed.lib.splitting import _SplitDataset
 from domainbed.training.data import EnvironmentSampler, Minibatches, fetch, in_memory
+from domainbed.training.reader import Reader
 
 
 class Augmented:
@@ -93,7 +94,9 @@ def test_loader_processes_change_nothing(num_workers):
     parts = [_SplitDataset(Augmented(), list(range(20))), _SplitDataset(Augmented(), list(range(5)))]
     samplers = [sampler("replacement", len(part), seeds=(4, i)) for i, part in enumerate(parts)]
     minibatches = Minibatches(parts, samplers, n_steps=6)
-    alone, helped = (list(minibatches.loader(n, pin_memory=False)) for n in (0, num_workers))
+    alone, helped = (
+        list(Reader({"labeled": minibatches}, n).read("labeled", range(6))) for n in (0, num_workers)
+    )
     assert len(alone) == len(helped) == 6
     for a, b in zip(alone, helped, strict=True):
         for (xa, ya), (xb, yb) in zip(a, b, strict=True):

@@ -6,7 +6,8 @@ from torch import nn
 from domainbed.datasets import get_dataset_class
 from domainbed.lib.splitting import _SplitDataset
 from domainbed.training.config import TrainConfig
-from domainbed.training.evaluation import accuracies, parts_to_evaluate, plain
+from domainbed.training.evaluation import EVALUATION, PartBatches, accuracies, parts_to_evaluate, plain
+from domainbed.training.reader import Reader
 from domainbed.training.splits import make_splits
 
 
@@ -23,6 +24,10 @@ class Constant(nn.Module):
         return torch.eye(self.classes)[self.label].expand(len(x), self.classes)
 
 
+def reader_of(parts, num_workers=0):
+    return Reader({EVALUATION: PartBatches(parts)}, num_workers)
+
+
 @pytest.fixture(scope="module")
 def emoji():
     return get_dataset_class("EmojiStyles")(None, [], {})
@@ -32,7 +37,7 @@ def test_accuracy_is_the_share_of_samples_in_evaluation_mode(emoji):
     model = Constant(3)
     model.train()
     parts = {f"env{i}_in": _SplitDataset(emoji[i], list(range(600))) for i in range(2)}
-    result = accuracies(model, parts, torch.device("cpu"), 0, (0, 0))
+    result = accuracies(model, parts, torch.device("cpu"), reader_of(parts), (0, 0))
     for i in range(2):
         assert result[f"env{i}_in_acc"] == np.mean(np.asarray(emoji[i].targets)[:600] == 3)
     assert model.modes == {(False, False)}
@@ -53,8 +58,8 @@ def test_an_algorithm_that_draws_in_predict_sees_the_same_numbers_with_any_numbe
 
     parts = {"env0_in": _SplitDataset(OnDisk(), list(range(40)))}
     torch.manual_seed(num_workers)
-    found = accuracies(Noisy(0), parts, torch.device("cpu"), num_workers, (3, 4))
-    assert found == accuracies(Noisy(0), parts, torch.device("cpu"), 0, (3, 4))
+    found = accuracies(Noisy(0), parts, torch.device("cpu"), reader_of(parts, num_workers), (3, 4))
+    assert found == accuracies(Noisy(0), parts, torch.device("cpu"), reader_of(parts), (3, 4))
 
 
 @pytest.mark.parametrize(

@@ -153,12 +153,30 @@ def test_left_at_any_moment_evaluations_among_them(tmp_path, monkeypatch, assert
     assert lefts > 5
 
 
+def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch, shown):
+    settings = {"algorithm": "ERM", "tensorboard": True, "steps": 7}
+    run_in(tmp_path / "run", monkeypatch, leave_at=22, **settings)
+    assert run_state(tmp_path / "run") is RunState.PREEMPTED
+    assert 1 < len({step for _, step in shown(tmp_path / "run")}) < 4
+    run_in(tmp_path / "run", **settings)
+    lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    expected = {
+        (f"{'accuracy' if name.startswith('env') else 'training'}/{name}", record["step"]): value
+        for record in map(json.loads, lines)
+        for name, value in record.items()
+        if isinstance(value, int | float) and name != "step"
+    }
+    found = {key: event.value for key, event in shown(tmp_path / "run").items()}
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert {step for _, step in found} == {0, 2, 4, 6}
+
+
 def test_damaged_checkpoints_fall_back_or_begin_anew(tmp_path, monkeypatch, assert_same, caplog):
     settings = {"algorithm": "AgrRand", "checkpoint_every": 0}
     run_in(tmp_path / "straight", **settings)
     for damaged, attempts in (([checkpoint.NAME], 0), ([checkpoint.NAME, checkpoint.PREVIOUS], 1)):
         path = tmp_path / str(attempts)
-        run_in(path, monkeypatch, leave_at=12, **settings)
+        run_in(path, monkeypatch, leave_at=22, **settings)
         for name in damaged:
             (path / name).write_bytes((path / name).read_bytes()[:-100])
         run_in(path, **settings)

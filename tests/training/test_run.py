@@ -67,11 +67,14 @@ def test_files_and_keys_of_a_run(tmp_path):
             "env2_in_acc",
             "env2_out_acc",
         ),
-        *("epoch", "hparams", "loss", "mem_gb", "sizes", "step", "step_time"),
+        *("data", "epoch", "hparams", "loss", "mem_gb", "sizes", "step", "step_time", "weights"),
     }
     assert record["epoch"] == 4 / (13 / 8)
     assert record["sizes"] == {f"env{i}_{kind}": n for i in range(3) for kind, n in (("in", 13), ("out", 3))}
+    assert record["weights"] == {"name": "none", "sha256": ""}
     summary = json.loads((tmp_path / "run.json").read_text())
+    assert summary["data"] == record["data"]
+    assert summary["data"].keys() == {"checksum", "version"}
     assert summary["counts"].keys() == {"0", "1", "2"}
     assert sum(summary["counts"]["0"].values()) == 16
     out = (tmp_path / "out.txt").read_text()

@@ -1,0 +1,59 @@
+"""Run all benchmarks, one after the other, and write what they print to docs/performance.md.
+
+    python benchmarks/all.py [--device cpu]
+
+Takes half an hour on two cores, on which nothing else should run.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from timing import environment
+from tqdm import tqdm
+
+HERE = Path(__file__).parent
+SCRIPTS = {
+    "step_time": "What a step costs",
+    "surgery_kernel": "The consensus of signs against a copy",
+    "peak_memory": "Memory",
+    "scaling": "Number of environments",
+    "loader": "Images per second",
+    "evaluation": "Evaluation",
+    "run_overhead": "Starting runs",
+    "collect": "Collecting results",
+    "similarity": "Similarity of gradients",
+}
+ON_DEVICE = ("step_time", "surgery_kernel", "peak_memory", "scaling", "similarity")
+HEAD = """# Performance
+
+Each section is what a script of `benchmarks/` printed; its first lines say what is compared, with which goal.
+What is compared ran in turns in one process (or in processes in turns); a ratio is the median over rounds.
+All of it again: `python benchmarks/all.py`.
+
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "performance.md")
+    args = parser.parse_args()
+    described = environment()
+    lines = [f"- {name}: {value}" for name, value in described.items()]
+    sections = []
+    for script, title in tqdm(SCRIPTS.items()):
+        path = HERE / f"{script}.py"
+        flags = ["--device", args.device] if script in ON_DEVICE else []
+        done = subprocess.run(
+            [sys.executable, str(path), *flags], stdout=subprocess.PIPE, text=True, check=True
+        )
+        printed = [line.replace("###", "####") for line in done.stdout.splitlines() if line not in lines]
+        about = path.read_text(encoding="utf-8").split('"""')[1].strip()
+        sections.append(f"## {title}\n\n```text\n{about}\n```\n" + "\n".join(printed).rstrip() + "\n")
+    args.output.write_text(HEAD + "\n".join(lines) + "\n\n" + "\n".join(sections), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The images that come inside the package, as a folder tree."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from domainbed.datasets.emoji_styles import EmojiStyles
+from domainbed.errors import RunError, UsageError, check_choice
+
+if TYPE_CHECKING:
+    from domainbed.lib.uint8_images import UInt8Images
+
+EXPORTED = (EmojiStyles.__name__,)
+"""Datasets that can be exported."""
+
+FORMATS = {"png": {}, "jpeg": {"quality": 95}}
+"""Format -> what Pillow is told for it."""
+
+
+def export(dataset: str, data_dir: Path, image_format: str = "png") -> Path:
+    """Write `data_dir/<dataset>/<environment>/<class>/<number>.<format>`; the folder, all of it or none.
+
+    PNG keeps every pixel. A number counts within an environment, in the dataset's order.
+
+    Raises: UsageError for a dataset without images in the package, or if the folder is there; RunError if
+        it cannot be written.
+    """
+    check_choice("--export takes", dataset, EXPORTED)
+    check_choice("--format takes", image_format, FORMATS)
+    folder = data_dir / dataset
+    if folder.exists():
+        raise UsageError(f"{folder} is there already; move it away, or name another --data_dir")
+    staging = data_dir / f".{dataset}.exporting"
+    try:
+        if staging.exists():
+            shutil.rmtree(staging)
+        _write(EmojiStyles(None, [], {}), staging, image_format)
+        staging.rename(folder)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def _write(dataset: EmojiStyles, folder: Path, image_format: str) -> None:
+    from PIL import Image
+
+    suffix = {"jpeg": "jpg"}.get(image_format, image_format)
+    environments = cast("list[UInt8Images]", dataset.datasets)
+    for name, environment in zip(dataset.ENVIRONMENTS, environments, strict=True):
+        for label in dataset.class_names:
+            (folder / name / label).mkdir(parents=True)
+        # The dataset keeps how dark a pixel is.
+        images = 255 - environment.images.permute(0, 2, 3, 1).numpy()
+        for number, (image, label) in enumerate(zip(images, environment.targets, strict=True)):
+            path = folder / name / dataset.class_names[int(label)] / f"{number:04}.{suffix}"
+            Image.fromarray(np.ascontiguousarray(image)).save(path, image_format, **FORMATS[image_format])

@@ -1,0 +1,1 @@
+"""Images held as bytes: a cache of decoded files, and augmentation of many images at once."""

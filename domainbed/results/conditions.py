@@ -1,0 +1,33 @@
+"""Runs of one algorithm under several conditions (`--grouping`) are several methods to a sweep's reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from domainbed.results.records import Record
+
+SEPARATOR = "/"
+
+
+def method_name(algorithm: str, condition: str | None) -> str:
+    """A method's name: "AgrSum/pooled"; under the ordinary condition, `domain`, just "AgrSum"."""
+    return algorithm if condition in (None, "domain") else f"{algorithm}{SEPARATOR}{condition}"
+
+
+def algorithm_and_condition(method: str) -> tuple[str, str]:
+    """What a method's name is made of: ("AgrSum", "pooled"), or ("AgrSum", "domain")."""
+    algorithm, _, condition = method.partition(SEPARATOR)
+    return algorithm, condition or "domain"
+
+
+def named(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a run with the method's name in the place of the algorithm's."""
+    condition = args.get("grouping")
+    return {**args, "algorithm": method_name(args["algorithm"], condition)} if condition else dict(args)
+
+
+def with_method_names(record: Record) -> Record:
+    """A record likewise; the same object where the names are the same."""
+    args = named(record["args"])
+    return record if args["algorithm"] == record["args"]["algorithm"] else record | {"args": args}

@@ -1,0 +1,45 @@
+"use strict";
+
+// The number that a cell begins with; texts and gaps (X, -) have none.
+function numberOf(text) {
+  const match = text.replace("\u2212", "-").match(/^[[+]?(-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?)/i);
+  return match ? parseFloat(match[1].replaceAll(",", "")) : null;
+}
+
+// Order of two cells, gaps always last.
+function compare(one, other, sign) {
+  const [a, b] = [numberOf(one), numberOf(other)];
+  if (a !== null && b !== null) return sign * (a - b);
+  if ((a === null) !== (b === null)) return a === null ? 1 : -1;
+  return sign * one.localeCompare(other);
+}
+
+function sortBy(table, column, header) {
+  const before = header.getAttribute("aria-sort");
+  // What one looks for is the largest number, or the first letter.
+  const first = header.classList.contains("number") ? "descending" : "ascending";
+  const order = { ascending: "descending", descending: "ascending" }[before] ?? first;
+  for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
+  header.setAttribute("aria-sort", order);
+  const sign = order === "ascending" ? 1 : -1;
+  const text = (row) => row.cells[column].textContent.trim();
+  const rows = [...table.tBodies[0].rows];
+  rows.sort((one, other) => compare(text(one), text(other), sign));
+  table.tBodies[0].append(...rows);
+}
+
+for (const table of document.querySelectorAll("table")) {
+  [...table.tHead.rows[0].cells].forEach((header, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = "Sort by this column";
+    button.textContent = header.textContent;
+    button.addEventListener("click", () => sortBy(table, column, header));
+    header.replaceChildren(button);
+  });
+}
+
+// Paper has no way to open what is folded; hundreds of commands are for the screen.
+window.addEventListener("beforeprint", () => {
+  for (const each of document.querySelectorAll("details:not(.screen)")) each.open = true;
+});

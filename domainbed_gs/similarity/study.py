@@ -1,0 +1,125 @@
+"""A run that measures, as it trains, how alike per-sample gradients are (ICCV 2021 paper, figure 2).
+
+Before an update one class is drawn, and of it some samples from each source environment; see `Probes`.
+Their similarities under the weights of that moment are a row of similarity.csv in the run's directory. All
+else is an ordinary run: measuring changes neither weights nor records, but for times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from torch import Tensor, nn
+
+from domainbed.algorithms.base import Minibatch, concatenate
+from domainbed.algorithms.erm import ERM
+from domainbed.errors import UsageError, check_choice
+from domainbed.lib.seeds import counter_seed, seed_all
+from domainbed.training import api, loop
+from domainbed.training.checkpoint import Checkpoint
+from domainbed.training.config import TrainConfig
+from domainbed.training.loop import Loop
+from domainbed.training.run import Run
+from domainbed.training.run_dir import RunDir
+from domainbed_gs.similarity import table
+from domainbed_gs.similarity.measure import similarities
+from domainbed_gs.similarity.probes import PROBES, Probe, Probes
+
+MODES = ("eval", "train")
+TRAIN_ON = ("all", "class")
+
+
+@dataclass(frozen=True)
+class Study:
+    """How to measure.
+
+    Attributes:
+        samples: number of samples from each source environment.
+        every: number of updates from one measurement to the next.
+        mode: of the network while it is measured: eval, or train (with dropout).
+        train_on: what the updates see: all (the run's minibatches), or class: those of one class that are
+            measured, with augmentation for neither.
+    """
+
+    samples: int = 8
+    every: int = 1
+    mode: str = "eval"
+    train_on: str = "all"
+
+    def check(self, config: TrainConfig) -> None:
+        """Refuse what makes no sense; raises UsageError."""
+        check_choice("--mode takes", self.mode, MODES)
+        check_choice("--train_on takes", self.train_on, TRAIN_ON)
+        if self.samples < 2:
+            raise UsageError(f"--samples takes 2 or more of each environment, not {self.samples}")
+        if self.every < 1:
+            raise UsageError(f"--every takes a number of updates of 1 or more, not {self.every}")
+        if self.train_on == "class" and self.every != 1:
+            raise UsageError("--train_on class has samples of a class for each update: leave out --every")
+        if not issubclass(config.algorithm_class(), ERM):
+            raise UsageError(
+                f"{config.algorithm} has no network of the kind that is measured; choose ERM, a method of "
+                "gradient surgery, or another that builds on ERM"
+            )
+
+
+def train(config: TrainConfig, study: Study) -> None:
+    """Carry out the run in `config.output_dir`, measuring as `study` says; as `domainbed.training.api.train`.
+
+    Raises: UsageError also for a study that makes no sense.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("similarities are measured in one process; start it without torchrun")
+    study.check(config)
+
+    def work(run: Run, directory: RunDir) -> None:
+        loop.train(run, directory, lambda run, directory: StudyLoop(run, directory, study))
+
+    api.train(config, work, {f"similarity_{name}": value for name, value in asdict(study).items()})
+
+
+class StudyLoop(Loop):
+    """The loop of a run that is measured."""
+
+    def __init__(self, run: Run, directory: RunDir, study: Study) -> None:
+        super().__init__(run, directory)
+        assert isinstance(run.algorithm, ERM)
+        self.network = run.algorithm.network
+        self.study = study
+        self.probes = Probes([run.splits[k]["in"] for k in run.sources], study.samples, run.config.seed)
+        self.path = directory.path / table.NAME
+        self._names = run.dataset.class_names or [str(label) for label in range(run.dataset.num_classes)]
+        if directory.checkpoint is None:
+            table.keep_before(self.path, 0)
+
+    def go_on_from(self, content: Checkpoint) -> None:
+        super().go_on_from(content)
+        table.keep_before(self.path, self.updates)
+
+    def _update(self, minibatches: list[Minibatch], inputs: list[Tensor] | None) -> None:
+        if self.updates % self.study.every == 0:
+            probe = self.probes.at(self.updates)
+            own = [(x.to(self.run.device), y.to(self.run.device)) for x, y in probe.minibatches]
+            self._measure(probe, own)
+            minibatches = own if self.study.train_on == "class" else minibatches
+        super()._update(minibatches, inputs)
+
+    def _measure(self, probe: Probe, minibatches: Sequence[Minibatch]) -> None:
+        x, y = concatenate(minibatches)
+        seed_all(counter_seed(self.run.config.seed, PROBES, self.updates))  # of dropout
+        with _in_mode(self.network, self.study.mode == "train"):
+            found = similarities(self.network, x, y, [len(labels) for _, labels in minibatches])
+        table.append(self.path, {"step": self.updates, "class": self._names[probe.label], **found})
+
+
+@contextlib.contextmanager
+def _in_mode(network: nn.Module, training: bool) -> Iterator[None]:
+    before = network.training
+    network.train(training)
+    try:
+        yield
+    finally:
+        network.train(before)

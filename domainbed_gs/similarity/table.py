@@ -1,0 +1,61 @@
+"""The table of a study, as CSV: one row a measurement, appended while the run trains."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from domainbed.errors import RunError
+from domainbed.lib.atomic import write_whole
+from domainbed_gs.similarity.measure import COLUMNS
+
+NAME = "similarity.csv"
+HEADER = ("step", "class", *COLUMNS)
+
+Row = dict[str, float | str]
+"""A measurement: `class` is a name, all else numbers."""
+
+
+def append(path: Path, row: Row) -> None:
+    """Append a measurement; the first makes the file."""
+    if not path.exists():
+        write_whole(path, _line(HEADER))
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(_line([row[name] for name in HEADER]))
+
+
+def read(path: Path) -> list[Row]:
+    """All measurements but for a last line that was cut off.
+
+    Raises: RunError if `path` is not such a table, or there is none.
+    """
+    header, *rows = list(csv.reader(_lines(path))) or [[]]
+    if tuple(header) != HEADER or any(len(row) != len(HEADER) for row in rows):
+        raise RunError(f"{path} is not a table of similarities; delete it and give --restart")
+    return [
+        {name: value if name == "class" else float(value) for name, value in zip(HEADER, row, strict=True)}
+        for row in rows
+    ]
+
+
+def keep_before(path: Path, step: int) -> None:
+    """Drop the measurements of `step` and later ones, which a run that goes on from there makes again."""
+    if path.exists():
+        kept = [row for row in zip(_lines(path)[1:], read(path), strict=True) if float(row[1]["step"]) < step]
+        write_whole(path, _line(HEADER) + "".join(f"{line}\n" for line, _ in kept))
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a table that were written whole."""
+    try:
+        return path.read_text(encoding="utf-8").split("\n")[:-1]
+    except OSError as error:
+        raise RunError(f"{path} can't be read: {error.strerror}") from None
+
+
+def _line(values: Iterable[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

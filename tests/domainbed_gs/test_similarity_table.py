@@ -1,0 +1,87 @@
+"""The table of a study, and what is made of it."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from domainbed.errors import RunError
+from domainbed_gs.similarity import figure, summary, table
+
+
+def row(step, **values):
+    numbers = dict.fromkeys(table.HEADER, 0.0) | {"skipped": 0, "samples": 12, "consensus": 0.3}
+    numbers |= {"within_cosine": 0.5 + 0.01 * step, "between_cosine": 0.4, "within_agreement": 0.6}
+    return numbers | {"between_agreement": 0.55, "step": step, "class": "a, b"} | values
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / table.NAME
+
+
+def test_rows_are_read_as_they_were_written(path):
+    rows = [row(0), row(1, within_cosine=float("nan")), row(2, between_cosine=1 / 3)]
+    for each in rows:
+        table.append(path, each)
+    np.testing.assert_equal(table.read(path), rows)
+
+
+def test_a_line_that_was_cut_off_is_no_row_and_rows_can_be_dropped(path):
+    for step in range(5):
+        table.append(path, row(step))
+    path.write_text(path.read_text()[:-20])
+    assert [it["step"] for it in table.read(path)] == [0, 1, 2, 3]
+    table.keep_before(path, 2)
+    assert [it["step"] for it in table.read(path)] == [0, 1]
+    table.append(path, row(2))
+    assert [it["step"] for it in table.read(path)] == [0, 1, 2]
+    table.keep_before(path, 0)
+    assert table.read(path) == []
+
+
+def test_what_is_no_table_is_refused(path):
+    with pytest.raises(RunError, match="No such file"):
+        table.read(path)
+    path.write_text("step,loss\n1,2\n")
+    with pytest.raises(RunError, match="is not a table of similarities"):
+        table.read(path)
+
+
+def test_curves_are_means_over_windows_with_their_errors():
+    rows = [row(step, within_cosine=value) for step, value in enumerate([1.0, 3.0, 5.0, float("nan"), 7.0])]
+    it = summary.curve(rows, "within_cosine", points=3)
+    np.testing.assert_allclose(it.steps, [0.5, 2.5, 4])
+    np.testing.assert_allclose(it.means, [2, 5, 7])
+    np.testing.assert_allclose(it.errors, [1, np.nan, np.nan])
+    assert len(summary.curve([row(0)], "consensus").means) == 1
+
+
+def test_the_summary_has_means_and_the_paired_difference():
+    lines = summary.describe([row(0), row(2), row(4, skipped=3)])
+    assert lines == [
+        "3 measurements; the mean cosine is larger within environments than between them in 100 % of them, "
+        "by 0.1200 +/- 0.0115",
+        "  within environments: cosine 0.5200 +/- 0.0115, sign agreement 0.6000 +/- 0.0000",
+        " between environments: cosine 0.4000 +/- 0.0000, sign agreement 0.5500 +/- 0.0000",
+        "consensus of the environments' signs: 0.3000 +/- 0.0000",
+        "3 samples had a gradient of 0 and were left out.",
+    ]
+
+
+def test_the_figure_shows_all_curves():
+    rows = [row(step) for step in range(6)]
+    cosines, signs = figure.curves(rows, "PACS, target A", 3).axes
+    assert [line.get_label() for line in cosines.get_lines()[:2]] == [
+        "within environments",
+        "between environments",
+    ]
+    within = cosines.get_lines()[0].get_ydata()
+    np.testing.assert_allclose(within, [0.5 + 0.01 * step for step in range(6)])
+    assert [text.get_text() for text in signs.get_legend().get_texts()][2] == "means of the 3 environments"
+    assert 0.25 in [line.get_ydata()[0] for line in signs.get_lines()]  # by chance
+    with Image.open(io.BytesIO(figure.draw(rows, "PACS, target A", 3))) as image:
+        assert image.format == "PNG"

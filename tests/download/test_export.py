@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from domainbed.datasets import get_dataset_class
+from domainbed.datasets.emoji_styles import EmojiStyles
+from domainbed.datasets.folder_layout import read_layout
+from domainbed.download.export import export
+from domainbed.errors import RunError, UsageError
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return export("EmojiStyles", tmp_path_factory.mktemp("data"))
+
+
+def test_the_folder_has_the_datasets_environments_classes_and_numbers(exported):
+    dataset = EmojiStyles(None, [], {})
+    layout = read_layout(exported)
+    assert layout.environments == tuple(dataset.ENVIRONMENTS)
+    assert list(layout.classes) == dataset.class_names
+    folder = get_dataset_class(str(exported))(None, [0], {"data_augmentation": False})
+    assert folder.counts() == dataset.counts()
+    assert [path.name for path in exported.parent.iterdir()] == ["EmojiStyles"]
+
+
+def test_every_pixel_is_kept(exported):
+    environment = EmojiStyles(None, [], {})[2]
+    for index in range(0, len(environment), 97):
+        label = EmojiStyles(None, [], {}).class_names[int(environment.targets[index])]
+        with Image.open(exported / f"Line/{label}/{index:04}.png") as image:
+            pixels = np.asarray(image)
+        assert np.array_equal(255 - pixels.transpose(2, 0, 1), environment.images[index].numpy())
+
+
+@pytest.mark.slow
+def test_jpegs_are_near(exported, tmp_path):
+    folder = export("EmojiStyles", tmp_path, "jpeg")
+    names = sorted(path.relative_to(exported).with_suffix(".jpg") for path in exported.rglob("*.png"))
+    assert names == sorted(path.relative_to(folder) for path in folder.rglob("*.jpg"))
+    for name in names[::500]:
+        pairs = [Image.open(exported / name.with_suffix(".png")), Image.open(folder / name)]
+        before, after = (np.asarray(image, dtype=float) for image in pairs)
+        assert np.abs(before - after).mean() < 12  # another emoji is 30 and more away
+
+
+def test_what_is_there_is_not_written_over(exported):
+    with pytest.raises(UsageError, match="is there already"):
+        export("EmojiStyles", exported.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_format", "message"),
+    [
+        ("PACS", "png", "--export takes one of EmojiStyles"),
+        ("EmojiStyles", "gif", "--format takes one of png, jpeg"),
+    ],
+)
+def test_what_cannot_be_exported(name, image_format, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        export(name, tmp_path, image_format)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "data").write_text(json.dumps("a file"))
+    with pytest.raises((RunError, UsageError), match="cannot be written"):
+        export("EmojiStyles", tmp_path / "data")

@@ -1,0 +1,137 @@
+import hashlib
+import importlib.util
+
+import pytest
+
+from domainbed.download.fetch import Patience, fetch
+from domainbed.download.source import File
+from domainbed.errors import RunError, UsageError, describe
+
+CONTENT = bytes(range(256)) * 2000
+SHA = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_whole_file_comes_and_nothing_else_is_left(server, patience, tmp_path):
+    served = server.serve("a.zip", CONTENT)
+    assert fetch(File("a.zip", served.url, len(CONTENT), SHA), tmp_path, patience)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert names(tmp_path) == ["a.zip"]
+    assert not fetch(File("a.zip", served.url), tmp_path, patience)
+    assert served.asked == [None]
+
+
+def test_a_file_cut_short_goes_on_where_it_ended(server, patience, tmp_path):
+    served = server.serve("a.zip", CONTENT, cuts=(1000, 70_000, 0, 5))
+    fetch(File("a.zip", served.url, checksum=SHA), tmp_path, patience)
+    assert served.asked == [None, "bytes=1000-", "bytes=71000-", "bytes=71000-", "bytes=71005-"]
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_it_goes_on_in_another_call(server, tmp_path):
+    served = server.serve("a.zip", CONTENT, cuts=(1000, 0))
+    file = File("a.zip", served.url, checksum=SHA)
+    with pytest.raises(RunError, match="the connection ended after 1,000 of 512,000 bytes; given up"):
+        fetch(file, tmp_path, Patience(5.0, 1, 0.01))
+    assert names(tmp_path) == ["a.zip.part", "a.zip.part.version"]
+    fetch(file, tmp_path, Patience(5.0, 1, 0.01))
+    assert served.asked[-1] == "bytes=1000-"
+    assert names(tmp_path) == ["a.zip"]
+
+
+def test_a_server_without_ranges_sends_all_anew(server, patience, tmp_path):
+    served = server.serve("a.zip", CONTENT, ranges=False, cuts=(1000, 2000))
+    fetch(File("a.zip", served.url, checksum=SHA), tmp_path, patience)
+    assert served.asked == [None] * 3
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_a_file_that_changed_meanwhile_is_not_glued_together(server, patience, tmp_path):
+    file = File("a.zip", server.serve("a.zip", CONTENT, cuts=(1000, 0)).url)
+    with pytest.raises(RunError):
+        fetch(file, tmp_path, Patience(5.0, 1, 0.01))
+    served = server.serve("a.zip", CONTENT[::-1])
+    fetch(file, tmp_path, patience)
+    assert served.asked == ["bytes=1000-"]
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT[::-1]
+
+
+def test_what_is_longer_than_the_servers_file_is_thrown_away(server, patience, tmp_path):
+    served = server.serve("a.zip", CONTENT)
+    (tmp_path / "a.zip.part").write_bytes(CONTENT + b"more")
+    (tmp_path / "a.zip.part.version").write_text(f'"{hashlib.md5(CONTENT).hexdigest()}"')
+    fetch(File("a.zip", served.url, checksum=SHA), tmp_path, patience)
+    assert served.asked == [f"bytes={len(CONTENT) + 4}-", None]
+
+
+def test_silence_is_not_waited_for(server, tmp_path):
+    served = server.serve("a.zip", CONTENT, cuts=(3000,), stall=1.0)
+    fetch(File("a.zip", served.url, checksum=SHA), tmp_path, Patience(0.2, 3, 0.01))
+    assert served.asked == [None, "bytes=3000-"]
+
+
+def test_a_busy_server_is_asked_again(server, patience, tmp_path):
+    served = server.serve("a.zip", CONTENT, fails=(503, 429))
+    fetch(File("a.zip", served.url), tmp_path, patience)
+    assert len(served.asked) == 3
+
+
+def test_a_source_that_is_gone_says_what_to_do_by_hand(server, patience, tmp_path):
+    served = server.serve("a.zip", CONTENT, fails=(404,))
+    with pytest.raises(RunError, match="answers 404 Not Found") as info:
+        fetch(File("a.zip", served.url), tmp_path, patience)
+    assert len(served.asked) == 1
+    assert f"Fetch it by hand: {served.url}; put it at {tmp_path / 'a.zip'}" in describe(info.value)
+
+
+@pytest.mark.parametrize("fails", [(500,) * 9, (403,)])
+def test_attempts_come_to_an_end(server, patience, tmp_path, fails):
+    served = server.serve("a.zip", CONTENT, fails=fails)
+    with pytest.raises(RunError):
+        fetch(File("a.zip", served.url), tmp_path, patience)
+    assert len(served.asked) == (3 if len(fails) > 1 else 1)
+    assert names(tmp_path) == []
+
+
+def test_nobody_at_the_address(patience, tmp_path):
+    with pytest.raises(RunError, match=r"cannot be reached .* given up after 3 attempts"):
+        fetch(File("a.zip", "http://127.0.0.1:9/a.zip"), tmp_path, patience)
+
+
+def test_a_wrong_checksum_is_refused(server, patience, tmp_path):
+    served = server.serve("a.zip", b"not " + CONTENT)
+    with pytest.raises(RunError, match=f"its sha256 checksum is .*, not {SHA[7:]}"):
+        fetch(File("a.zip", served.url, checksum=SHA), tmp_path, patience)
+    assert names(tmp_path) == []
+
+
+def test_a_file_put_there_by_hand_is_taken_if_it_is_the_right_one(patience, tmp_path):
+    file = File("a.zip", "hand:ask its authors at example.org", checksum=SHA)
+    with pytest.raises(RunError) as info:
+        fetch(file, tmp_path, patience)
+    assert f"ask its authors at example.org; put it at {tmp_path / 'a.zip'}" in describe(info.value)
+    (tmp_path / "a.zip").write_bytes(CONTENT)
+    assert not fetch(file, tmp_path, patience)
+    (tmp_path / "a.zip").write_bytes(CONTENT[:-1])
+    with pytest.raises(RunError, match="delete it"):
+        fetch(file, tmp_path, patience)
+
+
+def test_an_unknown_kind_of_address(patience, tmp_path):
+    with pytest.raises(UsageError, match="known are http:, https:, gdown:, hand:"):
+        fetch(File("a.zip", "s3://bucket/a.zip"), tmp_path, patience)
+
+
+def test_google_drive_without_the_package_or_without_a_network(tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    there = importlib.util.find_spec("gdown") is not None
+    expected = (
+        "gdown cannot fetch PACS.zip" if there else "for which the package gdown is needed: pip install"
+    )
+    with pytest.raises(RunError, match=expected) as info:
+        fetch(File("PACS.zip", "gdown:1JFr8"), tmp_path, Patience(2.0, 1, 0.01))
+    assert "Fetch it by hand: https://drive.google.com/uc?id=1JFr8" in describe(info.value)

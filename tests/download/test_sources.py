@@ -1,0 +1,91 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from domainbed.datasets import REGISTRY, get_dataset_class
+from domainbed.datasets.wilds import _without_version_checks
+from domainbed.download import SOURCES, source_of
+from domainbed.download.source import File, Source
+from domainbed.errors import UnknownName
+
+DOCUMENT = Path(__file__).parents[2] / "docs/datasets.md"
+TOTALS = {"VLCS": 10_729, "PACS": 9_991, "OfficeHome": 15_588, "DomainNet": 586_575}
+KNOWN = (
+    *("MNIST", "VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet", "SVIRO"),
+    *("WILDSCamelyon", "WILDSFMoW", "Spawrious"),
+)
+
+
+def test_every_dataset_that_needs_data_has_a_source_and_no_other():
+    for name in REGISTRY:
+        if REGISTRY[name].__module__.startswith("domainbed.datasets."):
+            cls = get_dataset_class(name)
+            assert (source_of(name) is None) is (cls.missing(None) is None), name
+
+
+@pytest.mark.parametrize(("name", "total"), TOTALS.items())
+def test_numbers_of_environments_add_up_to_the_papers_totals(name, total):
+    source = SOURCES[name]
+    assert sum(source.counts[environment] for environment in source.holds) == total
+    for environment in source.holds:
+        classes = [count for key, count in source.counts.items() if key.startswith(f"{environment}/")]
+        assert not classes or (sum(classes), len(classes)) == (source.counts[environment], source.classes)
+
+
+def test_camelyon_and_spawrious_add_up_too():
+    assert sum(SOURCES["WILDSCamelyon"].counts.values()) == 455_954
+    assert sum(SOURCES["Spawrious"].counts.values()) == 152_064
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_records_are_complete(name):
+    source = SOURCES[name]
+    assert source.files
+    assert source.holds
+    for file in source.files:
+        assert re.match(r"https?://|gdown:[\w-]{20,}$", file.where)
+        assert file.link().startswith("http")
+        assert re.fullmatch(r"|md5:[0-9a-f]{32}", file.checksum)
+
+
+def test_wilds_sources_are_those_that_the_package_declares():
+    with _without_version_checks():
+        from wilds.datasets.camelyon17_dataset import Camelyon17Dataset
+        from wilds.datasets.fmow_dataset import FMoWDataset
+    for name, declared in (
+        ("WILDSCamelyon", Camelyon17Dataset._versions_dict["1.0"]),
+        ("WILDSFMoW", FMoWDataset._versions_dict["1.1"]),
+    ):
+        (file,) = SOURCES[name].files
+        assert (file.where, file.size) == (declared["download_url"], declared["compressed_size"])
+
+
+def test_mnists_checksums_are_torchvisions():
+    from torchvision.datasets import MNIST
+
+    declared = {name: f"md5:{md5}" for name, md5 in MNIST.resources}
+    assert {file.name: file.checksum for file in SOURCES["MNIST"].files} == declared
+    assert all(file.where == MNIST.mirrors[0] + file.name for file in SOURCES["MNIST"].files)
+
+
+def test_an_unknown_name_is_told_the_nearest():
+    with pytest.raises(UnknownName, match="Dataset to download not found: RotatedMINST") as info:
+        source_of("RotatedMINST")
+    assert "RotatedMNIST" in info.value.__notes__[0]
+
+
+def test_ones_own_source_is_a_record(registered):
+    mine = registered(Source("Mine", (File("mine.zip", "hand:ask"),), "mine", ("a", "b"), ("Ours",)))
+    assert source_of("Ours") is source_of("Mine") is mine
+
+
+def test_the_documents_example_declares_a_source():
+    (example,) = re.findall(
+        r"^```py\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    before = set(SOURCES)
+    exec(example, {})
+    (name,) = set(SOURCES) - before
+    assert isinstance(SOURCES[name], Source)
+    del SOURCES[name]

@@ -1,0 +1,170 @@
+import contextlib
+import gzip
+import io
+import os
+import stat
+import tarfile
+import zipfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domainbed.download.unpack import DamagedArchive, Limits, unpack
+
+FILES = {"a/b/one.txt": b"1" * 50, "a/two.bin": bytes(range(256)) * 20, "three": b""}
+LIMITS = Limits()
+KINDS = ("x.zip", "x.tar", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz")
+
+
+def read(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() or path.is_symlink()
+    }
+
+
+def tar_of(*members):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, kind in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    return packed.getvalue()
+
+
+def zip_of(name, content=b"x", mode=0):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = mode << 16
+        info.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(info, content)
+    return packed.getvalue()
+
+
+@pytest.fixture
+def refuse(tmp_path):
+    """`refuse(name, content, message)`: unpacking fails so, and writes nothing outside of its folder."""
+
+    def check(name, content, message, limits=LIMITS):
+        archive, into = tmp_path / name, tmp_path / "into"
+        archive.write_bytes(content)
+        into.mkdir()
+        with pytest.raises(DamagedArchive, match=message):
+            unpack(archive, into, limits)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["into", name])
+        return into
+
+    return check
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_was_packed_comes_out(name, pack, tmp_path):
+    (tmp_path / name).write_bytes(pack(name, FILES))
+    unpack(tmp_path / name, tmp_path / "into", LIMITS)
+    assert read(tmp_path / "into") == FILES
+
+
+def test_one_compressed_file_and_a_plain_one(tmp_path):
+    (tmp_path / "images-idx3.gz").write_bytes(gzip.compress(b"pixels"))
+    (tmp_path / "list.txt").write_bytes(b"lines")
+    for name in ("images-idx3.gz", "list.txt"):
+        unpack(tmp_path / name, tmp_path / "into", LIMITS)
+    assert read(tmp_path / "into") == {"images-idx3": b"pixels", "list.txt": b"lines"}
+
+
+@pytest.mark.parametrize("name", ["/tmp/out", "../out", "a/../../out", "a\\..\\out", "a\nb"])
+def test_paths_that_leave_the_target(name, refuse):
+    assert not read(refuse("x.tar.gz", tar_of((name, tarfile.REGTYPE)), "outside"))
+
+
+@pytest.mark.parametrize("name", ["/tmp/out", "../out", "a/../../out"])
+def test_paths_of_a_zip_that_leave_the_target(name, refuse):
+    assert not read(refuse("x.zip", zip_of(name), "outside"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "called"),
+    [
+        (tarfile.SYMTYPE, "link"),
+        (tarfile.LNKTYPE, "link"),
+        (tarfile.CHRTYPE, "device"),
+        (tarfile.FIFOTYPE, "device"),
+    ],
+)
+def test_links_and_devices(kind, called, refuse):
+    assert not read(refuse("x.tar.gz", tar_of(("a", kind)), f"has a {called}"))
+
+
+@pytest.mark.parametrize(("mode", "called"), [(stat.S_IFLNK, "link"), (stat.S_IFIFO, "device")])
+def test_links_and_devices_in_a_zip(mode, called, refuse):
+    assert not read(refuse("x.zip", zip_of("a", b"/etc/passwd", mode | 0o777), f"has a {called}"))
+
+
+def test_a_member_twice(refuse):
+    refuse("x.tar.gz", tar_of(("a", tarfile.REGTYPE), ("a", tarfile.REGTYPE)), "'a' twice")
+
+
+def test_a_member_below_a_file(refuse):
+    refuse("x.tar.gz", tar_of(("a", tarfile.REGTYPE), ("a/b", tarfile.REGTYPE)), "'a/b' twice")
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.gz"])
+def test_a_bomb(name, pack, refuse):
+    zeros = bytes(30 << 20)
+    content = gzip.compress(zeros) if name == "x.gz" else pack(name, {"zeros": zeros})
+    assert len(content) < 100_000
+    into = refuse(name, content, "as a bomb does")
+    assert sum(len(data) for data in read(into).values()) <= 100 * len(content)
+
+
+def test_declared_limits(pack, refuse):
+    refuse("x.tar", pack("x.tar", FILES), "more than was declared", Limits(size=1000))
+
+
+def test_too_many_members(pack, refuse):
+    into = refuse("x.tar", pack("x.tar", FILES), "more than 2 members", Limits(members=2))
+    assert len(read(into)) == 2
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar.xz"])
+@settings(max_examples=25, deadline=None)
+@given(share=st.floats(0, 0.999))
+def test_cut_short_anywhere(name, share, pack, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cut")
+    content = pack(name, {"noise": os.urandom(3000)})
+    (folder / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DamagedArchive, match="is damaged"):
+        unpack(folder / name, folder / "into", LIMITS)
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz"])
+def test_a_flipped_byte(name, pack, refuse):
+    content = bytearray(pack(name, {"noise": os.urandom(3000)}))
+    content[1500] ^= 1
+    refuse(name, bytes(content), "is damaged")
+
+
+def test_a_flipped_byte_behind_the_last_member(pack, refuse):
+    content = bytearray(pack("x.tar.gz", FILES))
+    content[-6] ^= 1  # of the checksum, which tarfile alone does not read
+    refuse("x.tar.gz", bytes(content), "CRC")
+
+
+def test_a_web_page_instead_of_an_archive(refuse):
+    refuse("x.zip", b"\n<!DOCTYPE html><title>Quota exceeded</title>", "it is a web page")
+
+
+@settings(max_examples=60, deadline=None)
+@given(names=st.lists(st.text("ab./\\", min_size=1, max_size=8), max_size=4))
+def test_nothing_ever_leaves_the_target(names, tmp_path_factory):
+    place = tmp_path_factory.mktemp("place")
+    archive, into = place / "x.tar.gz", place / "deep" / "into"
+    archive.write_bytes(tar_of(*((name, tarfile.REGTYPE) for name in names)))
+    with contextlib.suppress(DamagedArchive):
+        unpack(archive, into, LIMITS)
+    assert {path.name for path in place.iterdir()} <= {"x.tar.gz", "deep"}
+    assert not [path for path in (place / "deep").glob("*") if path != into]

@@ -1,0 +1,38 @@
+"""Presets of hyper-parameters: they reach a run from its `--hparams`."""
+
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from domainbed.errors import UsageError
+from domainbed.networks.options import PRESETS, with_preset
+from domainbed.training.config import TrainConfig
+
+
+def test_published_is_torchvisions_resnet50_with_its_first_weights_and_frozen_batch_norms(hub):
+    torch.manual_seed(7)
+    theirs = resnet50()
+    torch.save(theirs.state_dict(), hub / "resnet50-0676ba61.pth")
+    config = TrainConfig(dataset="Debug224", hparams='{"preset": "published"}')
+    featurizer = config.featurizer().train()
+    assert featurizer.provenance["name"] == "torchvision resnet50 (IMAGENET1K_V1)"
+    theirs.fc = torch.nn.Identity()
+    x = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(featurizer(x), theirs.eval()(x))
+    hparams = config.resolved_hparams()
+    assert {**hparams, "preset": "published", **PRESETS["published"]} == hparams
+
+
+def test_what_is_given_wins_over_the_preset():
+    assert with_preset({"freeze_bn": False, "lr": 1.0, "preset": "published"}) == {
+        **PRESETS["published"],
+        **{"freeze_bn": False, "lr": 1.0, "preset": "published"},
+    }
+    assert with_preset({"lr": 1.0}) == {"lr": 1.0}
+
+
+@pytest.mark.parametrize("preset", ["publisht", 3])
+def test_unknown_presets_are_refused(preset):
+    with pytest.raises(UsageError, match=r"hyper-parameter preset is one of none, published, not"):
+        with_preset({"preset": preset})

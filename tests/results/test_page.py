@@ -1,0 +1,232 @@
+"""`collect_results --html`: what stands on the page, and that it says what the other formats say."""
+
+from __future__ import annotations
+
+import builtins
+import csv
+import functools
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from domainbed.errors import RunError, UsageError
+from domainbed.results.tables import render
+from domainbed.scripts import collect_results
+
+VOID = {"meta", "link", "br", "img", "path", "use", "input", "hr", "defs"}
+
+
+class Page(HTMLParser):
+    """Parts of a page by id, each with its tables, as rows of texts, by their headings."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.outside, self.parts, self.svgs = text, [], {}, []
+        self._part, self._heading, self._cell, self._open = None, None, None, []
+        self.feed(text)
+        assert self._open == [], "elements that are not closed"
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.outside += [attrs[name] for name in ("src", "href") if name in attrs]
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "section":
+            self._part = self.parts.setdefault(attrs["id"], {})
+        elif tag in ("h2", "h3", "th", "td"):
+            self._cell = ""
+        elif tag == "tr":
+            self._part.setdefault(self._heading, []).append([])
+        elif tag == "svg":
+            self.svgs.append(attrs["aria-label"])
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self._open.pop() == tag
+        if tag == "h3":
+            self._heading = self._cell
+        elif tag in ("th", "td"):
+            self._part[self._heading][-1].append(self._cell)
+        self._cell = None if tag in ("h2", "h3", "th", "td") else self._cell
+
+    def handle_data(self, data):
+        if self._cell is not None:
+            self._cell += data
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """`page(sweep, *flags)`: the page of a sweep directory, read."""
+
+    @functools.cache
+    def make(sweep, *flags):
+        path = tmp_path_factory.mktemp("new") / "folder" / "report.html"
+        assert collect_results.main(["--input_dir", str(sweep), "--html", str(path), *flags]) == 0
+        return Page(path.read_text(encoding="utf-8"))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def two_methods(synthetic, tmp_path_factory):
+    """ERM and AgrSum on VLCS, with gaps, a failed run, data and a manifest; the sweep directory."""
+    vlcs = synthetic()
+    sweep = vlcs.write(tmp_path_factory.mktemp("two_methods") / "sweep")
+    for results in sweep.glob("*/results.jsonl"):
+        lines = [json.dumps(json.loads(line) | ABOUT_DATA) for line in results.read_text().splitlines()]
+        results.write_text("\n".join(lines))
+    vlcs.algorithm = "AgrSum"
+    vlcs.runs = {key: (accs * 0.9 + 0.1) for key, accs in vlcs.runs.items() if key != (1, (2,), 0)}
+    vlcs.write(sweep)
+    failed = {"error": "loss is nan at step 40 <AgrSum & more>", "exit_status": 1, "failures": 1}
+    (sweep / "failed").mkdir()
+    (sweep / "failed" / "failed.json").write_text(json.dumps(failed))
+    args = {"dataset": "VLCS", "test_envs": [2], "hparams_seed": 0, "trial_seed": 1, "algorithm": "AgrSum"}
+    jobs = {run.name: args for run in sweep.iterdir()}
+    command = "python -m domainbed.scripts.sweep launch --config 'my sweep.toml'"
+    manifest = {"jobs": jobs, "selection": ["iid", "oracle"], "commands": [command], "version": 1}
+    (sweep / "sweep.json").write_text(json.dumps(manifest))
+    return sweep
+
+
+ABOUT_DATA = {
+    "data": {"checksum": "3f9a", "version": "2"},
+    "weights": {"name": "none", "sha256": ""},
+    "sizes": {"env0_in": 1131, "env0_out": 282},
+}
+
+
+def printed(sweep, format, capsys, *flags):
+    collect_results.main(["--input_dir", str(sweep), "--format", format, *flags])
+    return capsys.readouterr().out
+
+
+def test_every_part_is_there_and_nothing_from_elsewhere(two_methods, page):
+    it = page(two_methods)
+    names = ["overview", "results", "paired", "curves", "sensitivity", "gaps", "repeat"]
+    assert list(it.parts) == names
+    assert all(link.startswith(("#", "data:,")) for link in it.outside)
+    assert [link for link in it.outside if link.removeprefix("#") in names] == [f"#{name}" for name in names]
+    assert not re.search(r"https?://|//[a-z]|@import", it.text)
+    assert len(it.svgs) == len(set(it.svgs)) == 7
+    assert "Dataset: VLCS, target accuracy of each trial: Average" in it.svgs
+    assert "Dataset: VLCS, accuracy over the updates: AgrSum" in it.svgs
+
+
+def test_all_formats_have_the_same_cells(two_methods, page, capsys):
+    """HTML, Markdown, LaTeX and text to the letter; CSV, at full precision, rounds to them."""
+    it = page(two_methods)
+    markdown = printed(two_methods, "markdown", capsys, "--paired")
+    latex = printed(two_methods, "latex", capsys, "--paired")
+    text = printed(two_methods, "text", capsys, "--paired")
+    tables = it.parts["results"] | it.parts["paired"]
+    assert len(tables) == 6
+    for title, rows in tables.items():
+        block = markdown.split(f"### {title}\n\n")[1].split("\n\n")[0].replace("+/-", "±").splitlines()
+        assert [line.strip("| ").split(" | ") for line in block if "---" not in line] == rows
+        for row in rows[1:]:
+            flat = " ".join(cell.replace("±", "+/-") for cell in row)
+            assert flat in " ".join(text.split())
+            cells = [cell.replace("±", r"$\pm$").replace("%", r"\%") for cell in row]
+            assert re.search(r"\s*&\s*".join(map(re.escape, cells)), latex)
+    rows = csv.DictReader(io.StringIO(printed(two_methods, "csv", capsys)))
+    found = {(row["selection"], row["algorithm"], row["environment"]): row for row in rows}
+    (title,) = (it for it in tables if "VLCS" in it and "training-domain" in it)
+    header, *body = tables[title]
+    for name, *cells in body:
+        for environment, cell in zip(header[1:-1], cells, strict=False):
+            row = found["iid", name, environment]
+            numbers = [f"{float(row[key]):.1f}" for key in ("mean", "stderr") if row[key]]
+            assert cell == (" ± ".join(numbers) or "X")
+
+
+def test_what_was_run_with_which_data(two_methods, page):
+    it = page(two_methods)
+    assert "<dt>Trials</dt><dd>2 (trial seeds 0 to 1)</dd>" in it.text
+    assert "<dt>Algorithms</dt><dd>ERM, AgrSum</dd>" in it.text
+    assert "Data: checksum 3f9a, version 2." in it.text
+    assert "Weights that training began with: random." in it.text
+    data = it.parts["overview"]["Data: VLCS"]
+    assert data[0] == ["Number", "Environment", "Held out", "Samples, in", "Samples, out"]
+    assert data[1:3] == [["0", "C", "yes", "1131", "282"], ["1", "L", "yes", "-", "-"]]
+    assert ["batch_size", "17, 32", "all"] in it.parts["overview"]["Hyper-parameters"]
+    assert ["steps", "1001"] in it.parts["overview"]["Settings"]
+
+
+def test_sensitivity_names_what_varies(two_methods, page):
+    table = page(two_methods).parts["sensitivity"]["Dataset: VLCS, hyper-parameters that vary"]
+    found = {(row[0], row[1], row[2]) for row in table[1:]}
+    varying = (("lr", "5e-05, 0.0001"), ("batch_size", "17, 32"))
+    assert found == {(name, *it) for name in ("ERM", "AgrSum") for it in varying}
+    # Two settings, each over both trials, are too few for a correlation.
+    assert all(row[4:] == ["-", "-", "2"] for row in table[1:])
+
+
+def test_failures_gaps_and_commands(two_methods, page):
+    it = page(two_methods)
+    (row,) = it.parts["gaps"]["Runs without an end"][1:]
+    reason = "loss is nan at step 40 <AgrSum & more>"
+    assert row == ["failed", reason, "VLCS", "AgrSum", "[2]", "0", "1", "failed"]
+    assert "&lt;AgrSum &amp; more&gt;" in it.text
+    assert "1 of the 80 runs in sweep.json have no records yet" in it.text
+    assert "cells over fewer trials than the dataset has" not in it.text
+    assert "sweep launch --config &#x27;my sweep.toml&#x27;" in it.text
+    assert it.text.count("python -m domainbed.scripts.train ") == 79
+    assert f"collect_results --input_dir {two_methods} --html" in it.text
+    assert "Each of the 79 runs by itself" in it.text
+    assert "--algorithm AgrSum --data_dir /data --dataset VLCS" in it.text
+
+
+def test_a_section_that_cannot_be_written_says_why_unless_it_was_asked_for(two_methods, page, tmp_path):
+    assert "Left out: --baseline IRM has no results" in page(two_methods, "--baseline", "IRM").text
+    with pytest.raises(UsageError, match="--baseline IRM"):
+        page(two_methods, "--baseline", "IRM", "--paired")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="the page can't be written"):
+        collect_results.main(["--input_dir", str(two_methods), "--html", str(tmp_path / "file" / "x.html")])
+
+
+def test_without_matplotlib_the_page_has_tables_and_says_how_to_get_figures(two_methods, page, monkeypatch):
+    real = builtins.__import__
+
+    def without_matplotlib(name, *args, **kwargs):
+        if name.split(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_matplotlib)
+    it = page(two_methods, "--selection", "iid")
+    assert it.svgs == []
+    assert "pip install &#x27;domainbed-gs[plots]&#x27;" in it.text
+    assert "paired" in it.parts
+    assert "curves" not in it.parts
+
+
+def test_the_same_sweep_gives_the_same_page_and_needs_no_torch(two_methods, page, tmp_path):
+    first = page(two_methods).text
+    path = tmp_path / "report.html"
+    code = (
+        "import sys\n"
+        "from domainbed.scripts import collect_results\n"
+        f"collect_results.main(['--input_dir', {str(two_methods)!r}, '--html', {str(path)!r}])\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"Page: {path}" in done.stderr
+    own_path = re.compile(r"--html \S+")
+    assert own_path.sub("", path.read_text(encoding="utf-8")) == own_path.sub("", first)
+
+
+def test_numbers_gaps_and_sentences_of_a_table():
+    rows = [["x & y", "1.0 +/- 0.1", "-"], ["z", "X", "w" * 41]]
+    text = render("a < b", ["Name", "Mean", "Why"], rows, "html")
+    assert '<th scope="col" class="number">Mean</th><th scope="col" class="long">Why</th>' in text
+    assert '<th scope="row">x &amp; y</th><td class="number">1.0 ± 0.1</td><td class="long">-</td>' in text
+    assert '<td class="number">X</td>' in text
+    assert "<h3>a &lt; b</h3>" in text
