@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from torch import nn, optim
 
+_FUSED = ("cpu", "cuda")
+
 
 def adam(
     parameters: Iterable[nn.Parameter],
@@ -14,4 +16,6 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> optim.Adam:
     """A new Adam, `weight_decay` coupled. Its steps are fused: on a large network a fifth of the time."""
-    return optim.Adam(parameters, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
+    parameters = list(parameters)
+    fused = all(parameter.device.type in _FUSED for parameter in parameters)
+    return optim.Adam(parameters, lr=lr, weight_decay=weight_decay, betas=betas, fused=fused)
