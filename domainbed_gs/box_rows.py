@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from domainbed.results.plots import BLUE, GREY, INK, PALE, have_matplotlib, plain_axes
+from domainbed.results.plots import BLUE, GREY, INK, PALE, boxes, have_matplotlib, plain_axes
 from domainbed.results.writing import print_panels
 from domainbed_gs.paired import ALPHA
 from domainbed_gs.pairs import Cell, PairedReport
@@ -41,21 +41,10 @@ def rows(name: str, cells: Sequence[Cell]) -> Figure:
     axis = figure.subplots()
     values = [100 * np.array([cell.trials[trial] for trial in sorted(cell.trials)]) for cell in cells]
     heights = range(len(cells))
-    line = {"color": INK, "linewidth": 0.9}
-    drawn = axis.boxplot(
-        values,
-        positions=heights,
-        widths=0.6,
-        orientation="horizontal",
-        patch_artist=True,
-        showfliers=False,  # every trial is drawn as a dot anyway
-        medianprops={"color": INK, "linewidth": 1.8},
-        whiskerprops=line,
-        capprops=line,
-    )
+    drawn = boxes(axis, values, heights, widths=0.6, orientation="horizontal")
     if len(values[0]):
         axis.axvline(float(np.median(values[0])), color=PALE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    for height, points, box in zip(heights, values, drawn["boxes"], strict=True):
+    for height, points, box in zip(heights, values, drawn, strict=True):
         colour = GREY if height == 0 else BLUE
         box.set(facecolor=to_rgba(colour, 0.5), edgecolor=INK, linewidth=0.9)
         # Side by side in the order of trials, so that equal ones stay visible.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from domainbed.errors import RunError, UsageError
 from domainbed.lib.atomic import write_whole
-from domainbed.results.plots import INK, PALE, PALETTE, plain_axes, png, require_matplotlib
+from domainbed.results.plots import INK, PALE, PALETTE, boxes, plain_axes, png, require_matplotlib
 from domainbed_gs.paired import ALPHA
 from domainbed_gs.pairs import Cell, PairedReport
 
@@ -94,20 +94,10 @@ def _panel(axis: Axes, cells: Sequence[Cell]) -> None:
 
     positions = range(1, len(cells) + 1)
     values = [100 * np.array([cell.trials[t] for t in sorted(cell.trials)]) for cell in cells]
-    line = {"color": INK, "linewidth": 0.9}
-    drawn = axis.boxplot(
-        values,
-        positions=positions,
-        widths=0.62,
-        patch_artist=True,
-        showfliers=False,  # every trial is drawn as a dot anyway
-        medianprops={"color": INK, "linewidth": 1.8},
-        whiskerprops=line,
-        capprops=line,
-    )
+    drawn = boxes(axis, values, positions, widths=0.62)
     if len(values[0]):
         axis.axhline(float(np.median(values[0])), color=PALE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    for position, cell, points, box in zip(positions, cells, values, drawn["boxes"], strict=True):
+    for position, cell, points, box in zip(positions, cells, values, drawn, strict=True):
         colour = PALETTE[(position - 1) % len(PALETTE)]
         box.set(facecolor=to_rgba(colour, 0.5), edgecolor=INK, linewidth=0.9)
         _dots(axis, position, points, colour)

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import builtins
 import json
 import logging
 import os
@@ -143,6 +144,19 @@ def _become(module, flags, ends, cwd):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+@pytest.fixture
+def without_matplotlib(monkeypatch):
+    """As where the extra `plots` is not installed."""
+    real = builtins.__import__
+
+    def other(name, *args, **kwargs):
+        if name.split(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", other)
 
 
 @pytest.fixture

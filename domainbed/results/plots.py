@@ -6,14 +6,17 @@ Drawn on matplotlib's Figure without pyplot: no display, no global state.
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 from domainbed.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import PathPatch
 
 DPI = 150
 
@@ -97,3 +100,25 @@ def inline_svg(figure: Figure, label: str) -> str:
 def _local(name: str) -> str:
     """The name of an element or attribute without its namespace, as HTML has it."""
     return name.rpartition("}")[2]
+
+
+def boxes(
+    axis: Axes,
+    values: Sequence[np.ndarray],
+    positions: Sequence[int],
+    **options: Any,  # noqa: ANN401 - matplotlib's
+) -> list[PathPatch]:
+    """Box plots in the style of all figures; `options` go to `boxplot`. Returns the boxes, to be coloured."""
+    line = {"color": INK, "linewidth": 0.9}
+    drawn = axis.boxplot(
+        values,
+        positions=positions,
+        patch_artist=True,
+        showfliers=False,  # every trial is drawn as a dot anyway
+        medianprops={"color": INK, "linewidth": 1.8},
+        whiskerprops=line,
+        capprops=line,
+        **options,
+    )
+    found: list[PathPatch] = drawn["boxes"]
+    return found

@@ -80,6 +80,8 @@ def test_classes_that_differ_are_refused(tmp_path, write_tree):
         get_dataset_class("VLCS")(str(tmp_path), [0], HPARAMS)
 
 
-def test_decoded_images_train_as_files_do(tmp_path, write_tree, assert_cache_changes_nothing):
-    write_tree(tmp_path / "PACS", {folder: {"dog": 5, "cat": 5} for folder in KNOWN["PACS"][2]})
-    assert_cache_changes_nothing("PACS", tmp_path, stored_size=27, data_augmentation=False)
+@by_name
+def test_decoded_images_train_as_files_do(name, tmp_path, write_tree, assert_cache_changes_nothing):
+    root, _, folders, _ = KNOWN[name]
+    write_tree(tmp_path / root, {folder: {"dog": 5, "cat": 5} for folder in folders})
+    assert_cache_changes_nothing(name, tmp_path, stored_size=27, data_augmentation=False)

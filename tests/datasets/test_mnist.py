@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
+import domainbed
 from domainbed.datasets import get_dataset_class
 from domainbed.errors import RunError, UsageError
 
@@ -117,3 +118,11 @@ def test_a_damaged_file_fails_in_one_line(root):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"MNIST/raw are damaged"):
         build("RotatedMNIST", root)
+
+
+@pytest.mark.parametrize("name", ["ColoredMNIST", "RotatedMNIST"])
+def test_five_steps_of_training(name, root):
+    settings = {"dataset": name, "data_dir": root, "steps": 5, "checkpoint_freq": 4, "skip_model_save": True}
+    records = domainbed.train(**settings, hparams={"batch_size": 3})
+    assert records["step"].tolist() == [0, 4]
+    assert records["loss"].between(0, 100).all()

@@ -141,5 +141,8 @@ def test_missing_folders_are_named(root, tmp_path):
         cls(str(tmp_path), [], HPARAMS)
 
 
-def test_decoded_images_train_as_files_do(root, assert_cache_changes_nothing):
-    assert_cache_changes_nothing("SpawriousO2O_easy", root, data_augmentation=False)
+@pytest.mark.parametrize(
+    "name", [*(f"SpawriousO2O_{level}" for level in O2O), *(f"SpawriousM2M_{level}" for level in M2M)]
+)
+def test_decoded_images_train_as_files_do(name, root, assert_cache_changes_nothing):
+    assert_cache_changes_nothing(name, root, data_augmentation=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -94,14 +92,6 @@ def test_folder_that_is_a_file_or_cannot_be_written(two_targets, tmp_path):
         draw(two_targets, tmp_path / ("x" * 300))
 
 
-def test_without_matplotlib_the_error_says_what_to_install(two_targets, tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without_matplotlib(name, *args, **kwargs):
-        if name.split(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_matplotlib)
+def test_without_matplotlib_the_error_says_what_to_install(two_targets, tmp_path, without_matplotlib):
     with pytest.raises(UsageError, match=r"pip install 'domainbed-gs\[plots\]'"):
         draw(two_targets, tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import csv
 import functools
 import io
@@ -191,15 +190,9 @@ def test_a_section_that_cannot_be_written_says_why_unless_it_was_asked_for(two_m
         collect_results.main(["--input_dir", str(two_methods), "--html", str(tmp_path / "file" / "x.html")])
 
 
-def test_without_matplotlib_the_page_has_tables_and_says_how_to_get_figures(two_methods, page, monkeypatch):
-    real = builtins.__import__
-
-    def without_matplotlib(name, *args, **kwargs):
-        if name.split(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_matplotlib)
+def test_without_matplotlib_the_page_has_tables_and_says_how_to_get_figures(
+    two_methods, page, without_matplotlib
+):
     it = page(two_methods, "--selection", "iid")
     assert it.svgs == []
     assert "pip install &#x27;domainbed-gs[plots]&#x27;" in it.text
