@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from domainbed.errors import run_script
@@ -107,6 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from domainbed.training.config import TrainConfig
 
     train(TrainConfig(**flags))
+    if "RANK" in os.environ:
+        from domainbed.training.distributed import leave_group_at_once
+
+        leave_group_at_once()
     return 0
 
 

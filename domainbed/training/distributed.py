@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -215,6 +216,17 @@ class Group(Ranks):
             dist.broadcast_object_list(messages, src=0, device=torch.device("cpu"))
         assert messages[0] is not None
         return messages[0]
+
+
+def leave_group_at_once() -> None:
+    """End this process well, if it is one of several, now that its work is done.
+
+    While an interpreter ends, threads of the communication may abort it, which torchrun calls a failure.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 @contextlib.contextmanager

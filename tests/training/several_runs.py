@@ -17,6 +17,7 @@ from domainbed.datasets.debug import Debug
 from domainbed.errors import DomainBedError
 from domainbed.training.api import train
 from domainbed.training.config import from_settings
+from domainbed.training.distributed import leave_group_at_once
 
 
 class Uneven(Debug):
@@ -46,6 +47,7 @@ def main():
             if left.code != 2 or os.environ["RANK"] == "0":
                 raise
     distributed.destroy_process_group()
+    leave_group_at_once()
 
 
 if __name__ == "__main__":

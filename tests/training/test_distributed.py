@@ -138,8 +138,12 @@ def test_two_processes_are_equal_to_one(runs, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_every_algorithm_that_can_on_real_images(tmp_path, ranks):
-    settings = {"dataset": "EmojiStyles", "steps": 20, "checkpoint_freq": 10, "hparams": '{"batch_size": 16}'}
-    every = {name: settings | {"algorithm": name} for name in ABLE}
+    settings = {"dataset": "EmojiStyles", "steps": 20, "checkpoint_freq": 10}
+    every = {}
+    for name in ABLE:
+        # Gradients on flat backgrounds are 0 but for rounding: their signs hang on the order of sums.
+        passes = {} if name == "ERM" else {"passes": "separate"}
+        every[name] = settings | {"algorithm": name, "hparams": json.dumps({"batch_size": 16} | passes)}
     shared = carry_out_shared(tmp_path / "shared", every, ranks)
     carry_out(tmp_path / "one", every)
     ended(shared)
