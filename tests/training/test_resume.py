@@ -34,7 +34,7 @@ def storm(start_script, flags, kills):
         # From the moment at which it trains, some milliseconds on.
         while updates_in(path) <= before:
             time.sleep(0.002)
-        milliseconds = draws.randrange(200)
+        milliseconds = draws.randrange(1000 // kills)  # so that the run is not done before the last kill
         time.sleep(milliseconds / 1000)
         worker.send_signal(signal.SIGKILL)
         assert worker.wait().returncode == -signal.SIGKILL
