@@ -44,13 +44,18 @@ class EnvironmentGradients(ERM):
         """Seeds of the random numbers, dropout's for instance, that each environment's loss draws."""
         return torch.randint(2**62, (len(minibatches),)).tolist()
 
-    def joint_pass(self, minibatches: Sequence[Minibatch], seeds: Sequence[int]) -> JointPass | None:
+    def joint_pass(
+        self,
+        minibatches: Sequence[Minibatch],
+        parameters: Sequence[nn.Parameter],
+        seeds: Sequence[int],
+    ) -> JointPass | None:
         """The pass over all samples, forward only yet; None where it would not do."""
         if self._joint is None:
             self._joint = self._takes_samples_one_by_one() and self.switch("passes") == "auto"
         if self._joint and self.ranks.count == 1:
             try:
-                return JointPass(self.predict, minibatches, self.trained_parameters(), seeds)
+                return JointPass(self.predict, minibatches, parameters, seeds)
             except NotSamplewise:
                 self._joint = False
         return None
@@ -63,11 +68,14 @@ class EnvironmentGradients(ERM):
         return plain and self.featurizer.SAMPLEWISE and not live
 
     def separate_passes(
-        self, minibatches: Sequence[Minibatch], seeds: Sequence[int], losses: list[Tensor]
+        self,
+        minibatches: Sequence[Minibatch],
+        parameters: Sequence[nn.Parameter],
+        seeds: Sequence[int],
+        losses: list[Tensor],
     ) -> Iterator[Tensor]:
         """The environments' gradients (P,) one by one; their losses are appended to `losses`."""
-        pairs = environment_gradients(self.loss_of, minibatches, self.trained_parameters(), seeds)
-        for loss, gradient in pairs:
+        for loss, gradient in environment_gradients(self.loss_of, minibatches, parameters, seeds):
             losses.append(loss)
             yield gradient
 

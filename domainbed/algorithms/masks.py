@@ -50,10 +50,14 @@ def masked_mean(mean: Tensor, mask: Tensor, sizes: Sequence[int]) -> Tensor:
         mask: numbers in [0, 1].
         sizes: number of components of each parameter tensor; they sum to P.
     """
-    gradient = mean * mask
-    sizes = list(sizes)
-    for values, part in zip(gradient.split(sizes), mask.split(sizes), strict=True):
-        values *= 1 / (1e-10 + part.sum() / part.numel())
+    kept = [part.sum() for part in mask.split(list(sizes))]
+    return _divide_by_shares(mean * mask, kept, sizes)
+
+
+def _divide_by_shares(gradient: Tensor, kept: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """`gradient` (P,), each tensor of it divided in place by the mean of its mask, which sums to `kept`."""
+    for values, total in zip(gradient.split(list(sizes)), kept, strict=True):
+        values *= 1 / (1e-10 + total / values.numel())
     return gradient
 
 
@@ -69,12 +73,12 @@ class MaskedGradient(EnvironmentGradients):
     ) -> Mapping[str, float | DeviceScalar]:
         parameters = self.trained_parameters()
         seeds = self.environment_seeds(minibatches)
-        joint = self.joint_pass(minibatches, seeds)
+        joint = self.joint_pass(minibatches, parameters, seeds)
         if joint is not None:
             loss, gradient = joint.losses.mean(), self._masked_jointly(joint, parameters)
         else:
             losses: list[Tensor] = []
-            mean, mask = self.masked(self.separate_passes(minibatches, seeds, losses))
+            mean, mask = self.masked(self.separate_passes(minibatches, parameters, seeds, losses))
             gradient = masked_mean(mean, mask, [parameter.numel() for parameter in parameters])
             loss = torch.stack(losses).mean()
         set_gradient(parameters, gradient)
@@ -88,20 +92,11 @@ class MaskedGradient(EnvironmentGradients):
             mean, mask = self.masked(iter(stack))
             return mean.mul_(mask), mask
 
-        dtype = parameters[0].dtype
-
-        def kept(gradient: Tensor, mask: Tensor) -> list[Tensor]:
-            nonlocal dtype
-            dtype = mask.dtype
-            return [mask.sum()]
-
-        blocks = Blockwise(parameters, self.gradient_buffer(parameters), rule, kept, numbers=1)
+        blocks = Blockwise(parameters, self.gradient_buffer(parameters), rule, _kept, numbers=1)
         joint.backward(blocks)
-        gradient, sums, sizes = blocks.gradient, blocks.finish(), [p.numel() for p in parameters]
         # In the mask's own type, like upstream: a share of few components makes a large factor.
-        for values, total in zip(gradient.split(sizes), sums[:, 0].to(dtype), strict=True):
-            values *= 1 / (1e-10 + total / values.numel())
-        return gradient
+        kept = blocks.finish()[:, 0].to(blocks.measured)
+        return _divide_by_shares(blocks.gradient, kept.unbind(), [p.numel() for p in parameters])
 
     def masked(self, gradients: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and mask, both (P,), of the environments' gradients (P,), made as they are asked for.
@@ -109,6 +104,10 @@ class MaskedGradient(EnvironmentGradients):
         Component by component: what it is given may be some of them.
         """
         raise NotImplementedError
+
+
+def _kept(gradient: Tensor, mask: Tensor) -> list[Tensor]:
+    return [mask.sum()]
 
 
 @REGISTRY.register()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ class Blockwise:
         gradient: where it is written (P,).
         rule, measure: see there.
         numbers: how many `measure` gives.
+
+    Attributes:
+        measured: type of those numbers.
     """
 
     def __init__(
@@ -40,8 +44,9 @@ class Blockwise:
         numbers: int,
     ) -> None:
         self.gradient = gradient
+        self.measured = gradient.dtype
         self._sizes = [parameter.numel() for parameter in parameters]
-        self._starts = [sum(self._sizes[:i]) for i in range(len(self._sizes))]
+        self._starts = [0, *accumulate(self._sizes)]
         self._rule, self._measure, self._width = rule, measure, numbers
         self._found: list[tuple[int, Tensor]] = []
 
@@ -54,6 +59,7 @@ class Blockwise:
             for position, part, values, others in split:
                 self.gradient[part] = values
                 self._found += [(position, number) for number in self._measure(values, others)]
+        self.measured = self._found[-1][1].dtype if self._found else self.measured
 
     def _parts(self, positions: Sequence[int], start: int, length: int) -> list[slice]:
         """Where in (P,) the components from `start` on lie: all of several parameters, or some of one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class LayerSlices:
         """
         slices = [
             self.of_slice(gradient.contiguous(), slice(end - len(gradient), end))
-            for gradient, end in zip(outputs.split(list(sizes)), _ends(sizes), strict=True)
+            for gradient, end in zip(outputs.split(list(sizes)), accumulate(sizes), strict=True)
         ]
         return {
             name: Held(torch.stack([each[name].flatten() for each in slices]).to(self.parameters[name].dtype))
@@ -254,10 +255,6 @@ class BatchNorm(LayerSlices):
 
 def _convolution(function: Callable[..., Tensor]) -> Callable[..., Convolution]:
     return lambda *args, **kwargs: Convolution(function, *args, **kwargs)
-
-
-def _ends(sizes: Sequence[int]) -> list[int]:
-    return [sum(sizes[: k + 1]) for k in range(len(sizes))]
 
 
 LAYERS: dict[Callable[..., Any], Callable[..., LayerSlices]] = {

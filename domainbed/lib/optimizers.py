@@ -14,8 +14,10 @@ def adam(
     lr: float,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
+    decoupled: bool = False,
 ) -> optim.Adam:
-    """A new Adam, `weight_decay` coupled. Its steps are fused: on a large network a fifth of the time."""
+    """A new Adam, or AdamW where weight decay is `decoupled`. Fused: a fifth of the time on large networks."""
     parameters = list(parameters)
     fused = all(parameter.device.type in _FUSED for parameter in parameters)
-    return optim.Adam(parameters, lr=lr, weight_decay=weight_decay, betas=betas, fused=fused)
+    kind = optim.AdamW if decoupled else optim.Adam
+    return kind(parameters, lr=lr, weight_decay=weight_decay, betas=betas, fused=fused)

@@ -11,15 +11,12 @@ minibatches, K the number of sources:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
 from domainbed.algorithms.base import Minibatch, concatenate
 from domainbed.lib.seeds import generator
-from domainbed.lib.splitting import _SplitDataset
-from domainbed.training.data import EnvironmentSampler, Minibatches
+from domainbed.training.data import Minibatches
 
 _GROUPING = 5  # purpose of the draws; 0 to 4 belong to data, evaluation and updates
 
@@ -31,21 +28,16 @@ class SingleDomain(Minibatches):
     replacement it still shows every sample once an epoch.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[_SplitDataset],
-        samplers: Sequence[EnvironmentSampler],
-        n_steps: int,
-        seed: int,
-    ) -> None:
-        super().__init__(parts, samplers, n_steps)
+    def __init__(self, of: Minibatches, seed: int) -> None:
+        super().__init__(of.parts, of.samplers, of.n_steps)
+        parts, n_steps = self.parts, self.n_steps
         self._turns = generator(seed, _GROUPING).integers(len(parts), size=n_steps)
         so_far = np.cumsum(self._turns[:, None] == np.arange(len(parts)), axis=0)
         # How many turns the step's source had before.
         self._before = so_far[np.arange(n_steps), self._turns] - 1
         self._alone = [
             Minibatches([part], [sampler], n_steps * len(parts))
-            for part, sampler in zip(parts, samplers, strict=True)
+            for part, sampler in zip(parts, self.samplers, strict=True)
         ]
 
     def __getitem__(self, step: int) -> list[Minibatch]:
@@ -57,14 +49,8 @@ class SingleDomain(Minibatches):
 class Pooled(Minibatches):
     """The samples of each step's minibatches, pooled and dealt out at random into minibatches as large."""
 
-    def __init__(
-        self,
-        parts: Sequence[_SplitDataset],
-        samplers: Sequence[EnvironmentSampler],
-        n_steps: int,
-        seed: int,
-    ) -> None:
-        super().__init__(parts, samplers, n_steps)
+    def __init__(self, of: Minibatches, seed: int) -> None:
+        super().__init__(of.parts, of.samplers, of.n_steps)
         self.seed = seed
 
     def __getitem__(self, step: int) -> list[Minibatch]:
@@ -79,5 +65,4 @@ def grouped(grouping: str, minibatches: Minibatches, seed: int) -> Minibatches:
     """`minibatches`, one a source, as the condition `grouping` of the run's `seed` has them."""
     if grouping == "domain":
         return minibatches
-    control = {"single_domain": SingleDomain, "pooled": Pooled}[grouping]
-    return control(minibatches.parts, minibatches.samplers, minibatches.n_steps, seed)
+    return {"single_domain": SingleDomain, "pooled": Pooled}[grouping](minibatches, seed)

@@ -15,6 +15,7 @@ from domainbed.errors import check_choice
 from domainbed.hparams import Hparam, const
 from domainbed.lib.domain_gradients import flat, set_gradient, set_values
 from domainbed.lib.joint_pass import JointPass
+from domainbed.lib.optimizers import adam
 from domainbed.lib.seeds import counter_seed
 
 Stats = dict[str, Tensor | float]
@@ -78,7 +79,7 @@ class GradientSurgery(UpdateCount, EnvironmentGradients):
             return super().new_optimizer(lr)
         decay = self.hparams["weight_decay"] if self.hparams["wd"] == "decoupled" else 0.0
         lr = self.hparams["lr"] if lr is None else lr
-        return optim.AdamW(self.network.parameters(), lr=lr, weight_decay=decay, fused=True)
+        return adam(self.network.parameters(), lr, decay, decoupled=True)
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
@@ -108,11 +109,11 @@ class GradientSurgery(UpdateCount, EnvironmentGradients):
     ) -> tuple[Tensor, Operation]:
         """The environments' losses (K,), and what became of their gradients."""
         seeds = self.environment_seeds(minibatches)
-        joint = self.joint_pass(minibatches, seeds) if self.operates_jointly() else None
+        joint = self.joint_pass(minibatches, parameters, seeds) if self.operates_jointly() else None
         if joint is not None:
             return joint.losses, self.operate_jointly(joint, parameters)
         losses: list[Tensor] = []
-        operation = self.operate(self.separate_passes(minibatches, seeds, losses), parameters)
+        operation = self.operate(self.separate_passes(minibatches, parameters, seeds, losses), parameters)
         return torch.stack(losses), operation
 
     def operates_jointly(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from domainbed.lib.domain_gradients import flat
 from domainbed.lib.joint_pass import JointPass
 from domainbed_gs import surgery
 from domainbed_gs.algorithms.base import GradientSurgery, Operation, Stats
-from domainbed_gs.algorithms.similarity import run_blockwise
+from domainbed_gs.algorithms.similarity import Similarity, run_blockwise
 
 
 class SignSurgery(GradientSurgery):
@@ -38,7 +38,10 @@ class SignSurgery(GradientSurgery):
         consensus = surgery.sign_consensus(gradients, self.hparams["zero_agrees"], self.ranks)
         kept = surgery.agr_sum(consensus)
         sizes = [parameter.numel() for parameter in parameters]
-        magnitudes = surgery.magnitudes(kept, consensus.agree, sizes)
+
+        def magnitudes() -> Tensor:
+            return surgery.magnitudes(kept, consensus.agree, sizes)
+
         stats = _stats(consensus, kept)
         return self._finished(
             kept, consensus.agree, magnitudes, stats, consensus.num_environments, parameters
@@ -51,19 +54,14 @@ class SignSurgery(GradientSurgery):
     def operate_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Operation:
         blocks = Blockwise(parameters, self.gradient_buffer(parameters), _agreeing, _sizes_of, numbers=3)
         sums, similarity = run_blockwise(joint, blocks)
-        of_all, kept = sums.sum(0), blocks.gradient
-        stats: Stats = {
-            "agreement": of_all[1] / len(kept),
-            "cosine": similarity.cosine,
-            "removed": 1 - of_all[2].sqrt() / similarity.sum_norm,
-        }
-        return self._finished(kept, None, sums[:, :2], stats, len(joint.losses), parameters)
+        kept, stats = blocks.gradient, _joint_stats(sums, similarity, len(blocks.gradient))
+        return self._finished(kept, None, lambda: sums[:, :2], stats, len(joint.losses), parameters)
 
     def _finished(
         self,
         kept: Tensor,
         agree: Tensor | None,
-        magnitudes: Tensor,
+        magnitudes: Callable[[], Tensor],
         stats: Stats,
         num_environments: int,
         parameters: Sequence[nn.Parameter],
@@ -82,14 +80,18 @@ class SignSurgery(GradientSurgery):
         return Operation(gradient, {**stats, **more}, frozen)
 
     def resolve(
-        self, kept: Tensor, agree: Tensor | None, magnitudes: Tensor, sizes: Sequence[int]
+        self,
+        kept: Tensor,
+        agree: Tensor | None,
+        magnitudes: Callable[[], Tensor],
+        sizes: Sequence[int],
     ) -> tuple[Tensor, Stats]:
         """What to do about the components that disagree.
 
         Args:
             kept: the sum where the environments agree, 0 elsewhere (P,); may be changed in place.
             agree: where they agree (P,) bool; None for wherever `kept` is not 0.
-            magnitudes: sum of |kept| and number of agreeing components of each tensor (n, 2).
+            magnitudes: makes the sum of |kept| and the number of agreeing components of each tensor (n, 2).
             sizes: number of components of each parameter tensor.
 
         Returns: the combined gradient (P,), as a sum over environments, and further numbers to log.
@@ -101,7 +103,11 @@ class AgrSum(SignSurgery):
     """Agr-Sum (Mansilla et al., ICCV 2021, section 3.3): where signs disagree the gradient is 0."""
 
     def resolve(
-        self, kept: Tensor, agree: Tensor | None, magnitudes: Tensor, sizes: Sequence[int]
+        self,
+        kept: Tensor,
+        agree: Tensor | None,
+        magnitudes: Callable[[], Tensor],
+        sizes: Sequence[int],
     ) -> tuple[Tensor, Stats]:
         return kept, {}
 
@@ -125,17 +131,22 @@ class AgrRand(SignSurgery):
         super().__init__(input_shape, num_classes, num_domains, hparams)
 
     def resolve(
-        self, kept: Tensor, agree: Tensor | None, magnitudes: Tensor, sizes: Sequence[int]
+        self,
+        kept: Tensor,
+        agree: Tensor | None,
+        magnitudes: Callable[[], Tensor],
+        sizes: Sequence[int],
     ) -> tuple[Tensor, Stats]:
-        sigma = surgery.agr_rand_sigma(magnitudes.sum(0))
+        of_tensors = magnitudes()
+        sigma = surgery.agr_rand_sigma(of_tensors.sum(0))
         mean = sigma
         if self.hparams["sigma"] == "tensor":
             lengths = torch.tensor(sizes, device=kept.device)
-            sigmas = surgery.agr_rand_sigma(magnitudes)
+            sigmas = surgery.agr_rand_sigma(of_tensors)
             mean = (sigmas * lengths).sum() / len(kept)
             sigma = sigmas.to(kept.dtype).repeat_interleave(lengths, output_size=len(kept))
         gradient = surgery.agr_rand(kept, agree, sigma, self.noise_seed())
-        return gradient, {"sigma": mean, "no_agreement": (magnitudes[:, 1].sum() == 0).float()}
+        return gradient, {"sigma": mean, "no_agreement": (of_tensors[:, 1].sum() == 0).float()}
 
 
 class GradDrop(GradientSurgery):
@@ -181,14 +192,8 @@ class GradDrop(GradientSurgery):
 
         blocks = Blockwise(parameters, buffer, rule, _sizes_of, numbers=3)
         sums, similarity = run_blockwise(joint, blocks)
-        of_all, gradient = sums.sum(0), blocks.gradient
-        gradient *= self.factor(len(joint.losses))
-        stats: Stats = {
-            "agreement": of_all[1] / len(gradient),
-            "cosine": similarity.cosine,
-            "removed": 1 - of_all[2].sqrt() / similarity.sum_norm,
-        }
-        return Operation(gradient, stats)
+        gradient = blocks.gradient.mul_(self.factor(len(joint.losses)))
+        return Operation(gradient, _joint_stats(sums, similarity, len(gradient)))
 
     def _uniform(self, like: Tensor) -> Tensor:
         """This update's draws from [0, 1), one for each component of `like` (P,)."""
@@ -205,6 +210,16 @@ def _agreeing(stack: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
 def _sizes_of(combined: Tensor, signs: Tensor) -> list[Tensor]:
     """Sum of the absolute values if `signs` are theirs, number of signs that are not 0, sum of squares."""
     return [combined.dot(signs), signs.dot(signs), combined.dot(combined)]
+
+
+def _joint_stats(sums: Tensor, similarity: Similarity, size: int) -> Stats:
+    """What `GradientSurgery` logs, of `_sizes_of` each parameter tensor (n, 3), with `size` = P."""
+    of_all = sums.sum(0)
+    return {
+        "agreement": of_all[1] / size,
+        "cosine": similarity.cosine,
+        "removed": 1 - of_all[2].sqrt() / similarity.sum_norm,
+    }
 
 
 def _stats(consensus: surgery.Consensus, kept: Tensor) -> Stats:

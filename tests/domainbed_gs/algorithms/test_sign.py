@@ -109,7 +109,7 @@ def test_agr_rand_counts_updates_without_agreement(make, minibatches):
     algorithm = make("AgrRand")
     assert algorithm.update(minibatches())["no_agreement"] == 0
     nothing = torch.zeros(1)
-    gradient, stats = AgrRand.resolve(algorithm, nothing, None, torch.zeros(1, 2), [1])
+    gradient, stats = AgrRand.resolve(algorithm, nothing, None, lambda: torch.zeros(1, 2), [1])
     assert gradient.tolist() == [0]
     assert stats["no_agreement"] == 1
     assert stats["sigma"] == 0
