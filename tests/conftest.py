@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import builtins
+import io
 import json
 import logging
 import os
@@ -45,21 +46,40 @@ def vectors():
 
 @pytest.fixture(scope="session")
 def write_mnist():
-    """`write_mnist(root)`: MNIST's files in a data directory, with the golden numbers' 60 and 30 images."""
+    """`write_mnist(root, train=60, test=30)`: MNIST's files in a data directory, by default the golden ones.
+
+    420 and 60 images are enough for every digit to be in every environment.
+    """
 
     def write_idx(path, array):
         header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
         path.write_bytes(header + array.astype(np.uint8).tobytes())
 
-    def write(root):
+    def write(root, train=60, test=30):
         raw = root / "MNIST" / "raw"
         raw.mkdir(parents=True)
-        for part, size, (a, b, c), d in (("train", 60, (7, 3, 5), 1), ("t10k", 30, (11, 2, 13), 3)):
+        for part, size, (a, b, c), d in (("train", train, (7, 3, 5), 1), ("t10k", test, (11, 2, 13), 3)):
             n, i, j = np.ogrid[:size, :28, :28]
             write_idx(raw / f"{part}-images-idx3-ubyte", (a * n + b * i + c * j) % 256)
             write_idx(raw / f"{part}-labels-idx1-ubyte", d * np.arange(size) % 10)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """Format -> EmojiStyles as `--export` writes it, but of each class the first two images alone."""
+    from domainbed.datasets import emoji_styles
+    from domainbed.download.export import FORMATS, export
+    from domainbed.lib.uint8_images import UInt8Images
+
+    few = []
+    for environment in emoji_styles._environments():
+        first = torch.cat([(environment.targets == label).nonzero()[:2, 0] for label in range(7)])
+        few.append(UInt8Images(environment.images[first], environment.targets[first], mean=0.0, std=0.25))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(emoji_styles, "_environments", lambda: few)
+        return {name: export("EmojiStyles", tmp_path_factory.mktemp(name), name) for name in FORMATS}
 
 
 @pytest.fixture
@@ -144,6 +164,19 @@ def _become(module, flags, ends, cwd):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """`terminal()`: stderr is a terminal from now on; returns what is shown there."""
+
+    def become():
+        stream = io.StringIO()
+        stream.isatty = lambda: True
+        monkeypatch.setattr(sys, "stderr", stream)
+        return stream
+
+    return become
 
 
 @pytest.fixture

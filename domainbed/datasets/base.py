@@ -61,6 +61,8 @@ class MultipleDomainDataset:
         class_names: their names in order of the labels.
         summary: what identifies the data, once `contract.build` has checked them: `counts` of the samples,
             `checksum`, `version`.
+        drawn_from: hash of what the environments were drawn from, where random numbers of the run make them.
+        digests: for each environment the digests of its images, once all were read (see `copies`).
     """
 
     N_STEPS: ClassVar[int] = 5001
@@ -78,6 +80,8 @@ class MultipleDomainDataset:
     num_classes: int
     class_names: Sequence[str] = ()
     summary: Mapping[str, Any]
+    drawn_from: bytes = b""
+    digests: Sequence[np.ndarray[Any, Any]] | None = None
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -94,8 +98,22 @@ class MultipleDomainDataset:
         if not cls.NEEDS_DATA:
             return None
         if root is None:
-            return f"{cls.__name__} needs --data_dir, the folder that holds its data"
-        return None if Path(root).is_dir() else f"data directory {root} does not exist"
+            return cls.to_fetch(f"{cls.__name__} needs --data_dir, the folder that holds its data", root)
+        if not Path(root).is_dir():
+            return cls.to_fetch(f"data directory {root} does not exist", root)
+        return None
+
+    @classmethod
+    def to_fetch(cls, missing: str, root: str | None, is_there: bool = False) -> str:
+        """`missing`, and the command that fetches the data, or that says all that is wrong with them.
+
+        Just `missing` for a dataset that no source gives.
+        """
+        from domainbed.download import command
+
+        flags, does = (("--verify",), "shows all that is wrong") if is_there else ((), "fetches it")
+        known = command(cls.__name__, root, *flags)
+        return f'{missing}; "{known}" {does}' if known else missing
 
     @classmethod
     def require(cls, root: str | None) -> Path:

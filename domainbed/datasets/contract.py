@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
+from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def build(
 ) -> MultipleDomainDataset:
     """A dataset that keeps the contract, with its `summary`; the arguments are those of its class.
 
-    Raises: UsageError if it can't be built, or does not keep the contract.
+    Raises: UsageError if it can't be built, or does not keep the contract; RunError (UnreadableImage) if
+        the first image of an environment can't be decoded.
     """
     before = _generators()
     dataset = kind(root, test_envs, hparams)
@@ -33,6 +35,9 @@ def build(
         "checksum": checksum(dataset, drawn),
         "version": dataset.VERSION,
     }
+    for environment in dataset.datasets:
+        if isinstance(environment, ImageEnvironment):
+            environment.image(0)
     return dataset
 
 
@@ -82,11 +87,10 @@ def checksum(dataset: MultipleDomainDataset, drawn: bool) -> str:
     Args:
         dataset: a dataset.
         drawn: whether it was made with random numbers of the run. Every seed gives others then: only the
-            numbers of samples and the shape of the inputs count.
+            numbers of samples, the shape of the inputs and what they were drawn from count.
     """
-    digest = hashlib.sha256(
-        repr((tuple(dataset.input_shape), dataset.num_classes)).encode() if drawn else b""
-    )
+    shape = repr((tuple(dataset.input_shape), dataset.num_classes)).encode()
+    digest = hashlib.sha256(shape + dataset.drawn_from if drawn else b"")
     files = [_paths(environment) for environment in dataset.datasets]
     known = [path for paths in files for path in paths or ()]
     # What the first and the last path share, all do.

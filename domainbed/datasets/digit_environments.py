@@ -7,6 +7,7 @@ Random numbers come from torch's global generator, as in upstream's MNIST datase
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,6 +56,11 @@ def deal(
     images, labels = images[order], labels[order]
     k = len(parameters)
     return [make(images[i::k], labels[i::k], parameter) for i, parameter in enumerate(parameters)]
+
+
+def fingerprint(images: Tensor, labels: Tensor) -> bytes:
+    """Hash of the digits that environments are made of."""
+    return hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).digest()
 
 
 def colored(images: Tensor, labels: Tensor, flip: float, copies: int = 1, grey: bool = False) -> UInt8Images:

@@ -11,7 +11,7 @@ import numpy as np
 
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.digit_environments import ANGLES, COLORS, colored_by, deal, rotated
+from domainbed.datasets.digit_environments import ANGLES, COLORS, colored_by, deal, fingerprint, rotated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +67,7 @@ class ColoredDigits(Digits):
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         self.datasets = deal(*self.read(), list(COLORS.values()), colored_by(hparams))
+        self.drawn_from = fingerprint(*self.read())
         self.input_shape = self.INPUT_SHAPE
         self.num_classes = 2
 
@@ -83,5 +84,6 @@ class RotatedDigits(Digits):
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         self.datasets = deal(*self.read(), list(ANGLES.values()), rotated)
+        self.drawn_from = fingerprint(*self.read())
         self.input_shape = self.INPUT_SHAPE
         self.num_classes = 10

@@ -33,10 +33,11 @@ class DomainFolders(MultipleEnvironmentImageFolder):
         missing = super().missing(root)
         if missing or root is None:
             return missing
+        folder = Path(root) / cls.FOLDER
         try:
-            environment_names(Path(root) / cls.FOLDER, tuple(cls.FOLDERS.values()))
+            environment_names(folder, tuple(cls.FOLDERS.values()))
         except UsageError as error:
-            return f"{cls.__name__}: {error}"
+            return cls.to_fetch(f"{cls.__name__}: {error}", root, folder.exists())
         return None
 
 

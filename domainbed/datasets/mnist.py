@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.digit_environments import ANGLES, COLORS, colored, colored_by, deal, rotated
+from domainbed.datasets.digit_environments import (
+    ANGLES,
+    COLORS,
+    colored,
+    colored_by,
+    deal,
+    fingerprint,
+    rotated,
+)
 from domainbed.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +46,9 @@ class MNISTFiles(MultipleDomainDataset):
         absent = [name for name in _FILES if not (folder / name).is_file()]
         if not absent:
             return None
-        return f"{cls.__name__} needs MNIST's unpacked files in {folder}; put there {', '.join(absent)}"
+        return cls.to_fetch(
+            f"{cls.__name__} needs MNIST's unpacked files in {folder}; put there {', '.join(absent)}", root
+        )
 
     @classmethod
     def read(cls, root: str | None, train: bool) -> tuple[Tensor, Tensor]:
@@ -89,6 +99,7 @@ class MultipleEnvironmentMNIST(MNISTFiles):
             torch.cat(both) for both in zip(self.read(root, True), self.read(root, False), strict=True)
         )
         self.datasets = deal(images, labels, environments, dataset_transform)
+        self.drawn_from = fingerprint(images, labels)
         self.input_shape = input_shape
         self.num_classes = num_classes
 
@@ -129,6 +140,7 @@ class ColoredMNIST_IRM(MNISTFiles):
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         images, labels = self.read(root, train=True)
+        self.drawn_from = fingerprint(images, labels)
         images = images[:, ::2, ::2]
         n = len(images) * 5 // 6
         make = colored_by(hparams)

@@ -121,7 +121,7 @@ class SpawriousBenchmark(MultipleDomainDataset):
         missing = super().missing(root)
         if missing or root is None or all((Path(root) / split).is_dir() for split in ("0", "1")):
             return missing
-        return f"{cls.__name__} needs the folders 0 and 1 of Spawrious in {root}"
+        return cls.to_fetch(f"{cls.__name__} needs the folders 0 and 1 of Spawrious in {root}", root)
 
     @staticmethod
     def build_type1_combination(

@@ -140,9 +140,10 @@ class WILDSDataset(MultipleDomainDataset):
         release = Path(root) / cls.FOLDER / f"RELEASE_{cls.FOLDER.rpartition('_')[2]}.txt"
         if release.is_file():
             return None
-        return (
+        return cls.to_fetch(
             f"{cls.__name__} needs the folder {release.parent} as the package wilds downloads it, "
-            f"with {release.name}"
+            f"with {release.name}",
+            root,
         )
 
     def load(self, root: str | None, module: str, name: str) -> Any:  # noqa: ANN401 - wilds has no types

@@ -6,6 +6,7 @@ adds one for data of its own: `SOURCES["Mine"] = Source(...)`. `install.install`
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from domainbed.errors import UnknownName
@@ -33,3 +34,14 @@ def source_of(dataset: str) -> Source | None:
         return None
     served = (name for source in SOURCES.values() for name in source.datasets)
     raise UnknownName("Dataset to download", dataset, dict.fromkeys([*SOURCES, *served]))
+
+
+def command(dataset: str, data_dir: str | None, *flags: str) -> str:
+    """What a user types to have `dataset` fetched; empty for one that no source gives.
+
+    Without a data directory, DATA stands for it.
+    """
+    if not any(dataset in source.datasets for source in SOURCES.values()):
+        return ""
+    script = ("python", "-m", "domainbed.scripts.download", "--datasets", dataset)
+    return shlex.join([*script, "--data_dir", data_dir or "DATA", *flags])

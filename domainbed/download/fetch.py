@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed.download.receive import Interrupted, receive
+from domainbed.download.receive import Interrupted, receive, version_of
 from domainbed.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _from_server(file: File, path: Path, patience: Patience) -> None:
             receive(file.where, part, patience.timeout)
             _check(file, part)
             part.replace(path)
+            version_of(part).unlink(missing_ok=True)
             return
         except Interrupted as error:
             have = part.stat().st_size if part.exists() else 0
@@ -90,15 +92,19 @@ def _check(file: File, path: Path) -> None:
     if path.name == file.name:
         raise RunError(f"{path} has the {algorithm} checksum {found}, not {expected}; delete it")
     path.unlink()
+    version_of(path).unlink(missing_ok=True)
     raise Interrupted(f"its {algorithm} checksum is {found}, not {expected}")
 
 
 def _from_drive(file: File, path: Path, patience: Patience) -> None:
     try:
         gdown = importlib.import_module("gdown")
+        if "retries" not in inspect.signature(gdown.download).parameters:
+            raise ImportError("too old")
     except ImportError:
         raise RunError(
-            f"{file.name} lies at Google Drive, for which the package gdown is needed: pip install gdown"
+            f"{file.name} lies at Google Drive, for which the package gdown is needed: "
+            "pip install -U 'gdown>=6.3'"
         ) from None
     try:
         gdown.download(

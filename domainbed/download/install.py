@@ -8,7 +8,7 @@ from pathlib import Path
 
 from domainbed.download.fetch import Patience, fetch
 from domainbed.download.file_list import keep_list
-from domainbed.download.source import Source
+from domainbed.download.source import File, Source
 from domainbed.download.unpack import DamagedArchive, unpack
 from domainbed.download.verify import Report, verify
 from domainbed.errors import RunError
@@ -77,7 +77,7 @@ def _install(source: Source, data_dir: Path, how: How) -> Report:
             try:
                 unpack(data_dir / file.name, staging, source.limits)
             except DamagedArchive as error:
-                _forget(data_dir / file.name, file in fetched, error)
+                _forget(file, data_dir / file.name, file in fetched, error)
                 raise
         ready = source.arrange(staging, source.holds)
         report = verify(source, data_dir, ready, how.open_images)
@@ -93,11 +93,14 @@ def _install(source: Source, data_dir: Path, how: How) -> Report:
     return report
 
 
-def _forget(archive: Path, fetched: bool, error: DamagedArchive) -> None:
+def _forget(file: File, archive: Path, fetched: bool, error: DamagedArchive) -> None:
     """A damaged archive that was just fetched is removed, so that the next call fetches it anew."""
     if fetched:
         archive.unlink()
-        error.add_note("It is removed: run the same command to fetch it again.")
+        error.add_note(
+            "It is removed: run the same command to fetch it again; if it is no better then, "
+            f"fetch {file.link()} by hand and put it at {archive}."
+        )
     else:
         error.add_note("It was there before: delete it and run the same command to fetch it again.")
 

@@ -30,28 +30,38 @@ def receive(url: str, part: Path, timeout: float) -> None:
 
     Args:
         url: where from.
-        part: where to. What identifies the file's version at the server is kept beside it.
+        part: where to. What identifies the file's version at the server is kept beside it, see `version_of`.
         timeout: seconds of silence after which the server is given up.
 
     Raises: Interrupted if it was cut short and trying again may help; RunError if it will not.
     """
     have = part.stat().st_size if part.exists() else 0
-    version = part.with_name(f"{part.name}.version")
+    version = version_of(part)
     headers = {"User-Agent": f"domainbed-gs/{__version__}", "Accept-Encoding": "identity"}
     if have and version.exists():
         headers |= {"Range": f"bytes={have}-", "If-Range": version.read_text(encoding="latin-1")}
     try:
         response = _answer(urllib.request.Request(url, headers=headers), timeout)
-    except _NothingMore:
+    except _NothingMore as error:
+        if error.size == have:
+            return
         part.unlink()
         raise Interrupted(f"{url} is shorter than what was there of it") from None
     with response:
         _store(response, part, version, have)
-    version.unlink(missing_ok=True)
+
+
+def version_of(part: Path) -> Path:
+    """The file that says which version of the server's file `part` is of."""
+    return part.with_name(f"{part.name}.version")
 
 
 class _NothingMore(Exception):
-    """The range asked for begins behind the file's end."""
+    """The range asked for begins at or behind the file's end; `size` is the file's, if the server says it."""
+
+    def __init__(self, content_range: str) -> None:
+        size = content_range.removeprefix("bytes */")
+        self.size = int(size) if size.isdecimal() else None
 
 
 def _answer(request: urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
@@ -61,7 +71,7 @@ def _answer(request: urllib.request.Request, timeout: float) -> http.client.HTTP
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:
-            raise _NothingMore from None
+            raise _NothingMore(error.headers["Content-Range"] or "") from None
         failure = f"{url} answers {error.code} {error.reason}"
         raise (Interrupted if error.code >= 500 or error.code in _PASSING else RunError)(failure) from None
     except urllib.error.URLError as error:

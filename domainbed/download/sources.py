@@ -1,7 +1,8 @@
-"""Where the known datasets come from. Numbers and licences that we do not know for certain are left out.
+"""Where the known datasets come from. What nobody told us is left out; nothing was compared with a download.
 
 Addresses are upstream's; those of WILDS, its sizes and licences are what the package wilds 2.0.0 declares;
-MNIST's checksums are torchvision's.
+MNIST's checksums are torchvision's. Other numbers and licences are the literature's, from memory:
+docs/datasets.md says which. A number that is wrong refuses a download until `--accept`.
 """
 
 from __future__ import annotations

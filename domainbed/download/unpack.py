@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import re
@@ -79,8 +80,10 @@ def unpack(archive: Path, into: Path, limits: Limits) -> None:
                     raise DamagedArchive(f"{archive} has more than {limits.members:,} members; refused")
                 written += _place(member, into, allowed - written, archive)
                 bar.update()
-    except _DAMAGE as error:
-        if isinstance(error, RunError):
+    except (*_DAMAGE, OSError) as error:
+        # Readers raise an OSError too; one of the disk that is written to has another number.
+        disk = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if disk or isinstance(error, RunError):
             raise
         raise DamagedArchive(
             f"{archive} is damaged ({type(error).__name__}: {error}){_web_page(archive)}"

@@ -20,13 +20,14 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from domainbed.datasets.copies import digest
 from domainbed.datasets.image_files import ImageEnvironment, image_size
 from domainbed.datasets.image_transforms import PlainTransform
-from domainbed.images.decoded import HeldImages, read_images, write_sizes
+from domainbed.images.decoded import HeldImages, read_images, write_header
 from domainbed.lib.atomic import whole
 from domainbed.lib.locks import locked
 
-_FORMAT = 1
+_FORMAT = 2
 Result = TypeVar("Result")
 
 _SHARE = 0.5
@@ -101,15 +102,19 @@ def _build(
         gigabytes = f"{needed / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free"
         raise OSError(errno.ENOSPC, f"{gigabytes}, of which a file may take half")
     with whole(path) as file:
-        first = write_sizes(file, sizes)
+        first = write_header(file, sizes, np.zeros(len(sizes), dtype=np.uint64))
 
-        def keep(index: int) -> None:
-            pixels = np.ascontiguousarray(transform.kept_bytes(environment.image(index)))
+        def keep(index: int) -> int:
+            image = environment.image(index)
+            pixels = np.ascontiguousarray(transform.kept_bytes(image))
             assert pixels.nbytes == lengths[index]
             if os.pwrite(file.fileno(), pixels.data, first + int(starts[index])) < pixels.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return digest(np.asarray(image))
 
-        _for_all(keep, len(paths), f"{name}: decoding")
+        digests = _for_all(keep, len(paths), f"{name}: decoding")
+        file.seek(0)
+        write_header(file, sizes, np.array(digests, dtype=np.uint64))
 
 
 def _for_all(work: Callable[[int], Result], count: int, what: str) -> list[Result]:

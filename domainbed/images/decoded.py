@@ -48,16 +48,18 @@ class HeldImages:
     Args:
         pixels: bytes of all images.
         sizes: (N, 2), height and width of each.
+        digests: (N,) uint64, of the files' images (see `domainbed.datasets.copies`).
         planar: whether an image is (3, H, W).
 
     Attributes:
-        sizes: as given.
+        sizes, digests: as given.
     """
 
     in_memory = True
 
-    def __init__(self, pixels: Tensor, sizes: np.ndarray, planar: bool) -> None:
+    def __init__(self, pixels: Tensor, sizes: np.ndarray, digests: np.ndarray, planar: bool) -> None:
         self.sizes = sizes
+        self.digests = digests
         self._pixels = pixels
         self._planar = planar
         self._ends = np.cumsum(3 * sizes.prod(axis=1))
@@ -81,7 +83,7 @@ class HeldImages:
 
     def to(self, device: torch.device) -> HeldImages:
         """The same on a device."""
-        return HeldImages(self._pixels.to(device), self.sizes, self._planar)
+        return HeldImages(self._pixels.to(device), self.sizes, self.digests, self._planar)
 
     def together(self, indices: np.ndarray, device: torch.device) -> Tensor:
         """Images as one tensor on a device; where they differ in size, each in the upper left corner."""
@@ -101,9 +103,10 @@ class HeldImages:
         return found.to(device, non_blocking=True)
 
 
-def write_sizes(file: BinaryIO, sizes: np.ndarray) -> int:
+def write_header(file: BinaryIO, sizes: np.ndarray, digests: np.ndarray) -> int:
     """Write the beginning of a file of decoded images; returns where its pixels start."""
     np.save(file, sizes)
+    np.save(file, digests)
     file.flush()
     return _aligned(file.tell())
 
@@ -115,13 +118,13 @@ def read_images(path: Path, planar: bool) -> HeldImages:
     """
     try:
         with path.open("rb") as file:
-            sizes = np.load(file)
+            sizes, digests = np.load(file), np.load(file)
             start = _aligned(file.tell())
         pixels = np.memmap(path, mode="r", offset=start)
         with warnings.catch_warnings():
             # Nothing writes to it.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return HeldImages(torch.from_numpy(pixels), sizes, planar)
+            return HeldImages(torch.from_numpy(pixels), sizes, digests, planar)
     except (ValueError, RuntimeError, EOFError) as error:
         raise RunError(f"{path} is damaged ({str(error).splitlines()[0]}); delete it") from error
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from domainbed.datasets.base import MultipleDomainDataset
+from domainbed.datasets.copies import warn_of_copies
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform
 from domainbed.images.augmentation import augment_each, augment_together, draw, normalise
@@ -29,6 +30,8 @@ else:
 
 _DEVICE_SHARE = 0.25
 """Share of a device's free memory that images may take."""
+
+_NO_DIGESTS = np.zeros(0, dtype=np.uint64)
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +98,11 @@ class PreparedImages(Environment):
     def in_memory(self) -> bool:
         return self._images.in_memory
 
+    @property
+    def digests(self) -> np.ndarray:
+        """Of its images (see `domainbed.datasets.copies`); empty where they are read when they are drawn."""
+        return self._images.digests if isinstance(self._images, HeldImages) else _NO_DIGESTS
+
     def settle(self) -> None:
         """Move the images to where they stay."""
         self._images = self._place.settled(self._images)
@@ -159,7 +167,8 @@ def prepare(dataset: MultipleDomainDataset, folder: Path | None, device: torch.d
     """Put `PreparedImages` in the place of the environments of `dataset` that can be read so.
 
     They give the same samples without augmentation, to the bit, and augmented ones by other random numbers.
-    What has a transform or a way of reading of its own stays as it is.
+    What has a transform or a way of reading of its own stays as it is. Of images that are in several
+    environments there is a warning, as far as images were read, for the cache or by `check_images`.
 
     Args:
         dataset: its list of environments is replaced.
@@ -179,6 +188,9 @@ def prepare(dataset: MultipleDomainDataset, folder: Path | None, device: torch.d
         for each in prepared:
             each.settle()
     dataset.datasets = environments
+    warn_of_copies(
+        dataset, dataset.digests or [getattr(each, "digests", _NO_DIGESTS) for each in environments]
+    )
 
 
 def _can_be_prepared(environment: object) -> TypeGuard[ImageEnvironment]:

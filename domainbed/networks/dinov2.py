@@ -12,7 +12,7 @@ from domainbed.errors import UsageError
 from domainbed.networks import FEATURIZERS
 from domainbed.networks.backbones import timm_network, tune_attention_alone
 from domainbed.networks.base import FeaturizerModule
-from domainbed.networks.options import dropout_rate
+from domainbed.networks.options import dropout_rate, option
 from domainbed.networks.published import of_timm
 from domainbed.networks.weights import initialise
 
@@ -43,6 +43,12 @@ class DinoV2(FeaturizerModule):
             raise UsageError(
                 f"DINOv2 takes images of 3 channels and multiples of {PATCH} pixels a side, "
                 f"not inputs of shape {tuple(input_shape)}"
+            )
+        own, tag = NAME.partition(".")[2], str(option(hparams, "weights"))
+        if tag not in ("", own):
+            raise UsageError(
+                f"featurizer dinov2 has the weights {own} alone, not {tag!r}: leave out "
+                '"weights", or name another network of timm\'s as "featurizer": "timm:NAME"'
             )
         # Any, because timm says nothing about the types of its attributes.
         network: Any = timm_network(NAME, num_classes=0)

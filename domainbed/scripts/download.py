@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list:
         for source in _sources(args.datasets, args.data_dir):
             _print_declared(source, data_dir)
+        print("Declared by upstream, packages and the literature; docs/datasets.md says what is unverified.")
         return 0
     if data_dir is None:
         raise UsageError("--data_dir is missing: the folder below which the datasets are put")

@@ -9,8 +9,8 @@ from torch.utils.data import TensorDataset
 
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.contract import build
-from domainbed.errors import UsageError
+from domainbed.datasets.contract import build, checksum
+from domainbed.errors import RunError, UsageError
 
 HPARAMS = {"data_augmentation": True, "input_size": 16}
 COUNTS = {"ink": {"cat": 2, "dog": 3}, "oil": {"cat": 1, "dog": 1}, "wood": {"cat": 1, "dog": 2}}
@@ -135,6 +135,16 @@ def test_the_checksum_of_files_is_that_of_their_names_sizes_and_labels(folder, t
 
 
 def test_no_image_is_opened_for_it(folder):
+    dataset = get_dataset_class(str(folder))(None, [0], HPARAMS)
+    before = checksum(dataset, drawn=False)
     for image in folder.glob("*/*/*.*"):
-        image.write_bytes(b"no image")
+        image.write_bytes(bytes(image.stat().st_size))
+    assert checksum(dataset, drawn=False) == before
+
+
+def test_an_environment_whose_first_image_cannot_be_read_is_refused(folder):
     assert build(get_dataset_class(str(folder)), None, [0], HPARAMS).summary["counts"] == COUNTS
+    for image in (folder / "oil").glob("*/*"):
+        image.write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(RunError, match=r"image .*oil/cat/0\.\w+ cannot be read .*; replace it or delete it"):
+        build(get_dataset_class(str(folder)), None, [0], HPARAMS)

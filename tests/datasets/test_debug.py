@@ -28,3 +28,8 @@ def test_debug_datasets_need_no_data(name, side):
     assert [len(environment) for environment in dataset.datasets] == [16, 16, 16]
     assert dataset.ENVIRONMENTS == ("0", "1", "2")
     assert sum(n for per_class in dataset.counts().values() for n in per_class.values()) == 48
+
+
+@pytest.mark.parametrize("name", ["Debug28", "Debug224"])
+def test_five_steps_of_training(name, assert_cache_changes_nothing):
+    assert_cache_changes_nothing(name, in_memory=True, featurizer="mlp", mlp_width=8)

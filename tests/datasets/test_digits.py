@@ -95,3 +95,8 @@ def test_no_data_directory_is_needed_but_scikit_learn_is(cls, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not installed
     with pytest.raises(UsageError, match=r"scikit-learn's digits: pip install scikit-learn$"):
         build(cls)
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_five_steps_of_training(cls, assert_cache_changes_nothing):
+    assert_cache_changes_nothing(cls.__name__, in_memory=True, featurizer="mlp")

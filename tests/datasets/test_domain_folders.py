@@ -1,3 +1,6 @@
+import itertools
+import shutil
+
 import pytest
 
 from domainbed.datasets import get_dataset_class, num_environments
@@ -65,7 +68,8 @@ def test_a_stray_or_absent_environment_is_refused(tmp_path, write_tree):
         tmp_path / "PACS", {name: {"dog": 1} for name in ("art_painting", "cartoon", "photo", "backup")}
     )
     cls = get_dataset_class("PACS")
-    with pytest.raises(UsageError, match=r"PACS: .*it lacks sketch and also has backup"):
+    command = rf'".*download --datasets PACS --data_dir {tmp_path} --verify" shows all that is wrong$'
+    with pytest.raises(UsageError, match=rf"PACS: .*it lacks sketch and also has backup; {command}"):
         cls(str(tmp_path), [0], HPARAMS)
     (tmp_path / "PACS" / "backup").rename(tmp_path / "PACS" / "sketch")
     assert cls.missing(str(tmp_path)) is None
@@ -81,7 +85,14 @@ def test_classes_that_differ_are_refused(tmp_path, write_tree):
 
 
 @by_name
-def test_decoded_images_train_as_files_do(name, tmp_path, write_tree, assert_cache_changes_nothing):
+def test_exported_images_in_its_layout_train_with_the_cache_as_without(
+    name, tmp_path, exported, assert_cache_changes_nothing
+):
+    """PNG and JPEG files in turn."""
     root, _, folders, _ = KNOWN[name]
-    write_tree(tmp_path / root, {folder: {"dog": 5, "cat": 5} for folder in folders})
-    assert_cache_changes_nothing(name, tmp_path, stored_size=27, data_augmentation=False)
+    styles = [
+        tree / style for style in ("Flat", "Gradient", "Line", "Rendered") for tree in exported.values()
+    ]
+    for style, folder in zip(itertools.cycle(styles), folders, strict=False):
+        shutil.copytree(style, tmp_path / root / folder)
+    assert_cache_changes_nothing(name, tmp_path, augment_evaluation=False)

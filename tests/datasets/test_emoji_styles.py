@@ -33,3 +33,7 @@ def test_no_drawing_is_blank():
     for environment in get_dataset_class("EmojiStyles")(None, [], {}).datasets:
         pixels = environment.images.flatten(1)
         assert (pixels.amin(1) < pixels.amax(1)).all()
+
+
+def test_five_steps_of_training(assert_cache_changes_nothing):
+    assert_cache_changes_nothing("EmojiStyles", in_memory=True, featurizer="mlp", mlp_width=8)

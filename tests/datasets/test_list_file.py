@@ -178,6 +178,7 @@ def test_a_run_trains_on_a_list_by_its_split(folder, write_list, forked_script, 
         "hparams": '{"input_size": 32, "featurizer": "small_cnn", "batch_size": 2}',
         "test_envs": 0,
         "steps": 2,
+        "evaluate": "all",
         "output_dir": tmp_path / "run",
     }
     done = forked_script("train", *(f"--{name}={value}" for name, value in flags.items()))

@@ -145,4 +145,4 @@ def test_missing_folders_are_named(root, tmp_path):
     "name", [*(f"SpawriousO2O_{level}" for level in O2O), *(f"SpawriousM2M_{level}" for level in M2M)]
 )
 def test_decoded_images_train_as_files_do(name, root, assert_cache_changes_nothing):
-    assert_cache_changes_nothing(name, root, data_augmentation=False)
+    assert_cache_changes_nothing(name, root, augment_evaluation=False)

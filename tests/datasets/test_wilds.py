@@ -73,7 +73,7 @@ def fmow(tmp_path, pictures):
 @needs_wilds
 @pytest.mark.parametrize("name", ["WILDSCamelyon", "WILDSFMoW"])
 def test_decoded_images_train_as_files_do(name, camelyon, fmow, assert_cache_changes_nothing):
-    assert_cache_changes_nothing(name, camelyon, data_augmentation=False)
+    assert_cache_changes_nothing(name, camelyon, augment_evaluation=False)
 
 
 @needs_wilds

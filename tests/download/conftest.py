@@ -44,7 +44,9 @@ class Handler(BaseHTTPRequestHandler):
         if served.ranges and self.headers["Range"] and self.headers["If-Range"] == tag:
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
         if start >= len(served.content) > 0:
-            self.send_error(416)
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(served.content)}")
+            self.end_headers()
             return
         body = served.content[start:]
         self.send_response(206 if start else 200)

@@ -12,43 +12,44 @@ from domainbed.errors import RunError, UsageError
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def whole(tmp_path_factory):
     return export("EmojiStyles", tmp_path_factory.mktemp("data"))
 
 
-def test_the_folder_has_the_datasets_environments_classes_and_numbers(exported):
+def test_the_folder_has_the_datasets_environments_classes_and_numbers(whole):
     dataset = EmojiStyles(None, [], {})
-    layout = read_layout(exported)
+    layout = read_layout(whole)
     assert layout.environments == tuple(dataset.ENVIRONMENTS)
     assert list(layout.classes) == dataset.class_names
-    folder = get_dataset_class(str(exported))(None, [0], {"data_augmentation": False})
+    folder = get_dataset_class(str(whole))(None, [0], {"data_augmentation": False})
     assert folder.counts() == dataset.counts()
-    assert [path.name for path in exported.parent.iterdir()] == ["EmojiStyles"]
+    assert [path.name for path in whole.parent.iterdir()] == ["EmojiStyles"]
 
 
-def test_every_pixel_is_kept(exported):
+def test_every_pixel_is_kept(whole):
     environment = EmojiStyles(None, [], {})[2]
     for index in range(0, len(environment), 97):
         label = EmojiStyles(None, [], {}).class_names[int(environment.targets[index])]
-        with Image.open(exported / f"Line/{label}/{index:04}.png") as image:
+        with Image.open(whole / f"Line/{label}/{index:04}.png") as image:
             pixels = np.asarray(image)
         assert np.array_equal(255 - pixels.transpose(2, 0, 1), environment.images[index].numpy())
 
 
-@pytest.mark.slow
-def test_jpegs_are_near(exported, tmp_path):
-    folder = export("EmojiStyles", tmp_path, "jpeg")
-    names = sorted(path.relative_to(exported).with_suffix(".jpg") for path in exported.rglob("*.png"))
-    assert names == sorted(path.relative_to(folder) for path in folder.rglob("*.jpg"))
-    for name in names[::500]:
-        pairs = [Image.open(exported / name.with_suffix(".png")), Image.open(folder / name)]
+def test_jpegs_are_near(exported):
+    png, jpeg = exported["png"], exported["jpeg"]
+    names = sorted(path.relative_to(png).with_suffix(".jpg") for path in png.rglob("*.png"))
+    assert names == sorted(path.relative_to(jpeg) for path in jpeg.rglob("*.*"))
+    assert len(names) == 4 * 7 * 2
+    for name in names:
+        pairs = [Image.open(png / name.with_suffix(".png")), Image.open(jpeg / name)]
+        assert [image.format for image in pairs] == ["PNG", "JPEG"]
         before, after = (np.asarray(image, dtype=float) for image in pairs)
         assert np.abs(before - after).mean() < 12  # another emoji is 30 and more away
 
 
-def test_what_is_there_is_not_written_over(exported):
+def test_what_is_there_is_not_written_over(whole):
     with pytest.raises(UsageError, match="is there already"):
-        export("EmojiStyles", exported.parent)
+        export("EmojiStyles", whole.parent)
 
 
 @pytest.mark.parametrize(

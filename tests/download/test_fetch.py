@@ -1,5 +1,8 @@
 import hashlib
-import importlib.util
+import shutil
+import sys
+from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,6 +70,17 @@ def test_what_is_longer_than_the_servers_file_is_thrown_away(server, patience, t
     assert served.asked == [f"bytes={len(CONTENT) + 4}-", None]
 
 
+def test_a_call_that_was_killed_before_the_whole_file_got_its_name_fetches_nothing(
+    server, patience, tmp_path
+):
+    served = server.serve("a.zip", CONTENT)
+    (tmp_path / "a.zip.part").write_bytes(CONTENT)
+    (tmp_path / "a.zip.part.version").write_text(f'"{hashlib.md5(CONTENT).hexdigest()}"')
+    fetch(File("a.zip", served.url, checksum=SHA), tmp_path, patience)
+    assert served.asked == [f"bytes={len(CONTENT)}-"]
+    assert names(tmp_path) == ["a.zip"]
+
+
 def test_silence_is_not_waited_for(server, tmp_path):
     served = server.serve("a.zip", CONTENT, cuts=(3000,), stall=1.0)
     fetch(File("a.zip", served.url, checksum=SHA), tmp_path, Patience(0.2, 3, 0.01))
@@ -105,7 +119,23 @@ def test_a_wrong_checksum_is_refused(server, patience, tmp_path):
     served = server.serve("a.zip", b"not " + CONTENT)
     with pytest.raises(RunError, match=f"its sha256 checksum is .*, not {SHA[7:]}"):
         fetch(File("a.zip", served.url, checksum=SHA), tmp_path, patience)
+    assert served.asked == [None] * 3
     assert names(tmp_path) == []
+
+
+def test_a_disk_without_room_is_told_before_anything_comes(server, patience, tmp_path, monkeypatch):
+    served = server.serve("a.zip", CONTENT)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(1000))
+    with pytest.raises(RunError, match=r"has room for 1,000 bytes, but 512,000 are to come; make room there"):
+        fetch(File("a.zip", served.url), tmp_path, patience)
+    assert names(tmp_path) == []
+
+
+def test_progress_is_shown_on_a_terminal(server, patience, tmp_path, terminal):
+    shown = terminal()
+    fetch(File("a.zip", server.serve("a.zip", CONTENT).url), tmp_path, patience)
+    assert "fetching a.zip: " in shown.getvalue()
+    assert "/512k" in shown.getvalue()
 
 
 def test_a_file_put_there_by_hand_is_taken_if_it_is_the_right_one(patience, tmp_path):
@@ -125,13 +155,21 @@ def test_an_unknown_kind_of_address(patience, tmp_path):
         fetch(File("a.zip", "s3://bucket/a.zip"), tmp_path, patience)
 
 
-def test_google_drive_without_the_package_or_without_a_network(tmp_path, monkeypatch):
+DRIVE = File("PACS.zip", "gdown:1JFr8")
+
+
+def test_google_drive_without_a_network(tmp_path, monkeypatch):
+    pytest.importorskip("gdown", "6.3")
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    there = importlib.util.find_spec("gdown") is not None
-    expected = (
-        "gdown cannot fetch PACS.zip" if there else "for which the package gdown is needed: pip install"
-    )
-    with pytest.raises(RunError, match=expected) as info:
-        fetch(File("PACS.zip", "gdown:1JFr8"), tmp_path, Patience(2.0, 1, 0.01))
+    with pytest.raises(RunError, match=r"gdown cannot fetch PACS\.zip \(ProxyError") as info:
+        fetch(DRIVE, tmp_path, Patience(2.0, 1, 0.01))
+    assert f"drive.google.com/uc?id=1JFr8; put it at {tmp_path / 'PACS.zip'}" in describe(info.value)
+
+
+@pytest.mark.parametrize("there", [None, SimpleNamespace(download=lambda url, output, resume: None)])
+def test_google_drive_without_the_package_or_with_an_old_one(there, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gdown", there)
+    with pytest.raises(RunError, match=r"the package gdown is needed: pip install -U 'gdown>=6\.3'") as info:
+        fetch(DRIVE, tmp_path, Patience(2.0, 1, 0.01))
     assert "Fetch it by hand: https://drive.google.com/uc?id=1JFr8" in describe(info.value)

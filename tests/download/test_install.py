@@ -1,10 +1,13 @@
+import io
 import json
 import multiprocessing
+import tarfile
 from dataclasses import replace
 
 import pytest
 
-from domainbed.datasets import get_dataset_class
+from domainbed.datasets import contract, get_dataset_class
+from domainbed.datasets.domain_folders import DomainFolders
 from domainbed.download import SOURCES
 from domainbed.download.arrange import DUPLICATES
 from domainbed.download.fetch import Patience
@@ -76,6 +79,37 @@ def test_a_damaged_archive_that_was_fetched_is_fetched_again(tiny, tree, pack, s
     assert not list(tmp_path.glob("*unpacking"))
     server.paths["tiny.zip"].content = whole
     assert install(source, tmp_path, HOW).problems == {}
+
+
+def hostile_tar(name, kind=tarfile.REGTYPE):
+    """Of a member with this name, or a link or a device to /etc/passwd."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.tar.gz", lambda pack: hostile_tar("../../out"), "a member outside of it"),
+        ("x.tar.gz", lambda pack: hostile_tar("/out"), "a member outside of it"),
+        ("x.tar.gz", lambda pack: hostile_tar("ink", tarfile.SYMTYPE), "has a link"),
+        ("x.tar.gz", lambda pack: hostile_tar("ink/a.png", tarfile.LNKTYPE), "has a link"),
+        ("x.tar.gz", lambda pack: hostile_tar("ink/a.png", tarfile.FIFOTYPE), "has a device"),
+        ("x.tar.gz", lambda pack: pack("x.tar.gz", {"ink/a.png": bytes(9 << 20)}), "as a bomb does"),
+        ("x.zip", lambda pack: pack("x.zip", {"../../out": b""}), "a member outside of it"),
+        ("x.zip", lambda pack: pack("x.zip", {"ink/a.png": bytes(9 << 20)}), "as a bomb does"),
+    ],
+)
+def test_a_hostile_archive_that_a_server_sends_leaves_nothing(name, content, message, tiny, pack, tmp_path):
+    with pytest.raises(RunError, match=message) as info:
+        install(tiny(name, content(pack)), tmp_path / "in" / "data", HOW)
+    assert "fetch http://127.0.0.1" in describe(info.value)
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["data"]
+    assert [path.name for path in (tmp_path / "in" / "data").iterdir()] == [".Tiny.lock"]
 
 
 def test_a_damaged_archive_of_the_users_is_left_to_them(tiny, tmp_path):
@@ -191,6 +225,10 @@ def test_known_sources_become_what_their_datasets_read(name, server, tree, pack,
         assert not (tmp_path / "domain_net" / DUPLICATES).exists()
     for dataset in source.datasets:
         assert get_dataset_class(dataset).missing(str(tmp_path)) is None
+        if issubclass(get_dataset_class(dataset), DomainFolders):
+            built = contract.build(get_dataset_class(dataset), str(tmp_path), [0], HPARAMS)
+            sizes = [sum(counts.values()) for counts in built.summary["counts"].values()]
+            assert sizes == [report.counts[folder] for folder in built.FOLDERS.values()]
     wrong = replace(source, counts=SOURCES[name].counts, classes=SOURCES[name].classes)
     if wrong.counts:
         with pytest.raises(RunError, match="wrong number"):

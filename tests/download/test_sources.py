@@ -1,4 +1,5 @@
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from domainbed.datasets.wilds import _without_version_checks
 from domainbed.download import SOURCES, source_of
 from domainbed.download.source import File, Source
 from domainbed.errors import UnknownName
+from domainbed.scripts.download import main
 
 DOCUMENT = Path(__file__).parents[2] / "docs/datasets.md"
 TOTALS = {"VLCS": 10_729, "PACS": 9_991, "OfficeHome": 15_588, "DomainNet": 586_575}
@@ -67,6 +69,29 @@ def test_mnists_checksums_are_torchvisions():
     declared = {name: f"md5:{md5}" for name, md5 in MNIST.resources}
     assert {file.name: file.checksum for file in SOURCES["MNIST"].files} == declared
     assert all(file.where == MNIST.mirrors[0] + file.name for file in SOURCES["MNIST"].files)
+
+
+def test_what_is_missing_is_said_with_a_command_that_fetches_it(tmp_path, capsys):
+    pytest.importorskip("wilds")
+    (tmp_path / "with a blank").mkdir()
+    for root in (None, tmp_path / "nowhere", tmp_path / "with a blank"):
+        for name in REGISTRY:
+            source = source_of(name)
+            if source is not None:
+                missing = REGISTRY[name].missing(root and str(root))
+                (command,) = re.findall(r'; "python -m domainbed.scripts.download (.*)" fetches it$', missing)
+                assert "\n" not in missing
+                assert shlex.split(command) == ["--datasets", name, "--data_dir", str(root or "DATA")]
+                assert main([*shlex.split(command), "--list"]) == 0
+                assert capsys.readouterr().out.startswith(f"{source.name}: for ")
+
+
+def test_what_no_source_gives_is_missing_without_a_command(tmp_path):
+    class Ours(REGISTRY["PACS"]):
+        FOLDER = "ours"
+
+    assert Ours.missing(str(tmp_path)).startswith(f"Ours: {tmp_path / 'ours'} does not exist")
+    assert "download" not in Ours.missing(str(tmp_path)) + Ours.missing(None)
 
 
 def test_an_unknown_name_is_told_the_nearest():

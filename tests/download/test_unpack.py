@@ -1,6 +1,8 @@
+import bz2
 import contextlib
 import gzip
 import io
+import lzma
 import os
 import stat
 import tarfile
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from domainbed.download.unpack import DamagedArchive, Limits, unpack
 
 FILES = {"a/b/one.txt": b"1" * 50, "a/two.bin": bytes(range(256)) * 20, "three": b""}
+NOISE = os.urandom(3000)
 LIMITS = Limits()
 KINDS = ("x.zip", "x.tar", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz")
 
@@ -146,6 +149,35 @@ def test_a_flipped_byte(name, pack, refuse):
     content = bytearray(pack(name, {"noise": os.urandom(3000)}))
     content[1500] ^= 1
     refuse(name, bytes(content), "is damaged")
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.bz2", "x.bz2", "x.gz", "x.xz"])
+@settings(max_examples=25, deadline=None)
+@given(place=st.floats(0, 0.999), byte=st.integers(0, 255))
+def test_any_byte_changed_is_refused_or_changes_nothing_that_counts(
+    name, place, byte, pack, tmp_path_factory
+):
+    folder, noise = tmp_path_factory.mktemp("changed"), NOISE
+    alone = {"x.gz": gzip.compress, "x.bz2": bz2.compress, "x.xz": lzma.compress}
+    content = bytearray(alone[name](noise) if name in alone else pack(name, {"x": noise}))
+    content[int(place * len(content))] = byte
+    (folder / name).write_bytes(content)
+    with contextlib.suppress(DamagedArchive):
+        unpack(folder / name, folder / "into", LIMITS)
+        assert list(read(folder / "into").values()) in ([noise], [])
+
+
+def test_a_zip_that_points_behind_its_end(pack, refuse):
+    content = bytearray(pack("x.zip", FILES))
+    content[-6:-2] = b"\xff\xff\xff\xfe"  # where its table of contents begins
+    refuse("x.zip", bytes(content), "is damaged")
+
+
+def test_a_disk_that_cannot_be_written_is_not_the_archives_fault(pack, tmp_path):
+    name = "x" * 300
+    (tmp_path / "x.tar.gz").write_bytes(pack("x.tar.gz", {name: b""}))
+    with pytest.raises(OSError, match="File name too long"):
+        unpack(tmp_path / "x.tar.gz", tmp_path / "into", LIMITS)
 
 
 def test_a_flipped_byte_behind_the_last_member(pack, refuse):

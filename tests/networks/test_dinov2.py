@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from domainbed.errors import UsageError
-from domainbed.networks import DinoV2
+from domainbed.networks import DinoV2, dinov2
 from domainbed.networks.dinov2 import position_embedding
 
-pytest.importorskip("timm")
+timm = pytest.importorskip("timm")
 
 HPARAMS = {"vit_dropout": 0.0, "vit_attn_tune": True, "pretrained": False}
 
@@ -53,6 +53,24 @@ def test_positions_are_interpolated_at_the_scale_of_training():
     # torch's bicubic interpolation keeps a ramp to 0.05; at the scales 16 / 37 and 12 / 37 it is off by 0.15.
     assert rows[12, 5].item() == pytest.approx(12.5 * 37 / 16.1 - 0.5, abs=0.05)
     assert columns[5, 9].item() == pytest.approx(9.5 * 37 / 12.1 - 0.5, abs=0.05)
+
+
+def test_weights_from_the_hubs_cache(hub, monkeypatch):
+    """Of the next smaller network; a file of DINOv2's authors has a token for masks too."""
+    monkeypatch.setattr(dinov2, "NAME", "vit_small_patch14_dinov2.lvd142m")
+    network = timm.create_model("vit_small_patch14_dinov2", num_classes=0)
+    state = network.state_dict() | {"mask_token": torch.zeros(1, 384)}
+    torch.save(state, hub / "vit_small_patch14_dinov2.lvd142m.pth")
+    found = DinoV2((3, 98, 98), HPARAMS | {"pretrained": True})
+    assert found.n_outputs == 5 * 384
+    assert all(torch.equal(value, state[name]) for name, value in found.network.state_dict().items())
+    assert found.provenance["name"] == "timm vit_small_patch14_dinov2.lvd142m"
+    assert found(torch.randn(1, 3, 98, 98)).shape == (1, 5 * 384)
+
+
+def test_other_weights_are_refused():
+    with pytest.raises(UsageError, match=r"dinov2 has the weights lvd142m alone, not 'IMAGENET1K_V1'"):
+        DinoV2((3, 42, 42), HPARAMS | {"weights": "IMAGENET1K_V1"})
 
 
 @pytest.mark.parametrize("shape", [(1, 224, 224), (3, 225, 224), (3, 224, 100)])

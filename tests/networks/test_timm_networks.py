@@ -1,5 +1,8 @@
 """Networks of timm's as featurizers; small ones that timm has for its own tests, without any download."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +11,10 @@ from domainbed.datasets.image_transforms import IMAGENET_MEAN, IMAGENET_STD
 from domainbed.errors import UnknownName, UsageError, describe
 from domainbed.hparams_registry import default_hparams
 from domainbed.networks import Featurizer, featurizer_class
+from domainbed.networks.backbones import timm_config
 from domainbed.networks.timm_networks import Renormalise
+
+DOCUMENT = Path(__file__).parents[2] / "docs/networks.md"
 
 timm = pytest.importorskip("timm")
 
@@ -50,6 +56,37 @@ def test_features_of_any_size_and_number_of_channels(name, shape, n_outputs):
     assert features.shape == (2, n_outputs)
     features.square().sum().backward()
     assert all(parameter.grad is not None for parameter in featurizer.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "n_outputs"),
+    [
+        ("vit_tiny_patch16_224", 96, 192),
+        ("convnext_atto", 96, 320),
+        ("vit_xsmall_patch16_clip_224", 96, 256),
+        ("vit_small_patch14_dinov2", 98, 384),  # 518 pixels are its own
+    ],
+)
+def test_towers_that_the_field_uses_take_their_weights_to_other_sizes(name, side, n_outputs, saved):
+    network, hparams = saved(name)
+    transformer = "vit" in name
+    featurizer = build(name, (3, side, side), **hparams, vit_attn_tune=transformer).eval()
+    with torch.no_grad():
+        assert featurizer(torch.randn(2, 3, side, side)).shape == (2, n_outputs)
+    own, found = network.state_dict(), featurizer.network.state_dict()
+    adapted = {each for each in found if not torch.equal(found[each], own[each])}
+    assert adapted == ({"pos_embed"} if transformer else set())
+    if transformer:
+        trained = {each for each, p in featurizer.network.named_parameters() if p.requires_grad}
+        assert trained == {each for each in found if ".attn." in each}
+
+
+def test_the_documents_examples_are_known_to_timm():
+    names = re.findall(r"timm:(\w+(?:\.\w+)?)", DOCUMENT.read_text(encoding="utf-8"))
+    examples = [name for name in names if name.split(".")[0] != "NAME"]
+    assert len(examples) >= 5
+    for name in examples:
+        assert timm_config(name).tag == name.partition(".")[2] or "." not in name
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet"])

@@ -1,12 +1,14 @@
 """Pretrained weights, from real files in the layout of the hub's cache."""
 
 import hashlib
+import json
 
 import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18
 
+import domainbed
 from domainbed.errors import UsageError, describe
 from domainbed.networks import ResNet
 from domainbed.networks.base import NO_WEIGHTS, provenance_of
@@ -49,6 +51,20 @@ def test_the_users_file_wins_and_may_have_other_classes(hub, trained, tmp_path):
     featurizer = ResNet((3, 32, 32), HPARAMS | {"weights_file": str(tmp_path / "mine.pth")})
     assert torch.equal(conv1_and_bn(featurizer.network), conv1_and_bn(trained))
     assert featurizer.provenance["name"] == "mine.pth"
+
+
+def test_every_record_of_a_run_names_its_weights_and_their_hash(hub, trained, exported, tmp_path):
+    torch.save(trained.state_dict(), hub / "resnet18-f37072fd.pth")
+    hparams = {"featurizer": "resnet18", "input_size": 32, "batch_size": 2}
+    settings = {"dataset": str(exported["png"]), "steps": 2, "checkpoint_freq": 1, "skip_model_save": True}
+    domainbed.train(**settings, hparams=hparams, output_dir=tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run/results.jsonl").read_text().splitlines()]
+    expected = {
+        "name": "torchvision resnet18 (IMAGENET1K_V1)",
+        "sha256": hashlib.sha256((hub / "resnet18-f37072fd.pth").read_bytes()).hexdigest(),
+    }
+    assert [record["weights"] for record in records] == [expected, expected]
+    assert json.loads((tmp_path / "run/run.json").read_text())["weights"] == expected
 
 
 def test_an_algorithms_provenance_is_that_of_its_first_pretrained_featurizer(hub, trained):

@@ -128,6 +128,7 @@ def test_the_list_names_every_dataset_that_needs_files(capsys, tmp_path):
             assert name in out
     assert "licence: not known" in out
     assert "licence: CC0" in out
+    assert out.endswith("docs/datasets.md says what is unverified.\n")
     assert f"in {tmp_path}: not there" in out
     assert main(["--list", "--datasets", "PACS"]) == 0
     assert "numbers: art_painting 2,048, cartoon 2,344, photo 1,670, sketch 3,929" in capsys.readouterr().out

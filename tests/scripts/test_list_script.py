@@ -52,7 +52,7 @@ def test_data_that_is_there_is_told_from_data_that_is_not(forked_script, tmp_pat
     text = forked_script("list", "datasets", "--data_dir", tmp_path).stdout
     assert "  PACS: A, C, P, S  [ready]\n" in text
     without = forked_script("list", "datasets").stdout
-    assert "  PACS: A, C, P, S  [PACS needs --data_dir, the folder that holds its data]\n" in without
+    assert '  PACS: A, C, P, S  [PACS needs --data_dir, the folder that holds its data; "python' in without
     assert "  Debug28: 0, 1, 2  [ready]\n" in without
 
 

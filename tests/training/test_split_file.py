@@ -8,6 +8,7 @@ import domainbed
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.contract import build
 from domainbed.errors import UsageError
+from domainbed.lib.seeds import seed_hash
 from domainbed.lib.splitting import _SplitDataset
 from domainbed.training import split_file
 from domainbed.training.config import TrainConfig
@@ -63,6 +64,17 @@ def test_every_schemes_splits_come_back_index_for_index(settings, emoji, tmp_pat
     assert all(
         part.underlying_dataset is emoji[i] for i, parts in enumerate(again) for part in parts.values()
     )
+
+
+def test_the_file_of_a_run_has_upstreams_indices(vectors, tmp_path):
+    path = tmp_path / "a.json"
+    settings = {"dataset": "Debug28", "steps": 1, "skip_model_save": True, "output_dir": tmp_path / "run"}
+    domainbed.train(**settings, write_splits=path)
+    # Upstream's seed of a trial's split of its environment 1, which has 16 samples.
+    (golden,) = (case for case in vectors("loaders_and_splits")["split_dataset"] if case["length"] == 16)
+    assert (golden["seed"], golden["n"]) == (seed_hash(0, 1), int(16 * 0.2))
+    found = json.loads(path.read_text())["environments"]["1"]
+    assert found == {"in": golden["second"], "out": golden["first"]}
 
 
 def test_a_file_with_the_same_split_stays_and_another_is_refused(emoji, tmp_path):
