@@ -2,7 +2,8 @@
 
     python benchmarks/evaluation.py [--rounds 7] [--device cpu]
 
-On EmojiStyles with its small CNN: the parts that selection methods read, all parts, and the rival on all.
+On EmojiStyles with its small CNN: the parts that selection methods read (train's default), all parts, and the
+rival on all.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 from domainbed.algorithms import get_algorithm_class
 from domainbed.training import run
 from domainbed.training.config import TrainConfig
-from domainbed.training.evaluation import EVALUATION, PartBatches, accuracies, parts_to_evaluate
+from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate
 from domainbed.training.memory import keep_freed_memory
 from domainbed.training.reader import Reader
 
@@ -36,7 +37,8 @@ def main():
 def ours(made, which):
     parts = parts_to_evaluate(made.splits, [0], which)
     reader = Reader({EVALUATION: PartBatches(parts)}, made.num_workers)
-    return lambda: accuracies(made.algorithm, parts, made.device, reader, (0, 0))
+    evaluation = Evaluation(made.algorithm, parts, made.device, reader, seed=0)
+    return lambda: evaluation.accuracies(0)
 
 
 def textbook(made):

@@ -5,14 +5,15 @@ A method is a class registered in `METHODS` under a short name; a plugin adds it
 
 from __future__ import annotations
 
-import itertools
+import functools
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from domainbed.lib.query import Q
 from domainbed.registry import Registry
-from domainbed.results.records import Record
+from domainbed.results.records import Record, by_run
 
 RunAcc = dict[str, float]
 """`{"val_acc": what selection maximises, "test_acc": what it reports}`, both in [0, 1]."""
@@ -20,7 +21,7 @@ RunAcc = dict[str, float]
 
 def get_test_records(records: Q[Record]) -> Q[Record]:
     """Records of runs with exactly one target environment."""
-    return records.filter(lambda record: len(record["args"]["test_envs"]) == 1)
+    return Q([record for record in records if len(record["args"]["test_envs"]) == 1])
 
 
 class SelectionMethod:
@@ -60,9 +61,10 @@ class SelectionMethod:
 
         Among equals the largest hparams seed comes first, as upstream has it; NaN comes last.
         """
-        accs: Q[tuple[RunAcc | None, Q[Record]]] = records.group_map(
-            "args.hparams_seed", lambda _, run_records: (cls.run_acc(run_records), run_records)
-        )
+        of_seeds: dict[int, list[Record]] = {}
+        for args, of_run in by_run(records):
+            of_seeds.setdefault(args["hparams_seed"], []).extend(of_run)
+        accs = [(cls.run_acc(Q(of_seeds[seed])), Q(of_seeds[seed])) for seed in sorted(of_seeds)]
         chosen = Q([(acc, run_records) for acc, run_records in accs if acc is not None])
         return chosen.sorted(key=lambda pair: pair[0]["val_acc"])[::-1]
 
@@ -102,8 +104,8 @@ class IIDAccuracySelectionMethod(SelectionMethod):
         test_acc = record.get(cls._test_key.format(target))
         if test_acc is None:
             return None
-        val_accs = [record[f"env{i}_out_acc"] for i in range(_environments(record)) if i != target]
-        return {"val_acc": float(np.mean(val_accs)) if val_accs else float("nan"), "test_acc": test_acc}
+        val_accs = [record[_out_acc(i)] for i in range(_environments(record)) if i != target]
+        return {"val_acc": _mean(val_accs) if val_accs else float("nan"), "test_acc": test_acc}
 
 
 @METHODS.register("loo")
@@ -133,17 +135,16 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
         (target,) = test_records[0]["args"]["test_envs"]
         scores: dict[int, float | None] = {}
         for record in records:
-            held_out = set(record["args"]["test_envs"]) - {target}
-            if len(record["args"]["test_envs"]) == 2 and len(held_out) == 1:
-                (source,) = held_out
+            targets = record["args"]["test_envs"]
+            if len(targets) == 2 and target in targets:
+                source = targets[1 - targets.index(target)]
                 scores[source] = record.get(f"env{source}_in_acc")
         wanted = [scores.get(i) for i in range(_environments(records[0])) if i != target]
         val_accs = [score for score in wanted if score is not None]
         test_acc = test_records[0].get(f"env{target}_in_acc")
         if not val_accs or len(val_accs) < len(wanted) or test_acc is None:
             return None
-        # np.sum adds pairwise, as upstream's sum does: from nine environments on it differs from sum().
-        return {"val_acc": float(np.sum(val_accs) / len(val_accs)), "test_acc": test_acc}
+        return {"val_acc": _mean(val_accs), "test_acc": test_acc}
 
 
 @METHODS.register("oracle")
@@ -177,10 +178,31 @@ class IIDAutoLRAccuracySelectionMethod(IIDAccuracySelectionMethod):
     _test_key = "fd_env{}_in_acc"
 
 
+def _mean(values: Sequence[float]) -> float:
+    """Mean of one or more numbers, to the last bit that of `np.mean`, which upstream selects by.
+
+    NumPy adds eight and more numbers pairwise, and fewer one after the other; sweeps have many means of few.
+    """
+    if len(values) >= 8:
+        return float(np.mean(values))
+    total = 0.0
+    for value in values:  # not sum(), which is more exact from Python 3.12 on
+        total += value
+    return total / len(values)
+
+
 def _environments(record: Record) -> int:
     """Number of environments that `record` knows of: consecutive ones that have an out-split's accuracy.
 
     A target counts without it: a run need not evaluate what no selection looks at.
     """
     targets = record["args"]["test_envs"]
-    return next(i for i in itertools.count() if f"env{i}_out_acc" not in record and i not in targets)
+    count = 0
+    while _out_acc(count) in record or count in targets:
+        count += 1
+    return count
+
+
+@functools.cache
+def _out_acc(environment: int) -> str:
+    return f"env{environment}_out_acc"

@@ -112,6 +112,12 @@ class Algorithm(nn.Module):
     """Whether several processes can share an update, each with some of the source environments: all that
     is added up over environments goes through `self.ranks`. A class that has an `update` or a `predict` of
     its own must say so itself."""
+    INFERENCE_MODE: ClassVar[bool] = True
+    """Whether evaluation may call `predict` under `torch.inference_mode`, which gives the same numbers as
+    `torch.no_grad`; False where `predict` keeps tensors that meet gradients later."""
+    COMPILABLE: ClassVar[bool] = True
+    """Whether the featurizer may be compiled: not where an update differentiates gradients that went
+    through it."""
     ranks: Ranks = ALONE
     """The processes that share the updates."""
     STATE: ClassVar[tuple[str, ...]] = ()

@@ -43,6 +43,7 @@ class IGA(ERM):
     """
 
     HPARAMS = {"penalty": Hparam(1000, log10_uniform(1, 5), "weight of the penalty", type=float, at_least=0)}
+    COMPILABLE = False
 
     def update(
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None

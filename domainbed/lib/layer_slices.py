@@ -148,7 +148,7 @@ class GroupNorm(LayerSlices):
         bias: Tensor | None = None,
         eps: float = 1e-5,
     ) -> None:
-        super().__init__(input.contiguous(), weight=weight, bias=bias)
+        super().__init__(_as_norms_take_it(input), weight=weight, bias=bias)
         self._groups, self._eps = num_groups, eps
         self._channels = input.shape[1], input[0, 0].numel()
 
@@ -190,7 +190,7 @@ class LayerNorm(LayerSlices):
         bias: Tensor | None = None,
         eps: float = 1e-5,
     ) -> None:
-        super().__init__(input.contiguous(), weight=weight, bias=bias)
+        super().__init__(_as_norms_take_it(input), weight=weight, bias=bias)
         self._shape, self._eps = list(normalized_shape), eps
         self.mixes = len(self._shape) >= input.dim()
 
@@ -251,6 +251,13 @@ class BatchNorm(LayerSlices):
             [False, True, True],
         )
         return {"weight": of_weight, "bias": of_bias}
+
+
+def _as_norms_take_it(x: Tensor) -> Tensor:
+    """Contiguous, and in float32 where autocast computes group and layer norms so, which is on GPUs."""
+    if x.device.type == "cuda" and torch.is_autocast_enabled("cuda"):
+        x = x.float()
+    return x.contiguous()
 
 
 def _convolution(function: Callable[..., Tensor]) -> Callable[..., Convolution]:

@@ -16,7 +16,7 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
     decoupled: bool = False,
 ) -> optim.Adam:
-    """A new Adam, or AdamW where weight decay is `decoupled`. Fused: a fifth of the time on large networks."""
+    """A new Adam, or AdamW where weight decay is `decoupled`; fused: a fifth of the time on large ones."""
     parameters = list(parameters)
     fused = all(parameter.device.type in _FUSED for parameter in parameters)
     kind = optim.AdamW if decoupled else optim.Adam

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.lib.query import Q
-from domainbed.results.records import Record
+from domainbed.results.records import Record, by_run
 from domainbed.results.runs import load_runs
 
 
@@ -29,10 +29,9 @@ def get_grouped_records(records: Iterable[Record]) -> Q[dict[str, Any]]:
         with two target environments is in two groups.
     """
     groups: dict[tuple[int, str, str, int], list[Record]] = {}
-    for record in records:
-        args = record["args"]
+    for args, of_run in by_run(records):
         for target in args["test_envs"]:
             key = (args["trial_seed"], args["dataset"], args["algorithm"], target)
-            groups.setdefault(key, []).append(record)
+            groups.setdefault(key, []).extend(of_run)
     names = ("trial_seed", "dataset", "algorithm", "test_env")
     return Q([dict(zip(names, key, strict=True)) | {"records": Q(group)} for key, group in groups.items()])

@@ -13,7 +13,7 @@ from domainbed.lib.query import Q
 from domainbed.lib.reporting import get_grouped_records
 from domainbed.model_selection import SelectionMethod
 from domainbed.results.merging import merged_for
-from domainbed.results.records import Record
+from domainbed.results.records import Record, by_run
 
 _ACCURACY = re.compile(r"env(\d+)_(in|out|test)_acc")
 
@@ -65,7 +65,8 @@ class Accuracies:
 
 def compute(records: Q[Record], method: type[SelectionMethod]) -> Accuracies:
     """Let `method` read every (trial, dataset, algorithm, target) group of `records`."""
-    rows = algorithms.REGISTRY.order(list(records.select("args.algorithm").unique()))
+    present = dict.fromkeys(args["algorithm"] for args, _ in by_run(records))
+    rows = algorithms.REGISTRY.order(list(present))
     result = Accuracies(method.name, rows, shown_datasets(records), method.about())
     for group in get_grouped_records(records):
         accuracy = method.sweep_acc(merged_for(method, group["records"]))
@@ -82,7 +83,7 @@ def shown_datasets(records: Q[Record]) -> list[Columns]:
 
     One that is not in `DATASETS` is left out if its records do not say how many environments it has.
     """
-    present = set(records.select("args.dataset"))
+    present = {args["dataset"] for args, _ in by_run(records)}
     known = [name for name in datasets.DATASETS if name in present]
     columns = [Columns(name, tuple(datasets.get_dataset_class(name).ENVIRONMENTS)) for name in known]
     for name in sorted(present.difference(known)):

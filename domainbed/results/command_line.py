@@ -77,7 +77,7 @@ def load(input_dir: Path, finished_only: bool, mix_data: bool = False) -> Sweep:
     said = notes.on_runs(runs, manifest, finished_only)
     for note in said:
         _log.warning("note: %s", note)
-    records = Q([with_method_names(it) for it in (runs.finished() if finished_only else runs).records()])
+    records = Q(with_method_names((runs.finished() if finished_only else runs).records()))
     if not records:
         raise RunError(_no_records(input_dir, finished_only))
     if not mix_data:

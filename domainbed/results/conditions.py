@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from domainbed.results.records import Record
+from domainbed.results.records import Record, by_run
 
 SEPARATOR = "/"
 
@@ -27,7 +27,11 @@ def named(args: Mapping[str, Any]) -> dict[str, Any]:
     return {**args, "algorithm": method_name(args["algorithm"], condition)} if condition else dict(args)
 
 
-def with_method_names(record: Record) -> Record:
-    """A record likewise; the same object where the names are the same."""
-    args = named(record["args"])
-    return record if args["algorithm"] == record["args"]["algorithm"] else record | {"args": args}
+def with_method_names(records: Iterable[Record]) -> list[Record]:
+    """Records likewise; the same objects where the names are the same."""
+    renamed: list[Record] = []
+    for args, of_run in by_run(records):
+        own = named(args)
+        same = own["algorithm"] == args["algorithm"]
+        renamed += of_run if same else [record | {"args": own} for record in of_run]
+    return renamed

@@ -7,7 +7,7 @@ from typing import Any
 
 from domainbed.lib.query import Q
 from domainbed.model_selection import SelectionMethod
-from domainbed.results.records import Record
+from domainbed.results.records import Record, by_run
 
 
 def remove_key(d: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -35,9 +35,10 @@ def merge_records(records: Iterable[Record]) -> Q[Record]:
     A later record's keys replace an earlier one's, so the last value of every key stays.
     """
     merged: dict[Hashable, Record] = {}
-    for record in records:
-        run = recursive_freeze({k: v for k, v in record["args"].items() if k != "holdout_fraction"})
-        merged.setdefault(run, {}).update(record)
+    for args, of_run in by_run(records):
+        run = recursive_freeze({k: v for k, v in args.items() if k != "holdout_fraction"})
+        for record in of_run:
+            merged.setdefault(run, {}).update(record)
     return Q(list(merged.values()))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from domainbed.lib.query import Q
 from domainbed.results.accuracies import Accuracies
-from domainbed.results.records import Record
+from domainbed.results.records import Record, by_run
 from domainbed.results.runs import Runs, listing
 from domainbed.sweep.manifest import Manifest
 
@@ -38,8 +38,8 @@ def on_tables(accuracies: Mapping[str, Accuracies], records: Q[Record]) -> list[
     """
     shown = [columns for results in accuracies.values() for columns in results.datasets]
     unknown = dict.fromkeys(columns.name for columns in shown if not columns.known)
-    left_out = sorted(set(records.select("args.dataset")) - {columns.name for columns in shown})
-    seeds = set(records.select("args.dataset, args.trial_seed"))
+    seeds = {(args["dataset"], args["trial_seed"]) for args, _ in by_run(records)}
+    left_out = sorted({dataset for dataset, _ in seeds} - {columns.name for columns in shown})
     trials = Counter(dataset for dataset, _ in seeds)
     kinds = {
         "datasets that domainbed.datasets lacks, shown last": list(unknown),

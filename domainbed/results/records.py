@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from domainbed.errors import RunError
 from domainbed.lib.atomic import write_whole
@@ -47,17 +48,25 @@ def read_records(path: Path) -> RecordsFile:
     """
     content = RecordsFile()
     lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        record = _parse(line)
-        if record is not None:
-            content.records.append(_shared(record, content.records))
+    numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
+    before: Record = {}
+    for number, record in zip(numbers, _parse_all([lines[i - 1] for i in numbers]), strict=True):
+        if isinstance(record, dict):
+            _share(record, before)
+        if _is_record(record, before):
+            content.records.append(record)
+            before = record
         elif number == len(lines):
             content.torn = number
         else:
             content.damaged.append(number)
     return content
+
+
+def by_run(records: Iterable[Record]) -> Iterator[tuple[dict[str, Any], list[Record]]]:
+    """(args, records) for each stretch of records with equal `args`, such as those of a run."""
+    for args, of_run in itertools.groupby(records, key=itemgetter("args")):
+        yield args, list(of_run)
 
 
 def append_record(path: Path, record: Mapping[str, object]) -> None:
@@ -99,7 +108,7 @@ def drop_records_after(path: Path, step: int) -> None:
     for line in data.splitlines(keepends=True):
         position += len(line)
         record = _parse(line)
-        if step >= 0 and record is not None and record["step"] == step:
+        if step >= 0 and _is_record(record, {}) and record["step"] == step:
             end = position
     if step >= 0 and not end:
         raise RunError(
@@ -116,31 +125,38 @@ def _write_all(descriptor: int, data: bytes) -> None:
     os.fsync(descriptor)
 
 
-def _parse(line: bytes) -> Record | None:
-    """The record that `line` holds, or None."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if _is_record(record) else None
+def _parse_all(lines: Sequence[bytes]) -> list[Any]:
+    """What each line holds; None where it is no JSON."""
+    with contextlib.suppress(ValueError, RecursionError):
+        # As one array, whose objects share the texts of their keys, in half the time.
+        found: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
+        if len(found) == len(lines):
+            return found
+    return [_parse(line) for line in lines]
 
 
-def _is_record(record: object) -> bool:
-    """Whether every reader of results can use `record`."""
+def _parse(line: bytes) -> Any:  # noqa: ANN401 - whatever JSON has
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(line)
+    return None
+
+
+def _is_record(record: object, before: Record) -> TypeGuard[Record]:
+    """Whether every reader of results can use `record`; `before` is one that shares with it, or empty."""
     if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
         return False
     args = record.get("args")
     if not isinstance(args, dict):
         return False
+    if args is before.get("args"):
+        return True
     return all(isinstance(args.get(key), kind) for key, kind in _NEEDED_ARGS.items()) and all(
         isinstance(target, int) for target in args["test_envs"]
     )
 
 
-def _shared(record: Record, before: list[Record]) -> Record:
-    """`record` with the keys, and the large objects, of the records `before` it: thousands have the same."""
-    record = {sys.intern(key): value for key, value in record.items()}
+def _share(record: Record, before: Record) -> None:
+    """Let `record` have the large objects of the one `before` it: thousands have the same."""
     for key in _SHARED:
-        if before and key in record and record[key] == before[-1].get(key):
-            record[key] = before[-1][key]
-    return record
+        if key in before and record.get(key) == before[key]:
+            record[key] = before[key]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 from domainbed.errors import RunError
 from domainbed.lib.query import Q
-from domainbed.results.records import Record
+from domainbed.results.records import Record, by_run
 
 
 def check_same_data(records: Q[Record]) -> None:
@@ -15,12 +17,12 @@ def check_same_data(records: Q[Record]) -> None:
     Raises: RunError that names a run over each of the data.
     """
     runs: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
-    for record in records:
-        data, args = record.get("data"), record["args"]
-        if isinstance(data, dict):
-            identity = str(data.get("checksum")), str(data.get("version"))
-            same = runs.setdefault(args["dataset"], {}).setdefault(identity, {})
-            same[str(args.get("output_dir"))] = None
+    for args, of_run in by_run(records):
+        for data, _ in itertools.groupby(record.get("data") for record in of_run):
+            if isinstance(data, dict):
+                identity = str(data.get("checksum")), str(data.get("version"))
+                same = runs.setdefault(args["dataset"], {}).setdefault(identity, {})
+                same[str(args.get("output_dir"))] = None
     for dataset, by_data in runs.items():
         if len(by_data) > 1:
             kinds = ", ".join(

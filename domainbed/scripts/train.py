@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from domainbed.errors import run_script
@@ -61,8 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--evaluate",
         type=str,
-        default="all",
-        help="all parts, or selection: those that selection methods read",
+        default="selection",
+        help="selection: the parts that selection methods read; all: the sources' other parts too (upstream)",
     )
     add(
         "--sampling",
@@ -76,6 +75,14 @@ def build_parser() -> argparse.ArgumentParser:
         default="domain",
         help="what an update sees as environments: domain, or a control: single_domain, pooled",
     )
+    add(
+        "--precision",
+        type=str,
+        default="fp32",
+        help="fp32, tf32 (its matrix products, on a GPU), or bf16 (autocast of the featurizer)",
+    )
+    add("--channels_last", action="store_true", help="convolutions on images with channels innermost")
+    add("--compile", action="store_true", help="torch.compile of the featurizer; takes a minute at first")
     add("--check_images", action="store_true", help="read every image first, and look for copies")
     add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add("--num_workers", type=int, help="loader processes, for images that are not cached; changes no result")
@@ -104,11 +111,11 @@ def _shortened(flag: str) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and train; returns the exit status."""
     flags = vars(build_parser().parse_args(argv))
-    from domainbed.training.api import train
+    from domainbed.training.api import one_of_several, train
     from domainbed.training.config import TrainConfig
 
     train(TrainConfig(**flags))
-    if "RANK" in os.environ:
+    if one_of_several():
         from domainbed.training.distributed import leave_group_at_once
 
         leave_group_at_once()

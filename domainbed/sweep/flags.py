@@ -14,7 +14,7 @@ COMMANDS = ("launch", "delete_incomplete", "status", "work")
 PASSED_ON = (
     *("uda_holdout_fraction", "checkpoint_freq", "skip_model_save", "splits", "evaluate", "sampling"),
     *("write_splits", "device", "num_workers", "cache_dir", "deterministic", "checkpoint_every"),
-    "tensorboard",
+    *("tensorboard", "precision", "channels_last", "compile"),
 )
 """Flags of `train` that a sweep hands to its runs if they are given (upstream's are in `make_args_list`)."""
 
@@ -78,6 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--evaluate", type=str, help="as in train")
     add("--sampling", type=str, help="as in train")
     add("--grouping", nargs="+", choices=GROUPING, help="as in train; runs with each of those given")
+    add("--precision", type=str, help="as in train")
+    add("--channels_last", action="store_true", default=None, help="as in train")
+    add("--compile", action="store_true", default=None, help="as in train")
     add("--deterministic", action="store_true", default=None, help="as in train")
     add("--device", type=str, help="as in train")
     add("--num_workers", type=int, help="as in train")

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     Work = Callable[[Run, RunDir], None]
     Settings = Mapping[str, Any]
 
+_COMPILER = ("torch._dynamo", "torch._inductor")
+_COMPILED = ("does not currently support double backward", "compiled with non-empty donated buffers")
+"""What a compiled network says that has to be differentiated twice."""
+
 
 def train(config: TrainConfig, work: Work | None = None, more_settings: Settings | None = None) -> None:
     """Carry out a run in `config.output_dir`; what is printed goes to out.txt and err.txt there too.
@@ -45,11 +49,16 @@ def train(config: TrainConfig, work: Work | None = None, more_settings: Settings
         RunError: the run could not be finished; all that it recorded is kept.
         Preempted: the process was told to leave; the same call goes on.
     """
-    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if one_of_several():
         _train_together(config)
         return
     config.check()
     _train(config, work, more_settings)
+
+
+def one_of_several() -> bool:
+    """Whether torchrun started this process together with others, to share a run."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _train_together(config: TrainConfig) -> None:
@@ -136,11 +145,12 @@ def _one_line() -> Iterator[None]:
         reason = str(error).split(".", maxsplit=1)[0]
         raise RunError(f"out of memory ({reason}); lower batch_size, or run fewer at a time") from error
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise RunError(
-            f"a loader process ended: {' '.join(str(error).split())}; try fewer --num_workers"
-        ) from error
+        reason = " ".join(str(error).split())
+        if "DataLoader worker" in reason:
+            raise RunError(f"a loader process ended: {reason}; try fewer --num_workers") from error
+        if type(error).__module__.startswith(_COMPILER) or any(words in reason for words in _COMPILED):
+            raise RunError(f"torch.compile can't do this ({reason[:200]}); leave out --compile") from error
+        raise
 
 
 def _print_settings(config: TrainConfig) -> None:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from domainbed.networks.base import FeaturizerModule
 
 TASKS = ("domain_generalization", "domain_adaptation")
-EVALUATE = ("all", "selection")
+EVALUATE = ("selection", "all")
 SAMPLING = ("replacement", "epochs")
 GROUPING = ("domain", "single_domain", "pooled")
+PRECISION = ("fp32", "tf32", "bf16")
 
 EXECUTION = (
     *("device", "num_workers", "restart", "deterministic", "checkpoint_every"),
@@ -57,9 +58,12 @@ class TrainConfig:
     skip_model_save: bool = False
     save_model_every_checkpoint: bool = False
     splits: str = "holdout"
-    evaluate: str = "all"
+    evaluate: str = "selection"
     sampling: str = "replacement"
     grouping: str = "domain"
+    precision: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
     device: str = "auto"
     num_workers: int | None = None
     cache_dir: str | None = None
@@ -79,7 +83,7 @@ class TrainConfig:
 
         Raises: UsageError (UnknownName for a misspelt algorithm, dataset or split scheme).
         """
-        self.algorithm_class()
+        algorithm_class = self.algorithm_class()
         dataset_class = self.dataset_class()
         missing = dataset_class.missing(self.data_dir)
         if missing:
@@ -89,6 +93,12 @@ class TrainConfig:
         check_choice("--evaluate takes", self.evaluate, EVALUATE)
         check_choice("--sampling takes", self.sampling, SAMPLING)
         check_choice("--grouping takes", self.grouping, GROUPING)
+        check_choice("--precision takes", self.precision, PRECISION)
+        if self.compile and not algorithm_class.COMPILABLE:
+            raise UsageError(
+                f"{self.algorithm} differentiates its network's gradients once more, which torch.compile "
+                "can't: leave out --compile"
+            )
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps takes a number of updates of 1 or more, not {self.steps}")
         if self.checkpoint_freq is not None and self.checkpoint_freq < 0:
@@ -159,6 +169,9 @@ class TrainConfig:
         if hparams.get("featurizer", "auto") != "auto":
             networks.featurizer_class(str(hparams["featurizer"]))
         averaging_option(hparams, "weight_averaging")
+        if self.compile and "passes" in known:
+            # What a joint pass does layer by layer, a compiled network does not show.
+            hparams["passes"] = "separate"
         return hparams
 
 

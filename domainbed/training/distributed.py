@@ -219,14 +219,13 @@ class Group(Ranks):
 
 
 def leave_group_at_once() -> None:
-    """End this process well, if it is one of several, now that its work is done.
+    """End this process, one of several, well: its work is done.
 
     While an interpreter ends, threads of the communication may abort it, which torchrun calls a failure.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @contextlib.contextmanager

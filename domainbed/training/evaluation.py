@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from domainbed.training.splits import Parts
 
 BATCH_SIZE = 256
-"""Samples at a time; large, since no gradient is kept."""
+"""Samples at a time; large, since no gradient is kept, and fixed, since ARM's logits depend on it."""
 
 EVALUATION = "evaluation"
 """Name of the reader's source."""
@@ -39,8 +41,8 @@ def parts_to_evaluate(
     Args:
         splits: the parts of every environment.
         test_envs: the targets.
-        which: "all" (upstream), or "selection": what selection methods read, i.e. the sources' validation
-            parts and all of the targets.
+        which: "selection": what selection methods read, i.e. the sources' validation parts and all of the
+            targets; "all" (upstream): the sources' other parts too.
     """
     named = {}
     for kind in ("in", "out", "test"):
@@ -77,74 +79,74 @@ class PartBatches:
         return fetch(part, np.arange(start, min(start + BATCH_SIZE, len(part))), draws)
 
 
-def accuracies(
-    algorithm: Algorithm,
-    parts: Mapping[str, _SplitDataset],
-    device: torch.device,
-    reader: Reader,
-    draws: tuple[int, int],
-    before_batch: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """Name -> share of the part's samples whose largest logit is at the label.
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of parts of the environments, in evaluation mode, without gradients.
 
-    For the arguments see `means`.
+    The numbers of a part are the same whichever other parts are evaluated, and whoever reads them.
+
+    Args:
+        algorithm: is left in the mode that it was in.
+        parts: what to evaluate, by name.
+        device: where the algorithm is.
+        reader: its source `EVALUATION` is a `PartBatches` that has the parts.
+        seed: of the run; random numbers of augmented images, and in `predict`, belong to it and to the step.
     """
-    shares = means(correct, algorithm, parts, device, reader, draws, before_batch)
-    return {f"{name}_acc": share for name, share in shares.items()}
+
+    algorithm: Algorithm
+    parts: Mapping[str, _SplitDataset]
+    device: torch.device
+    reader: Reader
+    seed: int
+
+    def accuracies(self, step: int, before_batch: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Share of each part's samples whose largest logit is at the label, as "env0_in_acc" and so on.
+
+        `before_batch` is called before each batch; what it raises ends the evaluation.
+        """
+        shares = self._means(correct, self.parts, step, before_batch)
+        return {f"{name}_acc": share for name, share in shares.items()}
+
+    def mean_loss(
+        self, names: Iterable[str], step: int, before_batch: Callable[[], None] = lambda: None
+    ) -> float:
+        """Mean over some of the parts of their mean cross-entropies; `before_batch` as in `accuracies`."""
+        losses = self._means(_cross_entropies, names, step, before_batch)
+        return sum(losses.values()) / len(losses)
+
+    def _means(
+        self,
+        measure: Callable[[Tensor, Tensor], Tensor],
+        names: Iterable[str],
+        step: int,
+        before_batch: Callable[[], None],
+    ) -> dict[str, float]:
+        """Name -> mean over the part's samples of a measure: values (B,) of logits (B, C) and labels (B,)."""
+        # Counts are exact in float32 up to 2^24 samples a part.
+        sums = {name: torch.zeros((), device=self.device) for name in names}
+        draws = (self.seed, step)
+        keys = [
+            (name, start, (*draws, _EVALUATION, number_of(name), start))
+            for name in sums
+            for start in range(0, len(self.parts[name]), BATCH_SIZE)
+        ]
+        with _in_evaluation_mode(self.algorithm):
+            for (name, start, _), (x, y) in zip(keys, self.reader.read(EVALUATION, keys), strict=True):
+                before_batch()
+                seed_all(counter_seed(*draws, _PREDICTION, number_of(name), start))
+                # Minibatches that arrive while a batch is awaited meet gradients: only this is inference.
+                with torch.inference_mode() if self.algorithm.INFERENCE_MODE else torch.no_grad():
+                    sums[name] += measure(self.algorithm.predict(x.to(self.device)), y.to(self.device)).sum()
+        return {name: float(total) / len(self.parts[name]) for name, total in sums.items()}
 
 
-def mean_loss(
-    algorithm: Algorithm,
-    parts: Mapping[str, _SplitDataset],
-    device: torch.device,
-    reader: Reader,
-    draws: tuple[int, int],
-    before_batch: Callable[[], None] = lambda: None,
-) -> float:
-    """Mean over the parts of their mean cross-entropies; for the arguments see `means`."""
-    losses = means(_cross_entropies, algorithm, parts, device, reader, draws, before_batch)
-    return sum(losses.values()) / len(losses)
+def number_of(name: str) -> int:
+    """A number for the counters of a part's draws, which must not depend on what else is evaluated."""
+    return zlib.crc32(name.encode())
 
 
 def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels.view(-1), reduction="none")
-
-
-def means(
-    measure: Callable[[Tensor, Tensor], Tensor],
-    algorithm: Algorithm,
-    parts: Mapping[str, _SplitDataset],
-    device: torch.device,
-    reader: Reader,
-    draws: tuple[int, int],
-    before_batch: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """Name -> mean of a measure over the part's samples.
-
-    Args:
-        measure: values (B,) of logits (B, C) and labels (B,): whether they are right, or losses.
-        algorithm: its `predict` is called in evaluation mode, without gradients; it is left in the
-            mode that it was in.
-        parts: what to evaluate.
-        device: where the algorithm is.
-        reader: its source `EVALUATION` is a `PartBatches` that has the parts.
-        draws: (seed, step) that random numbers of augmented evaluation belong to.
-        before_batch: called before each batch; what it raises ends the evaluation.
-    """
-    keys = [
-        (name, start, (*draws, _EVALUATION, number, start))
-        for number, (name, part) in enumerate(parts.items())
-        for start in range(0, len(part), BATCH_SIZE)
-    ]
-    # Counts are exact in float32 up to 2^24 samples a part.
-    sums = {name: torch.zeros((), device=device) for name in parts}
-    seed_all(counter_seed(*draws, _PREDICTION))
-    # Not inference mode: what an algorithm keeps from `predict` may meet gradients later.
-    with torch.no_grad(), _in_evaluation_mode(algorithm):
-        for (name, *_), (x, y) in zip(keys, reader.read(EVALUATION, keys), strict=True):
-            before_batch()
-            sums[name] += measure(algorithm.predict(x.to(device)), y.to(device)).sum()
-    return {name: float(total) / len(parts[name]) for name, total in sums.items()}
 
 
 @contextlib.contextmanager

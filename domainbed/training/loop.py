@@ -23,14 +23,7 @@ from domainbed.results.records import NAME as RECORDS
 from domainbed.results.records import append_record, drop_records_after
 from domainbed.training import checkpoint, live_view, split_file
 from domainbed.training.config import TrainConfig
-from domainbed.training.evaluation import (
-    EVALUATION,
-    PartBatches,
-    accuracies,
-    mean_loss,
-    parts_to_evaluate,
-    plain,
-)
+from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate, plain
 from domainbed.training.model_file import save_model
 from domainbed.training.reader import Reader, Source
 from domainbed.training.run import Run
@@ -92,11 +85,12 @@ class Loop:
         self._draws: tuple[int, ...] = (run.config.seed, _STEP)
         parts = parts_to_evaluate(run.splits, run.config.test_envs, run.config.evaluate)
         augmented = run.hparams.get("augment_evaluation", True)
-        self._parts = parts if augmented else {name: plain(part) for name, part in parts.items()}
-        sources: dict[str, Source] = {"labeled": run.minibatches, EVALUATION: PartBatches(self._parts)}
+        parts = parts if augmented else {name: plain(part) for name, part in parts.items()}
+        sources: dict[str, Source] = {"labeled": run.minibatches, EVALUATION: PartBatches(parts)}
         if run.unlabeled is not None:
             sources["unlabeled"] = run.unlabeled
         self._reader = Reader(sources, run.num_workers, run.device.type == "cuda")
+        self._evaluation = Evaluation(run.algorithm, parts, run.device, self._reader, run.config.seed)
         self._logged: dict[str, list[float | DeviceScalar]] = defaultdict(list)
         # Of the updates since the last record: seconds before this process, and when it began with them.
         self._seconds, self._began = 0.0, time.perf_counter()
@@ -165,11 +159,8 @@ class Loop:
         record = self._begin_record(requests) if self._pending is None else self._pending
         self._pending = record
         with run.averaging.handed_out():
-            step, seed = record["step"], run.config.seed
-            found = accuracies(
-                run.algorithm, self._parts, run.device, self._reader, (seed, step), requests.check
-            )
-            record = record | found
+            step = record["step"]
+            record = record | self._evaluation.accuracies(step, requests.check)
             self._printed = _print_record(record, self._printed)
             self.directory.check_held()
             append_record(self.directory.path / RECORDS, record | self.constant)
@@ -198,11 +189,9 @@ class Loop:
 
     def _validation_loss(self, step: int, requests: Requests) -> float:
         """Mean loss on the sources' validation parts."""
-        run = self.run
-        names = [f"env{index}_out" for index in run.sources]
-        validation = {name: self._parts[name] for name in names if name in self._parts}
-        draws = (run.config.seed, step)
-        return mean_loss(run.algorithm, validation, run.device, self._reader, draws, requests.check)
+        names = [f"env{index}_out" for index in self.run.sources]
+        validation = [name for name in names if name in self._evaluation.parts]
+        return self._evaluation.mean_loss(validation, step, requests.check)
 
     def save(self) -> None:
         """Write a checkpoint. If there is no room for it, the one before stays, and training goes on."""

@@ -18,6 +18,7 @@ from domainbed.images.cache import cache_folder
 from domainbed.images.environment import prepare
 from domainbed.lib.seeds import seed_all
 from domainbed.lib.splitting import balanced_class_weights
+from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.averaging import Averaging, make_averaging
 from domainbed.training.config import TrainConfig
 from domainbed.training.data import EnvironmentSampler, Minibatches, in_memory
@@ -57,6 +58,7 @@ def build(config: TrainConfig) -> Run:
     """
     hparams = config.resolved_hparams()
     device = choose_device(config.device)
+    check_device(config, device)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     if config.deterministic:
@@ -80,6 +82,7 @@ def build(config: TrainConfig) -> Run:
     seed_all(config.seed)
     algorithm = config.algorithm_class()(dataset.input_shape, dataset.num_classes, len(sources), hparams)
     algorithm.to(device)
+    accelerate(algorithm, config)
     has_validation = all(len(splits[index].get("out", [])) for index in sources)
     return Run(
         *(config, hparams, device, dataset, splits, sources, minibatches, unlabeled, algorithm),

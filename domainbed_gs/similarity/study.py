@@ -8,7 +8,6 @@ else is an ordinary run: measuring changes neither weights nor records, but for 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -71,7 +70,7 @@ def train(config: TrainConfig, study: Study) -> None:
 
     Raises: UsageError also for a study that makes no sense.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if api.one_of_several():
         raise UsageError("similarities are measured in one process; start it without torchrun")
     study.check(config)
 

@@ -80,10 +80,11 @@ AVERAGES \\
 @dataclass
 class SyntheticSweep:
     """ERM on VLCS, 2 trials x 10 sets of targets x 2 hparams seeds; `runs[key]` is (2, steps, environments):
-    accuracies on in-splits and out-splits."""
+    accuracies on in-splits and out-splits. `evaluate` as in `train`."""
 
     dataset: str = "VLCS"
     algorithm: str = "ERM"
+    evaluate: str = "all"
     runs: dict[Key, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -126,6 +127,7 @@ class SyntheticSweep:
             "uda_holdout_fraction": 0,
         }
         hparams = {"lr": [5e-05, 0.0001][seed], "batch_size": [32, 17][seed], "resnet18": False}
+        inside = range(ENVIRONMENTS) if self.evaluate == "all" else targets
         return [
             {
                 "args": args,
@@ -135,7 +137,7 @@ class SyntheticSweep:
                 "step_time": 0.1,
                 "loss": 0.5,
             }
-            | {f"env{i}_in_acc": float(self.runs[key][0, s, i]) for i in range(ENVIRONMENTS)}
+            | {f"env{i}_in_acc": float(self.runs[key][0, s, i]) for i in inside}
             | {f"env{i}_out_acc": float(self.runs[key][1, s, i]) for i in range(ENVIRONMENTS)}
             for s, step in enumerate(STEPS)
         ]

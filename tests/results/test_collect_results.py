@@ -30,8 +30,13 @@ def script(*arguments, check=True):
     return done
 
 
-@pytest.mark.parametrize("partial", [False, True], ids=["complete", "partial"])
-def test_layout_byte_for_byte(vlcs, tmp_path, capsys, partial):
+@pytest.mark.parametrize(
+    ("partial", "evaluate"),
+    [(False, "all"), (True, "all"), (False, "selection"), (True, "selection")],
+    ids=lambda value: {False: "complete", True: "partial"}.get(value, value),
+)
+def test_layout_byte_for_byte(vlcs, tmp_path, capsys, partial, evaluate):
+    vlcs.evaluate = evaluate
     if partial:
         vlcs.drop_some()
     sweep = vlcs.write(tmp_path / "sweep")

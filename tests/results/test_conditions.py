@@ -14,8 +14,10 @@ def test_only_an_unusual_condition_shows_in_the_name(algorithm, condition, metho
 
 def test_records_are_renamed_in_copies():
     record = {"step": 1, "args": {"algorithm": "PCGrad", "grouping": "single_domain", "test_envs": [0]}}
-    renamed = with_method_names(record)
-    assert renamed["args"] == {**record["args"], "algorithm": "PCGrad/single_domain"}
-    assert record["args"]["algorithm"] == "PCGrad"
     ordinary = {"step": 1, "args": {"algorithm": "PCGrad"}}
-    assert with_method_names(ordinary) is ordinary
+    first, second, third = with_method_names([record, record | {"step": 2}, ordinary])
+    assert first["args"] == {**record["args"], "algorithm": "PCGrad/single_domain"}
+    assert record["args"]["algorithm"] == "PCGrad"
+    assert second == {"step": 2, "args": first["args"]}
+    assert second["args"] is first["args"]
+    assert third is ordinary

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainbed.errors import RunError
-from domainbed.results.records import append_record, read_records
+from domainbed.results.records import append_record, by_run, read_records
 
 REPOSITORY = Path(__file__).parents[2]
 ARGS = {"trial_seed": 0, "dataset": "VLCS", "algorithm": "ERM", "hparams_seed": 0, "test_envs": [1]}
@@ -119,6 +119,25 @@ def test_equal_settings_are_held_once(tmp_path):
     assert first["sizes"] is third["sizes"]
     assert last["hparams"] == {"lr": 2.0}
     assert first["hparams"] == {"lr": 1e-3}
+
+
+def test_lines_that_are_json_only_together(tmp_path):
+    path = tmp_path / "results.jsonl"
+    lines = ["[1", "2]", json.dumps(record(0)), '{"step": [3', json.dumps(record(4)) + "]}"]
+    path.write_text("\n".join(lines))
+    content = read_records(path)
+    assert [each["step"] for each in content.records] == [0]
+    assert (content.damaged, content.torn) == ([1, 2, 4], 5)
+
+
+def test_stretches_of_records_of_a_run():
+    other = ARGS | {"trial_seed": 1}
+    records = [record(0), record(1), record(0) | {"args": other}, record(2)]
+    assert [(args, [each["step"] for each in of_run]) for args, of_run in by_run(records)] == [
+        (ARGS, [0, 1]),
+        (other, [0]),
+        (ARGS, [2]),
+    ]
 
 
 def test_no_permission(tmp_path):

@@ -3,10 +3,12 @@ import pytest
 import torch
 from torch import nn
 
+from domainbed.algorithms import get_algorithm_class
 from domainbed.datasets import get_dataset_class
+from domainbed.hparams_registry import default_hparams
 from domainbed.lib.splitting import _SplitDataset
 from domainbed.training.config import TrainConfig
-from domainbed.training.evaluation import EVALUATION, PartBatches, accuracies, parts_to_evaluate, plain
+from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate, plain
 from domainbed.training.reader import Reader
 from domainbed.training.splits import make_splits
 
@@ -14,18 +16,37 @@ from domainbed.training.splits import make_splits
 class Constant(nn.Module):
     """Predicts one class; says in which mode it was asked."""
 
+    INFERENCE_MODE = True
+
     def __init__(self, label, classes=7):
         super().__init__()
         self.label, self.classes = label, classes
         self.modes = set()
 
     def predict(self, x):
-        self.modes.add((self.training, torch.is_grad_enabled()))
+        self.modes.add((self.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
         return torch.eye(self.classes)[self.label].expand(len(x), self.classes)
 
 
-def reader_of(parts, num_workers=0):
-    return Reader({EVALUATION: PartBatches(parts)}, num_workers)
+class Noisy(Constant):
+    """Predicts at random."""
+
+    def predict(self, x):
+        return torch.rand(len(x), self.classes) + x.flatten(1).mean(1, keepdim=True)
+
+
+class OnDisk:
+    """Images drawn as they are read."""
+
+    targets = [0] * 300
+
+    def __getitem__(self, index):
+        return torch.rand(1), index % 7
+
+
+def evaluation(model, parts, num_workers=0, seed=0):
+    reader = Reader({EVALUATION: PartBatches(parts)}, num_workers)
+    return Evaluation(model, parts, torch.device("cpu"), reader, seed)
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +58,51 @@ def test_accuracy_is_the_share_of_samples_in_evaluation_mode(emoji):
     model = Constant(3)
     model.train()
     parts = {f"env{i}_in": _SplitDataset(emoji[i], list(range(600))) for i in range(2)}
-    result = accuracies(model, parts, torch.device("cpu"), reader_of(parts), (0, 0))
+    result = evaluation(model, parts).accuracies(0)
     for i in range(2):
         assert result[f"env{i}_in_acc"] == np.mean(np.asarray(emoji[i].targets)[:600] == 3)
-    assert model.modes == {(False, False)}
+    assert model.modes == {(False, False, True)}
     assert model.training
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_algorithm_that_draws_in_predict_sees_the_same_numbers_with_any_number_of_workers(num_workers):
-    class Noisy(Constant):
-        def predict(self, x):
-            return torch.rand(len(x), self.classes)
-
-    class OnDisk:
-        targets = [0] * 40
-
-        def __getitem__(self, index):
-            return torch.zeros(1), 0
-
-    parts = {"env0_in": _SplitDataset(OnDisk(), list(range(40)))}
+def test_draws_are_those_of_the_part_whoever_reads_it_and_whatever_else_is_evaluated(num_workers):
+    parts = {
+        f"env{i}_{kind}": _SplitDataset(OnDisk(), list(range(300)))
+        for i in range(2)
+        for kind in ("in", "out")
+    }
     torch.manual_seed(num_workers)
-    found = accuracies(Noisy(0), parts, torch.device("cpu"), reader_of(parts, num_workers), (3, 4))
-    assert found == accuracies(Noisy(0), parts, torch.device("cpu"), reader_of(parts), (3, 4))
+    found = evaluation(Noisy(0), parts, num_workers, seed=3).accuracies(4)
+    alone = {name: parts[name] for name in ("env1_out", "env0_in")}
+    assert evaluation(Noisy(0), alone, seed=3).accuracies(4) == {
+        f"{name}_acc": found[f"{name}_acc"] for name in alone
+    }
+    assert len(set(found.values())) > 1
+
+
+@pytest.mark.parametrize("name", ["ERM", "ARM", "MTL", "ERMPlusPlus", "TRM"])
+def test_inference_mode_changes_no_bit_and_training_goes_on(name, monkeypatch):
+    torch.manual_seed(0)
+    hparams = default_hparams(name, "Debug28") | {"batch_size": 8}
+    algorithm = get_algorithm_class(name)((3, 28, 28), 2, 2, hparams)
+    environment = get_dataset_class("Debug28")(None, [0], hparams)[0]
+    parts = {"env0_in": _SplitDataset(environment, list(range(16)))}
+    losses = []
+    for allowed in (True, False):
+        monkeypatch.setattr(type(algorithm), "INFERENCE_MODE", allowed)
+        losses.append(evaluation(algorithm, parts).mean_loss(["env0_in"], 0))
+    assert losses[0] == losses[1]
+    algorithm.update([(torch.rand(8, 3, 28, 28), torch.arange(8) % 2)] * 2)
+
+
+def test_minibatches_that_come_during_an_evaluation_can_be_trained_on():
+    parts = {"env0_in": _SplitDataset(OnDisk(), list(range(300)))}
+    reader = Reader({"labeled": PartBatches(parts), EVALUATION: PartBatches(parts)}, num_workers=1)
+    labeled = reader.read("labeled", [("env0_in", start, (0,)) for start in range(0, 300, 50)])
+    next(labeled)
+    Evaluation(Noisy(0), parts, torch.device("cpu"), reader, 0).accuracies(0)
+    assert not any(x.is_inference() for x, _ in labeled)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from domainbed.algorithms import ALGORITHMS
-from domainbed.errors import RunError
+from domainbed.errors import RunError, UsageError
 from domainbed.training import checkpoint, loop
 from domainbed.training.config import TrainConfig
 from domainbed.training.run import build
@@ -101,7 +101,7 @@ class Asked:
             raise loop.Preempted("told to leave")
 
 
-SMALL = {"dataset": "Debug28", "steps": 6, "checkpoint_freq": 2, "test_envs": [0]}
+SMALL = {"dataset": "Debug28", "steps": 6, "checkpoint_freq": 2, "test_envs": [0], "evaluate": "all"}
 
 
 def run_in(path, monkeypatch=None, leave_at=0, **settings):
@@ -129,6 +129,16 @@ def test_every_algorithm_goes_on_in_the_middle(name, tmp_path, monkeypatch, asse
     assert run_state(tmp_path / "run") is RunState.PREEMPTED
     assert 0 < updates_in(tmp_path / "run") < 6
     run_in(tmp_path / "run", algorithm=name)
+    assert_same(tmp_path / "run", tmp_path / "straight")
+
+
+def test_a_run_with_options_of_speed_goes_on_with_them(tmp_path, monkeypatch, assert_same):
+    settings = {"algorithm": "AgrRand", "precision": "bf16", "channels_last": True}
+    run_in(tmp_path / "straight", **settings)
+    run_in(tmp_path / "run", monkeypatch, leave_at=8, **settings)
+    with pytest.raises(UsageError, match="precision was 'bf16', now 'fp32'"):
+        run_in(tmp_path / "run", algorithm="AgrRand", channels_last=True)
+    run_in(tmp_path / "run", **settings)
     assert_same(tmp_path / "run", tmp_path / "straight")
 
 

@@ -1,0 +1,327 @@
+"""Options of speed give the plain path's numbers up to rounding, or are refused in one line."""
+
+import copy
+import functools
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import domainbed
+from domainbed.algorithms import ALGORITHMS, get_algorithm_class
+from domainbed.algorithms.base import Algorithm
+from domainbed.errors import RunError, UsageError
+from domainbed.hparams_registry import default_hparams
+from domainbed.lib.seeds import seed_all
+from domainbed.scripts.sweep import make_jobs
+from domainbed.sweep.flags import parse
+from domainbed.training import acceleration
+from domainbed.training.acceleration import accelerate, check_device
+from domainbed.training.api import one_of_several
+from domainbed.training.config import TrainConfig
+from domainbed_gs.algorithms.gram import CAGrad
+from domainbed_gs.algorithms.sign import AgrSum
+
+SHAPE = (3, 16, 16)
+AT_ONCE = ("penalty_anneal_iters", "burnin_iters", "iters", "linear_steps")
+"""Updates after which a method begins with what it is about, as hyper-parameters' names end."""
+
+BFLOAT16 = {"precision": "bf16"}
+LAST = {"channels_last": True}
+COMPILED = {"compile": True}
+QUICK = {
+    **{"dataset": "Debug28", "steps": 2, "checkpoint_freq": 2, "test_envs": [0]},
+    "hparams": {"batch_size": 4, "featurizer": "small_cnn"},
+}
+OF_ALL_KINDS = ("ERM", "Fish", "IRM", "MLDG", "SagNet", "ARM", "Fishr", "ANDMask", "AgrSum", "PCGrad", "SAM")
+
+
+def some(*quick):
+    """All algorithms, those that are not `quick` for the slow tests."""
+    return [pytest.param(it, marks=[] if it in quick else pytest.mark.slow) for it in ALGORITHMS]
+
+
+def make(name, options, cls=None, **overrides):
+    """An algorithm for three environments, from the same weights each time."""
+    torch.manual_seed(0)
+    hparams = default_hparams(name, "Debug28") | {"featurizer": "small_cnn"}
+    hparams |= {each: 0 for each in hparams if each.endswith(AT_ONCE)} | overrides
+    algorithm = (cls or get_algorithm_class(name))(SHAPE, 3, 3, hparams)
+    accelerate(algorithm, TrainConfig(algorithm=name, dataset="Debug28", **options))
+    return algorithm
+
+
+def minibatches():
+    generator = torch.Generator().manual_seed(0)
+    patterns, y = torch.randn(3, *SHAPE, generator=generator), torch.arange(6) % 3
+    return [
+        ((1 + e / 4) * patterns[y] + 0.5 * torch.randn(6, *SHAPE, generator=generator), y) for e in range(3)
+    ]
+
+
+def weights(algorithm):
+    return torch.cat([parameter.detach().flatten() for parameter in algorithm.parameters()])
+
+
+def trained(algorithm):
+    """How the weights move in two updates, and logits after them in evaluation mode."""
+    before = weights(algorithm)
+    for step in range(2):
+        seed_all(step)
+        algorithm.update(minibatches())
+    algorithm.eval()
+    with torch.inference_mode(algorithm.INFERENCE_MODE), torch.no_grad():
+        logits = torch.cat([algorithm.predict(x) for x, _ in minibatches()])
+    return weights(algorithm) - before, logits
+
+
+@functools.cache
+def trained_plainly(name):
+    return trained(make(name, {}))
+
+
+@pytest.mark.parametrize(("options", "cosine", "error"), [(BFLOAT16, 0.9, 0.15), (LAST, 0.999, 1e-3)])
+@pytest.mark.parametrize("name", some(*OF_ALL_KINDS))
+def test_in_bfloat16_and_on_channels_last_an_algorithm_does_what_it_does_plainly(
+    name, options, cosine, error
+):
+    algorithm = make(name, options)
+    way, found = trained(algorithm)
+    expected_way, expected = trained_plainly(name)
+    assert not torch.equal(way, expected_way), "the option has no effect"
+    assert torch.cosine_similarity(way, expected_way, dim=0) > cosine
+    assert (found - expected).norm() < error * expected.norm()
+    assert all(parameter.dtype == torch.float32 for parameter in algorithm.parameters())
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Networks are traced as for torch.compile's own backend, and then run as they are."""
+    monkeypatch.setattr(acceleration, "BACKEND", "aot_eager")
+    torch.compiler.reset()  # it gives up on code that was compiled too often
+    torch._dynamo.utils.counters.clear()
+    yield
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"], "nothing was compiled"
+
+
+@pytest.mark.parametrize("name", some("MLDG"))
+def test_compiled_an_algorithm_does_what_it_does_plainly(name, traced):
+    config = TrainConfig(algorithm=name, dataset="Debug28", **COMPILED)
+    if not get_algorithm_class(name).COMPILABLE:
+        with pytest.raises(UsageError, match=f"^{name} differentiates .* leave out --compile$"):
+            config.check()
+        with pytest.raises(RuntimeError, match=r"donated|double backward"):
+            trained(make(name, COMPILED))
+        return
+    passes = {"passes": "separate"} if "passes" in config.resolved_hparams() else {}
+    way, found = trained(make(name, COMPILED, **passes))
+    expected_way, expected = trained(make(name, {}, **passes))
+    assert torch.equal(way, expected_way)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.slow
+def test_what_the_compiler_makes_is_the_plain_path_up_to_rounding():
+    dropout = {"featurizer": "mlp", "mlp_width": 16, "mlp_dropout": 0.5}
+    way, found = trained(make("ERM", COMPILED, **dropout))
+    expected_way, expected = trained(make("ERM", {}, **dropout))
+    torch.testing.assert_close(way, expected_way, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found, expected)
+    algorithm = make("AgrSum", COMPILED | BFLOAT16 | LAST, passes="separate")
+    way, found = trained(algorithm)
+    assert torch.cosine_similarity(way, trained_plainly("AgrSum")[0], dim=0) > 0.9
+    torch.testing.assert_close(found, trained_plainly("AgrSum")[1], rtol=0.1, atol=0.1)
+
+
+@pytest.mark.slow
+def test_a_compiler_that_does_not_work_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "/bin/false")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    with pytest.raises(RunError, match=r"^torch.compile can't do this .* leave out --compile$"):
+        domainbed.train(compile=True, output_dir=tmp_path / "run", **QUICK)
+
+
+@pytest.mark.parametrize("passes", ["auto", "separate"])
+@pytest.mark.parametrize("method", [AgrSum, CAGrad])
+def test_only_the_featurizer_is_in_bfloat16(method, passes):
+    seen = []
+
+    class Watched(method):
+        def operate(self, gradients, parameters):
+            gradients = list(gradients)
+            seen.extend((it.dtype, torch.is_autocast_enabled("cpu")) for it in gradients)
+            return super().operate(iter(gradients), parameters)
+
+        def operate_jointly(self, joint, parameters):
+            operation = super().operate_jointly(joint, parameters)
+            seen.append((operation.gradient.dtype, torch.is_autocast_enabled("cpu")))
+            return operation
+
+    algorithm = make(method.__name__, BFLOAT16, Watched, passes=passes)
+    inside = []
+    algorithm.featurizer.layers[3].register_forward_hook(
+        lambda _, x, y: inside.append((y.dtype, y.requires_grad))
+    )
+    algorithm.featurizer.register_forward_hook(lambda _, x, y: inside.append(y.dtype))
+    algorithm.update(minibatches())
+    forward = [(torch.bfloat16, True), torch.float32]
+    assert inside == forward * (1 if passes == "auto" else 3)
+    assert seen == [(torch.float32, False)] * (1 if passes == "auto" else 3)
+    assert all(it.grad.dtype == torch.float32 for it in algorithm.trained_parameters())
+    with torch.no_grad():
+        inside.clear()
+        assert algorithm.predict(minibatches()[0][0]).dtype == torch.float32
+        assert inside == [(torch.bfloat16, False), torch.float32]
+
+
+def test_in_bfloat16_a_joint_pass_gives_what_separate_passes_give():
+    found = []
+    for passes in ("auto", "separate"):
+        algorithm = make("Aggregation", BFLOAT16 | LAST, aggregator="MGDA", passes=passes)
+        algorithm.update(minibatches())
+        found.append(torch.cat([it.grad.flatten() for it in algorithm.trained_parameters()]))
+    assert torch.cosine_similarity(*found, dim=0) > 0.999
+
+
+def test_a_copy_computes_with_its_own_weights_and_names_stay():
+    plain = make("ERM", {})
+    for options in (BFLOAT16 | LAST, COMPILED):
+        algorithm = make("ERM", options)
+        assert list(algorithm.state_dict()) == list(plain.state_dict())
+        if options == COMPILED:
+            continue
+        other = copy.deepcopy(algorithm)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.zero_()
+            x = minibatches()[0][0]
+            assert not other.predict(x).any()
+            assert algorithm.predict(x).any()
+
+
+def test_convolutions_get_images_and_weights_with_channels_last():
+    algorithm, plain = make("AgrSum", LAST), make("AgrSum", {})
+    seen = []
+    for each in (algorithm, plain):
+        each.featurizer.layers[0].register_forward_pre_hook(
+            lambda layer, x: seen.append((x[0].stride()[1], layer.weight.stride()[1]))
+        )
+        each.predict(minibatches()[0][0])
+    assert seen == [(1, 1), (SHAPE[1] * SHAPE[2], 16)]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_fused_optimizer_takes_a_gradient_in_another_layout(fused):
+    make("ERM", LAST)
+    torch.manual_seed(0)
+    values, gradient = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        parameter = nn.Parameter(values.clone(memory_format=layout))
+        optimizer = torch.optim.Adam([parameter], lr=0.1, fused=fused)
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        found.append(parameter.detach())
+    torch.testing.assert_close(*found)
+
+
+def test_matrix_products_are_in_tf32_if_that_is_asked_for_and_else_in_float32():
+    for precision, allowed in (("tf32", True), ("fp32", False), ("tf32", True), ("bf16", False)):
+        make("ERM", {"precision": precision})
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed
+
+
+class Bare(Algorithm):
+    """One without a featurizer."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.layer = nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp16"}, "--precision takes one of fp32, tf32, bf16, not 'fp16'"),
+        ({"precision": "tf32"}, "--precision tf32 is for NVIDIA GPUs .* on cpu"),
+        (
+            LAST | {"hparams": {"featurizer": "mlp"}},
+            "--channels_last is for convolutions .* Debug28 has none",
+        ),
+        (COMPILED | {"algorithm": "IGA"}, "IGA differentiates its network's gradients"),
+    ],
+)
+def test_what_a_run_can_not_take_is_refused_in_one_line(options, message, tmp_path):
+    with pytest.raises(UsageError, match=message) as refused:
+        domainbed.train(**QUICK | {"device": "cpu", "output_dir": tmp_path / "run"} | options)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run/results.jsonl").exists()
+
+
+@pytest.mark.parametrize("options", [BFLOAT16, LAST, COMPILED])
+def test_an_algorithm_without_a_featurizer_takes_none(options):
+    with pytest.raises(UsageError, match="acts on a featurizer, and ERM has none: leave it out"):
+        make("ERM", options, Bare)
+
+
+def test_without_a_compiler_it_is_said_what_to_install(monkeypatch):
+    config, cpu = TrainConfig(**COMPILED), torch.device("cpu")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UsageError, match=r"--compile needs the compiler no-such-compiler.*install g\+\+"):
+        check_device(config, cpu)
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match=r"--compile needs the compiler g\+\+, and there is none"):
+        check_device(config, cpu)
+    monkeypatch.undo()
+    monkeypatch.setattr("sysconfig.get_path", lambda _: "/nowhere")
+    with pytest.raises(UsageError, match="needs Python's headers"):
+        check_device(config, cpu)
+
+
+def test_a_run_records_its_options_and_belongs_to_them(tmp_path):
+    domainbed.train(algorithm="AgrSum", output_dir=tmp_path, **QUICK | BFLOAT16 | LAST)
+    args = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])["args"]
+    assert (args["precision"], args["channels_last"], args["compile"]) == ("bf16", True, False)
+    assert torch.load(tmp_path / "model.pkl", weights_only=True)["args"] == args
+    with pytest.raises(UsageError, match="channels_last was True, now False"):
+        domainbed.train(algorithm="AgrSum", output_dir=tmp_path, **QUICK | BFLOAT16)
+
+
+def test_a_compiled_surgery_has_separate_passes_and_says_so(tmp_path, traced):
+    frames = [
+        domainbed.train(algorithm="AgrRand", output_dir=tmp_path / passes, **settings)
+        for passes, settings in (
+            ("compiled", QUICK | COMPILED),
+            ("separate", QUICK | {"hparams": QUICK["hparams"] | {"passes": "separate"}}),
+        )
+    ]
+    same = ["loss", "sigma", "cosine", "env0_in_acc", "env1_out_acc", "hparams.passes"]
+    assert frames[0][same].equals(frames[1][same])
+
+
+def test_a_sweep_hands_the_options_on_and_names_runs_without_them_as_before():
+    few = ["launch", "--datasets", "Debug28", "--algorithms", "ERM", "--output_dir", "sweep"]
+    few += ["--n_hparams", "1", "--n_trials", "1", "--single_test_envs", "--test_envs", "0"]
+    (plain,), (fast,) = (
+        make_jobs(parse([*few, *more]))
+        for more in ([], ["--precision", "bf16", "--channels_last", "--compile"])
+    )
+    assert not {"precision", "channels_last", "compile"} & plain.train_args.keys()
+    assert plain.name == "c9e937b891adc066d6ccc1313cf65832"
+    assert all(flag in fast.command_str for flag in ("--precision bf16", " --channels_last", " --compile"))
+    assert fast.name != plain.name
+
+
+@pytest.mark.parametrize(
+    ("variables", "several"),
+    [({}, False), ({"RANK": "0", "WORLD_SIZE": "1"}, False), ({"WORLD_SIZE": "2"}, False)]
+    + [({"RANK": "1", "WORLD_SIZE": "2"}, True)],
+)
+def test_one_of_several_processes_is_what_torchrun_started_beside_others(variables, several, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert one_of_several() is several
