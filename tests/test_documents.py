@@ -19,11 +19,17 @@ SWEEP = "python -m domainbed.scripts.sweep launch"
 COLLECT = "python -m domainbed.scripts.collect_results --input_dir"
 TRAIN = "python -m domainbed.scripts.train"
 STUDY = "python -m domainbed_gs.scripts.similarity"
+RESULTS = [ROOT / "docs" / "results.md"]
+"""Its blocks of text are what its commands print, from the records that lie beside it."""
 NO_WEIGHTS = '{"pretrained": false}'
 SMALL = "--skip_confirmation --n_trials 1 --steps 1"
 PAPER = f"{SMALL} --datasets PACS --algorithms ERM"
 CONTROL = f"{SMALL} --algorithms AgrSum --test_envs 0 --grouping domain pooled"
 COLORED = f"{SMALL} --algorithms ERM Fishr"
+SIMILARITY = (
+    "--dataset EmojiStyles --test_envs 3 --splits 70/10/20 --steps 161 "
+    """--hparams '{"batch_size": 32, "lr": 0.001}' --output_dir runs/similarity_3"""
+)
 
 SHORTENED = {
     f"{SWEEP} --algorithms AgrSum": f"{SMALL} --n_hparams 1 --single_test_envs",
@@ -35,6 +41,7 @@ SHORTENED = {
     f"{SWEEP} --config sweeps/iccv2021_control.toml --preset emoji_styles": CONTROL,
     f"{SWEEP} --config sweeps/quickstart.toml --skip_confirmation --quiet": SMALL,
     f"{STUDY} --dataset EmojiStyles --test_envs 2 --output_dir runs/similarity": "--steps 2 --samples 2",
+    f"{STUDY} {SIMILARITY}": "--steps 2 --samples 2",
     f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2": "--steps 2",
     f"{TRAIN} --dataset path/to/root --test_envs 0 --hparams '{NO_WEIGHTS}' --output_dir mine": "--steps 1",
 }
@@ -49,9 +56,9 @@ INSTALLING = (
 """Commands that make an environment: run by the slow tests, and `make test` by CI itself."""
 
 
-def blocks(language):
+def blocks(language, documents=DOCUMENTS):
     found = []
-    for path in DOCUMENTS:
+    for path in documents:
         text = path.read_text(encoding="utf-8")
         found += re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return found
@@ -69,7 +76,8 @@ def commands():
 def place(tmp_path_factory, write_mnist):
     """A directory with the checkout's sweep files, the examples' files, and data where commands name some."""
     directory = tmp_path_factory.mktemp("reader")
-    (directory / "sweeps").symlink_to(ROOT / "sweeps")
+    for folder in ("sweeps", "docs"):
+        (directory / folder).symlink_to(ROOT / folder)
     methods, data = (block for block in blocks("python") if "@REGISTRY" in block)
     (directory / "my_methods.py").write_text(methods)
     (directory / "my_data.py").write_text(data)
@@ -119,7 +127,7 @@ def run(command, place, input=None):
 
 
 def test_every_command_does_what_it_says(place):
-    shortened, exported = dict(SHORTENED), ""
+    shortened, exported, printed = dict(SHORTENED), "", []
     for command in commands():
         if command in INSTALLING:
             continue
@@ -128,7 +136,9 @@ def test_every_command_does_what_it_says(place):
             continue
         done = run(f"{exported}{command} {shortened.pop(command, '')}", place)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        printed += map(str.rstrip, done.stdout.splitlines())
     assert not shortened, "shortened commands that no document has"
+    assert {line for block in blocks("text", RESULTS) for line in block.splitlines()} <= {"...", *printed}
     assert (place / "runs/quickstart/figures/EmojiStyles.png").stat().st_size > 10_000
     assert "Dataset: PACS, target accuracy (%)" in (place / "runs/iccv2021_table1/results.txt").read_text()
 
