@@ -41,6 +41,7 @@ def test_a_single_environment_has_nothing_to_align_with(name):
 def test_a_penalty_without_weight_is_returned_and_leaves_no_trace_in_the_gradient(name):
     algorithm, erm = make(name, mmd_gamma=0.0), make("ERM")
     batches = minibatches(4, 4, 4)
+    np.random.seed(0)  # where CausIRL cuts; all in one part has no penalty
     assert algorithm.update(batches)["penalty"] > 0
     erm.update(batches)
     for p, q in zip(algorithm.parameters(), erm.parameters(), strict=True):

@@ -29,7 +29,13 @@ def name_of(case):
     return "-".join(map(str, (case["algorithm"], shape, *sizes, *case["overrides"])))
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
+def of_its_price(case):
+    """The large images of these methods are slow tests; their other shapes always run."""
+    slow = case["algorithm"] in ("Transfer", "IGA", "SagNet", "ARM") and name_of(case).endswith("-32-6-6-6")
+    return pytest.param(case, marks=pytest.mark.slow if slow else (), id=name_of(case))
+
+
+@pytest.mark.parametrize("case", map(of_its_price, CASES))
 def test_updates_equal_upstreams(case, float64):
     found = differences(case)
     assert found.pop("initial parameters") < 1e-9
