@@ -35,7 +35,7 @@ def of_its_price(case):
     return pytest.param(case, marks=pytest.mark.slow if slow else (), id=name_of(case))
 
 
-@pytest.mark.parametrize("case", map(of_its_price, CASES))
+@pytest.mark.parametrize("case", [of_its_price(case) for case in CASES])
 def test_updates_equal_upstreams(case, float64):
     found = differences(case)
     assert found.pop("initial parameters") < 1e-9
