@@ -30,6 +30,7 @@ HEAD = """# Performance
 
 Each section is what a script of `benchmarks/` printed; its first lines say what is compared, with which goal.
 What is compared ran in turns in one process (or in processes in turns); a ratio is the median over rounds.
+A figure that misses its goal stands as it was measured.
 All of it again: `python benchmarks/all.py`.
 
 """
@@ -52,7 +53,8 @@ def main():
         printed = [line.replace("###", "####") for line in done.stdout.splitlines() if line not in lines]
         about = path.read_text(encoding="utf-8").split('"""')[1].strip()
         sections.append(f"## {title}\n\n```text\n{about}\n```\n" + "\n".join(printed).rstrip() + "\n")
-    args.output.write_text(HEAD + "\n".join(lines) + "\n\n" + "\n".join(sections), encoding="utf-8")
+        # After each, so that no figures are lost to another script's error.
+        args.output.write_text(HEAD + "\n".join(lines) + "\n\n" + "\n".join(sections), encoding="utf-8")
 
 
 if __name__ == "__main__":

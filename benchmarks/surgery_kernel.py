@@ -11,6 +11,7 @@ import argparse
 import torch
 from timing import interleaved, print_environment, report
 
+from domainbed.training.memory import keep_freed_memory
 from domainbed_gs.surgery import agreeing_sum
 
 K, BLOCK = 3, {"cpu": 2**18}
@@ -23,6 +24,7 @@ def main():
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    keep_freed_memory()
     size = BLOCK.get(args.device, 2**24)
     gradients = torch.randn(K, args.components, device=args.device)
     result = torch.empty(args.components, device=args.device)
