@@ -180,16 +180,25 @@ def terminal(monkeypatch):
 
 
 @pytest.fixture
-def without_matplotlib(monkeypatch):
-    """As where the extra `plots` is not installed."""
+def hide(monkeypatch):
+    """`hide(package)`: as where it is not installed."""
     real = builtins.__import__
 
-    def other(name, *args, **kwargs):
-        if name.split(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
+    def hidden(package):
+        def other(name, *args, **kwargs):
+            if name.split(".")[0] == package:
+                raise ImportError(name)
+            return real(name, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, "__import__", other)
+        monkeypatch.setattr(builtins, "__import__", other)
+
+    return hidden
+
+
+@pytest.fixture
+def without_matplotlib(hide):
+    """As where the extra `plots` is not installed."""
+    hide("matplotlib")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 from pathlib import Path
 
@@ -57,15 +56,8 @@ def test_a_file_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     assert "no events for TensorBoard" in caplog.text
 
 
-def test_without_tensorboard_the_error_says_what_to_install(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.split(".")[0] == "tensorboard":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_tensorboard_the_error_says_what_to_install(hide):
+    hide("tensorboard")
     with pytest.raises(UsageError, match=r"pip install 'domainbed-gs\[tensorboard\]'"):
         TrainConfig(dataset="Debug28", tensorboard=True).check()
 
