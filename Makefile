@@ -14,7 +14,7 @@ run: $(VENV)/.installed-plots
 	$(BIN)/python -m domainbed.scripts.collect_results --input_dir $(SWEEP) --paired --figures $(SWEEP)/figures
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from domainbed.networks import FeaturizerModule
 from domainbed.networks.backbones import torchvision_network
 from domainbed.networks.first_layer import with_channels
+from domainbed.networks.layout import Layout
 from domainbed.networks.options import option
 from domainbed.networks.published import of_torchvision
 from domainbed.networks.weights import initialise
@@ -22,7 +23,7 @@ class AlexNet(FeaturizerModule):
 
     Args:
         input_shape: (channels, height, width), 63 pixels or more.
-        hparams: may hold `pretrained`, `weights` and `weights_file`.
+        hparams: may hold `pretrained`, `weights`, `weights_file` and `layout`.
     """
 
     SAMPLEWISE = True
@@ -39,9 +40,10 @@ class AlexNet(FeaturizerModule):
         self.provenance = initialise(network, weights, hparams, ignored=("classifier.6.",))
         network.features[0] = with_channels(network.features[0], channels)
         self.network = network
+        self.layout = Layout(hparams)
         self.activation = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to features (B, 4096)."""
-        features: Tensor = self.activation(self.network(x))
+        features: Tensor = self.activation(self.network(self.layout(x)))
         return features

@@ -15,6 +15,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.errors import check_choice
 from domainbed.hparams import Hparam, const
 from domainbed.lib.domain_gradients import environment_gradients
+from domainbed.lib.fused import WORTHWHILE, can_fuse
 from domainbed.lib.joint_pass import JointPass, NotSamplewise
 
 
@@ -23,13 +24,17 @@ class EnvironmentGradients(ERM):
 
     Where no layer mixes samples, they come from one forward and one backward pass over all samples, piece
     by piece; else from a pass for each environment. Both give the same gradients up to rounding, dropout
-    included on the CPU (elsewhere its masks differ). The switch `passes` can ask for the second way.
+    included on the CPU (elsewhere its masks differ). The switch `passes` can ask for the second way, and
+    `rules` for the same without compiled functions.
     """
 
     SWITCHES = {
         "passes": Hparam(
             "auto", const("auto"), "gradients of environments: auto (jointly where possible) or separate"
-        )
+        ),
+        "rules": Hparam(
+            "auto", const("auto"), "rules over gradients: auto (compiled where they are large) or plain"
+        ),
     }
 
     def __init__(
@@ -37,6 +42,7 @@ class EnvironmentGradients(ERM):
     ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
         check_choice("hyper-parameter passes is", self.switch("passes"), ("auto", "separate"))
+        check_choice("hyper-parameter rules is", self.switch("rules"), ("auto", "plain"))
         self._joint: bool | None = None  # not known yet
         self._buffer: Tensor | None = None
 
@@ -82,6 +88,11 @@ class EnvironmentGradients(ERM):
     def loss_of(self, x: Tensor, y: Tensor) -> Tensor:
         """Loss (0-d) of one environment."""
         return F.cross_entropy(self.predict(x), y)
+
+    def fuses(self, parameters: Sequence[nn.Parameter]) -> bool:
+        """Whether rules over these parameters' gradients are compiled."""
+        size = sum(parameter.numel() for parameter in parameters)
+        return self.switch("rules") == "auto" and size >= WORTHWHILE and can_fuse(parameters[0].device)
 
     def gradient_buffer(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Where the combined gradient (P,) is written, in every update anew.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, scal
 from domainbed.algorithms.environment_gradients import EnvironmentGradients
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, const, log10_uniform, uniform
-from domainbed.lib.blockwise import Blockwise, Pick
+from domainbed.lib.blockwise import Blockwise, Rule
 from domainbed.lib.domain_gradients import set_gradient
 from domainbed.lib.joint_pass import JointPass
 from domainbed.lib.sign_statistics import SignStatistics, sign_statistics
@@ -42,16 +42,16 @@ def _replace_nan(values: Tensor) -> Tensor:
     return torch.where(values.isnan(), 1e-17, values)
 
 
-def masked_mean(mean: Tensor, mask: Tensor, sizes: Sequence[int]) -> Tensor:
-    """`mean` (P,) times `mask` (P,), divided by the mean of the mask in each tensor, plus 1e-10.
+def masked_mean(masked: Tensor, mask: Tensor, sizes: Sequence[int]) -> Tensor:
+    """`masked` (P,), changed in place: divided by the mean of `mask` (P,) in each tensor, plus 1e-10.
 
     Args:
-        mean: mean gradient.
+        masked: mean gradient times mask.
         mask: numbers in [0, 1].
         sizes: number of components of each parameter tensor; they sum to P.
     """
     kept = [part.sum() for part in mask.split(list(sizes))]
-    return _divide_by_shares(mean * mask, kept, sizes)
+    return _divide_by_shares(masked, kept, sizes)
 
 
 def _divide_by_shares(gradient: Tensor, kept: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
@@ -78,8 +78,9 @@ class MaskedGradient(EnvironmentGradients):
             loss, gradient = joint.losses.mean(), self._masked_jointly(joint, parameters)
         else:
             losses: list[Tensor] = []
-            mean, mask = self.masked(self.separate_passes(minibatches, parameters, seeds, losses))
-            gradient = masked_mean(mean, mask, [parameter.numel() for parameter in parameters])
+            rule, gradients = self.rule(), self.separate_passes(minibatches, parameters, seeds, losses)
+            masked, mask = rule.combine(gradients, *rule.constants)
+            gradient = masked_mean(masked, mask, [parameter.numel() for parameter in parameters])
             loss = torch.stack(losses).mean()
         set_gradient(parameters, gradient)
         self.optimizer.step()
@@ -87,26 +88,31 @@ class MaskedGradient(EnvironmentGradients):
 
     def _masked_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Tensor:
         """What `masked_mean` would give, made block by block."""
-
-        def rule(stack: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
-            mean, mask = self.masked(iter(stack))
-            return mean.mul_(mask), mask
-
-        blocks = Blockwise(parameters, self.gradient_buffer(parameters), rule, _kept, numbers=1)
+        rule, buffer = self.rule(), self.gradient_buffer(parameters)
+        blocks = Blockwise(parameters, buffer, rule, fuse=self.fuses(parameters))
         joint.backward(blocks)
         # In the mask's own type, like upstream: a share of few components makes a large factor.
         kept = blocks.finish()[:, 0].to(blocks.measured)
         return _divide_by_shares(blocks.gradient, kept.unbind(), [p.numel() for p in parameters])
 
-    def masked(self, gradients: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean and mask, both (P,), of the environments' gradients (P,), made as they are asked for.
-
-        Component by component: what it is given may be some of them.
-        """
+    def rule(self) -> Rule:
+        """Makes the mean gradient times the mask, and the mask; measures the sum of the mask."""
         raise NotImplementedError
 
 
-def _kept(gradient: Tensor, mask: Tensor) -> list[Tensor]:
+def _and_masked(gradients: Iterable[Tensor], tau: float) -> tuple[Tensor, Tensor]:
+    statistics = sign_statistics(gradients)
+    mask = and_mask(statistics, tau)
+    return statistics.mean * mask, mask
+
+
+def _sand_masked(gradients: Iterable[Tensor], tau: float, k: float) -> tuple[Tensor, Tensor]:
+    statistics = sign_statistics(gradients, variance=True)
+    mask = sand_mask(statistics, tau, k)
+    return statistics.mean * mask, mask
+
+
+def _kept(masked: Tensor, mask: Tensor) -> list[Tensor]:
     return [mask.sum()]
 
 
@@ -131,9 +137,8 @@ class ANDMask(MaskedGradient):
             raise UsageError(f"ANDMask needs tau of at most 1, not {hparams['tau']}: nothing would train")
         super().__init__(input_shape, num_classes, num_domains, hparams)
 
-    def masked(self, gradients: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-        statistics = sign_statistics(gradients)
-        return statistics.mean, and_mask(statistics, self.hparams["tau"])
+    def rule(self) -> Rule:
+        return Rule(_and_masked, _kept, 1, (self.hparams["tau"],))
 
 
 @REGISTRY.register()
@@ -171,6 +176,5 @@ class SANDMask(UpdateCount, MaskedGradient):
         self.count_update()
         return values
 
-    def masked(self, gradients: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-        statistics = sign_statistics(gradients, variance=True)
-        return statistics.mean, sand_mask(statistics, self.hparams["tau"], self.hparams["k"])
+    def rule(self) -> Rule:
+        return Rule(_sand_masked, _kept, 1, (self.hparams["tau"], self.hparams["k"]))

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
+from domainbed.lib.fused import fused
 from domainbed.lib.parameter_gradients import ParameterGradients
 
-Pick = Callable[[Tensor], Tensor]
-"""The components (m,) that a block has, of any vector (P,)."""
+_FUSED_FROM = 2**16  # components of a block
 
-Rule = Callable[[Tensor, Pick], tuple[Tensor, Tensor]]
-"""Of K gradients (K, m) of some components, which are its to overwrite, a rule makes the combined gradient
-(m,) and a second vector (m,) to be measured with it."""
 
-Measure = Callable[[Tensor, Tensor], Sequence[Tensor]]
-"""Numbers (0-d) to be added up, of the combined gradient and the second vector in one parameter tensor."""
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of K gradients, component by component.
+
+    Attributes:
+        combine: makes of K gradients (m,) of some components, of `constants`, and of those components of the
+            vectors that belong to the rule: the combined gradient (m,), and a second vector (m,) to be
+            measured with it.
+        measure: makes of these two numbers (0-d) to be added up.
+        numbers: how many.
+        constants: further arguments.
+    """
+
+    combine: Callable[..., tuple[Tensor, Tensor]]
+    measure: Callable[[Tensor, Tensor], Sequence[Tensor]]
+    numbers: int
+    constants: tuple[float, ...] = ()
+
+    def __call__(
+        self, gradients: Sequence[Tensor], vectors: Sequence[Tensor], out: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Write the combined gradient into `out` (m,); returns the numbers."""
+        combined, second = self.combine(gradients, *self.constants, *vectors)
+        out.copy_(combined)
+        return tuple(self.measure(combined, second))
 
 
 class Blockwise:
@@ -28,11 +48,12 @@ class Blockwise:
     Args:
         parameters: in the order of the combined gradient.
         gradient: where it is written (P,).
-        rule, measure: see there.
-        numbers: how many `measure` gives.
+        rule: see there.
+        vectors: (P,) each, which belong to the rule.
+        fuse: whether large blocks are left to a compiled rule.
 
     Attributes:
-        measured: type of those numbers.
+        measured: type of the numbers that the rule measures.
     """
 
     def __init__(
@@ -40,49 +61,57 @@ class Blockwise:
         parameters: Sequence[nn.Parameter],
         gradient: Tensor,
         rule: Rule,
-        measure: Measure,
-        numbers: int,
+        vectors: Sequence[Tensor] = (),
+        fuse: bool = False,
     ) -> None:
         self.gradient = gradient
         self.measured = gradient.dtype
         self._sizes = [parameter.numel() for parameter in parameters]
         self._starts = [0, *accumulate(self._sizes)]
-        self._rule, self._measure, self._width = rule, measure, numbers
+        self._rule, self._vectors = rule, vectors
+        self._fused = fused(rule) if fuse else rule
         self._found: list[tuple[int, Tensor]] = []
 
     def __call__(self, positions: Sequence[int], gradients: ParameterGradients) -> None:
         for start, stack in gradients.blocks():
-            parts = self._parts(positions, start, stack.shape[1])
-            combined, second = self._rule(stack, partial(_picked, parts))
-            sizes = [part.stop - part.start for part in parts]
-            split = zip(positions, parts, combined.split(sizes), second.split(sizes), strict=True)
-            for position, part, values, others in split:
-                self.gradient[part] = values
-                self._found += [(position, number) for number in self._measure(values, others)]
+            if len(positions) == 1:
+                self._one(positions[0], start, stack.unbind())
+            else:
+                self._several(positions, stack.unbind())
         self.measured = self._found[-1][1].dtype if self._found else self.measured
 
-    def _parts(self, positions: Sequence[int], start: int, length: int) -> list[slice]:
-        """Where in (P,) the components from `start` on lie: all of several parameters, or some of one."""
-        if len(positions) > 1:
-            return [slice(self._starts[i], self._starts[i] + self._sizes[i]) for i in positions]
-        start += self._starts[positions[0]]
-        return [slice(start, start + length)]
+    def _one(self, position: int, start: int, gradients: Sequence[Tensor]) -> None:
+        """Apply the rule to components of one parameter, from `start` on."""
+        start += self._starts[position]
+        part = slice(start, start + len(gradients[0]))
+        rule = self._fused if len(gradients[0]) >= _FUSED_FROM else self._rule
+        numbers = rule(gradients, [vector[part] for vector in self._vectors], self.gradient[part])
+        self._found += [(position, number) for number in numbers]
+
+    def _several(self, positions: Sequence[int], gradients: Sequence[Tensor]) -> None:
+        """Apply the rule to all components of several parameters."""
+        parts = [slice(self._starts[i], self._starts[i] + self._sizes[i]) for i in positions]
+        vectors = [torch.cat([vector[part] for part in parts]) for vector in self._vectors]
+        combined, second = self._rule.combine(gradients, *self._rule.constants, *vectors)
+        sizes = [self._sizes[position] for position in positions]
+        torch._foreach_copy_([self.gradient[part] for part in parts], combined.split(sizes))
+        for position, values, others in zip(
+            positions, combined.split(sizes), second.split(sizes), strict=True
+        ):
+            self._found += [(position, number) for number in self._rule.measure(values, others)]
 
     def finish(self) -> Tensor:
         """The numbers added up for each parameter tensor: (number of tensors, `numbers`) float64.
 
         The combined gradient is 0 for parameters that were not visited.
         """
-        sums = self.gradient.new_zeros(len(self._sizes), self._width, dtype=torch.float64)
+        width = self._rule.numbers
+        sums = self.gradient.new_zeros(len(self._sizes), width, dtype=torch.float64)
         if self._found:
-            positions = torch.tensor([position for position, _ in self._found[:: self._width]])
-            numbers = torch.stack([number for _, number in self._found]).double().view(-1, self._width)
+            positions = torch.tensor([position for position, _ in self._found[::width]])
+            numbers = torch.stack([number for _, number in self._found]).double().view(-1, width)
             sums.index_add_(0, positions.to(sums.device), numbers)
         for position in set(range(len(self._sizes))) - {position for position, _ in self._found}:
             start = self._starts[position]
             self.gradient[start : start + self._sizes[position]] = 0
         return sums
-
-
-def _picked(parts: Sequence[slice], vector: Tensor) -> Tensor:
-    return vector[parts[0]] if len(parts) == 1 else torch.cat([vector[part] for part in parts])

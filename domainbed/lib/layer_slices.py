@@ -48,8 +48,9 @@ class LayerSlices:
         Args:
             outputs: gradient of the sum of the environments' losses by the output.
         """
+        outputs = outputs.contiguous(memory_format=_layout(self.inputs))
         slices = [
-            self.of_slice(gradient.contiguous(), slice(end - len(gradient), end))
+            self.of_slice(gradient, slice(end - len(gradient), end))
             for gradient, end in zip(outputs.split(list(sizes)), accumulate(sizes), strict=True)
         ]
         return {
@@ -251,6 +252,12 @@ class BatchNorm(LayerSlices):
             [False, True, True],
         )
         return {"weight": of_weight, "bias": of_bias}
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """The order in which `x` lies in memory; a gradient in another one would be copied for each slice."""
+    innermost = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if innermost else torch.contiguous_format
 
 
 def _as_norms_take_it(x: Tensor) -> Tensor:

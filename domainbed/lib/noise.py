@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _BLOCK = 2**18
-_AT_ONCE = 4
+_AT_ONCE = 8
 
 
 def normal_noise(like: Tensor, seed: int) -> Iterator[tuple[int, Tensor]]:

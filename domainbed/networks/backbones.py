@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from domainbed.errors import UnknownName, UsageError, misspelt
 from domainbed.networks.base import FeaturizerModule, Provenance
+from domainbed.networks.layout import Layout
 from domainbed.networks.options import dropout_rate
 
 
@@ -33,6 +34,7 @@ class Backbone(FeaturizerModule):
     ) -> None:
         super().__init__()
         self.network: Any = network
+        self.layout = Layout(hparams)
         self.n_outputs = n_outputs
         self.hparams = hparams
         self.provenance = provenance
@@ -42,7 +44,7 @@ class Backbone(FeaturizerModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to features (B, n_outputs)."""
-        features: Tensor = self.activation(self.dropout(self.network(x)))
+        features: Tensor = self.activation(self.dropout(self.network(self.layout(x))))
         return features
 
     def train(self, mode: bool = True) -> Self:

@@ -19,6 +19,9 @@ OPTIONS["weights"] = Hparam(
     "", const(""), "tag of the weights of a ResNet or an AlexNet, such as IMAGENET1K_V2; empty: upstream's"
 )
 OPTIONS["weights_file"] = Hparam("", const(""), "state dict to start from; empty: from torch's hub cache")
+OPTIONS["layout"] = Hparam(
+    "auto", const("auto"), "of images in ResNets, AlexNet and timm's: auto (fastest) or plain"
+)
 OPTIONS["parity_init"] = Hparam(
     False, const(False), "draw upstream's discarded ResNet too, for its very classifier"
 )

@@ -9,12 +9,7 @@ does (but are not compiled); no parameter changes its name or shape.
 from __future__ import annotations
 
 import functools
-import importlib.util
-import os
-import shutil
-import sysconfig
 from collections.abc import Callable
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -24,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from domainbed.algorithms.base import Algorithm
 from domainbed.errors import UsageError
+from domainbed.lib.compiler import lacks_for_compilation
 from domainbed.lib.precision import at_least_float32
 from domainbed.networks.base import FeaturizerModule
 from domainbed.training.config import TrainConfig
@@ -42,8 +38,9 @@ def check_device(config: TrainConfig, device: torch.device) -> None:
             "--precision tf32 is for NVIDIA GPUs of compute capability 8.0 and above, and this run is on "
             f"{device}; leave it out, or give bf16"
         )
-    if config.compile:
-        _check_compiler(device)
+    lack = lacks_for_compilation(device.type) if config.compile else None
+    if lack is not None:
+        raise UsageError(f"--compile {lack}, or leave out --compile")
 
 
 def accelerate(algorithm: Algorithm, config: TrainConfig) -> None:
@@ -128,21 +125,3 @@ def _lay_out_gradients(optimizer: optim.Optimizer, *_: object) -> None:
 
 def _has_tf32(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def _check_compiler(device: torch.device) -> None:
-    """Raise UsageError unless torch.compile has a compiler for `device`."""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise UsageError("--compile needs the package triton; install it: pip install triton")
-    variable, usual = ("CC", ["gcc", "clang"]) if device.type == "cuda" else ("CXX", ["g++"])
-    compilers = [os.environ[variable]] if variable in os.environ else usual
-    if not any(map(shutil.which, compilers)):
-        raise UsageError(
-            f"--compile needs the compiler {' or '.join(compilers)}, and there is none; install it (apt-get "
-            f"install g++), name another one as {variable} in the environment, or leave out --compile"
-        )
-    if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        raise UsageError(
-            "--compile needs Python's headers; install them (apt-get install python3-dev), or leave out "
-            "--compile"
-        )

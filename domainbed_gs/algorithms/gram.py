@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from domainbed.errors import check_choice
 from domainbed.hparams import Hparam, const, uniform
+from domainbed.lib.fused import fused
 from domainbed.lib.joint_pass import JointPass
 from domainbed.lib.parameter_gradients import ParameterGradients
 from domainbed_gs import surgery
@@ -51,13 +52,13 @@ class GramSurgery(GradientSurgery):
         kept: list[tuple[Sequence[int], ParameterGradients]] = []
         products: list[Tensor] = []
         agreeing: list[Tensor] = []
+        count = fused(_agreeing) if self.fuses(parameters) else _agreeing
 
         def visit(positions: Sequence[int], gradients: ParameterGradients) -> None:
             kept.append((positions, gradients))
             products.append(gradients.gram())
             for _, stack in gradients.blocks():
-                signs = surgery.agreeing_sum(stack.unbind()).sign_()
-                agreeing.append(signs.dot(signs))
+                agreeing.append(count(stack.unbind()))
 
         joint.backward(visit)
         agreement = torch.stack(agreeing).double().sum() / sum(sizes)
@@ -96,6 +97,12 @@ class GramSurgery(GradientSurgery):
         Raises: NoDirection where the method defines none.
         """
         raise NotImplementedError
+
+
+def _agreeing(gradients: Sequence[Tensor]) -> Tensor:
+    """Number of components (0-d) in which K gradients (m,) agree."""
+    signs = surgery.agreeing_sum(gradients).sign()
+    return signs.dot(signs)
 
 
 class MGDA(GramSurgery):

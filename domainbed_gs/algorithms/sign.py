@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from domainbed.errors import UsageError, check_choice
 from domainbed.hparams import Hparam, const
-from domainbed.lib.blockwise import Blockwise, Pick
+from domainbed.lib.blockwise import Blockwise, Rule
 from domainbed.lib.domain_gradients import flat
 from domainbed.lib.joint_pass import JointPass
 from domainbed_gs import surgery
@@ -52,7 +52,9 @@ class SignSurgery(GradientSurgery):
         return super().operates_jointly() and not self.hparams["zero_agrees"]
 
     def operate_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Operation:
-        blocks = Blockwise(parameters, self.gradient_buffer(parameters), _agreeing, _sizes_of, numbers=3)
+        blocks = Blockwise(
+            parameters, self.gradient_buffer(parameters), AGREEING, fuse=self.fuses(parameters)
+        )
         sums, similarity = run_blockwise(joint, blocks)
         kept, stats = blocks.gradient, _joint_stats(sums, similarity, len(blocks.gradient))
         return self._finished(kept, None, lambda: sums[:, :2], stats, len(joint.losses), parameters)
@@ -69,8 +71,7 @@ class SignSurgery(GradientSurgery):
         """The operation that Agr-Sum's gradient `kept` (P,) leads to; see `resolve`."""
         if agree is None and (self.hparams["freeze_masked"] or self.hparams["wd"] == "masked"):
             agree = kept != 0
-        sizes = [parameter.numel() for parameter in parameters]
-        gradient, more = self.resolve(kept, agree, magnitudes, sizes)
+        gradient, more = self.resolve(kept, agree, magnitudes, parameters)
         if self.factor(num_environments) != 1:
             gradient *= self.factor(num_environments)
         if self.hparams["wd"] == "masked":
@@ -84,7 +85,7 @@ class SignSurgery(GradientSurgery):
         kept: Tensor,
         agree: Tensor | None,
         magnitudes: Callable[[], Tensor],
-        sizes: Sequence[int],
+        parameters: Sequence[nn.Parameter],
     ) -> tuple[Tensor, Stats]:
         """What to do about the components that disagree.
 
@@ -92,7 +93,7 @@ class SignSurgery(GradientSurgery):
             kept: the sum where the environments agree, 0 elsewhere (P,); may be changed in place.
             agree: where they agree (P,) bool; None for wherever `kept` is not 0.
             magnitudes: makes the sum of |kept| and the number of agreeing components of each tensor (n, 2).
-            sizes: number of components of each parameter tensor.
+            parameters: whose gradient it is.
 
         Returns: the combined gradient (P,), as a sum over environments, and further numbers to log.
         """
@@ -107,7 +108,7 @@ class AgrSum(SignSurgery):
         kept: Tensor,
         agree: Tensor | None,
         magnitudes: Callable[[], Tensor],
-        sizes: Sequence[int],
+        parameters: Sequence[nn.Parameter],
     ) -> tuple[Tensor, Stats]:
         return kept, {}
 
@@ -135,17 +136,17 @@ class AgrRand(SignSurgery):
         kept: Tensor,
         agree: Tensor | None,
         magnitudes: Callable[[], Tensor],
-        sizes: Sequence[int],
+        parameters: Sequence[nn.Parameter],
     ) -> tuple[Tensor, Stats]:
         of_tensors = magnitudes()
         sigma = surgery.agr_rand_sigma(of_tensors.sum(0))
         mean = sigma
         if self.hparams["sigma"] == "tensor":
-            lengths = torch.tensor(sizes, device=kept.device)
+            lengths = torch.tensor([parameter.numel() for parameter in parameters], device=kept.device)
             sigmas = surgery.agr_rand_sigma(of_tensors)
             mean = (sigmas * lengths).sum() / len(kept)
             sigma = sigmas.to(kept.dtype).repeat_interleave(lengths, output_size=len(kept))
-        gradient = surgery.agr_rand(kept, agree, sigma, self.noise_seed())
+        gradient = surgery.agr_rand(kept, agree, sigma, self.noise_seed(), self.fuses(parameters))
         return gradient, {"sigma": mean, "no_agreement": (of_tensors[:, 1].sum() == 0).float()}
 
 
@@ -183,14 +184,8 @@ class GradDrop(GradientSurgery):
 
     def operate_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Operation:
         buffer = self.gradient_buffer(parameters)
-        uniform = self._uniform(buffer)
-
-        def rule(stack: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
-            positive, negative = stack.clamp_min(0).sum(0), stack.clamp_max(0).sum(0)
-            combined = surgery.graddrop(positive, negative, pick(uniform), self.hparams["leak"])
-            return combined, surgery.agreeing_sum(stack.unbind()).sign_()
-
-        blocks = Blockwise(parameters, buffer, rule, _sizes_of, numbers=3)
+        rule = Rule(_dropped, _sizes_of, 3, (self.hparams["leak"],))
+        blocks = Blockwise(parameters, buffer, rule, [self._uniform(buffer)], self.fuses(parameters))
         sums, similarity = run_blockwise(joint, blocks)
         gradient = blocks.gradient.mul_(self.factor(len(joint.losses)))
         return Operation(gradient, _joint_stats(sums, similarity, len(gradient)))
@@ -201,15 +196,26 @@ class GradDrop(GradientSurgery):
         return torch.rand(like.shape, generator=noise, dtype=like.dtype, device=like.device)
 
 
-def _agreeing(stack: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
-    """Agr-Sum of a block, and its signs."""
-    kept = surgery.agreeing_sum(stack.unbind())
+def _agreeing(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Agr-Sum, and its signs."""
+    kept = surgery.agreeing_sum(gradients)
     return kept, kept.sign()
+
+
+def _dropped(gradients: Sequence[Tensor], leak: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """GradDrop, and the signs of Agr-Sum."""
+    stack = torch.stack(list(gradients))
+    positive, negative = stack.clamp_min(0).sum(0), stack.clamp_max(0).sum(0)
+    return surgery.graddrop(positive, negative, uniform, leak), surgery.agreeing_sum(gradients).sign()
 
 
 def _sizes_of(combined: Tensor, signs: Tensor) -> list[Tensor]:
     """Sum of the absolute values if `signs` are theirs, number of signs that are not 0, sum of squares."""
     return [combined.dot(signs), signs.dot(signs), combined.dot(combined)]
+
+
+AGREEING = Rule(_agreeing, _sizes_of, 3)
+"""Agr-Sum's rule."""
 
 
 def _joint_stats(sums: Tensor, similarity: Similarity, size: int) -> Stats:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from domainbed.lib.fused import fused
 from domainbed.lib.noise import normal_noise
 from domainbed_gs.surgery.consensus import Consensus
 
@@ -53,7 +54,7 @@ def agr_rand_sigma(magnitudes: Tensor) -> Tensor:
     return magnitudes[..., 0] / magnitudes[..., 1].clamp_min(1)
 
 
-def agr_rand(kept: Tensor, agree: Tensor | None, sigma: Tensor, seed: int) -> Tensor:
+def agr_rand(kept: Tensor, agree: Tensor | None, sigma: Tensor, seed: int, fuse: bool = False) -> Tensor:
     """Agr-Rand (P,): Agr-Sum's gradient, with Normal(0, sigma^2) where the environments disagree.
 
     Args:
@@ -61,15 +62,28 @@ def agr_rand(kept: Tensor, agree: Tensor | None, sigma: Tensor, seed: int) -> Te
         agree: where the environments agree (P,) bool; None for wherever `kept` is not 0.
         sigma: 0-d, or for each component (P,).
         seed: of the noise.
+        fuse: whether compiled functions may be used.
     """
-    sigma, kind = sigma.to(kept.dtype), torch.finfo(kept.dtype)
-    smallest = kind.smallest_normal * kind.eps  # above 0
+    sigma = sigma.to(kept.dtype)
+    add = fused(_add_noise) if fuse else _add_noise
     for start, noise in normal_noise(kept, seed):
         part = slice(start, start + len(noise))
-        if agree is None:
-            # Passes over floats only, as in `agreeing_sum`: noise where -|kept| is above the threshold.
-            noise = torch.ops.aten.threshold_backward(noise, kept[part].abs().neg_(), -smallest)
-        else:
-            noise = torch.where(agree[part], 0, noise)
-        kept[part] += noise.mul_(sigma if sigma.dim() == 0 else sigma[part])
+        add(
+            kept[part],
+            None if agree is None else agree[part],
+            noise,
+            sigma if sigma.dim() == 0 else sigma[part],
+        )
     return kept
+
+
+def _add_noise(kept: Tensor, agree: Tensor | None, noise: Tensor, sigma: Tensor) -> None:
+    """Add `noise` (m,), which may be changed, times `sigma` where the environments disagree."""
+    if agree is None:
+        # Passes over floats only, as in `agreeing_sum`: noise where -|kept| is above the threshold.
+        kind = torch.finfo(kept.dtype)
+        smallest = kind.smallest_normal * kind.eps  # above 0
+        noise = torch.ops.aten.threshold_backward(noise, kept.abs().neg_(), -smallest)
+    else:
+        noise = torch.where(agree, 0, noise)
+    kept += noise.mul_(sigma)

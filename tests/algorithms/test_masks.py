@@ -26,12 +26,14 @@ G = torch.tensor(
 
 def and_masked(stack, tau, sizes=None):
     statistics = sign_statistics(stack)
-    return masked_mean(statistics.mean, and_mask(statistics, tau), sizes or [stack.shape[1]])
+    mask = and_mask(statistics, tau)
+    return masked_mean(statistics.mean * mask, mask, sizes or [stack.shape[1]])
 
 
 def sand_masked(stack, tau, k, sizes=None):
     statistics = sign_statistics(stack, variance=True)
-    return masked_mean(statistics.mean, sand_mask(statistics, tau, k), sizes or [stack.shape[1]])
+    mask = sand_mask(statistics, tau, k)
+    return masked_mean(statistics.mean * mask, mask, sizes or [stack.shape[1]])
 
 
 def stacks(min_k=1, max_k=5):

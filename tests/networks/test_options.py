@@ -13,7 +13,7 @@ def test_published_is_torchvisions_resnet50_with_its_first_weights_and_frozen_ba
     torch.manual_seed(7)
     theirs = resnet50()
     torch.save(theirs.state_dict(), hub / "resnet50-0676ba61.pth")
-    config = TrainConfig(dataset="Debug224", hparams='{"preset": "published"}')
+    config = TrainConfig(dataset="Debug224", hparams='{"preset": "published", "layout": "plain"}')
     featurizer = config.featurizer().train()
     assert featurizer.provenance["name"] == "torchvision resnet50 (IMAGENET1K_V1)"
     theirs.fc = torch.nn.Identity()

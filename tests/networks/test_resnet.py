@@ -20,7 +20,7 @@ HPARAMS = {
 
 def test_it_is_torchvisions_network_without_its_last_layer():
     torch.manual_seed(0)
-    ours = ResNet((3, 32, 32), HPARAMS).eval()
+    ours = ResNet((3, 32, 32), HPARAMS | {"layout": "plain"}).eval()
     torch.manual_seed(0)
     theirs = resnet18().eval()
     theirs.fc = nn.Identity()
