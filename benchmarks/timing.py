@@ -1,11 +1,12 @@
 """What the benchmarks share: interleaved timing, medians and ratios, a description of the machine.
 
-The functions that are compared run in turns in one process, so that a machine that slows down slows all of
-them down; a ratio is the median of the rounds' ratios.
+The functions that are compared run in turns, in one process or each in its own (`Elsewhere`), so that a
+machine that slows down slows all of them down; a ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import statistics
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 
@@ -36,6 +38,37 @@ def interleaved(
                 times[name].append(time.perf_counter() - began)
         order.reverse()
     return times
+
+
+class Elsewhere:
+    """A function that runs in a process of its own, from which it keeps its memory and its settings.
+
+    Args:
+        make: makes the function there, of `args`.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[], object]], *args: object) -> None:
+        fresh = multiprocessing.get_context("spawn")
+        self._pipe, theirs = fresh.Pipe()
+        fresh.Process(target=_serve, args=(theirs, make, args), daemon=True).start()
+        self._pipe.recv()
+
+    def __call__(self) -> None:
+        self._pipe.send(True)
+        self._pipe.recv()
+
+    def end(self) -> None:
+        """End the process."""
+        self._pipe.send(False)
+
+
+def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], args: tuple[object, ...]) -> None:
+    function = make(*args)
+    pipe.send(None)
+    while pipe.recv():
+        function()
+        _finish()
+        pipe.send(None)
 
 
 def ratios(times: Mapping[str, Sequence[float]], rival: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _BLOCK = 2**18
-_AT_ONCE = 8
+_AT_ONCE = 32  # blocks; few breaks, since each begins with threads of torch that still wait busily
 
 
 def normal_noise(like: Tensor, seed: int) -> Iterator[tuple[int, Tensor]]:
