@@ -63,8 +63,8 @@ class LayerSlices:
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Let go of the inputs."""
-        del self.inputs
+        """Let go of all tensors: what a hook of the graph holds that belongs to the graph is never freed."""
+        vars(self).clear()
 
 
 class Linear(LayerSlices):
@@ -154,7 +154,7 @@ class GroupNorm(LayerSlices):
         self._channels = input.shape[1], input[0, 0].numel()
 
     def output(self) -> Tensor:
-        result, self._mean, self._rstd = torch.native_group_norm(
+        result, mean, rstd = torch.native_group_norm(
             self.inputs,
             self.detached("weight"),
             self.detached("bias"),
@@ -163,14 +163,15 @@ class GroupNorm(LayerSlices):
             self._groups,
             self._eps,
         )
+        self._mean, self._rstd = mean.detach(), rstd.detach()
         return result
 
     def of_slice(self, outputs: Tensor, part: slice) -> Mapping[str, Tensor]:
         _, of_weight, of_bias = _aten.native_group_norm_backward(
             outputs.to(self.inputs.dtype),
             self.inputs[part],
-            self._mean[part].detach(),
-            self._rstd[part].detach(),
+            self._mean[part],
+            self._rstd[part],
             self.detached("weight"),
             len(outputs),
             *self._channels,
@@ -196,9 +197,10 @@ class LayerNorm(LayerSlices):
         self.mixes = len(self._shape) >= input.dim()
 
     def output(self) -> Tensor:
-        result, self._mean, self._rstd = torch.native_layer_norm(
+        result, mean, rstd = torch.native_layer_norm(
             self.inputs, self._shape, self.detached("weight"), self.detached("bias"), self._eps
         )
+        self._mean, self._rstd = mean.detach(), rstd.detach()
         return result
 
     def of_slice(self, outputs: Tensor, part: slice) -> Mapping[str, Tensor]:
@@ -206,8 +208,8 @@ class LayerNorm(LayerSlices):
             outputs.to(self.inputs.dtype),
             self.inputs[part],
             self._shape,
-            self._mean[part].detach(),
-            self._rstd[part].detach(),
+            self._mean[part],
+            self._rstd[part],
             self.detached("weight"),
             self.detached("bias"),
             [False, True, True],

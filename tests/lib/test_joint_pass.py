@@ -1,5 +1,7 @@
 """All environments' gradients from one pass are those of a pass for each."""
 
+import gc
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -144,6 +146,37 @@ def test_inner_products_by_rows_or_by_blocks(float64, rows):
     )
     found = Outer(b, a, sizes, torch.float64).gram()
     torch.testing.assert_close(found, gradients @ gradients.T)
+
+
+def live_tensors():
+    gc.collect()
+    return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
+
+
+class SecondUnused(nn.Module):
+    """Its second layer makes nothing that the loss depends on."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(2, 4, 3), norm, nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        self.norm(x)
+        return self.second(x.flatten(2).mean(2))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_nothing_of_a_pass_outlives_it(float64, name):
+    norm = NORMS[name].double()
+    plain = nn.Sequential(nn.Conv2d(2, 4, 3), norm, nn.ReLU(), Pooled(), nn.Linear(4, 3)).double()
+    for network in (plain, SecondUnused(norm).double()):
+        batches = minibatches(2, 7, 7)
+        visited(network, batches)
+        before = live_tensors()
+        for _ in range(3):
+            visited(network, batches)
+        assert live_tensors() == before
 
 
 class Twice(nn.Module):
