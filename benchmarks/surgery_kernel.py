@@ -12,10 +12,11 @@ import torch
 from timing import interleaved, print_environment, report
 
 from domainbed.lib.fused import can_fuse, fused
+from domainbed.lib.parameter_gradients import Held
 from domainbed.training.memory import keep_freed_memory
 from domainbed_gs.algorithms.sign import AGREEING
 
-K, AT_ONCE = 3, {"cpu": 2**20}
+K = 3
 
 
 def main():
@@ -26,7 +27,6 @@ def main():
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     keep_freed_memory()
-    size = AT_ONCE.get(args.device, 2**26) // K
     gradients = torch.randn(K, args.components, device=args.device)
     result = torch.empty(args.components, device=args.device)
     # (K + 1) P numbers are read or written: a copy of half as many does the same.
@@ -34,8 +34,8 @@ def main():
     target = torch.empty_like(source)
 
     def consensus(rule):
-        for block, out in zip(gradients.split(size, 1), result.split(size), strict=True):
-            rule(block.unbind(), [], out)
+        for start, block in Held(gradients).blocks():
+            rule(block.unbind(), [], result[start : start + block.shape[1]])
 
     print_environment()
     functions = {"copy": lambda: target.copy_(source), "Agr-Sum, plain": lambda: consensus(AGREEING)}

@@ -44,6 +44,7 @@ class EnvironmentGradients(ERM):
         check_choice("hyper-parameter passes is", self.switch("passes"), ("auto", "separate"))
         check_choice("hyper-parameter rules is", self.switch("rules"), ("auto", "plain"))
         self._joint: bool | None = None  # not known yet
+        self._fuses: bool | None = None  # likewise
         self._buffer: Tensor | None = None
 
     def environment_seeds(self, minibatches: Sequence[Minibatch]) -> list[int]:
@@ -89,10 +90,12 @@ class EnvironmentGradients(ERM):
         """Loss (0-d) of one environment."""
         return F.cross_entropy(self.predict(x), y)
 
-    def fuses(self, parameters: Sequence[nn.Parameter]) -> bool:
-        """Whether rules over these parameters' gradients are compiled."""
-        size = sum(parameter.numel() for parameter in parameters)
-        return self.switch("rules") == "auto" and size >= WORTHWHILE and can_fuse(parameters[0].device)
+    def fuses(self, gradient: Tensor) -> bool:
+        """Whether rules that make `gradient` (P,) are compiled; found out once."""
+        if self._fuses is None:
+            large = len(gradient) >= WORTHWHILE
+            self._fuses = self.switch("rules") == "auto" and large and can_fuse(gradient.device)
+        return self._fuses
 
     def gradient_buffer(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Where the combined gradient (P,) is written, in every update anew.

@@ -89,7 +89,7 @@ class MaskedGradient(EnvironmentGradients):
     def _masked_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Tensor:
         """What `masked_mean` would give, made block by block."""
         rule, buffer = self.rule(), self.gradient_buffer(parameters)
-        blocks = Blockwise(parameters, buffer, rule, fuse=self.fuses(parameters))
+        blocks = Blockwise(parameters, buffer, rule, fuse=self.fuses(buffer))
         joint.backward(blocks)
         # In the mask's own type, like upstream: a share of few components makes a large factor.
         kept = blocks.finish()[:, 0].to(blocks.measured)

@@ -51,9 +51,6 @@ class Blockwise:
         rule: see there.
         vectors: (P,) each, which belong to the rule.
         fuse: whether large blocks are left to a compiled rule.
-
-    Attributes:
-        measured: type of the numbers that the rule measures.
     """
 
     def __init__(
@@ -65,7 +62,6 @@ class Blockwise:
         fuse: bool = False,
     ) -> None:
         self.gradient = gradient
-        self.measured = gradient.dtype
         self._sizes = [parameter.numel() for parameter in parameters]
         self._starts = [0, *accumulate(self._sizes)]
         self._rule, self._vectors = rule, vectors
@@ -78,7 +74,11 @@ class Blockwise:
                 self._one(positions[0], start, stack.unbind())
             else:
                 self._several(positions, stack.unbind())
-        self.measured = self._found[-1][1].dtype if self._found else self.measured
+
+    @property
+    def measured(self) -> torch.dtype:
+        """Type of the numbers that the rule measured."""
+        return self._found[-1][1].dtype if self._found else self.gradient.dtype
 
     def _one(self, position: int, start: int, gradients: Sequence[Tensor]) -> None:
         """Apply the rule to components of one parameter, from `start` on."""
@@ -94,10 +94,9 @@ class Blockwise:
         vectors = [torch.cat([vector[part] for part in parts]) for vector in self._vectors]
         combined, second = self._rule.combine(gradients, *self._rule.constants, *vectors)
         sizes = [self._sizes[position] for position in positions]
-        torch._foreach_copy_([self.gradient[part] for part in parts], combined.split(sizes))
-        for position, values, others in zip(
-            positions, combined.split(sizes), second.split(sizes), strict=True
-        ):
+        pieces = combined.split(sizes)
+        torch._foreach_copy_([self.gradient[part] for part in parts], pieces)
+        for position, values, others in zip(positions, pieces, second.split(sizes), strict=True):
             self._found += [(position, number) for number in self._rule.measure(values, others)]
 
     def finish(self) -> Tensor:

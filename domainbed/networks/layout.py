@@ -26,6 +26,9 @@ class Layout:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W), copied if they lie otherwise."""
-        if self._plain or x.device.type != "cpu" or x.dim() != 4:
-            return x
-        return x.contiguous(memory_format=torch.channels_last)
+        return x if self._plain or x.device.type != "cpu" else with_channels_innermost(x)
+
+
+def with_channels_innermost(x: Tensor) -> Tensor:
+    """Images (B, C, H, W), copied if their channels are not innermost in memory; other inputs as they are."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

@@ -22,6 +22,7 @@ from domainbed.errors import UsageError
 from domainbed.lib.compiler import lacks_for_compilation
 from domainbed.lib.precision import at_least_float32
 from domainbed.networks.base import FeaturizerModule
+from domainbed.networks.layout import with_channels_innermost
 from domainbed.training.config import TrainConfig
 
 BACKEND = "inductor"
@@ -90,7 +91,7 @@ def _wrap(featurizer: FeaturizerModule, wrapper: Callable[[Forward], Forward]) -
 
 def _on_channels_last(forward: Forward) -> Forward:
     def on_channels_last(self: nn.Module, x: Tensor) -> Tensor:
-        return forward(self, x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x)
+        return forward(self, with_channels_innermost(x))
 
     return on_channels_last
 

@@ -52,7 +52,8 @@ class GramSurgery(GradientSurgery):
         kept: list[tuple[Sequence[int], ParameterGradients]] = []
         products: list[Tensor] = []
         agreeing: list[Tensor] = []
-        count = fused(_agreeing) if self.fuses(parameters) else _agreeing
+        buffer = self.gradient_buffer(parameters)
+        count = fused(_agreeing) if self.fuses(buffer) else _agreeing
 
         def visit(positions: Sequence[int], gradients: ParameterGradients) -> None:
             kept.append((positions, gradients))
@@ -64,7 +65,6 @@ class GramSurgery(GradientSurgery):
         agreement = torch.stack(agreeing).double().sum() / sum(sizes)
         gram = torch.stack(products).sum(0).cpu().numpy()
         weights, fallback = self._weights_or_mean(gram)
-        buffer = self.gradient_buffer(parameters)
         factors = torch.from_numpy(weights * self.factor(len(gram))).to(buffer.device)
         parts = dict(enumerate(buffer.split(sizes)))
         for positions, gradients in kept:

@@ -52,9 +52,8 @@ class SignSurgery(GradientSurgery):
         return super().operates_jointly() and not self.hparams["zero_agrees"]
 
     def operate_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Operation:
-        blocks = Blockwise(
-            parameters, self.gradient_buffer(parameters), AGREEING, fuse=self.fuses(parameters)
-        )
+        buffer = self.gradient_buffer(parameters)
+        blocks = Blockwise(parameters, buffer, AGREEING, fuse=self.fuses(buffer))
         sums, similarity = run_blockwise(joint, blocks)
         kept, stats = blocks.gradient, _joint_stats(sums, similarity, len(blocks.gradient))
         return self._finished(kept, None, lambda: sums[:, :2], stats, len(joint.losses), parameters)
@@ -71,7 +70,8 @@ class SignSurgery(GradientSurgery):
         """The operation that Agr-Sum's gradient `kept` (P,) leads to; see `resolve`."""
         if agree is None and (self.hparams["freeze_masked"] or self.hparams["wd"] == "masked"):
             agree = kept != 0
-        gradient, more = self.resolve(kept, agree, magnitudes, parameters)
+        sizes = [parameter.numel() for parameter in parameters]
+        gradient, more = self.resolve(kept, agree, magnitudes, sizes)
         if self.factor(num_environments) != 1:
             gradient *= self.factor(num_environments)
         if self.hparams["wd"] == "masked":
@@ -85,7 +85,7 @@ class SignSurgery(GradientSurgery):
         kept: Tensor,
         agree: Tensor | None,
         magnitudes: Callable[[], Tensor],
-        parameters: Sequence[nn.Parameter],
+        sizes: Sequence[int],
     ) -> tuple[Tensor, Stats]:
         """What to do about the components that disagree.
 
@@ -93,7 +93,7 @@ class SignSurgery(GradientSurgery):
             kept: the sum where the environments agree, 0 elsewhere (P,); may be changed in place.
             agree: where they agree (P,) bool; None for wherever `kept` is not 0.
             magnitudes: makes the sum of |kept| and the number of agreeing components of each tensor (n, 2).
-            parameters: whose gradient it is.
+            sizes: number of components of each parameter tensor.
 
         Returns: the combined gradient (P,), as a sum over environments, and further numbers to log.
         """
@@ -108,7 +108,7 @@ class AgrSum(SignSurgery):
         kept: Tensor,
         agree: Tensor | None,
         magnitudes: Callable[[], Tensor],
-        parameters: Sequence[nn.Parameter],
+        sizes: Sequence[int],
     ) -> tuple[Tensor, Stats]:
         return kept, {}
 
@@ -136,17 +136,17 @@ class AgrRand(SignSurgery):
         kept: Tensor,
         agree: Tensor | None,
         magnitudes: Callable[[], Tensor],
-        parameters: Sequence[nn.Parameter],
+        sizes: Sequence[int],
     ) -> tuple[Tensor, Stats]:
         of_tensors = magnitudes()
         sigma = surgery.agr_rand_sigma(of_tensors.sum(0))
         mean = sigma
         if self.hparams["sigma"] == "tensor":
-            lengths = torch.tensor([parameter.numel() for parameter in parameters], device=kept.device)
+            lengths = torch.tensor(sizes, device=kept.device)
             sigmas = surgery.agr_rand_sigma(of_tensors)
             mean = (sigmas * lengths).sum() / len(kept)
             sigma = sigmas.to(kept.dtype).repeat_interleave(lengths, output_size=len(kept))
-        gradient = surgery.agr_rand(kept, agree, sigma, self.noise_seed(), self.fuses(parameters))
+        gradient = surgery.agr_rand(kept, agree, sigma, self.noise_seed(), self.fuses(kept))
         return gradient, {"sigma": mean, "no_agreement": (of_tensors[:, 1].sum() == 0).float()}
 
 
@@ -185,7 +185,7 @@ class GradDrop(GradientSurgery):
     def operate_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Operation:
         buffer = self.gradient_buffer(parameters)
         rule = Rule(_dropped, _sizes_of, 3, (self.hparams["leak"],))
-        blocks = Blockwise(parameters, buffer, rule, [self._uniform(buffer)], self.fuses(parameters))
+        blocks = Blockwise(parameters, buffer, rule, [self._uniform(buffer)], self.fuses(buffer))
         sums, similarity = run_blockwise(joint, blocks)
         gradient = blocks.gradient.mul_(self.factor(len(joint.losses)))
         return Operation(gradient, _joint_stats(sums, similarity, len(gradient)))

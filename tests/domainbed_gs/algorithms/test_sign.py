@@ -108,8 +108,8 @@ def test_noise_depends_on_the_seed_and_the_update_alone(make, minibatches, given
 def test_agr_rand_counts_updates_without_agreement(make, minibatches):
     algorithm = make("AgrRand")
     assert algorithm.update(minibatches())["no_agreement"] == 0
-    nothing = torch.nn.Parameter(torch.zeros(1))
-    gradient, stats = AgrRand.resolve(algorithm, nothing.detach(), None, lambda: torch.zeros(1, 2), [nothing])
+    nothing = torch.zeros(1)
+    gradient, stats = AgrRand.resolve(algorithm, nothing, None, lambda: torch.zeros(1, 2), [1])
     assert gradient.tolist() == [0]
     assert stats["no_agreement"] == 1
     assert stats["sigma"] == 0
