@@ -13,6 +13,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -153,11 +154,14 @@ def _logged(log: Path, work: Callable[[], int]) -> int:
 def _train(flags: Sequence[str], threads: int) -> int:
     """Run `domainbed.scripts.train` in this process; its exit status."""
     import torch
+    from tqdm import tqdm
 
     from domainbed.errors import run_script
     from domainbed.scripts import train
     from domainbed.training.memory import keep_freed_memory
 
+    # tqdm's own lock is shared with forks: one that is killed while it holds it would hold up all others.
+    tqdm.set_lock(threading.RLock())
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)

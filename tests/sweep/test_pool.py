@@ -7,7 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
+from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.erm import ERM
 from domainbed.command_launchers import local_launcher
 from domainbed.sweep.commands import run_commands
 from domainbed.sweep.job import Job
@@ -88,26 +91,25 @@ def test_the_reason_is_that_of_the_last_attempt(tmp_path):
 
 
 def test_a_bug_in_a_run_leaves_its_traceback(tmp_path, monkeypatch):
-    plugin = tmp_path / "buggy_plugin.py"
-    plugin.write_text(
-        "from domainbed.algorithms import REGISTRY\n"
-        "from domainbed.algorithms.erm import ERM\n"
-        "class Buggy(ERM):\n"
-        "    def update(self, minibatches, unlabeled=None):\n"
-        "        return {'loss': 1 / 0}\n"
-        "REGISTRY['Buggy'] = Buggy\n",
-        encoding="utf-8",
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    __import__("buggy_plugin")
-    try:
-        assert run_commands([command(tmp_path / "run", "--algorithm", "Buggy")], [Slot()]) == [1]
-    finally:
-        from domainbed.algorithms import REGISTRY
+    class Buggy(ERM):
+        def update(self, minibatches, unlabeled=None):
+            return {"loss": 1 / 0}
 
-        del REGISTRY["Buggy"]
+    monkeypatch.setitem(REGISTRY, "Buggy", Buggy)
+    assert run_commands([command(tmp_path / "run", "--algorithm", "Buggy")], [Slot()]) == [1]
     assert failure_of(tmp_path / "run") == "ZeroDivisionError: division by zero"
     assert "Traceback" in (tmp_path / "run" / "launch.log").read_text(encoding="utf-8")
+
+
+def test_a_run_that_is_killed_while_it_draws_its_bar_holds_up_no_other(tmp_path, monkeypatch):
+    class Killed(ERM):
+        def update(self, minibatches, unlabeled=None):
+            with tqdm.get_lock():
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setitem(REGISTRY, "Killed", Killed)
+    commands = [command(tmp_path / name, "--algorithm", name, "--steps", 2) for name in ("Killed", "ERM")]
+    assert run_commands(commands, [Slot()]) == [-signal.SIGKILL, 0]
 
 
 def test_a_command_with_work_for_the_shell_goes_through_it(tmp_path, monkeypatch):
