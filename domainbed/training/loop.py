@@ -135,6 +135,8 @@ class Loop:
         except (Preempted, Interrupted):
             self.save()
             raise
+        finally:
+            self._reader.close()
 
     def _check(self, requests: Requests) -> None:
         """Raise Preempted or Interrupted if the run is to be left."""

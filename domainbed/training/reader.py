@@ -51,6 +51,13 @@ class Reader:
             return (self._sources[source][key] for key in keys)
         return self._from_pool(_Stream(next(self._numbers), source, iter(keys)))
 
+    def close(self) -> None:
+        """End the processes; nothing that was begun is read on.
+
+        Left to the garbage collector, torch would wait five seconds for each.
+        """
+        self._pool = None
+
     def _from_pool(self, stream: _Stream) -> Iterator[Any]:
         self._streams[stream.number] = stream
         if self._pool is None:

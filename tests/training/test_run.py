@@ -1,6 +1,7 @@
 """Whole runs, in this process and as a user starts them."""
 
 import json
+import multiprocessing
 import sys
 
 import numpy as np
@@ -109,15 +110,18 @@ def test_what_else_is_evaluated_changes_no_number(folder, tmp_path):
         }
 
 
+AUGMENTED = {
+    "cache_dir": "none",  # cached images need no loader processes
+    "steps": 4,
+    "checkpoint_freq": 2,
+    "hparams": {"featurizer": "mnist_cnn", "batch_size": 4, "input_size": 32},
+    "holdout_fraction": 0.4,
+}
+
+
 def test_loader_processes_change_no_number(folder, tmp_path):
     """Augmented images, read by this process, one worker or two."""
-    settings = {
-        "dataset": str(folder),
-        "steps": 4,
-        "checkpoint_freq": 2,
-        "hparams": {"featurizer": "mnist_cnn", "batch_size": 4, "input_size": 32},
-        "holdout_fraction": 0.4,
-    }
+    settings = {"dataset": str(folder)} | AUGMENTED
     runs = []
     for num_workers in (0, 1, 2):
         output_dir = tmp_path / str(num_workers)
@@ -126,6 +130,15 @@ def test_loader_processes_change_no_number(folder, tmp_path):
         for record in runs[-1]:
             del record["args"]["output_dir"]
     assert runs[0] == runs[1] == runs[2]
+
+
+def test_a_run_that_fails_ends_its_loader_processes(folder, tmp_path):
+    diverging = AUGMENTED | {"hparams": AUGMENTED["hparams"] | {"lr": 1e30}}
+    before = set(multiprocessing.active_children())
+    with pytest.raises(RunError, match="diverged") as error:
+        domainbed.train(dataset=str(folder), output_dir=tmp_path, num_workers=1, **diverging)
+    assert set(multiprocessing.active_children()) <= before
+    assert error.tb is not None  # what it holds on to was alive until here
 
 
 def test_methods_with_one_seed_share_initial_weights_splits_and_minibatches():
