@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import builtins
+import faulthandler
 import io
 import json
 import logging
@@ -10,6 +11,8 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -17,8 +20,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
+_LONGEST = 300
+"""Seconds that a script of a test may take."""
 
 # Two workers of pytest share two cores; results must not depend on the number anyway.
 torch.set_num_threads(1)
@@ -100,10 +106,26 @@ def script(tmp_path):
             input=input,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=_LONGEST,
         )
 
     return run
+
+
+@pytest.fixture
+def wait_until():
+    """`wait_until(f)`: the first true value of f()."""
+
+    def wait(condition, seconds=120):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.002)
+        raise AssertionError("it never came")
+
+    return wait
 
 
 @pytest.fixture
@@ -150,10 +172,13 @@ class Forked:
 
 def _become(module, flags, ends, cwd):
     status = 1
+    # tqdm's lock is shared with forks, and one that is killed or frozen may hold it.
+    tqdm.set_lock(threading.RLock())
     try:
         os.chdir(cwd)
         for descriptor, end in enumerate(ends):
             os.dup2(os.open(end, os.O_RDWR | os.O_CREAT), descriptor)
+        faulthandler.dump_traceback_later(_LONGEST, exit=True, file=os.fdopen(2, "w", closefd=False))
         sys.stdin = os.fdopen(0, "r", closefd=False)
         sys.stdout, sys.stderr = (os.fdopen(i, "w", buffering=1, closefd=False) for i in (1, 2))
         sys.argv = [module, *flags]

@@ -25,6 +25,7 @@ NO_WEIGHTS = '{"pretrained": false}'
 SMALL = "--skip_confirmation --n_trials 1 --steps 1"
 PAPER = f"{SMALL} --datasets PACS --algorithms ERM"
 CONTROL = f"{SMALL} --algorithms AgrSum --test_envs 0 --grouping domain pooled"
+QUICK = """--steps 1 --hparams '{"pretrained": false, "batch_size": 2}'"""
 COLORED = f"{SMALL} --algorithms ERM Fishr"
 SIMILARITY = (
     "--dataset EmojiStyles --test_envs 3 --splits 70/10/20 --steps 161 "
@@ -43,7 +44,7 @@ SHORTENED = {
     f"{STUDY} --dataset EmojiStyles --test_envs 2 --output_dir runs/similarity": "--steps 2 --samples 2",
     f"{STUDY} {SIMILARITY}": "--steps 2 --samples 2",
     f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2": "--steps 2",
-    f"{TRAIN} --dataset path/to/root --test_envs 0 --hparams '{NO_WEIGHTS}' --output_dir mine": "--steps 1",
+    f"{TRAIN} --dataset path/to/root --test_envs 0 --hparams '{NO_WEIGHTS}' --output_dir mine": QUICK,
 }
 """Commands that take minutes or days as they stand, and flags that make them short."""
 

@@ -19,7 +19,6 @@ DEFAULTS = {  # those of Debug28 are the same
     name: datasets["RotatedMNIST"]["default"]
     for name, datasets in json.loads((DATA / "hparams.json").read_text(encoding="utf-8")).items()
 }
-DEAR = ("32-6-6-6", "28-8-8-8")
 _FLOOR = 1e-3  # differences of numbers below are relative to this
 UPSTREAMS_WAY = {"Transfer": {"upstream_gda": True}, "SANDMask": {"upstream_tau": True}}
 """Switches that bring back what we do otherwise."""
@@ -31,9 +30,9 @@ def name_of(case):
 
 
 def of_its_price(case):
-    """Two shapes of these methods, which take longest, are slow tests; their third always runs."""
-    dear = [f"{name}-{shape}" for name in ("Transfer", "IGA", "SagNet", "ARM") for shape in DEAR]
-    slow = name_of(case) in dear
+    """Slow are the shape that shows least, and one more of the methods that take longest."""
+    dear = [f"{name}-32-6-6-6" for name in ("Transfer", "IGA", "SagNet", "ARM")]
+    slow = name_of(case) in (f"{case['algorithm']}-28-8-8-8", *dear)
     return pytest.param(case, marks=pytest.mark.slow if slow else (), id=name_of(case))
 
 

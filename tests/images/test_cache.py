@@ -115,12 +115,11 @@ def test_of_several_builders_one_builds_and_the_others_wait(environment, tmp_pat
     assert decoded(environment) == list(range(6))
 
 
-def test_a_builder_that_is_killed_blocks_nobody_and_leaves_nothing(environment, tmp_path):
+def test_a_builder_that_is_killed_blocks_nobody_and_leaves_nothing(environment, tmp_path, wait_until):
     folder = tmp_path / "cache"
     environment.pause = 60.0
     builder = in_a_fork(lambda: keep(environment, folder))
-    while len(decoded(environment)) < 6:
-        time.sleep(0.01)
+    wait_until(lambda: len(decoded(environment)) == 6)
     os.kill(builder, signal.SIGKILL)
     os.waitpid(builder, 0)
     assert files_in(folder) == []

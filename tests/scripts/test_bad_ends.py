@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -205,7 +204,7 @@ def test_a_full_disk_ends_the_run_and_keeps_its_records(train, small_disk, one_l
     assert kept.count(b"\n") > 5
 
 
-def test_a_sweep_on_a_full_disk_says_so(forked_script, start_script, small_disk):
+def test_a_sweep_on_a_full_disk_says_so(forked_script, start_script, wait_until, small_disk):
     flags = ("--datasets", "Debug28", "--algorithms", "ERM", "--n_trials", 1, "--n_hparams", 1)
     flags += ("--skip_confirmation", "--skip_model_save", "--output_dir", small_disk / "sweep")
     done = forked_script("sweep", "launch", *flags)
@@ -216,8 +215,7 @@ def test_a_sweep_on_a_full_disk_says_so(forked_script, start_script, small_disk)
     # Room enough at the start, and none as soon as the first run is at work.
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
     sweep = start_script("sweep", "launch", *flags, "--checkpoint_freq", 1, "--steps", 60)
-    while not list(small_disk.glob("sweep/*/results.jsonl")):
-        time.sleep(0.01)
+    wait_until(lambda: list(small_disk.glob("sweep/*/results.jsonl")))
     with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as file:
         while file.write(b"x" * 4096):
             pass

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -53,22 +52,6 @@ def start_sweep(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-@pytest.fixture
-def wait_until():
-    """`wait_until(f)`: the first true value of f()."""
-
-    def wait(condition, seconds=120):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            value = condition()
-            if value:
-                return value
-            time.sleep(0.01)
-        raise AssertionError("it never came")
-
-    return wait
 
 
 @pytest.fixture

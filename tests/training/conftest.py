@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from domainbed.training.run_dir import RunState, run_state
+
 CHANGING = ("step_time", "mem_gb", "args")
 
 
@@ -42,12 +44,19 @@ def flags():
     return make
 
 
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """Where `straight` is kept for all tests."""
+    return tmp_path_factory.mktemp("undisturbed") / "run"
+
+
 @pytest.fixture
-def straight(start_script, tmp_path, flags):
+def straight(start_script, undisturbed, flags):
     """Directory of such a run that nobody disturbs."""
-    ended = start_script("train", *flags(tmp_path / "straight", checkpoint_every=60)).wait()
-    assert ended.returncode == 0, ended.stderr
-    return tmp_path / "straight"
+    if run_state(undisturbed) is not RunState.DONE:
+        ended = start_script("train", *flags(undisturbed, checkpoint_every=60)).wait()
+        assert ended.returncode == 0, ended.stderr
+    return undisturbed
 
 
 @pytest.fixture

@@ -15,11 +15,6 @@ from domainbed.training.run_dir import RunState, run_state
 ROOT = Path(__file__).parents[2]
 
 
-def wait_for(path):
-    while not path.exists():
-        time.sleep(0.002)
-
-
 class Disk:
     """A small file system of its own."""
 
@@ -47,10 +42,10 @@ def disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk.place)], check=True)
 
 
-def test_no_room_for_a_checkpoint_costs_nothing(start_script, flags, straight, disk, assert_same):
+def test_no_room_for_a_checkpoint_costs_nothing(start_script, flags, straight, disk, assert_same, wait_until):
     path = disk.place / "run"
     worker = start_script("train", *flags(path))
-    wait_for(path / checkpoint.PREVIOUS)
+    wait_until((path / checkpoint.PREVIOUS).exists)
     worker.send_signal(signal.SIGSTOP)
     disk.fill(leave=100_000)
     worker.send_signal(signal.SIGCONT)
@@ -67,10 +62,12 @@ def test_no_room_for_a_checkpoint_costs_nothing(start_script, flags, straight, d
     assert_same(path, straight)
 
 
-def test_a_full_disk_ends_the_run_which_goes_on_later(start_script, flags, straight, disk, assert_same):
+def test_a_full_disk_ends_the_run_which_goes_on_later(
+    start_script, flags, straight, disk, assert_same, wait_until
+):
     path = disk.place / "run"
     worker = start_script("train", *flags(path))
-    wait_for(path / checkpoint.PREVIOUS)
+    wait_until((path / checkpoint.PREVIOUS).exists)
     worker.send_signal(signal.SIGSTOP)
     disk.fill(leave=0)
     worker.send_signal(signal.SIGCONT)
@@ -86,7 +83,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_later(start_script, flags, strai
 
 
 def test_a_directory_made_read_only_ends_the_run_which_goes_on_later(
-    start_script, flags, straight, tmp_path, assert_same
+    start_script, flags, straight, tmp_path, assert_same, wait_until
 ):
     path = tmp_path / "run"
     command = [sys.executable, "-m", "domainbed.scripts.train", *flags(path)]
@@ -99,7 +96,7 @@ def test_a_directory_made_read_only_ends_the_run_which_goes_on_later(
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(path / checkpoint.PREVIOUS)
+    wait_until((path / checkpoint.PREVIOUS).exists)
     path.chmod(0o555)
     _, errors = worker.communicate()
     path.chmod(0o755)
@@ -112,10 +109,10 @@ def test_a_directory_made_read_only_ends_the_run_which_goes_on_later(
     assert_same(path, straight)
 
 
-def test_of_two_at_once_one_is_refused(start_script, flags, straight, tmp_path, assert_same):
+def test_of_two_at_once_one_is_refused(start_script, flags, straight, tmp_path, assert_same, wait_until):
     path = tmp_path / "run"
     first = start_script("train", *flags(path))
-    wait_for(path / "results.jsonl")
+    wait_until((path / "results.jsonl").exists)
     second = start_script("train", *flags(path)).wait()
     assert second.returncode == os.EX_TEMPFAIL
     assert f"is being worked on by process {first.pid} on" in second.stderr
@@ -125,13 +122,13 @@ def test_of_two_at_once_one_is_refused(start_script, flags, straight, tmp_path, 
 
 
 def test_a_frozen_process_is_replaced_and_writes_nothing_afterwards(
-    start_script, flags, straight, tmp_path, assert_same, monkeypatch
+    start_script, flags, straight, tmp_path, assert_same, wait_until, monkeypatch
 ):
     for name, seconds in (("HEARTBEAT", 0.1), ("STALE", 1.0), ("WATCH", 1.0)):
         monkeypatch.setattr(claims, f"{name}_SECONDS", seconds)
     path = tmp_path / "run"
     frozen = start_script("train", *flags(path))
-    wait_for(path / checkpoint.PREVIOUS)
+    wait_until((path / checkpoint.PREVIOUS).exists)
     frozen.send_signal(signal.SIGSTOP)
     time.sleep(1.2)
     successor = start_script("train", *flags(path)).wait()

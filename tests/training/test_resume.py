@@ -23,22 +23,21 @@ def updates_in(path):
     return 0 if content is None else content["updates"]
 
 
-def storm(start_script, flags, kills):
-    """Kill and relaunch; rows of (updates that could be gone on from, milliseconds until the kill)."""
+def storm(start_script, wait_until, flags, kills):
+    """Kill and relaunch; rows of (updates kept, updates and milliseconds until the kill)."""
     (path,) = (flag.removeprefix("--output_dir=") for flag in flags if flag.startswith("--output_dir="))
     draws, path = random.Random(0), Path(path)
     rows = []
     while len(rows) < kills:
         worker = start_script("train", *flags)
         before = updates_in(path)
-        # From the moment at which it trains, some milliseconds on.
-        while updates_in(path) <= before:
-            time.sleep(0.002)
-        milliseconds = draws.randrange(1000 // kills)  # so that the run is not done before the last kill
+        # Few enough that the run is not done before the last kill, and then in the midst of one.
+        updates, milliseconds = draws.randrange(1, 100 // kills + 1), draws.randrange(10)
+        wait_until(lambda: updates_in(path) >= before + updates)  # noqa: B023
         time.sleep(milliseconds / 1000)
         worker.send_signal(signal.SIGKILL)
         assert worker.wait().returncode == -signal.SIGKILL
-        rows.append((updates_in(path), milliseconds))
+        rows.append((updates_in(path), updates, milliseconds))
         assert rows[-1][0] > before
         assert run_state(path) is RunState.INTERRUPTED
     ended = start_script("train", *flags).wait()
@@ -47,17 +46,17 @@ def storm(start_script, flags, kills):
 
 
 def test_killed_five_times_a_run_ends_with_the_same_numbers(
-    start_script, flags, tmp_path, straight, assert_same
+    start_script, wait_until, flags, tmp_path, straight, assert_same
 ):
-    storm(start_script, flags(tmp_path / "run"), 5)
+    storm(start_script, wait_until, flags(tmp_path / "run"), 5)
     assert_same(tmp_path / "run", straight)
     assert not list((tmp_path / "run").glob("checkpoint*"))
     assert not list((tmp_path / "run").glob("attempt-*"))
 
 
 @pytest.mark.slow
-def test_kill_storm(start_script, flags, tmp_path, straight, assert_same):
-    print(storm(start_script, flags(tmp_path / "run"), 50))
+def test_kill_storm(start_script, wait_until, flags, tmp_path, straight, assert_same):
+    print(storm(start_script, wait_until, flags(tmp_path / "run"), 50))
     assert_same(tmp_path / "run", straight)
 
 
@@ -65,12 +64,11 @@ def test_kill_storm(start_script, flags, tmp_path, straight, assert_same):
     ("number", "status"), [(signal.SIGTERM, 3), (signal.SIGUSR1, 3), (signal.SIGINT, 130)]
 )
 def test_told_to_leave_it_writes_a_checkpoint_and_goes_on_later(
-    start_script, flags, tmp_path, straight, assert_same, number, status
+    start_script, wait_until, flags, tmp_path, straight, assert_same, number, status
 ):
     path = tmp_path / "run"
     worker = start_script("train", *flags(path, checkpoint_every=60))
-    while not (path / "results.jsonl").exists():
-        time.sleep(0.002)
+    wait_until((path / "results.jsonl").exists)
     worker.send_signal(number)
     assert worker.wait().returncode == status
     left = RunState.INTERRUPTED if number == signal.SIGINT else RunState.PREEMPTED
