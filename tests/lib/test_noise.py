@@ -1,0 +1,33 @@
+"""Noise of the size of a network is Normal(0, 1), and the same on any number of cores."""
+
+import pytest
+import torch
+
+from domainbed.lib import noise
+
+SIZE = (noise._AT_ONCE + 1) * noise._BLOCK + 77  # two parts
+
+
+def drawn(threads=1):
+    values = torch.full((SIZE,), torch.nan)
+    torch.set_num_threads(threads)
+    try:
+        for start, part in noise.normal_noise(values, 5):
+            values[start : start + len(part)] = part
+    finally:
+        torch.set_num_threads(1)
+    return values
+
+
+def test_any_number_of_threads_draws_the_same_numbers():
+    assert torch.equal(drawn(1), drawn(3))
+
+
+def test_each_block_is_drawn_from_a_generator_of_its_own():
+    blocks = drawn().split(noise._BLOCK)
+    for number, block in enumerate(blocks):
+        generator = torch.Generator().manual_seed(5 + number)
+        assert torch.equal(block, torch.empty_like(block).normal_(generator=generator))
+    assert len(blocks[-1]) == 77
+    assert blocks[0].mean() == pytest.approx(0, abs=0.01)
+    assert blocks[0].std() == pytest.approx(1, abs=0.01)
