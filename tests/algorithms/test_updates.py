@@ -19,6 +19,7 @@ DEFAULTS = {  # those of Debug28 are the same
     name: datasets["RotatedMNIST"]["default"]
     for name, datasets in json.loads((DATA / "hparams.json").read_text(encoding="utf-8")).items()
 }
+UNEQUAL = [8, 6, 5]
 _FLOOR = 1e-3  # differences of numbers below are relative to this
 UPSTREAMS_WAY = {"Transfer": {"upstream_gda": True}, "SANDMask": {"upstream_tau": True}}
 """Switches that bring back what we do otherwise."""
@@ -30,9 +31,9 @@ def name_of(case):
 
 
 def of_its_price(case):
-    """Slow are the shape that shows least, and one more of the methods that take longest."""
-    dear = [f"{name}-32-6-6-6" for name in ("Transfer", "IGA", "SagNet", "ARM")]
-    slow = name_of(case) in (f"{case['algorithm']}-28-8-8-8", *dear)
+    """Of a method with the same options all shapes but one, of unequal minibatches if possible, are slow."""
+    alike = [each for each in CASES if all(each[key] == case[key] for key in ("algorithm", "overrides"))]
+    slow = case is not min(alike, key=lambda each: each["batch_sizes"] != UNEQUAL)
     return pytest.param(case, marks=pytest.mark.slow if slow else (), id=name_of(case))
 
 
