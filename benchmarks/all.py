@@ -1,11 +1,12 @@
 """Run all benchmarks, one after the other, and write what they print to docs/performance.md.
 
-    python benchmarks/all.py [--device cpu]
+    python benchmarks/all.py [--device cpu] [scripts, to measure these again and keep the other sections]
 
 Takes half an hour on two cores, on which nothing else should run.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,13 +39,14 @@ All of it again: `python benchmarks/all.py`.
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scripts", nargs="*", metavar="script", help=f"some of {', '.join(SCRIPTS)}")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "performance.md")
     args = parser.parse_args()
     described = environment()
     lines = [f"- {name}: {value}" for name, value in described.items()]
-    sections = []
-    for script, title in tqdm(SCRIPTS.items()):
+    sections = dict(kept(args.output)) if args.scripts else {}
+    for script in tqdm(args.scripts or SCRIPTS):
         path = HERE / f"{script}.py"
         flags = ["--device", args.device] if script in ON_DEVICE else []
         done = subprocess.run(
@@ -52,9 +54,17 @@ def main():
         )
         printed = [line.replace("###", "####") for line in done.stdout.splitlines() if line not in lines]
         about = path.read_text(encoding="utf-8").split('"""')[1].strip()
-        sections.append(f"## {title}\n\n```text\n{about}\n```\n" + "\n".join(printed).rstrip() + "\n")
+        title = SCRIPTS[script]
+        sections[title] = f"## {title}\n\n```text\n{about}\n```\n" + "\n".join(printed).rstrip() + "\n"
         # After each, so that no figures are lost to another script's error.
-        args.output.write_text(HEAD + "\n".join(lines) + "\n\n" + "\n".join(sections), encoding="utf-8")
+        text = "\n".join(sections[title] for title in SCRIPTS.values() if title in sections)
+        args.output.write_text(HEAD + "\n".join(lines) + "\n\n" + text, encoding="utf-8")
+
+
+def kept(path):
+    """Title and text of each section that was measured before."""
+    for section in re.split(r"^(?=## )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+        yield section.splitlines()[0].removeprefix("## "), section.rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,19 +67,32 @@ def load_runs(sweep_dir: Path) -> Runs:
         raise UsageError(f"sweep directory {sweep_dir} does not exist; give the folder that `sweep` printed")
     runs, unreadable = [], []
     entries = sorted(sweep_dir.iterdir(), key=lambda entry: entry.name)
-    for entry in tqdm(entries, ncols=80, leave=False):
-        try:
-            file = records.read_records(entry / records.NAME)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            unreadable.append(f"{entry / records.NAME} ({error.strerror})")
-            continue
-        runs.append(Run(entry, (entry / "done").exists(), file))
+    with _no_garbage():
+        for entry in tqdm(entries, ncols=80, leave=False):
+            try:
+                file = records.read_records(entry / records.NAME)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                unreadable.append(f"{entry / records.NAME} ({error.strerror})")
+                continue
+            runs.append(Run(entry, (entry / "done").exists(), file))
     complaints = tuple(_complaints(runs, unreadable))
     for line in complaints:
         _log.warning("warning: %s", line)
     return Runs(runs, complaints)
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Nobody looks for cycles meanwhile: records are none, and would be looked through again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _complaints(runs: list[Run], unreadable: list[str]) -> Iterator[str]:
