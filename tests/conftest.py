@@ -5,6 +5,7 @@ import faulthandler
 import io
 import json
 import logging
+import multiprocessing
 import os
 import runpy
 import signal
@@ -47,6 +48,13 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOMAINBED_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left():
+    """A loader that is left to the garbage collector would stop some other test for five seconds."""
+    yield
+    assert not multiprocessing.active_children()
 
 
 @pytest.fixture(scope="session")

@@ -98,9 +98,11 @@ def test_an_unreadable_file_is_named_in_one_line(tmp_path, samples, how):
 def test_the_line_survives_a_worker_process(tmp_path, samples):
     _break(tmp_path / "3.png", "text")
     loader = DataLoader(ImageFiles(samples, to_tensor), batch_size=5, num_workers=1)
+    batches = iter(loader)
     with pytest.raises(UnreadableImage, match=r"^image .*3\.png cannot be read \(.*delete it$") as raised:
-        next(iter(loader))
+        next(batches)
     assert "\n" not in str(raised.value)
+    batches._shutdown_workers()  # the error keeps it alive
 
 
 @FORKS
