@@ -27,6 +27,7 @@ LOG = "launch.log"
 
 _TRAIN = ["python", "-m", "domainbed.scripts.train"]
 _PR_SET_PDEATHSIG = 1
+_OMP_PAUSE_HARD = 2  # OpenMP 5.0, section 3.7
 _REQUESTS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -95,6 +96,7 @@ def _in_fork(work: Callable[[], int], slot: Slot) -> int:
     with warnings.catch_warnings():
         # Python 3.12 warns of a fork beside threads; those of the numeric libraries hold nothing here.
         warnings.simplefilter("ignore", DeprecationWarning)
+        _end_idle_threads()
         pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -115,6 +117,13 @@ def _in_fork(work: Callable[[], int], slot: Slot) -> int:
         status = work()
     finally:
         os._exit(status)
+
+
+def _end_idle_threads() -> None:
+    """End those that torch keeps between operations: a fork has none of them, and would wait for them."""
+    pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
+    if pause is not None:
+        pause(_OMP_PAUSE_HARD)
 
 
 def _shell(command: str, slot: Slot) -> int:

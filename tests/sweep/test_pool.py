@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from tqdm import tqdm
 
 from domainbed.algorithms import REGISTRY
@@ -110,6 +111,17 @@ def test_a_run_that_is_killed_while_it_draws_its_bar_holds_up_no_other(tmp_path,
     monkeypatch.setitem(REGISTRY, "Killed", Killed)
     commands = [command(tmp_path / name, "--algorithm", name, "--steps", 2) for name in ("Killed", "ERM")]
     assert run_commands(commands, [Slot()]) == [-signal.SIGKILL, 0]
+
+
+@pytest.mark.timeout(60)
+def test_runs_start_from_a_process_that_has_used_several_threads_itself(tmp_path):
+    torch.set_num_threads(2)
+    try:
+        torch.ones(10**6).add_(1)
+        flags = ("--steps", 2, "--hparams", '{"batch_size": 64}')
+        assert run_commands([command(tmp_path / "run", *flags)], [Slot(threads=2)]) == [0]
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_a_command_with_work_for_the_shell_goes_through_it(tmp_path, monkeypatch):
