@@ -90,13 +90,13 @@ def _in_fork(work: Callable[[], int], slot: Slot) -> int:
     """Do `work` in a fork; the process id. The fork ends with its parent, however that ends."""
     sys.stdout.flush()
     sys.stderr.flush()
+    _end_idle_threads()
     parent = os.getpid()
     # A request that reaches the fork before its own handlers stand must not go to those of the parent.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*_REQUESTS, signal.SIGUSR2))
     with warnings.catch_warnings():
         # Python 3.12 warns of a fork beside threads; those of the numeric libraries hold nothing here.
         warnings.simplefilter("ignore", DeprecationWarning)
-        _end_idle_threads()
         pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
