@@ -23,8 +23,8 @@ from torchvision import transforms
 from domainbed.datasets.emoji_styles import EmojiStyles
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import augmenting_transform, plain_transform
+from domainbed.datasets.splitting import _SplitDataset
 from domainbed.images.environment import Place, PreparedImages
-from domainbed.lib.splitting import _SplitDataset
 from domainbed.training.data import fetch
 from domainbed.training.memory import keep_freed_memory
 

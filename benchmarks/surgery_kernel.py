@@ -11,8 +11,8 @@ import argparse
 import torch
 from timing import interleaved, print_environment, report
 
-from domainbed.lib.fused import can_fuse, fused
-from domainbed.lib.parameter_gradients import Held
+from domainbed.gradients.fused import can_fuse, fused
+from domainbed.gradients.parameter_gradients import Held
 from domainbed.training.memory import keep_freed_memory
 from domainbed_gs.algorithms.sign import AGREEING
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-__version__ = "0.1.0"
+from domainbed.version import __version__ as __version__
 
 
 def train(**settings: object) -> pd.DataFrame:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from domainbed.errors import UsageError, misspelt
+from domainbed.errors import UsageError, hint, misspelt
 from domainbed.registry import Registry
 
 Value = bool | int | float | str
@@ -29,16 +30,22 @@ class Hparam:
         random: draws the value for other seeds; makes at most one draw.
         help: meaning, in a few words.
         type: Python type of a valid value, by default that of `default`.
-        at_least: smallest valid value, if there is one.
-        above: what a valid value is larger than, if it is given.
+        choices: the valid values, if they are few.
+        at_least: smallest valid value.
+        above: bound that a valid value exceeds.
+        at_most: largest valid value.
+        below: bound that a valid value stays below.
     """
 
     default: Value
     random: Draw
     help: str = ""
     type: type | None = None
+    choices: tuple[Value, ...] = ()
     at_least: float | None = None
     above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
 
     def draw(self, random_state: np.random.RandomState) -> Value:
         """The random value as a plain Python one (NumPy scalars break JSON and safe loading)."""
@@ -55,11 +62,27 @@ class Hparam:
         assert isinstance(value, bool | int | float | str)
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"hyper-parameter {name} is a finite number, not {value}")
-        if self.at_least is not None and not (isinstance(value, int | float) and value >= self.at_least):
-            raise UsageError(f"hyper-parameter {name} is {self.at_least:g} or more, not {value}")
-        if self.above is not None and not (isinstance(value, int | float) and value > self.above):
-            raise UsageError(f"hyper-parameter {name} is more than {self.above:g}, not {value}")
+        if self.choices and value not in self.choices:
+            error = UsageError(f"hyper-parameter {name} is one of {_listed(self.choices)}, not {value!r}")
+            if isinstance(value, str):
+                error.add_note(hint(value, map(str, self.choices)))
+            raise error
+        self._check_bounds(name, value)
         return value
+
+    def _check_bounds(self, name: str, value: Value) -> None:
+        for bound, holds, words in (
+            (self.at_least, operator.ge, "at least"),
+            (self.above, operator.gt, "more than"),
+            (self.at_most, operator.le, "at most"),
+            (self.below, operator.lt, "less than"),
+        ):
+            if bound is not None and not (isinstance(value, int | float) and holds(value, bound)):
+                raise UsageError(f"hyper-parameter {name} must be {words} {bound:g}, not {value}")
+
+
+def _listed(choices: Sequence[Value]) -> str:
+    return ", ".join(str(each) for each in choices)
 
 
 Declaration = Hparam | Callable[[str], Hparam]

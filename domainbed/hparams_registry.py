@@ -12,7 +12,7 @@ import numpy as np
 
 from domainbed.errors import UnknownName
 from domainbed.hparams import Table, Value, resolve
-from domainbed.lib.seeds import seed_hash
+from domainbed.seeds import seed_hash
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from domainbed.lib.query import Q
+from domainbed.records.jsonl import Record, by_run
+from domainbed.records.query import Q
 from domainbed.registry import Registry
-from domainbed.results.records import Record, by_run
 
 RunAcc = dict[str, float]
 """`{"val_acc": what selection maximises, "test_acc": what it reports}`, both in [0, 1]."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, MutableMapping
+from importlib.abc import InspectLoader
 from typing import TypeVar
 
 from domainbed import plugins
@@ -12,23 +14,34 @@ from domainbed.errors import UnknownName
 
 T = TypeVar("T")
 
+_DECORATED = re.compile(
+    r"""^@[\w.]+\.register\((?:["']([^"']+)["'])?\)\n(?:@.*\n)*(?:class|def) (\w+)""", re.MULTILINE
+)
+
 
 class Registry(MutableMapping[str, T]):
     """A mapping from names to things of one kind, in order of registration.
 
     Args:
         kind: what the things are, as it stands in "<kind> not found: <name>".
-        home: a package whose modules register things by decorator. They are imported at the first
-            look-up, not before, so that importing the registry costs nothing.
+        home: a package whose modules register things by decorator; see `add_package`.
+        imports: modules to import at the first look-up, which register things without a decorator.
         first: names that come first when the registry is listed, in this order (upstream's).
 
-    Plugins (see `domainbed.plugins`) are loaded at the first look-up too. A thing registered with
-    `add_lazy` is imported when it is asked for.
+    The home and the plugins (see `domainbed.plugins`) are searched at the first look-up. A thing registered
+    with `add_lazy` or `add_package` is imported when it is looked up, so listing names imports nothing.
     """
 
-    def __init__(self, kind: str, home: str | None = None, first: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        home: str | None = None,
+        imports: tuple[str, ...] = (),
+        first: tuple[str, ...] = (),
+    ) -> None:
         self.kind = kind
         self._home = home
+        self._imports = imports
         self._first = first
         self._names: dict[str, None] = {}  # an ordered set
         self._things: dict[str, T] = {}
@@ -49,6 +62,19 @@ class Registry(MutableMapping[str, T]):
         self._names[name] = None
         self._lazy[name] = target
 
+    def add_package(self, package: str) -> None:
+        """Register what the modules of `package` decorate with `@NAME.register()`, without importing them.
+
+        The names are read from the source text, so listing them needs no import of torch.
+        """
+        home = importlib.import_module(package)
+        for module in pkgutil.iter_modules(home.__path__, prefix=f"{package}."):
+            spec = module.module_finder.find_spec(module.name, None)
+            loader = spec.loader if spec is not None else None
+            source = loader.get_source(module.name) if isinstance(loader, InspectLoader) else None
+            for given, own in _DECORATED.findall(source or ""):
+                self.add_lazy(given or own, f"{module.name}:{own}")
+
     def order(self, names: list[str]) -> list[str]:
         """`names` without repetitions in the order of listing; unknown ones last, as they come.
 
@@ -63,8 +89,9 @@ class Registry(MutableMapping[str, T]):
             if name not in self._lazy:
                 self._load()
             if name in self._lazy:
-                module, _, attribute = self._lazy[name].partition(":")
-                self._things[name] = getattr(importlib.import_module(module), attribute)
+                target, _, attribute = self._lazy[name].partition(":")
+                module = importlib.import_module(target)  # which may register the thing itself
+                self._things.setdefault(name, getattr(module, attribute))
         if name not in self._things:
             raise UnknownName(self.kind, name, self)
         return self._things[name]
@@ -97,6 +124,7 @@ class Registry(MutableMapping[str, T]):
             return
         self._loaded = True
         if self._home is not None:
-            for module in pkgutil.iter_modules(importlib.import_module(self._home).__path__):
-                importlib.import_module(f"{self._home}.{module.name}")
+            self.add_package(self._home)
+        for module in self._imports:
+            importlib.import_module(module)
         plugins.load()

@@ -12,9 +12,9 @@ import re
 
 import numpy as np
 
-from domainbed.lib.query import Q
 from domainbed.model_selection import RunAcc, SelectionMethod, get_test_records
-from domainbed.results.records import Record
+from domainbed.records.jsonl import Record
+from domainbed.records.query import Q
 
 _OUT_ACC = re.compile(r"env(\d+)_out_acc")
 

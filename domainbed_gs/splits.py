@@ -28,8 +28,8 @@ def stratified(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Pa
     Raises: UsageError for fractions that do not sum to 100, or an unknown option.
     """
     from domainbed.datasets.base import labels_of
-    from domainbed.lib.seeds import seed_hash
-    from domainbed.lib.splitting import _SplitDataset
+    from domainbed.datasets.splitting import _SplitDataset
+    from domainbed.seeds import seed_hash
 
     fractions, options = _parse(request.options)
     trial = request.trial_seed if "per_trial" in options else 0

@@ -89,8 +89,8 @@ def write_mnist():
 def exported(tmp_path_factory):
     """Format -> EmojiStyles as `--export` writes it, but of each class the first two images alone."""
     from domainbed.datasets import emoji_styles
+    from domainbed.datasets.uint8_images import UInt8Images
     from domainbed.download.export import FORMATS, export
-    from domainbed.lib.uint8_images import UInt8Images
 
     few = []
     for environment in emoji_styles._environments():

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainbed.lib.query import Q
 from domainbed.model_selection import (
     METHODS,
     IIDAccuracySelectionMethod,
@@ -17,6 +16,7 @@ from domainbed.model_selection import (
     SelectionMethod,
     get_test_records,
 )
+from domainbed.records.query import Q
 
 
 def record(step, targets, *accs, hparams_seed=0):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,3 +57,22 @@ def test_it_is_a_mapping(registry):
     assert registry.get("b") is None
     del registry["a"]
     assert len(registry) == 0
+
+
+def test_a_package_is_searched_without_importing_it(tmp_path, monkeypatch):
+    package = tmp_path / "methods_of_a_plugin"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "first.py").write_text(
+        "from registry_of_a_plugin import REGISTRY\n\n\n"
+        "@REGISTRY.register()\nclass One:\n    pass\n\n\n"
+        "@REGISTRY.register('two')\n@REGISTRY.register('deux')\ndef other():\n    pass\n"
+    )
+    (package / "second.py").write_text("raise ImportError('nothing is registered here')\n")
+    registry = Registry("Thing", home="methods_of_a_plugin")
+    monkeypatch.setitem(sys.modules, "registry_of_a_plugin", SimpleNamespace(REGISTRY=registry))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {"One", "two"} <= {*registry}
+    assert "methods_of_a_plugin.first" not in sys.modules
+    assert registry["One"].__name__ == "One"
+    assert registry["two"] is registry["deux"]

@@ -20,9 +20,9 @@ from domainbed.algorithms.base import (
     environment_labels,
     scalar,
 )
+from domainbed.algorithms.precision import at_least_float32
 from domainbed.algorithms.turns import TakesTurns
 from domainbed.hparams import Hparam, choice, log2_int, log10_uniform
-from domainbed.lib.precision import at_least_float32
 
 
 class AbstractDANN(TakesTurns, Algorithm):

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from domainbed.algorithms import REGISTRY
+from domainbed.algorithms import REGISTRY, discrepancy
 from domainbed.algorithms.base import DeviceScalar, Minibatch, environment_losses, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.hparams import Hparam, log10_uniform
-from domainbed.lib import discrepancy
 
 
 class Alignment(ERM):

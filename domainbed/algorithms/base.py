@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
+from domainbed.datasets.minibatch import Minibatch as Minibatch
+from domainbed.datasets.minibatch import concatenate as concatenate
 from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, Table, Value, choice, const, log2_int, log10_uniform, resolve
-from domainbed.lib.ranks import ALONE, Ranks
-
-Minibatch = tuple[Tensor, Tensor]
-"""Inputs (B, *input_shape) and int64 labels (B,) of one environment."""
+from domainbed.process_group import ALONE, Ranks
 
 
 class DeviceScalar:
@@ -269,8 +268,3 @@ def environment_labels(minibatches: Sequence[Minibatch]) -> Tensor:
     sizes = torch.tensor([len(y) for _, y in minibatches])
     labels = torch.arange(len(sizes)).repeat_interleave(sizes)
     return labels.to(minibatches[0][1].device, non_blocking=True)
-
-
-def concatenate(minibatches: Sequence[Minibatch]) -> Minibatch:
-    """The minibatches of all environments as one, in their order."""
-    return torch.cat([x for x, _ in minibatches]), torch.cat([y for _, y in minibatches])

@@ -20,9 +20,9 @@ from domainbed.algorithms.base import (
     environment_labels,
     scalar,
 )
+from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.supervised_contrastive import others, same, similarities
 from domainbed.hparams import Hparam, choice, const
-from domainbed.lib.optimizers import adam
-from domainbed.lib.supervised_contrastive import others, same, similarities
 
 PROJECTED = 128
 """Features of the optional projection."""

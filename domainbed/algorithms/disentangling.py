@@ -20,10 +20,10 @@ from domainbed.algorithms.base import (
     environment_labels,
     scalar,
 )
+from domainbed.algorithms.supervised_contrastive import SupConLossLambda
 from domainbed.algorithms.turns import TakesTurns
 from domainbed.datasets.sizes import by_size
 from domainbed.hparams import Hparam, choice, const
-from domainbed.lib.supervised_contrastive import SupConLossLambda
 
 
 @REGISTRY.register()

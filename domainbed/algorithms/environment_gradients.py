@@ -13,10 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from domainbed.algorithms.base import Minibatch
 from domainbed.algorithms.erm import ERM
 from domainbed.errors import check_choice
+from domainbed.gradients.domain_gradients import environment_gradients
+from domainbed.gradients.fused import WORTHWHILE, can_fuse
+from domainbed.gradients.joint_pass import JointPass, NotSamplewise
 from domainbed.hparams import Hparam, const
-from domainbed.lib.domain_gradients import environment_gradients
-from domainbed.lib.fused import WORTHWHILE, can_fuse
-from domainbed.lib.joint_pass import JointPass, NotSamplewise
 
 
 class EnvironmentGradients(ERM):

@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
-from domainbed.lib.optimizers import adam
+from domainbed.algorithms.optimizers import adam
 
 
 @REGISTRY.register()

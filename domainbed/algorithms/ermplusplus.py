@@ -12,11 +12,11 @@ from torch import Tensor, nn, optim
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, descend, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.lars import LARS
+from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.weight_average import ErmPlusPlusMovingAvg
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, log10_uniform
-from domainbed.lib.lars import LARS
-from domainbed.lib.optimizers import adam
-from domainbed.lib.weight_average import ErmPlusPlusMovingAvg
 
 Schedule = list[list[float]]
 """One list of one learning rate a checkpoint; [0.0] ends the training."""

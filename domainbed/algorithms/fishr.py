@@ -12,12 +12,12 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.annealed import Annealed
 from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, scalar
+from domainbed.algorithms.moving_average import MovingAverage
+from domainbed.algorithms.precision import full_precision
+from domainbed.algorithms.tensor_dicts import l2_between_dicts
 from domainbed.errors import UsageError
+from domainbed.gradients.gradient_variance import LinearPass, forward_with_gradients, linear_layers
 from domainbed.hparams import Hparam, log10_uniform, uniform, uniform_int
-from domainbed.lib.gradient_variance import LinearPass, forward_with_gradients, linear_layers
-from domainbed.lib.moving_average import MovingAverage
-from domainbed.lib.precision import full_precision
-from domainbed.lib.tensor_dicts import l2_between_dicts
 
 
 @REGISTRY.register()

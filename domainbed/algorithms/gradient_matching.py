@@ -13,9 +13,9 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, descend, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.tensor_dicts import ParamDict
 from domainbed.hparams import Hparam, choice, const, log10_uniform
-from domainbed.lib.optimizers import adam
-from domainbed.lib.tensor_dicts import ParamDict
 
 
 def gradient_spread(gradients: Sequence[Sequence[Tensor]]) -> Tensor:

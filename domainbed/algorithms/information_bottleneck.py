@@ -10,9 +10,9 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.annealed import Annealed
 from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, environment_losses, scalar
+from domainbed.algorithms.moments import variance
 from domainbed.algorithms.risk import IRM
 from domainbed.hparams import Declaration, Hparam, log10_int, log10_uniform
-from domainbed.lib.moments import variance
 
 BOTTLENECK: dict[str, Declaration] = {
     "ib_lambda": Hparam(100.0, log10_uniform(-1, 5), "weight of the features' variance", at_least=0),

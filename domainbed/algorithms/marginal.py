@@ -12,8 +12,8 @@ from torch import Tensor
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, descend, scalar
+from domainbed.algorithms.optimizers import adam
 from domainbed.hparams import Hparam, choice, const
-from domainbed.lib.optimizers import adam
 
 
 @REGISTRY.register()

@@ -13,11 +13,11 @@ from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, scalar
 from domainbed.algorithms.environment_gradients import EnvironmentGradients
 from domainbed.errors import UsageError
+from domainbed.gradients.blockwise import Blockwise, Rule
+from domainbed.gradients.domain_gradients import set_gradient
+from domainbed.gradients.joint_pass import JointPass
+from domainbed.gradients.sign_statistics import SignStatistics, sign_statistics
 from domainbed.hparams import Hparam, const, log10_uniform, uniform
-from domainbed.lib.blockwise import Blockwise, Rule
-from domainbed.lib.domain_gradients import set_gradient
-from domainbed.lib.joint_pass import JointPass
-from domainbed.lib.sign_statistics import SignStatistics, sign_statistics
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import DeviceScalar, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.pairing import random_pairs_of_minibatches
 from domainbed.hparams import Hparam, log10_uniform
-from domainbed.lib.pairing import random_pairs_of_minibatches
 
 
 @REGISTRY.register()

@@ -12,8 +12,8 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.precision import at_least_float32
 from domainbed.hparams import Hparam, log10_uniform, uniform
-from domainbed.lib.precision import at_least_float32
 
 
 @REGISTRY.register()

@@ -13,10 +13,10 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.annealed import Annealed
 from domainbed.algorithms.base import DeviceScalar, Minibatch, environment_losses, scalar
+from domainbed.algorithms.densities import Distribution1D, Nonparametric
 from domainbed.algorithms.erm import ERM
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, const, log10_int, log10_uniform, uniform
-from domainbed.lib.densities import Distribution1D, Nonparametric
 
 
 class InvariantRisk(NamedTuple):

@@ -11,11 +11,11 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.annealed import Annealed
 from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, scalar
+from domainbed.algorithms.discrepancy import GAMMAS, gaussian_mmd
+from domainbed.algorithms.moments import variance
 from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, choice, log2_int, uniform, uniform_int
-from domainbed.lib.discrepancy import GAMMAS, gaussian_mmd
-from domainbed.lib.moments import variance
 
 
 def _by_name(otherwise: Hparam, **named: Hparam) -> Callable[[str], Hparam]:

@@ -12,9 +12,9 @@ from torch import Tensor, nn, optim
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
+from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.precision import at_least_float32
 from domainbed.hparams import Hparam, log10_uniform
-from domainbed.lib.optimizers import adam
-from domainbed.lib.precision import at_least_float32
 
 
 @REGISTRY.register()

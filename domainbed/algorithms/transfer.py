@@ -12,9 +12,9 @@ from torch import Tensor, optim
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
+from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.projection import proj
 from domainbed.hparams import Hparam, choice, const, log10_uniform, uniform
-from domainbed.lib.optimizers import adam
-from domainbed.lib.projection import proj
 
 
 @REGISTRY.register()

@@ -21,9 +21,9 @@ from domainbed.algorithms.base import (
     environment_losses,
     scalar,
 )
+from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.precision import full_precision
 from domainbed.hparams import Hparam, log10_int, log10_uniform
-from domainbed.lib.optimizers import adam
-from domainbed.lib.precision import full_precision
 
 _INNER_STEPS = 30
 _NEUMANN_ROUNDS = 10

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn, optim
 
 from domainbed.algorithms.base import UpdateCount
-from domainbed.lib.optimizers import adam
+from domainbed.algorithms.optimizers import adam
 
 
 class TakesTurns(UpdateCount):

@@ -12,10 +12,10 @@ from torch import Tensor, nn, optim
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, descend, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.optimizers import adam
 from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError, check_choice
 from domainbed.hparams import Hparam, choice, const, log10_uniform, uniform
-from domainbed.lib.optimizers import adam
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 """What may come after the featurizer; the noise is from -1 to 1 with tanh, from 0 to 1 with the others."""

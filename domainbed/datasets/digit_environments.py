@@ -11,14 +11,14 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from domainbed.datasets.rotation import rotate_like_pil
 from domainbed.hparams import OPTIONS, Hparam, const
-from domainbed.lib.rotation import rotate_like_pil
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from domainbed.datasets.base import Environment
-    from domainbed.lib.uint8_images import UInt8Images
+    from domainbed.datasets.uint8_images import UInt8Images
 
 Parameter = TypeVar("Parameter")
 
@@ -110,6 +110,6 @@ def rotated(images: Tensor, labels: Tensor, angle: int) -> UInt8Images:
 
 def _unit_range(x: Tensor, y: Tensor) -> UInt8Images:
     """An environment of x / 255, held as uint8."""
-    from domainbed.lib.uint8_images import UInt8Images
+    from domainbed.datasets.uint8_images import UInt8Images
 
     return UInt8Images(x, y, mean=0.0, std=1.0)

@@ -14,7 +14,7 @@ from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
 
 if TYPE_CHECKING:
-    from domainbed.lib.uint8_images import UInt8Images
+    from domainbed.datasets.uint8_images import UInt8Images
 
 _DATA = Path(__file__).parent / "data"
 
@@ -49,7 +49,7 @@ def _environments() -> tuple[UInt8Images, ...]:
     """The four environments; read once a process, since nothing changes them."""
     import torch
 
-    from domainbed.lib.uint8_images import UInt8Images
+    from domainbed.datasets.uint8_images import UInt8Images
 
     with np.load(_DATA / "emoji_styles.npz") as arrays:
         images, labels, environments = arrays["images"], arrays["labels"], arrays["environments"]

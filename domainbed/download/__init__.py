@@ -15,7 +15,7 @@ from domainbed.registry import Registry
 if TYPE_CHECKING:
     from domainbed.download.source import Source
 
-SOURCES: Registry[Source] = Registry("Source", home=__name__)
+SOURCES: Registry[Source] = Registry("Source", imports=("domainbed.download.sources",))
 
 
 def source_of(dataset: str) -> Source | None:

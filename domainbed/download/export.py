@@ -12,7 +12,7 @@ from domainbed.datasets.emoji_styles import EmojiStyles
 from domainbed.errors import RunError, UsageError, check_choice
 
 if TYPE_CHECKING:
-    from domainbed.lib.uint8_images import UInt8Images
+    from domainbed.datasets.uint8_images import UInt8Images
 
 EXPORTED = (EmojiStyles.__name__,)
 """Datasets that can be exported."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed.lib.atomic import write_whole
+from domainbed.files import write_whole
 
 if TYPE_CHECKING:
     from domainbed.download.source import Source

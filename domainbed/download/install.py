@@ -12,7 +12,7 @@ from domainbed.download.source import File, Source
 from domainbed.download.unpack import DamagedArchive, unpack
 from domainbed.download.verify import Report, verify
 from domainbed.errors import RunError
-from domainbed.lib.locks import locked
+from domainbed.files import locked
 
 
 @dataclass(frozen=True)

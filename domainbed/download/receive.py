@@ -11,9 +11,9 @@ from typing import cast
 
 from tqdm import tqdm
 
-from domainbed import __version__
 from domainbed.errors import RunError
-from domainbed.lib.atomic import write_whole
+from domainbed.files import write_whole
+from domainbed.version import __version__
 
 _CHUNK = 1 << 16
 _PASSING = (408, 425, 429)  # of the statuses 4xx, those that another attempt may not get

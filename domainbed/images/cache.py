@@ -23,9 +23,8 @@ from tqdm import tqdm
 from domainbed.datasets.copies import digest
 from domainbed.datasets.image_files import ImageEnvironment, image_size
 from domainbed.datasets.image_transforms import PlainTransform
+from domainbed.files import locked, whole
 from domainbed.images.decoded import HeldImages, read_images, write_header
-from domainbed.lib.atomic import whole
-from domainbed.lib.locks import locked
 
 _FORMAT = 2
 Result = TypeVar("Result")

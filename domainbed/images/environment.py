@@ -19,7 +19,7 @@ from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransf
 from domainbed.images.augmentation import augment_each, augment_together, draw, normalise
 from domainbed.images.cache import held
 from domainbed.images.decoded import FileImages, HeldImages, Images
-from domainbed.lib.seeds import generator
+from domainbed.seeds import generator
 
 if TYPE_CHECKING:
     from PIL.Image import Image

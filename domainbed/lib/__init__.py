@@ -1,1 +1,1 @@
-"""Helper names of upstream, each a re-export of the thing's home, and the shared gradient helper."""
+"""Upstream's import paths, each a re-export of the thing's home; nothing of ours imports them."""

@@ -1,8 +1,6 @@
 """Upstream's helpers under upstream's names; each has its home elsewhere."""
 
-from domainbed.lib.accuracy import accuracy
-from domainbed.lib.debugger import pdb
-from domainbed.lib.densities import (
+from domainbed.algorithms.densities import (
     EPS,
     Distribution1D,
     GaussianKernel,
@@ -13,17 +11,17 @@ from domainbed.lib.densities import (
     continuous_bisect_fun_left,
     estimate_bandwidth,
 )
-from domainbed.lib.lars import LARS
-from domainbed.lib.moving_average import MovingAverage
-from domainbed.lib.pairing import random_pairs_of_minibatches, split_meta_train_test
-from domainbed.lib.printing import print_row, print_separator
-from domainbed.lib.projection import distance, proj
-from domainbed.lib.seeds import seed_hash
-from domainbed.lib.splitting import _SplitDataset, make_weights_for_balanced_classes, split_dataset
-from domainbed.lib.supervised_contrastive import SupConLossLambda
-from domainbed.lib.tee import Tee
-from domainbed.lib.tensor_dicts import ParamDict, l2_between_dicts
-from domainbed.lib.weight_average import ErmPlusPlusMovingAvg
+from domainbed.algorithms.lars import LARS
+from domainbed.algorithms.moving_average import MovingAverage
+from domainbed.algorithms.pairing import random_pairs_of_minibatches, split_meta_train_test
+from domainbed.algorithms.projection import distance, proj
+from domainbed.algorithms.supervised_contrastive import SupConLossLambda
+from domainbed.algorithms.tensor_dicts import ParamDict, l2_between_dicts
+from domainbed.algorithms.weight_average import ErmPlusPlusMovingAvg
+from domainbed.console import Tee, pdb, print_row, print_separator
+from domainbed.datasets.splitting import _SplitDataset, make_weights_for_balanced_classes, split_dataset
+from domainbed.seeds import seed_hash
+from domainbed.training.accuracy import accuracy
 
 __all__ = [
     "EPS",

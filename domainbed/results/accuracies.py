@@ -9,11 +9,11 @@ import numpy as np
 
 from domainbed import algorithms, datasets
 from domainbed.errors import DomainBedError
-from domainbed.lib.query import Q
-from domainbed.lib.reporting import get_grouped_records
 from domainbed.model_selection import SelectionMethod
+from domainbed.records.grouping import get_grouped_records
+from domainbed.records.jsonl import Record, by_run
+from domainbed.records.query import Q
 from domainbed.results.merging import merged_for
-from domainbed.results.records import Record, by_run
 
 _ACCURACY = re.compile(r"env(\d+)_(in|out|test)_acc")
 

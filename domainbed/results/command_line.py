@@ -9,12 +9,12 @@ from pathlib import Path
 
 from domainbed import model_selection
 from domainbed.errors import RunError
-from domainbed.lib.query import Q
 from domainbed.model_selection import METHODS, SelectionMethod
+from domainbed.records.jsonl import NAME, Record
+from domainbed.records.query import Q
+from domainbed.records.runs import load_runs
 from domainbed.results import notes
 from domainbed.results.conditions import named, with_method_names
-from domainbed.results.records import NAME, Record
-from domainbed.results.runs import load_runs
 from domainbed.results.same_data import check_same_data
 from domainbed.sweep.manifest import Manifest, read_manifest
 

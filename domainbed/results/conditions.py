@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from domainbed.results.records import Record, by_run
+from domainbed.records.jsonl import Record, by_run
 
 SEPARATOR = "/"
 

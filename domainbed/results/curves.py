@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbed.results.records import Record
+from domainbed.records.jsonl import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from domainbed.lib.query import Q
 from domainbed.model_selection import SelectionMethod
-from domainbed.results.records import Record, by_run
+from domainbed.records.jsonl import Record, by_run
+from domainbed.records.query import Q
 
 
 def remove_key(d: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from domainbed.lib.query import Q
+from domainbed.records.jsonl import Record, by_run
+from domainbed.records.query import Q
+from domainbed.records.runs import Runs, listing
 from domainbed.results.accuracies import Accuracies
-from domainbed.results.records import Record, by_run
-from domainbed.results.runs import Runs, listing
 from domainbed.sweep.manifest import Manifest
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from domainbed.algorithms import REGISTRY
 from domainbed.errors import RunError
+from domainbed.files import write_whole
 from domainbed.hparams import Value
-from domainbed.lib.atomic import write_whole
 from domainbed.model_selection import LeaveOneOutSelectionMethod, SelectionMethod
 from domainbed.results.conditions import algorithm_and_condition
 from domainbed.results.settings import Candidate, Setting, settings

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from domainbed.lib.query import Q
+from domainbed.records.jsonl import Record
+from domainbed.records.query import Q
 from domainbed.registry import Registry
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.documents import DOCUMENTS
-from domainbed.results.records import Record
 from domainbed.sweep.manifest import Manifest
 
 _log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 from domainbed.errors import RunError
-from domainbed.lib.query import Q
-from domainbed.results.records import Record, by_run
+from domainbed.records.jsonl import Record, by_run
+from domainbed.records.query import Q
 
 
 def check_same_data(records: Q[Record]) -> None:

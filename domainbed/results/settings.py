@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from domainbed.hparams import Value
-from domainbed.lib.query import Q
-from domainbed.lib.reporting import get_grouped_records
 from domainbed.model_selection import SelectionMethod, get_test_records
+from domainbed.records.grouping import get_grouped_records
+from domainbed.records.jsonl import Record
+from domainbed.records.query import Q
 from domainbed.results.merging import merged_for
-from domainbed.results.records import Record
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from domainbed.lib.printing import format_row, print_row
+from domainbed.console import format_row, print_row
 
 _LATEX = str.maketrans(
     {character: "\\" + character for character in "&%$#_{}"}

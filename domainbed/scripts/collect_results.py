@@ -16,17 +16,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from domainbed.console import Tee
 from domainbed.errors import RunError, run_script
-from domainbed.lib.atomic import write_whole
-from domainbed.lib.query import Q
-from domainbed.lib.tee import Tee
+from domainbed.files import write_whole
 from domainbed.model_selection import SelectionMethod
+from domainbed.records.jsonl import Record
+from domainbed.records.query import Q
 from domainbed.results import command_line, notes
 from domainbed.results.accuracies import compute
 from domainbed.results.documents import DOCUMENTS, print_tables
 from domainbed.results.merging import merge_records, recursive_freeze, remove_key
 from domainbed.results.page.content import Content
-from domainbed.results.records import Record
 from domainbed.results.report import ReportContext, sections, write_report
 from domainbed.results.tables import format_mean, print_table
 

@@ -11,13 +11,13 @@ import argparse
 from collections.abc import Sequence
 
 from domainbed.errors import RunError, run_script
-from domainbed.lib.query import Q
-from domainbed.lib.reporting import get_grouped_records
 from domainbed.model_selection import RunAcc, SelectionMethod
+from domainbed.records.grouping import get_grouped_records
+from domainbed.records.jsonl import Record
+from domainbed.records.query import Q
 from domainbed.results import command_line
 from domainbed.results.commands import train_command
 from domainbed.results.merging import merged_for
-from domainbed.results.records import Record
 from domainbed.results.settings import candidates
 
 

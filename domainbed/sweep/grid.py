@@ -8,7 +8,7 @@ from typing import Any
 
 from domainbed.errors import UsageError
 from domainbed.hparams import parse_overrides
-from domainbed.lib.seeds import seed_hash
+from domainbed.seeds import seed_hash
 
 SEED_SCHEMES = ("upstream", "paired", "authors")
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.errors import RunError, UsageError
-from domainbed.lib.atomic import write_whole
-from domainbed.lib.locks import locked
+from domainbed.files import locked, write_whole
 
 NAME = "sweep.json"
 

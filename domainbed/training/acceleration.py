@@ -18,9 +18,9 @@ from torch import Tensor, nn, optim
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from domainbed.algorithms.base import Algorithm
+from domainbed.algorithms.precision import at_least_float32
 from domainbed.errors import UsageError
-from domainbed.lib.compiler import lacks_for_compilation
-from domainbed.lib.precision import at_least_float32
+from domainbed.gradients.compiler import lacks_for_compilation
 from domainbed.networks.base import FeaturizerModule
 from domainbed.networks.layout import with_channels_innermost
 from domainbed.training.config import TrainConfig

@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from domainbed.console import Tee
 from domainbed.errors import DomainBedError, RunError
-from domainbed.lib.tee import Tee
 from domainbed.training.config import TrainConfig, from_settings
 from domainbed.training.run_dir import RunDir
 
@@ -101,8 +101,8 @@ def _train(config: TrainConfig, work: Work | None = None, more_settings: Setting
 
 def train_to_frame(settings: dict[str, Any]) -> pd.DataFrame:
     """`domainbed.train`: settings by name, no printing, the records as a frame."""
-    from domainbed.results.frame import to_frame
-    from domainbed.results.records import read_records
+    from domainbed.records.frame import to_frame
+    from domainbed.records.jsonl import read_records
 
     with contextlib.ExitStack() as stack:
         if "output_dir" not in settings:

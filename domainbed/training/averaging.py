@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from domainbed.algorithms.base import Algorithm
+from domainbed.algorithms.weight_average import RunningAverage
 from domainbed.errors import UsageError
 from domainbed.hparams import Value
-from domainbed.lib.weight_average import RunningAverage
 from domainbed.training.loss_valley import LossValley
 from domainbed.training.options import averaging_option
 

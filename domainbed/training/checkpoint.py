@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from domainbed.lib.atomic import whole
+from domainbed.files import whole
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint-previous.pt"

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from domainbed.lib.atomic import make_whole, write_whole
+from domainbed.files import make_whole, write_whole
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0

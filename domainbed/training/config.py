@@ -155,7 +155,7 @@ class TrainConfig:
         Raises: UsageError for an unknown name, a wrong type, an unknown featurizer or averaging.
         """
         from domainbed import hparams_registry, networks
-        from domainbed.lib.seeds import seed_hash
+        from domainbed.seeds import seed_hash
 
         self.dataset_class()  # its package declares optional hyper-parameters, as that of the networks does
         if self.hparams_seed == 0:

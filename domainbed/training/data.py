@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from domainbed.algorithms.base import Minibatch
-from domainbed.lib.seeds import counter_seed, generator
-from domainbed.lib.splitting import _SplitDataset
+from domainbed.datasets.splitting import _SplitDataset
+from domainbed.seeds import counter_seed, generator
 
 _INDICES, _AUGMENTATION = 0, 1  # purposes of draws, so that no two share a seed
 

@@ -24,7 +24,7 @@ from torch import Tensor, optim
 from torch.distributed.rendezvous import rendezvous
 
 from domainbed.errors import DomainBedError, RunError, UsageError
-from domainbed.lib.ranks import Ranks
+from domainbed.process_group import Ranks
 from domainbed.training.config import TrainConfig
 from domainbed.training.run_dir import Preempted
 from domainbed.training.signals import Interrupted

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainbed.algorithms.base import Algorithm, Minibatch
-from domainbed.lib.accuracy import correct
-from domainbed.lib.seeds import counter_seed, seed_all
-from domainbed.lib.splitting import _SplitDataset
+from domainbed.datasets.splitting import _SplitDataset
+from domainbed.seeds import counter_seed, seed_all
+from domainbed.training.accuracy import correct
 from domainbed.training.data import fetch, in_memory
 from domainbed.training.reader import Reader
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from domainbed.algorithms.base import Minibatch, concatenate
-from domainbed.lib.seeds import generator
+from domainbed.seeds import generator
 from domainbed.training.data import Minibatches
 
 _GROUPING = 5  # purpose of the draws; 0 to 4 belong to data, evaluation and updates

@@ -18,7 +18,7 @@ def by_list(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts
     Raises: UsageError for another dataset, a sample that the list gives to no part, or an environment
         without training samples.
     """
-    from domainbed.lib.splitting import _SplitDataset
+    from domainbed.datasets.splitting import _SplitDataset
 
     if not isinstance(dataset, ListFileDataset):
         raise UsageError("--splits list needs a dataset that is a list of files with a column split")

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from domainbed.errors import UsageError
-from domainbed.lib.atomic import write_whole
-from domainbed.results.records import NAME as RECORDS
-from domainbed.results.records import Record, read_records
+from domainbed.files import write_whole
+from domainbed.records.jsonl import NAME as RECORDS
+from domainbed.records.jsonl import Record, read_records
 
 NAME = "events.out.tfevents.records"
 """TensorBoard reads files with "tfevents" in their names."""

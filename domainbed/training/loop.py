@@ -15,12 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from domainbed.algorithms.base import DeviceScalar, Minibatch
+from domainbed.console import print_row
 from domainbed.errors import RunError
-from domainbed.lib.printing import print_row
-from domainbed.lib.seeds import counter_seed, seed_all
 from domainbed.networks.base import provenance_of
-from domainbed.results.records import NAME as RECORDS
-from domainbed.results.records import append_record, drop_records_after
+from domainbed.records.jsonl import NAME as RECORDS
+from domainbed.records.jsonl import append_record, drop_records_after
+from domainbed.seeds import counter_seed, seed_all
 from domainbed.training import checkpoint, live_view, split_file
 from domainbed.training.config import TrainConfig
 from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate, plain

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from domainbed.errors import UsageError
-from domainbed.lib.atomic import write_whole
+from domainbed.files import write_whole
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm

@@ -13,11 +13,11 @@ from domainbed.algorithms.base import Algorithm
 from domainbed.datasets import contract
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
 from domainbed.datasets.every_image import check_images
+from domainbed.datasets.splitting import balanced_class_weights
 from domainbed.errors import UsageError
 from domainbed.images.cache import cache_folder
 from domainbed.images.environment import prepare
-from domainbed.lib.seeds import seed_all
-from domainbed.lib.splitting import balanced_class_weights
+from domainbed.seeds import seed_all
 from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.averaging import Averaging, make_averaging
 from domainbed.training.config import TrainConfig

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.errors import DomainBedError, RunError, UsageError
-from domainbed.lib.atomic import write_whole
+from domainbed.files import write_whole
 from domainbed.training.claims import Claim, Held, Owner, at_work, is_alive, myself, newest
 
 _OWN = (

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed.errors import UsageError, check_choice
-from domainbed.lib.atomic import make_whole
+from domainbed.files import make_whole
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
-    from domainbed.lib.splitting import _SplitDataset
+    from domainbed.datasets.splitting import _SplitDataset
     from domainbed.training.config import TrainConfig
     from domainbed.training.splits import Parts, SplitRequest
 
@@ -49,7 +49,7 @@ def from_file(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Par
 
     Raises: UsageError if the file can't be read, or is that of other data.
     """
-    from domainbed.lib.splitting import _SplitDataset
+    from domainbed.datasets.splitting import _SplitDataset
 
     path = Path(":".join(request.options))
     environments = _read(path, dataset)
@@ -85,7 +85,7 @@ def write(path: Path, dataset: MultipleDomainDataset, splits: Sequence[Parts]) -
 
 def positions(part: _SplitDataset) -> list[int]:
     """Positions in the environment of a part's samples."""
-    from domainbed.lib.splitting import _SplitDataset
+    from domainbed.datasets.splitting import _SplitDataset
 
     keys, below = [int(key) for key in part.keys], part.underlying_dataset
     while isinstance(below, _SplitDataset):

@@ -19,7 +19,7 @@ from domainbed.training import split_file
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
-    from domainbed.lib.splitting import _SplitDataset
+    from domainbed.datasets.splitting import _SplitDataset
     from domainbed.training.config import TrainConfig
 
     Parts = dict[str, _SplitDataset]
@@ -97,8 +97,8 @@ def holdout(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts
     A target's `in` is shuffled once more, and gives up its `uda` part if one is asked for (and kept only
     if it is not empty).
     """
-    from domainbed.lib.seeds import seed_hash
-    from domainbed.lib.splitting import split_dataset
+    from domainbed.datasets.splitting import split_dataset
+    from domainbed.seeds import seed_hash
 
     if request.options:
         raise UsageError(
@@ -125,7 +125,7 @@ def whole(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
     As in the experiments on ColoredMNIST of the papers on invariant risk (Arjovsky et al. 2019). No
     selection by validation is possible: see selection method `last`.
     """
-    from domainbed.lib.splitting import _SplitDataset
+    from domainbed.datasets.splitting import _SplitDataset
 
     if request.options:
         raise UsageError(f"--splits whole takes no options, not {':'.join(request.options)}")

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from domainbed.algorithms.precision import full_precision
 from domainbed.errors import misspelt
 from domainbed.hparams import Hparam, const
-from domainbed.lib.precision import full_precision
-from domainbed.lib.seeds import counter_seed
+from domainbed.seeds import counter_seed
 from domainbed_gs import surgery
 from domainbed_gs.algorithms.base import Operation, Stats
 from domainbed_gs.algorithms.gram import IMTLG, MGDA, AlignedMTL, CAGrad, DualProj, GramSurgery, UPGrad

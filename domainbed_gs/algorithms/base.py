@@ -11,12 +11,12 @@ from torch import Tensor, nn, optim
 
 from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, scalar
 from domainbed.algorithms.environment_gradients import EnvironmentGradients
+from domainbed.algorithms.optimizers import adam
 from domainbed.errors import check_choice
+from domainbed.gradients.domain_gradients import flat, set_gradient, set_values
+from domainbed.gradients.joint_pass import JointPass
 from domainbed.hparams import Hparam, const
-from domainbed.lib.domain_gradients import flat, set_gradient, set_values
-from domainbed.lib.joint_pass import JointPass
-from domainbed.lib.optimizers import adam
-from domainbed.lib.seeds import counter_seed
+from domainbed.seeds import counter_seed
 
 Stats = dict[str, Tensor | float]
 Scale = Literal["sum", "mean"]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from domainbed.errors import check_choice
+from domainbed.gradients.fused import fused
+from domainbed.gradients.joint_pass import JointPass
+from domainbed.gradients.parameter_gradients import ParameterGradients
 from domainbed.hparams import Hparam, const, uniform
-from domainbed.lib.fused import fused
-from domainbed.lib.joint_pass import JointPass
-from domainbed.lib.parameter_gradients import ParameterGradients
 from domainbed_gs import surgery
 from domainbed_gs.algorithms.base import GradientSurgery, Operation, Scale, Stats
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from domainbed.errors import UsageError, check_choice
 from domainbed.hparams import Hparam, const, log10_uniform
-from domainbed.lib.seeds import generator
+from domainbed.seeds import generator
 from domainbed_gs import surgery
 from domainbed_gs.algorithms.base import Scale
 from domainbed_gs.algorithms.gram import GramSurgery

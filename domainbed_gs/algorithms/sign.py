@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from domainbed.errors import UsageError, check_choice
+from domainbed.gradients.blockwise import Blockwise, Rule
+from domainbed.gradients.domain_gradients import flat
+from domainbed.gradients.joint_pass import JointPass
 from domainbed.hparams import Hparam, const
-from domainbed.lib.blockwise import Blockwise, Rule
-from domainbed.lib.domain_gradients import flat
-from domainbed.lib.joint_pass import JointPass
 from domainbed_gs import surgery
 from domainbed_gs.algorithms.base import GradientSurgery, Operation, Stats
 from domainbed_gs.algorithms.similarity import Similarity, run_blockwise

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from domainbed.lib.blockwise import Blockwise
-from domainbed.lib.joint_pass import JointPass
-from domainbed.lib.parameter_gradients import ParameterGradients
+from domainbed.gradients.blockwise import Blockwise
+from domainbed.gradients.joint_pass import JointPass
+from domainbed.gradients.parameter_gradients import ParameterGradients
 
 
 @dataclass(frozen=True)

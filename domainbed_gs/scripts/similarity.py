@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, train and measure, then sum up and draw; returns the exit status."""
     flags = vars(build_parser().parse_args(argv))
-    from domainbed.lib.atomic import write_whole
+    from domainbed.files import write_whole
     from domainbed.training.config import TrainConfig
     from domainbed_gs.similarity import figure, study, summary, table
 

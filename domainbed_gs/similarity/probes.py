@@ -9,9 +9,9 @@ import numpy as np
 
 from domainbed.algorithms.base import Minibatch
 from domainbed.datasets.base import labels_of
+from domainbed.datasets.splitting import _SplitDataset
 from domainbed.errors import UsageError
-from domainbed.lib.seeds import generator
-from domainbed.lib.splitting import _SplitDataset
+from domainbed.seeds import generator
 from domainbed.training.data import fetch
 from domainbed.training.evaluation import plain
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from domainbed.algorithms.base import Minibatch, concatenate
 from domainbed.algorithms.erm import ERM
 from domainbed.errors import UsageError, check_choice
-from domainbed.lib.seeds import counter_seed, seed_all
+from domainbed.seeds import counter_seed, seed_all
 from domainbed.training import api, loop
 from domainbed.training.checkpoint import Checkpoint
 from domainbed.training.config import TrainConfig

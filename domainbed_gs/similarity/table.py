@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from domainbed.errors import RunError
-from domainbed.lib.atomic import write_whole
+from domainbed.files import write_whole
 from domainbed_gs.similarity.measure import COLUMNS
 
 NAME = "similarity.csv"

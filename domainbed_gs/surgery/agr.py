@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from domainbed.lib.fused import fused
-from domainbed.lib.noise import normal_noise
+from domainbed.gradients.fused import fused
+from domainbed.gradients.noise import normal_noise
 from domainbed_gs.surgery.consensus import Consensus
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from domainbed.lib.ranks import ALONE, Ranks
+from domainbed.process_group import ALONE, Ranks
 
 _CONFLICT = 2  # a code beside the signs -1, 0 and 1
 

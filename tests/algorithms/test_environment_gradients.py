@@ -5,8 +5,8 @@ import torch
 
 from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 from domainbed.algorithms.environment_gradients import EnvironmentGradients
+from domainbed.gradients.joint_pass import JointPass
 from domainbed.hparams_registry import default_hparams
-from domainbed.lib.joint_pass import JointPass
 
 SHAPE = (3, 16, 16)
 NAMES = [name for name in ALGORITHMS if issubclass(get_algorithm_class(name), EnvironmentGradients)]

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from domainbed.algorithms.ermplusplus import ERMPlusPlus
+from domainbed.algorithms.lars import LARS
 from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
-from domainbed.lib.lars import LARS
 
 
 def make(**overrides):

@@ -14,8 +14,8 @@ from torch import nn
 from domainbed.algorithms import get_algorithm_class
 from domainbed.algorithms.masks import and_mask, masked_mean, sand_mask
 from domainbed.errors import UsageError
+from domainbed.gradients.sign_statistics import sign_statistics
 from domainbed.hparams_registry import default_hparams, switches
-from domainbed.lib.sign_statistics import sign_statistics
 from domainbed_gs.surgery import agr_sum, sign_consensus
 
 G = torch.tensor(

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from scipy import stats
 
 from domainbed.algorithms import get_algorithm_class
+from domainbed.algorithms.densities import Normal
 from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
-from domainbed.lib.densities import Normal
 
 SHAPE = (3, 16, 16)
 

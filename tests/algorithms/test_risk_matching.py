@@ -5,10 +5,9 @@ import contextlib
 import pytest
 import torch
 
-from domainbed.algorithms import get_algorithm_class
+from domainbed.algorithms import discrepancy, get_algorithm_class
 from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
-from domainbed.lib import discrepancy
 
 SHAPE = (3, 16, 16)
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from domainbed.algorithms.projection import distance
 from domainbed.algorithms.transfer import Transfer
 from domainbed.hparams_registry import default_hparams
-from domainbed.lib.projection import distance
 
 
 def make(k=3, **overrides):

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
+from domainbed.datasets.uint8_images import UInt8Images
 from domainbed.errors import UsageError
-from domainbed.lib.uint8_images import UInt8Images
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=30)
 

@@ -67,7 +67,7 @@ def test_copies_of_a_digit_have_noise_and_colour_of_their_own():
         per_digit = agrees.view(40, 599).float().mean(0)
         assert per_digit.mean() == pytest.approx(rate, abs=0.015)
         assert per_digit.std() < 1.5 * (rate * (1 - rate) / 40) ** 0.5
-    with pytest.raises(UsageError, match="copies is 1 or more, not 0"):
+    with pytest.raises(UsageError, match="copies must be at least 1, not 0"):
         ColoredDigits(None, [], {"copies": 0})
 
 

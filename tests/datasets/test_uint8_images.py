@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domainbed.lib.uint8_images import UInt8Images
+from domainbed.datasets.uint8_images import UInt8Images
 
 ALL_BYTES = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
 LABELS = torch.tensor([3, 1, 2, 0])

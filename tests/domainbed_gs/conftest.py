@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from domainbed.lib.query import Q
+from domainbed.records.query import Q
 from domainbed.scripts import collect_results
 
 

@@ -5,7 +5,7 @@ from torchvision.models import alexnet
 
 from domainbed.errors import UsageError
 from domainbed.networks import FEATURIZERS, Classifier
-from domainbed_gs.networks import AlexNet
+from domainbed_gs.alexnet import AlexNet
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from domainbed.lib.query import Q
 from domainbed.model_selection import METHODS, SelectionMethod
+from domainbed.records.query import Q
 from domainbed_gs.selection import (
     ICCV2021MacroSelectionMethod,
     ICCV2021SelectionMethod,

@@ -5,7 +5,7 @@ from torchvision.transforms import functional
 
 from domainbed.datasets.image_transforms import IMAGENET_MEAN, IMAGENET_STD, augmenting_transform
 from domainbed.images.augmentation import augment_each, augment_together, draw
-from domainbed.lib.seeds import generator
+from domainbed.seeds import generator
 
 SIDE = 32
 

@@ -5,8 +5,8 @@ import torch
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, augmenting_transform, plain_transform
+from domainbed.datasets.splitting import _SplitDataset
 from domainbed.images.environment import Place, PreparedImages, prepare
-from domainbed.lib.splitting import _SplitDataset
 from domainbed.training.data import fetch, in_memory
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from domainbed.lib.query import Q
+from domainbed.records.query import Q
 from domainbed.results.curves import curve, logged, source_validation, target_accuracy
 from domainbed.results.sensitivity import influences, rank_correlation
 from domainbed.results.settings import Candidate, Setting

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from domainbed.errors import RunError
-from domainbed.lib.query import Q
 from domainbed.model_selection import METHODS
+from domainbed.records.query import Q
 from domainbed.results.relaunch import best
 from domainbed.results.settings import Setting, candidates, settings
 from domainbed.scripts import collect_results, sweep

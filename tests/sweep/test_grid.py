@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainbed.errors import UnknownName, UsageError
-from domainbed.lib.seeds import seed_hash
+from domainbed.seeds import seed_hash
 from domainbed.sweep.grid import all_test_env_combinations, hparams_of, make_args_list, run_seed, targets
 
 UPSTREAM_KEYS = {

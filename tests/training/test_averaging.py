@@ -9,9 +9,9 @@ from torch import nn
 import domainbed
 from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.weight_average import ErmPlusPlusMovingAvg
 from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
-from domainbed.lib.weight_average import ErmPlusPlusMovingAvg
 from domainbed.scripts.list import options
 from domainbed.training import loop
 from domainbed.training.averaging import SWAD, Averaging, SimpleAverage, make_averaging
@@ -398,8 +398,8 @@ def test_the_options_are_listed_with_their_defaults():
     ("hparams", "message"),
     [
         ({"weight_averaging": "swa"}, "weight_averaging is one of none, sma, swad, not 'swa'"),
-        ({"sma_start": 0}, "hyper-parameter sma_start is 1 or more, not 0"),
-        ({"swad_n_s": 0}, "hyper-parameter swad_n_s is 1 or more, not 0"),
+        ({"sma_start": 0}, "hyper-parameter sma_start must be at least 1, not 0"),
+        ({"swad_n_s": 0}, "hyper-parameter swad_n_s must be at least 1, not 0"),
         ({"swad_n_e": 1.5}, "hyper-parameter swad_n_e takes a value of type int"),
         ({"swad_r": -0.1}, "hyper-parameter swad_r is 0 or more"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from domainbed.lib.atomic import write_whole
+from domainbed.files import write_whole
 from domainbed.training import claims
 from domainbed.training.claims import Claim, Held, at_work, is_alive, myself, newest
 

@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from domainbed.datasets import get_dataset_class
-from domainbed.lib.splitting import _SplitDataset
+from domainbed.datasets.splitting import _SplitDataset
 from domainbed.training.data import EnvironmentSampler, Minibatches, fetch, in_memory
 from domainbed.training.reader import Reader
 

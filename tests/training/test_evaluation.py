@@ -5,8 +5,8 @@ from torch import nn
 
 from domainbed.algorithms import get_algorithm_class
 from domainbed.datasets import get_dataset_class
+from domainbed.datasets.splitting import _SplitDataset
 from domainbed.hparams_registry import default_hparams
-from domainbed.lib.splitting import _SplitDataset
 from domainbed.training.config import TrainConfig
 from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate, plain
 from domainbed.training.reader import Reader

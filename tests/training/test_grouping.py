@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import TensorDataset
 
 import domainbed
+from domainbed.datasets.splitting import _SplitDataset
 from domainbed.errors import UsageError
-from domainbed.lib.splitting import _SplitDataset
 from domainbed.training.config import TrainConfig
 from domainbed.training.data import EnvironmentSampler, Minibatches
 from domainbed.training.grouping import grouped

@@ -7,9 +7,9 @@ import pytest
 import domainbed
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.contract import build
+from domainbed.datasets.splitting import _SplitDataset
 from domainbed.errors import UsageError
-from domainbed.lib.seeds import seed_hash
-from domainbed.lib.splitting import _SplitDataset
+from domainbed.seeds import seed_hash
 from domainbed.training import split_file
 from domainbed.training.config import TrainConfig
 from domainbed.training.splits import make_splits, parse

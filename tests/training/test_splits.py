@@ -1,9 +1,9 @@
 import pytest
 
 from domainbed.datasets import get_dataset_class
+from domainbed.datasets.splitting import split_dataset
 from domainbed.errors import UsageError
-from domainbed.lib.seeds import seed_hash
-from domainbed.lib.splitting import split_dataset
+from domainbed.seeds import seed_hash
 from domainbed.training.config import TrainConfig
 from domainbed.training.splits import make_splits, parse
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from domainbed.model_selection import SelectionMethod
+from domainbed.records.jsonl import Record
 from domainbed.results.accuracies import Accuracies
-from domainbed.results.records import Record
 from domainbed.results.report import ReportContext
 from domainbed.results.settings import Candidate, candidates
 

@@ -7,10 +7,10 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
+from domainbed.records.jsonl import Record
+from domainbed.records.runs import listing
 from domainbed.results.accuracies import Columns, shown_datasets
 from domainbed.results.page.content import Content
-from domainbed.results.records import Record
-from domainbed.results.runs import listing
 from domainbed.results.writing import print_lines, print_paragraphs, print_table
 
 _EACH_ITS_OWN = ("algorithm", "dataset", "hparams_seed", "output_dir", "seed", "test_envs", "trial_seed")

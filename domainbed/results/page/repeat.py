@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 import shlex
 
-import domainbed
 from domainbed.results.commands import train_command
 from domainbed.results.page.content import Content
 from domainbed.results.writing import print_lines
+from domainbed.version import __version__
 
 
 def write(content: Content) -> None:
@@ -24,7 +24,7 @@ def write(content: Content) -> None:
     _block(
         "This page:", [shlex.join(["python", "-m", "domainbed.scripts.collect_results", *context.args.typed])]
     )
-    print_lines(f"<p>Made with domainbed-gs {html.escape(domainbed.__version__)}.</p>")
+    print_lines(f"<p>Made with domainbed-gs {html.escape(__version__)}.</p>")
 
 
 def _block(title: str, lines: list[str]) -> None:

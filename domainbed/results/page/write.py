@@ -12,11 +12,11 @@ from string import Template
 from typing import NamedTuple
 
 from domainbed.errors import DomainBedError
+from domainbed.records.runs import listing
 from domainbed.results.page import gaps, hyperparameters, learning, overview, repeat, results
 from domainbed.results.page.content import Content
 from domainbed.results.plots import HOW_TO_GET, have_matplotlib
 from domainbed.results.report import PageSection, ReportContext, ReportSection, sections
-from domainbed.results.runs import listing
 from domainbed.results.writing import print_paragraphs
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Gradients of K environments: how they are made, combined and compared."""

@@ -1,0 +1,1 @@
+"""Records of runs: append, read, query, as a frame."""

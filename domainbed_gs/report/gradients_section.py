@@ -1,0 +1,128 @@
+"""The section of `collect_results` on what gradient surgery logs: agreement and cosine over the updates.
+
+python -m domainbed.scripts.collect_results --input_dir DIR --gradients
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from domainbed.algorithms import REGISTRY
+from domainbed.model_selection import get_test_records
+from domainbed.records.jsonl import Record
+from domainbed.records.query import Q
+from domainbed.results.accuracies import Columns, shown_datasets
+from domainbed.results.curves import Curve, curve, draw_curve, logged
+from domainbed.results.plots import BLUE, INK, PALE, have_matplotlib, plain_axes
+from domainbed.results.report import ReportContext
+from domainbed.results.writing import print_panels, print_paragraphs, print_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEASURES = {
+    "agreement": "share of components with the same sign in all environments",
+    "cosine": "mean cosine similarity over pairs of environments",
+}
+
+COLUMNS = ["Algorithm", "Measure", "First record", "Halfway", "Last record"]
+
+Curves = dict[str, dict[str, Curve]]
+"""Algorithm -> measure -> curve."""
+
+
+class GradientsSection:
+    """`--gradients`; a `domainbed.results.report.PageSection`."""
+
+    title = "Agreement of gradients"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flag of this section."""
+        group = parser.add_argument_group("agreement of gradients (domainbed_gs)")
+        group.add_argument(
+            "--gradients", action="store_true", help="agreement and cosine of the environments' gradients"
+        )
+
+    def wanted(self, args: argparse.Namespace) -> bool:
+        """Whether it is asked for."""
+        return bool(args.gradients)
+
+    def belongs(self, context: ReportContext) -> bool:
+        """Whether some run has logged them."""
+        return any(name in record for record in context.records for name in MEASURES)
+
+    def write(self, context: ReportContext) -> None:
+        """Print a table for each dataset, and on a page the curves."""
+        if not self.belongs(context):
+            print_paragraphs(
+                ["No run has logged agreement or cosine; methods of surgery do."], context.format
+            )
+            return
+        datasets = [
+            (columns, _curves(context.records, columns)) for columns in shown_datasets(context.records)
+        ]
+        for columns, curves in datasets:
+            title = f"Dataset: {columns.name}, agreement of gradients"
+            if curves:
+                print_table(title, COLUMNS, list(_rows(curves)), context.format)
+        print_paragraphs(
+            [f"{name}: {meaning}." for name, meaning in MEASURES.items()]
+            + ["Means over the updates since the record before, then mean +/- standard error over trials."],
+            context.format,
+        )
+        if context.format == "html" and have_matplotlib():
+            for columns, curves in datasets:
+                _print_figures(columns, curves)
+
+
+SECTION = GradientsSection()
+
+
+def _curves(records: Q[Record], columns: Columns) -> Curves:
+    """Of the runs with one target."""
+    found: Curves = {}
+    of_dataset = get_test_records(records.filter_equals("args.dataset", columns.name))
+    for algorithm, own in of_dataset.group("args.algorithm"):
+        runs = own.group("args.trial_seed, args.test_envs, args.hparams_seed")
+        for name in MEASURES:
+            it = curve([(key[0], of_run) for key, of_run in runs], logged(name))
+            if it is not None:
+                found.setdefault(algorithm, {})[name] = it
+    return {name: found[name] for name in REGISTRY.order(list(found))}
+
+
+def _rows(curves: Curves) -> Iterator[list[str]]:
+    for algorithm, own in curves.items():
+        for name, it in own.items():
+            places = (0, len(it.steps) // 2, len(it.steps) - 1)
+            yield [algorithm, name, *(f"{it.means[i]:.3f} +/- {it.errors[i]:.3f}" for i in places)]
+
+
+def _print_figures(columns: Columns, curves: Curves) -> None:
+    sources = len(columns.environments) - 1
+    chance = {"agreement": 2.0 ** (1 - sources), "cosine": 0.0}
+    panels = [
+        (f"{name} of {algorithm}", _panel(algorithm, name, it, chance[name]))
+        for name in MEASURES
+        for algorithm, own in curves.items()
+        if (it := own.get(name)) is not None
+    ]
+    title = f"Dataset: {columns.name}, agreement and cosine over the updates"
+    caption = "Band: standard error over trials. Dashed: agreement by chance, 2^(1-K) of K sources; cosine 0."
+    print_panels(title, panels, caption)
+
+
+def _panel(algorithm: str, name: str, it: Curve, chance: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4, 2.4), layout="constrained")
+    axis = figure.subplots()
+    draw_curve(axis, it, name, BLUE, "solid", "o")
+    axis.axhline(chance, color=PALE, linewidth=0.9, linestyle="dashed")
+    axis.set_title(algorithm, color=INK, fontsize=11)
+    axis.set_xlabel("updates", color=INK)
+    axis.set_ylabel(name, color=INK)
+    plain_axes(axis)
+    return figure

@@ -1,1 +1,0 @@
-"""Sharpness-aware methods: gradients at perturbed weights, and the algorithms that use them."""

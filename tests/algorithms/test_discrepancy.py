@@ -1,0 +1,114 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domainbed.algorithms.discrepancy import (
+    GAMMAS,
+    gaussian_kernel,
+    gaussian_mmd,
+    moment_distance,
+    squared_distances,
+)
+from domainbed.errors import UsageError
+
+GENTLE = (0.01, 0.1, 1.0)  # widths at which no kernel is flat
+both = pytest.mark.parametrize("distance", [gaussian_mmd, moment_distance])
+sizes = st.lists(st.integers(2, 6), min_size=2, max_size=4)
+seeds = st.integers(0, 2**31)
+
+
+def sets(sizes, seed, features=3):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(n, features, dtype=torch.float64, generator=generator) * (1 + i / 2) + i
+        for i, n in enumerate(sizes)
+    ]
+
+
+def mmd_by_definition(x, y, gammas=GAMMAS):
+    def kernel(a, b):
+        return np.mean([[sum(np.exp(-g * np.sum((p - q) ** 2)) for g in gammas) for p in a] for q in b])
+
+    return kernel(x, x) + kernel(y, y) - 2 * kernel(x, y)
+
+
+def moments_by_definition(x, y):
+    means = np.mean((x.mean(0) - y.mean(0)) ** 2)
+    return means + np.mean((np.cov(x, rowvar=False) - np.cov(y, rowvar=False)) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("distance", "definition"), [(gaussian_mmd, mmd_by_definition), (moment_distance, moments_by_definition)]
+)
+@given(sizes=sizes, seed=seeds)
+def test_the_mean_over_pairs_is_the_definition(distance, definition, sizes, seed):
+    samples = sets(sizes, seed)
+    expected = np.mean([definition(a.numpy(), b.numpy()) for a, b in itertools.combinations(samples, 2)])
+    assert distance(samples).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@both
+@given(sizes=sizes, seed=seeds, shuffle=st.randoms())
+def test_order_does_not_matter(distance, sizes, seed, shuffle):
+    samples = sets(sizes, seed)
+    mixed = [x[shuffle.sample(range(len(x)), len(x))] for x in shuffle.sample(samples, len(samples))]
+    torch.testing.assert_close(distance(mixed), distance(samples))
+
+
+@both
+@given(seed=seeds, k=st.integers(2, 4))
+def test_equal_samples_are_at_distance_zero_and_others_are_not(distance, seed, k):
+    (x,) = sets([5], seed)
+    assert abs(distance([x.clone() for _ in range(k)]).item()) < 1e-12
+    assert distance([x, 2 * x + 1]).item() > 1e-3
+
+
+@both
+@given(seed=seeds)
+def test_a_common_shift_and_rotation_change_nothing(distance, seed):
+    samples = sets([4, 6], seed)
+    rotation, _ = torch.linalg.qr(sets([3], seed + 1)[0])
+    moved = [x @ rotation + 7 for x in samples]
+    # An orthogonal map keeps distances, and the sums of squares over all entries of moments.
+    torch.testing.assert_close(distance(moved), distance(samples), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("distance", [moment_distance, lambda samples: gaussian_mmd(samples, GENTLE)])
+def test_gradients_equal_finite_differences(distance):
+    samples = [x.requires_grad_() for x in sets([4, 3, 5], seed=0)]
+    assert torch.autograd.gradcheck(lambda *each: distance(each), samples)
+
+
+@both
+def test_a_single_set_has_no_partner(distance):
+    assert distance(sets([3], 0)).item() == 0
+
+
+@both
+def test_bfloat16_under_autocast_loses_nothing_more(distance):
+    samples = [x.bfloat16() for x in sets([5, 6], 0, features=8)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = distance(samples)
+    torch.testing.assert_close(found, distance([x.float() for x in samples]), rtol=0, atol=0)
+
+
+def test_distances_and_kernel():
+    x, y = torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[3.0, 4.0]])
+    assert squared_distances(x, y).flatten().tolist() == pytest.approx([25, 1e-30])
+    assert gaussian_kernel(y, y).item() == len(GAMMAS)
+    expected = sum(np.exp(-25 * gamma) for gamma in (0.1, 0.2))
+    assert gaussian_kernel(x, y, (0.1, 0.2))[0, 0].item() == pytest.approx(expected)
+
+
+def test_a_distance_is_never_negative_by_rounding():
+    x = 1000 + torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    assert squared_distances(x, x).min().item() >= 1e-30
+
+
+def test_one_sample_has_no_covariance():
+    with pytest.raises(UsageError, match="a covariance needs 2 or more samples, not 1"):
+        moment_distance([torch.zeros(1, 2), torch.zeros(3, 2)])

@@ -1,0 +1,66 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from domainbed.algorithms.weight_average import ErmPlusPlusMovingAvg, RunningAverage
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=20), st.integers(0, 2))
+def test_the_average_is_the_mean_of_all_states(numbers, shape):
+    states = [torch.full((2,) * shape, number, dtype=torch.float64) for number in numbers]
+    average, running = {"w": states[0].clone()}, RunningAverage()
+    for state in states[1:]:
+        running.update(average, {"w": state})
+    assert running.count == len(states) - 1
+    torch.testing.assert_close(average["w"], torch.stack(states).mean(0))
+
+
+def test_integers_and_booleans_are_copied_and_only_the_average_changes():
+    average = {"n": torch.tensor(1), "flag": torch.tensor([True]), "w": torch.tensor([0.0])}
+    current = {"n": torch.tensor(5), "flag": torch.tensor([False]), "w": torch.tensor([4.0]), "more": None}
+    RunningAverage().update(average, current)
+    assert average == {"n": torch.tensor(5), "flag": torch.tensor([False]), "w": torch.tensor([2.0])}
+    assert current["w"] == 4
+
+
+def test_nothing_but_integers_is_no_trouble():
+    average = {"n": torch.tensor(1)}
+    RunningAverage().update(average, {"n": torch.tensor(2)})
+    assert average["n"] == 2
+
+
+def test_parameters_that_require_gradients_may_be_averaged():
+    layer, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    expected = (layer.weight.detach() + other.weight.detach()) / 2
+    RunningAverage().update(dict(layer.named_parameters()), dict(other.named_parameters()))
+    torch.testing.assert_close(layer.weight.detach(), expected)
+    assert layer.weight.requires_grad
+
+
+def test_the_count_goes_on_after_saving():
+    first, second = RunningAverage(count=3), RunningAverage()
+    second.load_state_dict(first.state_dict())
+    average = {"w": torch.tensor(1.0)}
+    second.update(average, {"w": torch.tensor(6.0)})
+    assert average["w"] == 2  # (4 * 1 + 6) / 5
+    assert second.count == 4
+
+
+def test_erm_plus_plus_follows_the_network_and_then_averages_it():
+    network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    moving = ErmPlusPlusMovingAvg(network)
+    assert not moving.network_sma.training
+    moving.sma_start_iter = 3
+    means = []
+    for value in (1.0, 2.0, 3.0, 7.0):
+        nn.init.constant_(network[0].weight, value)
+        network[1].running_mean.fill_(10 * value)
+        network[1].num_batches_tracked += 1
+        moving.update_sma()
+        means.append((moving.network_sma[0].weight.item(), moving.network_sma[1].running_mean.item()))
+    # Copied twice; from the third on a mean, of which the second is the first state.
+    assert means == [(1, 10), (2, 20), (2.5, 25), (4, 40)]
+    assert (moving.global_iter, moving.sma_count) == (4, 2)
+    assert moving.network_sma[1].num_batches_tracked == 0

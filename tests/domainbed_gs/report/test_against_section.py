@@ -1,0 +1,111 @@
+"""`collect_results --against`: our cells beside published ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from statistics import fmean, stdev
+
+import pytest
+
+from domainbed.errors import UsageError
+from domainbed.records.query import Q
+
+OURS = [0.58, 0.60, 0.62, 0.61]
+SETTING = {"splits": "70/10/20", "sampling": "epochs", "steps": 1000}
+HPARAMS = {"featurizer": "alexnet", "stored_size": 227, "data_augmentation": False}
+HPARAMS |= {"lr": 1e-5, "weight_decay": 5e-5, "batch_size": 128}
+
+
+@pytest.fixture
+def records(sweep):
+    def make(accuracies, dataset="PACS", hparams=HPARAMS, **args):
+        records = sweep(accuracies, dataset=dataset, **(SETTING | args))
+        for record in records:
+            record["hparams"] = hparams
+        return records
+
+    return make
+
+
+def rows_of(out):
+    return list(csv.DictReader(io.StringIO(out.split("\n\n")[1])))
+
+
+def test_difference_in_standard_errors(records, collect):
+    out = collect(
+        records({"AgrSum": {0: OURS}, "CORAL": {0: OURS}}), "--against", "iccv2021", "--format", "csv"
+    )
+    (row,) = rows_of(out.out)
+    mean, std = 100 * fmean(OURS), 100 * stdev(OURS)
+    assert (row["dataset"], row["target"], row["algorithm"], row["trials"]) == ("PACS", "A", "AgrSum", "4")
+    assert float(row["mean_percent"]) == pytest.approx(mean)
+    assert float(row["published_mean_percent"]) == 58.13
+    assert float(row["difference_points"]) == pytest.approx(mean - 58.13)
+    error = math.sqrt(std**2 / 4 + 1.65**2 / 20)
+    assert float(row["difference_in_standard_errors"]) == pytest.approx((mean - 58.13) / error)
+    assert "The setting is the published one, as far as runs record it." in out.err
+
+
+def test_all_targets_have_an_average_and_the_misprint_is_marked(records, collect):
+    everything = records({"AgrSum": dict.fromkeys(range(4), OURS), "ERM": {0: OURS}}, dataset="OfficeHome")
+    out = collect(everything, "--against", "iccv2021").out
+    lines = out.split("-------- Dataset: OfficeHome, beside published numbers (%)")[1].splitlines()
+    cells = [re.split(r" {2,}", line.strip()) for line in lines[2:8]]
+    assert [cell[:2] for cell in cells] == [
+        *(
+            ["A", "ERM"],
+            ["A", "AgrSum"],
+            ["C", "AgrSum"],
+            ["P", "AgrSum"],
+            ["R", "AgrSum"],
+            ["Average", "AgrSum"],
+        )
+    ]
+    assert cells[3][4:] == ["54.22 (1.06)?", "+6.03", "+6.8"]
+    assert cells[5][4:] == ["46.09 (-)", "+14.16", "-"]
+    assert "?: OfficeHome, P, AgrSum: probably a misprint" in out
+
+
+def test_what_differs_from_the_published_setting_is_said(records, collect):
+    two = records({"ERM": {0: OURS}}, hparams=HPARAMS | {"lr": 1e-3})
+    out = collect(two, "--against", "iccv2021", "--paired_selection", "last").out
+    text = " ".join(out.split())
+    assert "not the published setting: selection is last, published with iccv2021;" in text
+    assert "lr is 0.001, published with 1e-05 (4 of 4 runs)." in text
+    assert "steps" not in text.split("not the published setting")[1]
+
+
+def test_conditions_of_the_control_experiment_are_not_the_papers(records, collect):
+    both = Q([*records({"AgrSum": {0: OURS}}), *records({"AgrSum": {0: [0.1]}}, grouping="pooled")])
+    out = collect(both, "--against", "iccv2021").out
+    assert "AgrSum/pooled" in out
+    assert "AgrSum/pooled" not in out.split("beside published numbers")[1]
+
+
+def test_a_csv_of_ones_own_with_names_of_environments(sweep, collect, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("dataset,target,method,mean,std\nemoji-styles,flat,erm,59.5,2.0\nEmojiStyles,G,ERM,50,\n")
+    out = collect(sweep({"ERM": {0: OURS, 1: [0.5]}}), "--against", str(path), "--format", "markdown").out
+    table = [line for line in out.split("beside published numbers (%)")[1].splitlines() if line[:1] == "|"]
+    assert table[2:] == [
+        "| Flat | ERM | 60.25 (1.71) | 4 | 59.50 (2.00) | +0.75 | - |",
+        "| Gradient | ERM | 50.00 (-) | 1 | 50.00 (-) | +0.00 | - |",
+    ]
+    assert "over an unknown number of trials" in out
+    assert "setting" not in out.split("beside published numbers (%)")[1]
+
+
+def test_latex_is_escaped(records, collect):
+    out = collect(records({"AgrSum": {0: OURS}}), "--against", "iccv2021", "--latex").out
+    assert "beside published numbers (\\%)" in out
+    assert out.endswith("\\end{document}\n")
+
+
+def test_nothing_in_common_is_an_error(sweep, collect):
+    with pytest.raises(
+        UsageError, match=r"no number for any cell.*datasets: officehome, pacs, vlcs; methods"
+    ):
+        collect(sweep({"ERM": {0: OURS}}), "--against", "iccv2021")

@@ -1,0 +1,97 @@
+"""Box plots: files that open as pictures, and panels that hold what they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from domainbed.errors import RunError, UsageError
+from domainbed.model_selection import METHODS
+from domainbed.results.accuracies import compute
+from domainbed.results.plots import DPI
+from domainbed_gs.report.comparison import compare_all
+from domainbed_gs.report.figures import box_plot, draw, file_names
+
+BETTER = [0.51, 0.52, 0.53, 0.54, 0.55, 0.56]
+
+
+@pytest.fixture
+def report(sweep):
+    def make(accuracies, **args):
+        return compare_all(compute(sweep(accuracies, **args), METHODS["iccv2021"]), "ERM")
+
+    return make
+
+
+@pytest.fixture
+def two_targets(report):
+    return report({"ERM": {0: [0.5] * 6, 1: BETTER}, "AgrSum": {0: BETTER, 1: [0.9] + BETTER[:5]}})
+
+
+def test_png_has_the_colours_of_both_boxes(two_targets, tmp_path):
+    (path,) = draw(two_targets, tmp_path / "deep" / "figures")
+    assert path.name == "EmojiStyles.png"
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3).astype(int)
+    red, green, blue = pixels.T
+    coloured = abs(red - blue) > 40
+    assert 0.001 < coloured.mean() < 0.5  # the boxes of AgrSum
+    assert (abs(red - green) + abs(green - blue) < 6).mean() > 0.5  # paper, ink and the grey baseline
+
+
+def test_panels_show_targets_methods_trials_and_stars(two_targets):
+    figure = box_plot("EmojiStyles", two_targets)
+    flat, gradient = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["Flat", "Gradient"]
+    assert [label.get_text() for label in flat.get_xticklabels()] == ["ERM", "AgrSum"]
+    assert flat.get_ylabel() == "target accuracy (%)"
+    dots = flat.collections[1].get_offsets()
+    np.testing.assert_allclose(dots[:, 1], [100 * accuracy for accuracy in BETTER])
+    assert len(set(np.round(dots[:, 0], 6))) == 6  # side by side
+    assert [(text.get_text(), text.xy[0]) for text in flat.texts] == [("*", 2)]
+    assert not gradient.texts
+
+
+def test_many_targets_and_methods_wrap_into_rows(report):
+    names = ("ERM", "AgrSum", "AgrRand", "PCGrad", "IRM", "MLDG", "Mixup", "GroupDRO", "SagNet")
+    wide = report({name: dict.fromkeys(range(5), BETTER) for name in names}, dataset="SVIRO", environments=10)
+    figure = box_plot("SVIRO", wide)
+    assert figure.get_size_inches()[0] < 13
+    assert [axis.get_title() for axis in figure.axes if axis.axison] == [
+        "aclass",
+        "escape",
+        "hilux",
+        "i3",
+        "lexus",
+    ]
+
+
+def test_a_method_without_trials_leaves_its_place_empty(report, tmp_path):
+    gap = report({"ERM": {0: BETTER, 1: BETTER}, "PCGrad": {0: [0.6], 1: []}, "AgrSum": {0: [], 1: BETTER}})
+    assert draw(gap, tmp_path)[0].is_file()
+    labels = [label.get_text() for label in box_plot("EmojiStyles", gap).axes[1].get_xticklabels()]
+    assert labels == ["ERM", "AgrSum", "PCGrad"]
+
+
+def test_file_names_are_safe_and_different():
+    names = file_names(["PACS", "../data/my photos", "data/my_photos", "/", "data my/photos", "PACS_2"])
+    assert names[:3] == ["PACS.png", "data_my_photos.png", "data_my_photos_2.png"]
+    assert len(set(names)) == 6
+    assert file_names(["x_2", "x", "x!"]) == ["x_2.png", "x.png", "x_3.png"]
+    assert not any("/" in name or name.startswith(".") for name in names)
+
+
+def test_folder_that_is_a_file_or_cannot_be_written(two_targets, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file; give a folder"):
+        draw(two_targets, tmp_path / "file")
+    with pytest.raises(RunError, match="cannot be written"):
+        draw(two_targets, tmp_path / ("x" * 300))
+
+
+def test_without_matplotlib_the_error_says_what_to_install(two_targets, tmp_path, without_matplotlib):
+    with pytest.raises(UsageError, match=r"pip install 'domainbed-gs\[plots\]'"):
+        draw(two_targets, tmp_path)

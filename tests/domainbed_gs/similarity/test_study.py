@@ -1,0 +1,157 @@
+"""The gradient study as a user starts it: what it measures, and that it changes nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.erm import ERM
+from domainbed.datasets.splitting import _SplitDataset
+from domainbed.errors import UsageError
+from domainbed.scripts import train
+from domainbed.training.run_dir import Preempted
+from domainbed_gs.scripts import similarity
+from domainbed_gs.similarity import table
+from domainbed_gs.similarity.probes import Probes
+
+CHANGING = ("step_time", "args")
+
+
+def flags(path, **more):
+    hparams = '{"batch_size": 4, "featurizer": "small_cnn"}'
+    settings = {"dataset": "Debug28", "steps": 5, "checkpoint_freq": 2, "hparams": hparams}
+    settings |= {"evaluate": "selection", "skip_model_save": True, "output_dir": path} | more
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
+
+
+def records_of(path):
+    lines = (path / "results.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CHANGING} for line in lines]
+
+
+def rows_of(path):
+    return table.read(path / table.NAME)
+
+
+def test_a_study_measures_and_is_otherwise_an_ordinary_run(tmp_path, capsys):
+    assert similarity.main(flags(tmp_path / "study", samples=3)) == 0
+    out = capsys.readouterr().out
+    assert "5 measurements; the mean cosine is larger within environments" in out
+    assert out.endswith(f"Figure: {tmp_path / 'study' / 'similarity.png'}\n")
+    rows = rows_of(tmp_path / "study")
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert all((row["samples"], row["within_pairs"], row["between_pairs"]) == (6, 6, 9) for row in rows)
+    assert len({row["class"] for row in rows}) > 1
+    assert train.main(flags(tmp_path / "plain")) == 0
+    assert records_of(tmp_path / "study") == records_of(tmp_path / "plain")
+
+
+def test_again_it_draws_what_is_finished_and_refuses_another_study(tmp_path, capsys):
+    similarity.main(flags(tmp_path, every=2, steps=3))
+    (tmp_path / "similarity.png").unlink()
+    similarity.main(flags(tmp_path, every=2, steps=3))
+    assert "holds this run, finished" in capsys.readouterr().out
+    assert (tmp_path / "similarity.png").is_file()
+    assert [row["step"] for row in rows_of(tmp_path)] == [0, 2]
+    with pytest.raises(UsageError, match="similarity_every was 2, now 1"):
+        similarity.main(flags(tmp_path, steps=3))
+
+
+def test_an_interrupted_study_ends_with_the_same_table(tmp_path, monkeypatch):
+    similarity.main(flags(tmp_path / "straight", mode="train"))
+    at = Probes.at
+
+    def leaving(probes, step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return at(probes, step)
+
+    monkeypatch.setattr(Probes, "at", leaving)
+    with pytest.raises(Preempted):
+        similarity.main(flags(tmp_path / "left", mode="train"))
+    monkeypatch.undo()
+    path = tmp_path / "left" / table.NAME
+    assert [row["step"] for row in table.read(path)] == [0, 1, 2, 3]
+    table.append(path, table.read(path)[-1] | {"step": 4})  # past the checkpoint, as after a crash
+    similarity.main(flags(tmp_path / "left", mode="train"))
+    assert path.read_text() == (tmp_path / "straight" / table.NAME).read_text()
+    assert records_of(tmp_path / "left") == records_of(tmp_path / "straight")
+
+
+@pytest.fixture
+def seen():
+    """Labels that updates of the algorithm `Watching` saw, one list a minibatch."""
+    labels = []
+
+    @REGISTRY.register()
+    class Watching(ERM):
+        def update(self, minibatches, unlabeled=None):
+            labels.append([set(y.tolist()) for _, y in minibatches])
+            return super().update(minibatches, unlabeled)
+
+    yield labels
+    del REGISTRY["Watching"]
+
+
+def test_training_on_the_class_that_is_measured(seen, tmp_path):
+    similarity.main(flags(tmp_path, algorithm="Watching", train_on="class", samples=2))
+    assert all(len(minibatches) == 2 and len(set.union(*minibatches)) == 1 for minibatches in seen)
+    assert len({min(minibatches[0]) for minibatches in seen}) > 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"samples": 1}, "--samples takes 2 or more"),
+        ({"every": 0}, "--every takes"),
+        ({"mode": "both"}, "--mode takes one of eval, train"),
+        ({"train_on": "none"}, "--train_on takes one of all, class"),
+        ({"train_on": "class", "every": 2}, "leave out --every"),
+        ({"algorithm": "Fish"}, "Fish has no network of the kind"),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_refused_before_anything_is_made(more, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        similarity.main(flags(tmp_path / "run", **more))
+    assert not (tmp_path / "run").exists()
+
+
+def part(labels):
+    """Samples that say which they are, in a part that is every second one of an environment."""
+    labels = torch.tensor(labels)
+    environment = TensorDataset(torch.arange(2.0 * len(labels)), labels.repeat_interleave(2))
+    return _SplitDataset(environment, list(range(0, 2 * len(labels), 2)))
+
+
+def test_probes_are_of_one_class_without_repetition_and_depend_on_seed_and_step_alone():
+    parts = [part([0] * 9 + [1] * 3 + [2] * 5), part([2] * 4 + [1] * 6 + [0] * 6 + [3] * 4)]
+    probes, again, other = (Probes(parts, 4, seed) for seed in (0, 0, 1))
+    assert probes.classes == [0, 1, 2]
+    drawn = {0: set(), 1: set(), 2: set()}
+    for step in (*range(60), 3):
+        it, same = probes.at(step), again.at(step)
+        for (x, y), (x_again, _) in zip(it.minibatches, same.minibatches, strict=True):
+            assert set(y.tolist()) == {it.label}
+            assert len(set(x.tolist())) == len(x)
+            assert torch.equal(x, x_again)
+        assert [len(y) for _, y in it.minibatches] == [3 if it.label == 1 else 4, 4]
+        drawn[it.label] |= set(it.minibatches[0][0].tolist())
+    assert [len(drawn[label]) for label in (0, 1, 2)] == [9, 3, 5]
+    assert any(probes.at(step).label != other.at(step).label for step in range(9))
+
+
+def test_a_class_needs_two_samples_in_every_source():
+    with pytest.raises(UsageError, match="no class has two samples in every source"):
+        Probes([part([0, 0, 1]), part([0, 1, 1])], 4, 0)
+
+
+def test_positions_are_those_of_the_part():
+    (x, _), _ = Probes([part([0] * 3), part([0] * 3)], 9, 0).at(0).minibatches
+    assert np.sort(x.numpy()).tolist() == [0, 2, 4]

@@ -1,0 +1,31 @@
+"""Noise of the size of a network is Normal(0, 1), and the same on any number of cores."""
+
+import pytest
+import torch
+
+from domainbed.gradients import noise
+
+SIZE = (noise._AT_ONCE + 1) * noise._BLOCK + 77  # two parts
+
+
+def drawn():
+    values = torch.full((SIZE,), torch.nan)
+    for start, part in noise.normal_noise(values, 5):
+        values[start : start + len(part)] = part
+    return values
+
+
+def test_any_number_of_threads_draws_the_same_numbers(monkeypatch):
+    alone = drawn()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(drawn(), alone)
+
+
+def test_each_block_is_drawn_from_a_generator_of_its_own():
+    blocks = drawn().split(noise._BLOCK)
+    for number, block in enumerate(blocks):
+        generator = torch.Generator().manual_seed(5 + number)
+        assert torch.equal(block, torch.empty_like(block).normal_(generator=generator))
+    assert len(blocks[-1]) == 77
+    assert blocks[0].mean() == pytest.approx(0, abs=0.01)
+    assert blocks[0].std() == pytest.approx(1, abs=0.01)

@@ -1,0 +1,42 @@
+"""Upstream's import paths give the things from their homes."""
+
+import importlib
+
+import pytest
+
+HOMES = {
+    "misc": {
+        "algorithms.densities": [
+            *("EPS", "Distribution1D", "GaussianKernel", "Kernel", "KernelDensityEstimator"),
+            *("Nonparametric", "Normal", "continuous_bisect_fun_left", "estimate_bandwidth"),
+        ],
+        "algorithms.lars": ["LARS"],
+        "algorithms.moving_average": ["MovingAverage"],
+        "algorithms.pairing": ["random_pairs_of_minibatches", "split_meta_train_test"],
+        "algorithms.projection": ["distance", "proj"],
+        "algorithms.supervised_contrastive": ["SupConLossLambda"],
+        "algorithms.tensor_dicts": ["ParamDict", "l2_between_dicts"],
+        "algorithms.weight_average": ["ErmPlusPlusMovingAvg"],
+        "console": ["Tee", "pdb", "print_row", "print_separator"],
+        "datasets.splitting": ["_SplitDataset", "make_weights_for_balanced_classes", "split_dataset"],
+        "seeds": ["seed_hash"],
+        "training.accuracy": ["accuracy"],
+    },
+    "query": {"records.query": ["Q", "hashable", "make_selector_fn"]},
+    "reporting": {"records.grouping": ["get_grouped_records", "load_records"]},
+    "fast_data_loader": {
+        "training.fast_data_loader": [
+            *("FastDataLoader", "InfiniteDataLoader", "InfiniteDataLoaderWithoutReplacement"),
+        ]
+    },
+    "wide_resnet": {"networks.wide_resnet": ["Wide_ResNet", "conv3x3", "conv_init", "wide_basic"]},
+}
+
+
+@pytest.mark.parametrize("face", HOMES)
+def test_upstreams_names_are_the_things_from_their_homes(face):
+    module = importlib.import_module(f"domainbed.lib.{face}")
+    for home, names in HOMES[face].items():
+        for name in names:
+            assert getattr(module, name) is getattr(importlib.import_module(f"domainbed.{home}"), name)
+    assert set(module.__all__) == {name for names in HOMES[face].values() for name in names}

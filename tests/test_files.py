@@ -1,0 +1,50 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from domainbed.files import write_whole
+
+
+def test_it_writes_and_replaces(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, "one")
+    write_whole(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, "old")
+    with pytest.raises(OSError):
+        write_whole(path / "below", "new")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "\ud800")
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_killed_at_any_moment_the_file_is_one_of_the_two(tmp_path):
+    """A process that writes without end is killed; what is there is whole."""
+    path = tmp_path / "file"
+    code = (
+        "import sys; from pathlib import Path; from domainbed.files import write_whole\n"
+        "texts = ['a' * 300000, 'b' * 300000]\n"
+        "for i in range(10**6):\n    write_whole(Path(sys.argv[1]), texts[i % 2]); print(i, flush=True)"
+    )
+    for kill_after in (1, 3, 8):
+        writer = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+        for _ in range(kill_after):
+            writer.stdout.readline()
+        writer.kill()
+        writer.communicate()
+        assert path.read_text() in ("a" * 300000, "b" * 300000)
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
