@@ -88,7 +88,15 @@ def _listed(choices: Sequence[Value]) -> str:
 Declaration = Hparam | Callable[[str], Hparam]
 Table = Mapping[str, Declaration]
 
-OPTIONS: Registry[Hparam] = Registry("Hyper-parameter")
+OPTIONS: Registry[Hparam] = Registry(
+    "Hyper-parameter",
+    imports=(
+        "domainbed.datasets.image_transforms",
+        "domainbed.datasets.digit_environments",
+        "domainbed.networks.options",
+        "domainbed.training.options",
+    ),
+)
 """Hyper-parameters that may be given but belong to no default table, such as `featurizer`.
 
 They are read with `hparams.get(name, OPTIONS[name].default)`, so that runs without them keep
