@@ -23,7 +23,7 @@ from torchvision import transforms
 from domainbed.datasets.emoji_styles import EmojiStyles
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import augmenting_transform, plain_transform
-from domainbed.datasets.splitting import _SplitDataset
+from domainbed.datasets.splitting import SplitDataset
 from domainbed.images.environment import Place, PreparedImages
 from domainbed.training.data import fetch
 from domainbed.training.memory import keep_freed_memory
@@ -71,7 +71,7 @@ def file_by_file(paths, transform):
 def from_cache(paths, transform, place):
     """This project's minibatches, as training makes them."""
     files = ImageFiles([(path, 0) for path in paths], transform)
-    part = _SplitDataset(PreparedImages("benchmark", files, place), list(range(COUNT)))
+    part = SplitDataset(PreparedImages("benchmark", files, place), list(range(COUNT)))
     rng, step = np.random.default_rng(0), iter(range(10**9))
     return lambda: fetch(part, rng.integers(COUNT, size=BATCH), (0, next(step)))
 

@@ -28,7 +28,7 @@ def stratified(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Pa
     Raises: UsageError for fractions that do not sum to 100, or an unknown option.
     """
     from domainbed.datasets.base import labels_of
-    from domainbed.datasets.splitting import _SplitDataset
+    from domainbed.datasets.splitting import SplitDataset
     from domainbed.seeds import seed_hash
 
     fractions, options = _parse(request.options)
@@ -42,7 +42,7 @@ def stratified(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Pa
         one_stream = "one_stream" in options
         random_state = stream if one_stream else np.random.RandomState(seed_hash("splits", name, trial))
         keys = split_indices(labels, fractions, random_state)
-        environments.append({kind: _SplitDataset(environment, part.tolist()) for kind, part in keys.items()})
+        environments.append({kind: SplitDataset(environment, part.tolist()) for kind, part in keys.items()})
     return environments
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from domainbed.datasets.base import labels_of
 
 
-class _SplitDataset(Dataset[Any]):
+class SplitDataset(Dataset[Any]):
     """The samples of `underlying_dataset` at positions `keys`, in their order."""
 
     def __init__(self, underlying_dataset: Any, keys: Sequence[int]) -> None:  # noqa: ANN401 - any map-style dataset
@@ -27,7 +27,7 @@ class _SplitDataset(Dataset[Any]):
         return len(self.keys)
 
 
-def split_dataset(dataset: Any, n: int, seed: int = 0) -> tuple[_SplitDataset, _SplitDataset]:  # noqa: ANN401
+def split_dataset(dataset: Any, n: int, seed: int = 0) -> tuple[SplitDataset, SplitDataset]:  # noqa: ANN401
     """Two parts of a shuffled map-style dataset: `n` samples, and the rest (upstream's order of keys).
 
     Leaves the global generators alone.
@@ -35,7 +35,7 @@ def split_dataset(dataset: Any, n: int, seed: int = 0) -> tuple[_SplitDataset, _
     assert 0 <= n <= len(dataset), f"can't take {n} samples out of {len(dataset)}"
     keys = list(range(len(dataset)))
     np.random.RandomState(seed).shuffle(keys)
-    return _SplitDataset(dataset, keys[:n]), _SplitDataset(dataset, keys[n:])
+    return SplitDataset(dataset, keys[:n]), SplitDataset(dataset, keys[n:])
 
 
 def make_weights_for_balanced_classes(dataset: Any) -> Tensor:  # noqa: ANN401 - see `_labels`

@@ -19,7 +19,8 @@ from domainbed.algorithms.supervised_contrastive import SupConLossLambda
 from domainbed.algorithms.tensor_dicts import ParamDict, l2_between_dicts
 from domainbed.algorithms.weight_average import ErmPlusPlusMovingAvg
 from domainbed.console import Tee, pdb, print_row, print_separator
-from domainbed.datasets.splitting import _SplitDataset, make_weights_for_balanced_classes, split_dataset
+from domainbed.datasets.splitting import SplitDataset as _SplitDataset
+from domainbed.datasets.splitting import make_weights_for_balanced_classes, split_dataset
 from domainbed.seeds import seed_hash
 from domainbed.training.accuracy import accuracy
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from domainbed.algorithms.base import Minibatch
-from domainbed.datasets.splitting import _SplitDataset
+from domainbed.datasets.splitting import SplitDataset
 from domainbed.seeds import counter_seed, generator
 
 _INDICES, _AUGMENTATION = 0, 1  # purposes of draws, so that no two share a seed
@@ -68,7 +68,7 @@ class Minibatches(Dataset[list[Minibatch]]):
     """Map-style: item `step` is the list of minibatches, one a part, of that step."""
 
     def __init__(
-        self, parts: Sequence[_SplitDataset], samplers: Sequence[EnvironmentSampler], n_steps: int
+        self, parts: Sequence[SplitDataset], samplers: Sequence[EnvironmentSampler], n_steps: int
     ) -> None:
         self.parts = parts
         self.samplers = samplers
@@ -88,7 +88,7 @@ class Minibatches(Dataset[list[Minibatch]]):
         return all(map(in_memory, self.parts))
 
 
-def fetch(part: _SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) -> Minibatch:
+def fetch(part: SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) -> Minibatch:
     """Inputs and labels of samples of a part, stacked.
 
     Args:
@@ -115,7 +115,7 @@ def fetch(part: _SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) ->
     return torch.stack([x for x, _ in samples]), torch.as_tensor([int(y) for _, y in samples])
 
 
-def in_memory(part: _SplitDataset) -> bool:
+def in_memory(part: SplitDataset) -> bool:
     """Whether samples cost no reading or decoding, so that loader processes would only be in the way."""
     environment, _ = _unwrap(part, np.arange(0))
     held = hasattr(environment, "batch") or hasattr(environment, "tensors")
@@ -124,7 +124,7 @@ def in_memory(part: _SplitDataset) -> bool:
 
 def _unwrap(part: Any, positions: np.ndarray) -> tuple[Any, np.ndarray]:  # noqa: ANN401 - any map-style dataset
     keys = np.asarray(positions, dtype=np.int64)
-    while isinstance(part, _SplitDataset):
+    while isinstance(part, SplitDataset):
         part, keys = part.underlying_dataset, np.asarray(part.keys, dtype=np.int64)[keys]
     return part, keys
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainbed.algorithms.base import Algorithm, Minibatch
-from domainbed.datasets.splitting import _SplitDataset
+from domainbed.datasets.splitting import SplitDataset
 from domainbed.seeds import counter_seed, seed_all
 from domainbed.training.accuracy import correct
 from domainbed.training.data import fetch, in_memory
@@ -35,7 +35,7 @@ _PREDICTION = 3  # purpose of the draws that an algorithm makes in `predict`
 
 def parts_to_evaluate(
     splits: Sequence[Parts], test_envs: Sequence[int], which: str
-) -> dict[str, _SplitDataset]:
+) -> dict[str, SplitDataset]:
     """Name ("env0_in") -> part, for the accuracies of a checkpoint.
 
     Args:
@@ -55,18 +55,18 @@ def parts_to_evaluate(
     return {name: part for name, part in named.items() if len(part)}
 
 
-def plain(part: _SplitDataset) -> _SplitDataset:
+def plain(part: SplitDataset) -> SplitDataset:
     """The same samples without augmentation, where the environment has any."""
     below = part.underlying_dataset
-    if isinstance(below, _SplitDataset):
-        return _SplitDataset(plain(below), part.keys)
-    return _SplitDataset(below.plain(), part.keys) if hasattr(below, "plain") else part
+    if isinstance(below, SplitDataset):
+        return SplitDataset(plain(below), part.keys)
+    return SplitDataset(below.plain(), part.keys) if hasattr(below, "plain") else part
 
 
 class PartBatches:
     """Source of a reader: batches of parts. A key is a part's name, a first position, counters of draws."""
 
-    def __init__(self, parts: Mapping[str, _SplitDataset]) -> None:
+    def __init__(self, parts: Mapping[str, SplitDataset]) -> None:
         self._parts = parts
 
     @property
@@ -94,7 +94,7 @@ class Evaluation:
     """
 
     algorithm: Algorithm
-    parts: Mapping[str, _SplitDataset]
+    parts: Mapping[str, SplitDataset]
     device: torch.device
     reader: Reader
     seed: int

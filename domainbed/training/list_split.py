@@ -18,7 +18,7 @@ def by_list(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts
     Raises: UsageError for another dataset, a sample that the list gives to no part, or an environment
         without training samples.
     """
-    from domainbed.datasets.splitting import _SplitDataset
+    from domainbed.datasets.splitting import SplitDataset
 
     if not isinstance(dataset, ListFileDataset):
         raise UsageError("--splits list needs a dataset that is a list of files with a column split")
@@ -32,5 +32,5 @@ def by_list(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts
         if "in" not in parts:
             raise UsageError(f"{dataset.PATH}: environment {name} has no samples with split in")
         keys = {part: [i for i, each in enumerate(parts) if each == part] for part in PARTS}
-        environments.append({part: _SplitDataset(environment, keys[part]) for part in PARTS if part in parts})
+        environments.append({part: SplitDataset(environment, keys[part]) for part in PARTS if part in parts})
     return environments

@@ -24,7 +24,7 @@ from domainbed.files import make_whole
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
-    from domainbed.datasets.splitting import _SplitDataset
+    from domainbed.datasets.splitting import SplitDataset
     from domainbed.training.config import TrainConfig
     from domainbed.training.splits import Parts, SplitRequest
 
@@ -49,7 +49,7 @@ def from_file(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Par
 
     Raises: UsageError if the file can't be read, or is that of other data.
     """
-    from domainbed.datasets.splitting import _SplitDataset
+    from domainbed.datasets.splitting import SplitDataset
 
     path = Path(":".join(request.options))
     environments = _read(path, dataset)
@@ -61,7 +61,7 @@ def from_file(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Par
         for kind, keys in parts.items():
             check_choice(f"{place}: a part is", kind, PARTS)
             _check_positions(f"{place}, part {kind}", keys, len(samples))  # type: ignore[arg-type] # torch's Dataset type has no __len__
-        splits.append({kind: _SplitDataset(samples, keys) for kind, keys in parts.items()})
+        splits.append({kind: SplitDataset(samples, keys) for kind, keys in parts.items()})
     return splits
 
 
@@ -83,12 +83,12 @@ def write(path: Path, dataset: MultipleDomainDataset, splits: Sequence[Parts]) -
         )
 
 
-def positions(part: _SplitDataset) -> list[int]:
+def positions(part: SplitDataset) -> list[int]:
     """Positions in the environment of a part's samples."""
-    from domainbed.datasets.splitting import _SplitDataset
+    from domainbed.datasets.splitting import SplitDataset
 
     keys, below = [int(key) for key in part.keys], part.underlying_dataset
-    while isinstance(below, _SplitDataset):
+    while isinstance(below, SplitDataset):
         keys, below = [int(below.keys[key]) for key in keys], below.underlying_dataset
     return keys
 

@@ -19,10 +19,10 @@ from domainbed.training import split_file
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
-    from domainbed.datasets.splitting import _SplitDataset
+    from domainbed.datasets.splitting import SplitDataset
     from domainbed.training.config import TrainConfig
 
-    Parts = dict[str, _SplitDataset]
+    Parts = dict[str, SplitDataset]
     Scheme = Callable[[MultipleDomainDataset, "SplitRequest"], list[Parts]]
 
 
@@ -125,14 +125,14 @@ def whole(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
     As in the experiments on ColoredMNIST of the papers on invariant risk (Arjovsky et al. 2019). No
     selection by validation is possible: see selection method `last`.
     """
-    from domainbed.datasets.splitting import _SplitDataset
+    from domainbed.datasets.splitting import SplitDataset
 
     if request.options:
         raise UsageError(f"--splits whole takes no options, not {':'.join(request.options)}")
     environments = []
     for index in range(len(dataset)):
         environment = dataset[index]
-        everything = _SplitDataset(environment, list(range(len(environment))))  # type: ignore[arg-type] # as above
+        everything = SplitDataset(environment, list(range(len(environment))))  # type: ignore[arg-type] # as above
         parts = {"in": everything}
         environments.append(parts | ({"test": everything} if index in request.test_envs else {}))
     return environments

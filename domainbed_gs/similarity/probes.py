@@ -9,7 +9,7 @@ import numpy as np
 
 from domainbed.algorithms.base import Minibatch
 from domainbed.datasets.base import labels_of
-from domainbed.datasets.splitting import _SplitDataset
+from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
 from domainbed.seeds import generator
 from domainbed.training.data import fetch
@@ -46,7 +46,7 @@ class Probes:
     Raises: UsageError if there is no such class.
     """
 
-    def __init__(self, parts: Sequence[_SplitDataset], samples: int, seed: int) -> None:
+    def __init__(self, parts: Sequence[SplitDataset], samples: int, seed: int) -> None:
         self.samples = samples
         self.seed = seed
         self._parts = [plain(part) for part in parts]

@@ -5,7 +5,7 @@ import torch
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, augmenting_transform, plain_transform
-from domainbed.datasets.splitting import _SplitDataset
+from domainbed.datasets.splitting import SplitDataset
 from domainbed.images.environment import Place, PreparedImages, prepare
 from domainbed.training.data import fetch, in_memory
 
@@ -41,7 +41,7 @@ def test_without_augmentation_samples_are_the_same_to_the_bit(sizes, extra, writ
 def test_augmented_samples_do_not_depend_on_the_cache(sizes, how, write_files, tmp_path):
     samples = write_files(sizes)
     _, uncached, cached = environments(samples, augmenting_transform(HPARAMS, **how), tmp_path)
-    part, other = (_SplitDataset(each, [6, 5, 4, 3, 2, 1, 0]) for each in (cached, uncached))
+    part, other = (SplitDataset(each, [6, 5, 4, 3, 2, 1, 0]) for each in (cached, uncached))
     assert (in_memory(part), in_memory(other)) == (True, False)
     x, y = fetch(part, np.array([1, 1, 2]), (1, 2))
     assert y.tolist() == [2, 2, 1]

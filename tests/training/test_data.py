@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from domainbed.datasets import get_dataset_class
-from domainbed.datasets.splitting import _SplitDataset
+from domainbed.datasets.splitting import SplitDataset
 from domainbed.training.data import EnvironmentSampler, Minibatches, fetch, in_memory
 from domainbed.training.reader import Reader
 
@@ -61,19 +61,19 @@ def test_a_small_environment_gives_what_it_has(sampling):
 
 def test_fetch_from_memory_equals_sample_by_sample():
     emoji = get_dataset_class("EmojiStyles")(None, [], {})[1]
-    part = _SplitDataset(_SplitDataset(emoji, list(range(100, 200))), [5, 90, 5])
+    part = SplitDataset(SplitDataset(emoji, list(range(100, 200))), [5, 90, 5])
     x, y = fetch(part, np.array([2, 1]), (0,))
     assert in_memory(part)
     assert torch.equal(x, torch.stack([part[2][0], part[1][0]]))
     assert y.tolist() == [int(part[2][1]), int(part[1][1])]
     tensors = TensorDataset(torch.arange(12.0).view(6, 2), torch.arange(6))
-    x, y = fetch(_SplitDataset(tensors, [3, 1, 0]), np.array([1, 0]), (0,))
+    x, y = fetch(SplitDataset(tensors, [3, 1, 0]), np.array([1, 0]), (0,))
     assert y.tolist() == [1, 3]
     assert x[0].tolist() == [2.0, 3.0]
 
 
 def test_augmentation_belongs_to_the_minibatch_and_leaves_the_global_generators_alone():
-    part = _SplitDataset(Augmented(), list(range(20)))
+    part = SplitDataset(Augmented(), list(range(20)))
     assert not in_memory(part)
     torch.manual_seed(0)
     np.random.seed(0)
@@ -91,7 +91,7 @@ def test_augmentation_belongs_to_the_minibatch_and_leaves_the_global_generators_
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_loader_processes_change_nothing(num_workers):
-    parts = [_SplitDataset(Augmented(), list(range(20))), _SplitDataset(Augmented(), list(range(5)))]
+    parts = [SplitDataset(Augmented(), list(range(20))), SplitDataset(Augmented(), list(range(5)))]
     samplers = [sampler("replacement", len(part), seeds=(4, i)) for i, part in enumerate(parts)]
     minibatches = Minibatches(parts, samplers, n_steps=6)
     alone, helped = (

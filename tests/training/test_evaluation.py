@@ -5,7 +5,7 @@ from torch import nn
 
 from domainbed.algorithms import get_algorithm_class
 from domainbed.datasets import get_dataset_class
-from domainbed.datasets.splitting import _SplitDataset
+from domainbed.datasets.splitting import SplitDataset
 from domainbed.hparams_registry import default_hparams
 from domainbed.training.config import TrainConfig
 from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate, plain
@@ -57,7 +57,7 @@ def emoji():
 def test_accuracy_is_the_share_of_samples_in_evaluation_mode(emoji):
     model = Constant(3)
     model.train()
-    parts = {f"env{i}_in": _SplitDataset(emoji[i], list(range(600))) for i in range(2)}
+    parts = {f"env{i}_in": SplitDataset(emoji[i], list(range(600))) for i in range(2)}
     result = evaluation(model, parts).accuracies(0)
     for i in range(2):
         assert result[f"env{i}_in_acc"] == np.mean(np.asarray(emoji[i].targets)[:600] == 3)
@@ -68,9 +68,7 @@ def test_accuracy_is_the_share_of_samples_in_evaluation_mode(emoji):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_draws_are_those_of_the_part_whoever_reads_it_and_whatever_else_is_evaluated(num_workers):
     parts = {
-        f"env{i}_{kind}": _SplitDataset(OnDisk(), list(range(300)))
-        for i in range(2)
-        for kind in ("in", "out")
+        f"env{i}_{kind}": SplitDataset(OnDisk(), list(range(300))) for i in range(2) for kind in ("in", "out")
     }
     torch.manual_seed(num_workers)
     found = evaluation(Noisy(0), parts, num_workers, seed=3).accuracies(4)
@@ -87,7 +85,7 @@ def test_inference_mode_changes_no_bit_and_training_goes_on(name, monkeypatch):
     hparams = default_hparams(name, "Debug28") | {"batch_size": 8}
     algorithm = get_algorithm_class(name)((3, 28, 28), 2, 2, hparams)
     environment = get_dataset_class("Debug28")(None, [0], hparams)[0]
-    parts = {"env0_in": _SplitDataset(environment, list(range(16)))}
+    parts = {"env0_in": SplitDataset(environment, list(range(16)))}
     losses = []
     for allowed in (True, False):
         monkeypatch.setattr(type(algorithm), "INFERENCE_MODE", allowed)
@@ -97,7 +95,7 @@ def test_inference_mode_changes_no_bit_and_training_goes_on(name, monkeypatch):
 
 
 def test_minibatches_that_come_during_an_evaluation_can_be_trained_on():
-    parts = {"env0_in": _SplitDataset(OnDisk(), list(range(300)))}
+    parts = {"env0_in": SplitDataset(OnDisk(), list(range(300)))}
     reader = Reader({"labeled": PartBatches(parts), EVALUATION: PartBatches(parts)}, num_workers=1)
     labeled = reader.read("labeled", [("env0_in", start, (0,)) for start in range(0, 300, 50)])
     next(labeled)
@@ -132,6 +130,6 @@ def test_the_plain_view_reaches_through_parts_of_parts():
         def plain(self):
             return ["plain0", "plain1", "plain2"]
 
-    part = _SplitDataset(_SplitDataset(Augmented(), [2, 1, 0]), [0, 2])
+    part = SplitDataset(SplitDataset(Augmented(), [2, 1, 0]), [0, 2])
     assert [part[0], part[1]] == [("augmented", 2), ("augmented", 0)]
     assert [plain(part)[0], plain(part)[1]] == ["plain2", "plain0"]

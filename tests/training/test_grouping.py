@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import domainbed
-from domainbed.datasets.splitting import _SplitDataset
+from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
 from domainbed.training.config import TrainConfig
 from domainbed.training.data import EnvironmentSampler, Minibatches
@@ -31,7 +31,7 @@ def minibatches(sampling="replacement", seed=0, n_steps=300, batch_size=8):
     parts = []
     for source, size in enumerate(SIZES):
         x = torch.stack([torch.full((size,), float(source)), torch.arange(float(size))], dim=1)
-        parts.append(_SplitDataset(TensorDataset(x, torch.arange(size)), list(range(size))))
+        parts.append(SplitDataset(TensorDataset(x, torch.arange(size)), list(range(size))))
     samplers = [
         EnvironmentSampler(size, batch_size, (seed, source), sampling) for source, size in enumerate(SIZES)
     ]

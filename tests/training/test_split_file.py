@@ -7,7 +7,7 @@ import pytest
 import domainbed
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.contract import build
-from domainbed.datasets.splitting import _SplitDataset
+from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
 from domainbed.seeds import seed_hash
 from domainbed.training import split_file
@@ -139,8 +139,8 @@ def test_names_of_files():
 
 
 def test_positions_follow_views_of_views():
-    inner = _SplitDataset(list("abcdef"), [5, 3, 1])
-    assert split_file.positions(_SplitDataset(inner, [2, 0])) == [1, 5]
+    inner = SplitDataset(list("abcdef"), [5, 3, 1])
+    assert split_file.positions(SplitDataset(inner, [2, 0])) == [1, 5]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.erm import ERM
-from domainbed.datasets.splitting import _SplitDataset
+from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
 from domainbed.scripts import train
 from domainbed.training.run_dir import Preempted
@@ -127,7 +127,7 @@ def part(labels):
     """Samples that say which they are, in a part that is every second one of an environment."""
     labels = torch.tensor(labels)
     environment = TensorDataset(torch.arange(2.0 * len(labels)), labels.repeat_interleave(2))
-    return _SplitDataset(environment, list(range(0, 2 * len(labels), 2)))
+    return SplitDataset(environment, list(range(0, 2 * len(labels), 2)))
 
 
 def test_probes_are_of_one_class_without_repetition_and_depend_on_seed_and_step_alone():
