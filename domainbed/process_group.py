@@ -1,4 +1,4 @@
-"""The processes that share a run's updates, as an algorithm sees them; here the usual case of one alone."""
+"""The processes that share a run's updates, as an algorithm sees them. By default there is only one."""
 
 from __future__ import annotations
 
@@ -7,60 +7,61 @@ from collections.abc import Sequence
 from torch import Tensor, optim
 
 
-class Ranks:
-    """One process, which has all source environments: whatever is added up over ranks is its own.
+class ProcessGroup:
+    """A group of one process, which holds all source environments.
 
-    An algorithm passes through `self.ranks` what it adds up over environments. So its update is the same
-    where `training.distributed.Group` stands for several processes, each with some of the environments.
-    Results are the same to the bit on every rank. A tensor given to `sum`, `largest` or `first` is
-    overwritten.
+    An algorithm passes whatever it sums over environments through `self.process_group`. Its update then also
+    works with `training.torchrun.TorchrunGroup`, where each of several processes holds some of the
+    environments. Results are identical, bit for bit, on every rank. `sum`, `max` and `broadcast` overwrite
+    their argument.
 
     Attributes:
-        index: number of this process, from 0.
-        count: number of processes.
+        rank: index of this process, from 0.
+        world_size: number of processes.
     """
 
-    index: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
 
-    def total(self, number: int) -> int:
-        """Sum over ranks of a number."""
+    def sum_int(self, number: int) -> int:
+        """Sum of `number` over all ranks."""
         return number
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum over ranks of a tensor, detached."""
+        """Sum of `tensor` over all ranks, detached."""
         return tensor
 
-    def largest(self, tensor: Tensor) -> Tensor:
-        """Largest value over ranks of each entry of an integer tensor."""
+    def max(self, tensor: Tensor) -> Tensor:
+        """Elementwise maximum of an integer tensor over all ranks."""
         return tensor
 
-    def first(self, tensor: Tensor) -> Tensor:
-        """Rank 0's tensor, of the same shape and type on every rank."""
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Rank 0's tensor. `tensor` must have the same shape and dtype on every rank."""
         return tensor
 
-    def share(self, value: Tensor, weight: int) -> Tensor:
-        """This rank's summand of the weighted mean over ranks of `value` (0-d), differentiable."""
+    def weighted_share(self, value: Tensor, weight: int) -> Tensor:
+        """This rank's term of the weighted mean of `value` (0-d) over all ranks, differentiable."""
         return value
 
-    def mean(self, value: Tensor, weight: int) -> Tensor:
-        """Weighted mean over ranks of `value` (0-d), detached."""
-        return self.sum(self.share(value, weight))
+    def weighted_mean(self, value: Tensor, weight: int) -> Tensor:
+        """Weighted mean of `value` (0-d) over all ranks, detached."""
+        return self.sum(self.weighted_share(value, weight))
 
-    def add_gradients(self, optimizer: optim.Optimizer) -> None:
-        """Make the `.grad` of each of the optimizer's parameters that has one the sum over ranks."""
+    def sum_gradients(self, optimizer: optim.Optimizer) -> None:
+        """Replace each existing `.grad` of the optimizer's parameters by its sum over all ranks."""
 
-    def shards(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Of all K gradients (P,), the components that this rank sees to; in the order of environments.
+    def exchange_shards(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        """This rank's shard of the components of all K gradients (P,), in the order of environments.
 
         Args:
-            gradients: those of this rank's environments.
+            gradients: gradients (P,) of this rank's environments.
         """
         return gradients
 
-    def whole(self, shard: Tensor, size: int) -> Tensor:
-        """The vector (P,), P = `size`, of which each rank gives its shard."""
+    def gather_shards(self, shard: Tensor, size: int) -> Tensor:
+        """The vector (P,), with P = `size`, that consists of every rank's shard."""
         return shard
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
+"""The group of a run in one process."""

@@ -16,7 +16,7 @@ from domainbed.datasets.minibatch import concatenate as concatenate
 from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, Table, Value, choice, const, log2_int, log10_uniform, resolve
-from domainbed.process_group import ALONE, Ranks
+from domainbed.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 class DeviceScalar:
@@ -108,16 +108,16 @@ class Algorithm(nn.Module):
     EQUAL_SIZES: ClassVar[bool] = False
     """Whether all environments' minibatches must have the same number of samples."""
     DISTRIBUTED: ClassVar[bool] = False
-    """Whether several processes can share an update, each with some of the source environments: all that
-    is added up over environments goes through `self.ranks`. A class that has an `update` or a `predict` of
-    its own must say so itself."""
+    """Whether several processes can share an update, each with some of the source environments: every sum
+    over environments goes through `self.process_group`. A class that defines its own `update` or `predict`
+    must set this itself."""
     INFERENCE_MODE: ClassVar[bool] = True
     """Whether evaluation may call `predict` under `torch.inference_mode`, which gives the same numbers as
     `torch.no_grad`; False where `predict` keeps tensors that meet gradients later."""
     COMPILABLE: ClassVar[bool] = True
     """Whether the featurizer may be compiled: not where an update differentiates gradients that went
     through it."""
-    ranks: Ranks = ALONE
+    process_group: ProcessGroup = SINGLE_PROCESS
     """The processes that share the updates."""
     STATE: ClassVar[tuple[str, ...]] = ()
     """Attributes that later updates depend on, beside modules, buffers, and what has a `state_dict`:
@@ -247,14 +247,14 @@ class UpdateCount(nn.Module):
         module.updates = int(module.update_count.item())
 
 
-def descend(loss: Tensor, *optimizers: optim.Optimizer, ranks: Ranks = ALONE) -> None:
-    """One step of each of `optimizers` down the gradient of `loss`, summed over `ranks`."""
+def descend(loss: Tensor, *optimizers: optim.Optimizer, process_group: ProcessGroup = SINGLE_PROCESS) -> None:
+    """One step of each of `optimizers` down the gradient of `loss`, summed over `process_group`."""
     for optimizer in optimizers:
         # To None, not to zero: an optimizer leaves alone what has no gradient.
         optimizer.zero_grad()
     loss.backward()
     for optimizer in optimizers:
-        ranks.add_gradients(optimizer)
+        process_group.sum_gradients(optimizer)
         optimizer.step()
 
 

@@ -60,7 +60,7 @@ class EnvironmentGradients(ERM):
         """The pass over all samples, forward only yet; None where it would not do."""
         if self._joint is None:
             self._joint = self._takes_samples_one_by_one() and self.switch("passes") == "auto"
-        if self._joint and self.ranks.count == 1:
+        if self._joint and self.process_group.world_size == 1:
             try:
                 return JointPass(self.predict, minibatches, parameters, seeds)
             except NotSamplewise:

@@ -47,13 +47,13 @@ class ERM(Algorithm):
         self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
     ) -> Mapping[str, float | DeviceScalar]:
         x, y = concatenate(minibatches)
-        loss = self.ranks.share(F.cross_entropy(self.predict(x), y), len(y))
+        loss = self.process_group.weighted_share(F.cross_entropy(self.predict(x), y), len(y))
         self.step(loss)
-        return {"loss": scalar(self.ranks.sum(loss))}
+        return {"loss": scalar(self.process_group.sum(loss))}
 
     def step(self, loss: Tensor) -> None:
         """One step of the optimizer down the gradient of `loss`, summed over ranks."""
-        descend(loss, self.optimizer, ranks=self.ranks)
+        descend(loss, self.optimizer, process_group=self.process_group)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """The network's parameters that are not frozen."""

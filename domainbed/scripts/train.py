@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     train(TrainConfig(**flags))
     if one_of_several():
-        from domainbed.training.distributed import leave_group_at_once
+        from domainbed.training.torchrun import leave_group_at_once
 
         leave_group_at_once()
     return 0

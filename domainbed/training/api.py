@@ -64,10 +64,10 @@ def one_of_several() -> bool:
 def _train_together(config: TrainConfig) -> None:
     """`train` as one of several processes."""
     from domainbed.training import shared_run
-    from domainbed.training.distributed import Group
+    from domainbed.training.torchrun import TorchrunGroup
 
-    with Group() as group:
-        if group.index == 0:
+    with TorchrunGroup() as group:
+        if group.rank == 0:
             config.check()
             shared_run.check_shareable(config, group)
             _train(group.placed(config), partial(shared_run.lead, group=group))

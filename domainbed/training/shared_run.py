@@ -24,14 +24,14 @@ from domainbed.training.averaging import Averaging
 from domainbed.training.checkpoint import Checkpoint
 from domainbed.training.config import TrainConfig
 from domainbed.training.data import Minibatches
-from domainbed.training.distributed import Group
 from domainbed.training.loop import Loop
 from domainbed.training.run import Run, build
 from domainbed.training.run_dir import RunDir
 from domainbed.training.signals import Requests
+from domainbed.training.torchrun import TorchrunGroup
 
 
-def check_shareable(config: TrainConfig, group: Group) -> None:
+def check_shareable(config: TrainConfig, group: TorchrunGroup) -> None:
     """Raise UsageError if `group` can't share this run."""
     from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 
@@ -44,14 +44,14 @@ def check_shareable(config: TrainConfig, group: Group) -> None:
     if config.grouping != "domain":
         raise UsageError(f"--grouping {config.grouping} mixes the environments; start it without torchrun")
     num_sources = len(config.dataset_class().ENVIRONMENTS) - len(config.test_envs)
-    if group.count > num_sources:
+    if group.world_size > num_sources:
         raise UsageError(
-            f"{group.count} processes for {num_sources} source environments of {config.dataset}; each needs "
-            f"one: give torchrun --nproc-per-node {num_sources} or less"
+            f"{group.world_size} processes for {num_sources} source environments of {config.dataset}; each "
+            f"needs one: give torchrun --nproc-per-node {num_sources} or less"
         )
 
 
-def lead(run: Run, directory: RunDir, group: Group) -> None:
+def lead(run: Run, directory: RunDir, group: TorchrunGroup) -> None:
     """Rank 0's part of a run that it has built; for the rest as `loop.train`."""
     _check_layers(run.algorithm, run.config)
     # The others build only now: what can't be used is told once, and files made on the way are there.
@@ -60,7 +60,7 @@ def lead(run: Run, directory: RunDir, group: Group) -> None:
     loop.train(run, directory, lambda run, directory: _Leading(run, directory, group))
 
 
-def follow(config: TrainConfig, group: Group) -> None:
+def follow(config: TrainConfig, group: TorchrunGroup) -> None:
     """The part of the other ranks. Raises Over when rank 0 has left."""
     checkpoint: Checkpoint | None = group.hear()
     run = build(group.placed(replace(config, check_images=False)))  # rank 0 has read them
@@ -73,13 +73,13 @@ def follow(config: TrainConfig, group: Group) -> None:
         group.hear()
 
 
-def _share_out(run: Run, group: Group) -> None:
+def _share_out(run: Run, group: TorchrunGroup) -> None:
     """Leave `run` with what belongs to this rank."""
     own = group.deal(len(run.sources))
     whole = run.minibatches
     run.minibatches = Minibatches(whole.parts[own], whole.samplers[own], run.n_steps)
-    run.algorithm.ranks = group
-    group.total(0)  # all are ready: the first update's time does not count their building
+    run.algorithm.process_group = group
+    group.sum_int(0)  # all are ready: the first update's time does not count their building
 
 
 def _check_layers(algorithm: Algorithm, config: TrainConfig) -> None:
@@ -95,7 +95,7 @@ def _check_layers(algorithm: Algorithm, config: TrainConfig) -> None:
 class _Leading(Loop):
     """The loop of rank 0."""
 
-    def __init__(self, run: Run, directory: RunDir, group: Group) -> None:
+    def __init__(self, run: Run, directory: RunDir, group: TorchrunGroup) -> None:
         super().__init__(run, directory)
         self.group = group
 
@@ -116,12 +116,12 @@ class _Following(Loop):
 
     HIDDEN = True
 
-    def __init__(self, run: Run, group: Group) -> None:
+    def __init__(self, run: Run, group: TorchrunGroup) -> None:
         # Not entered: this process has no claim.
         super().__init__(run, RunDir(Path(run.config.output_dir), {}))
         self.group = group
         self.run.averaging = Averaging(run.algorithm)
-        self._draws = (*self._draws, group.index)
+        self._draws = (*self._draws, group.rank)
 
     def _check(self, requests: Requests) -> None:
         self.group.agree_on_leaving(requests.check)

@@ -92,16 +92,16 @@ class GradientSurgery(UpdateCount, EnvironmentGradients):
         if operation.frozen is not None and before is not None:
             set_values(parameters, torch.where(operation.frozen, before, flat(parameters)))
         self.count_update()
-        loss = self.ranks.mean(losses.mean(), len(losses))
+        loss = self.process_group.weighted_mean(losses.mean(), len(losses))
         stats: Stats = {"loss": loss, **operation.stats}
-        if self.ranks.total(len(losses)) == 1:
+        if self.process_group.sum_int(len(losses)) == 1:
             del stats["cosine"]  # there is no pair
         return {name: scalar(value) if isinstance(value, Tensor) else value for name, value in stats.items()}
 
     def environment_seeds(self, minibatches: Sequence[Minibatch]) -> list[int]:
         seeds = super().environment_seeds(minibatches)
         if self.hparams["shared_dropout"]:
-            return [int(self.ranks.first(torch.tensor(seeds[0])))] * len(seeds)
+            return [int(self.process_group.broadcast(torch.tensor(seeds[0])))] * len(seeds)
         return seeds
 
     def _operation(

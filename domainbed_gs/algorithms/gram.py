@@ -37,14 +37,15 @@ class GramSurgery(GradientSurgery):
     scale: Scale = "mean"
 
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
-        kept = self.ranks.shards(list(gradients))
-        gram = self.ranks.sum(surgery.gram_matrix(kept)).cpu().numpy()
+        kept = self.process_group.exchange_shards(list(gradients))
+        gram = self.process_group.sum(surgery.gram_matrix(kept)).cpu().numpy()
         weights, fallback = self._weights_or_mean(gram)
-        agreement = self.ranks.mean(surgery.sign_agreement(kept), kept[0].numel())
+        agreement = self.process_group.weighted_mean(surgery.sign_agreement(kept), kept[0].numel())
         combined = surgery.combine(kept, weights * self.factor(len(kept)))
         size = sum(parameter.numel() for parameter in parameters)
         return Operation(
-            self.ranks.whole(combined, size), self._stats(gram, agreement, weights) | {"fallback": fallback}
+            self.process_group.gather_shards(combined, size),
+            self._stats(gram, agreement, weights) | {"fallback": fallback},
         )
 
     def operate_jointly(self, joint: JointPass, parameters: Sequence[nn.Parameter]) -> Operation:

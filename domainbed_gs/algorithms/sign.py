@@ -35,7 +35,7 @@ class SignSurgery(GradientSurgery):
     WD = ("coupled", "decoupled", "masked")
 
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
-        consensus = surgery.sign_consensus(gradients, self.hparams["zero_agrees"], self.ranks)
+        consensus = surgery.sign_consensus(gradients, self.hparams["zero_agrees"], self.process_group)
         kept = surgery.agr_sum(consensus)
         sizes = [parameter.numel() for parameter in parameters]
 
@@ -175,8 +175,8 @@ class GradDrop(GradientSurgery):
 
     def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
         sums = surgery.SignSums()
-        consensus = surgery.sign_consensus(sums.passing(gradients), ranks=self.ranks)
-        positive, negative = self.ranks.sum(sums.positive), self.ranks.sum(sums.negative)
+        consensus = surgery.sign_consensus(sums.passing(gradients), process_group=self.process_group)
+        positive, negative = self.process_group.sum(sums.positive), self.process_group.sum(sums.negative)
         gradient = surgery.graddrop(positive, negative, self._uniform(positive), self.hparams["leak"])
         stats = _stats(consensus, gradient)
         gradient *= self.factor(consensus.num_environments)

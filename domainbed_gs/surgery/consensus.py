@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from domainbed.process_group import ALONE, Ranks
+from domainbed.process_group import SINGLE_PROCESS, ProcessGroup
 
 _CONFLICT = 2  # a code beside the signs -1, 0 and 1
 
@@ -35,14 +35,16 @@ class Consensus:
         return self.agree.float().mean()
 
 
-def sign_consensus(gradients: Iterable[Tensor], zero_agrees: bool = False, ranks: Ranks = ALONE) -> Consensus:
+def sign_consensus(
+    gradients: Iterable[Tensor], zero_agrees: bool = False, process_group: ProcessGroup = SINGLE_PROCESS
+) -> Consensus:
     """Sum and agreement of K gradients (P,), each looked at once.
 
     Args:
         gradients: consumed one by one; none is kept.
         zero_agrees: whether a component that is 0 in every environment agrees, as the paper's formula
             says read literally. The authors' code, and the default here, counts it as conflict.
-        ranks: the processes that have the other gradients of the K; two float tensors of size P are
+        process_group: the processes that have the other gradients of the K; two float tensors of size P are
             summed over them, and two bytes a component tell them of the signs (specification, D.9).
     """
     total = signs = unit_sum = None
@@ -62,9 +64,13 @@ def sign_consensus(gradients: Iterable[Tensor], zero_agrees: bool = False, ranks
             unit_sum += unit
     if total is None or signs is None or unit_sum is None:
         raise ValueError("a consensus needs at least one gradient")
-    if ranks.count > 1:
-        total, unit_sum, nonzero = ranks.sum(total), ranks.sum(unit_sum), ranks.sum(nonzero)
-        signs, count = _common_signs(signs, ranks), ranks.total(count)
+    if process_group.world_size > 1:
+        total, unit_sum, nonzero = (
+            process_group.sum(total),
+            process_group.sum(unit_sum),
+            process_group.sum(nonzero),
+        )
+        signs, count = _common_signs(signs, process_group), process_group.sum_int(count)
     agree = signs != _CONFLICT if zero_agrees else signs.abs() == 1
     # |sum of n unit vectors|^2 = n + 2 * (sum of cosines over pairs); a zero gradient has cosine 0.
     twice_cosines = torch.linalg.vector_norm(unit_sum, dtype=torch.float64).square() - nonzero
@@ -72,11 +78,11 @@ def sign_consensus(gradients: Iterable[Tensor], zero_agrees: bool = False, ranks
     return Consensus(total, agree, cosine, count)
 
 
-def _common_signs(signs: Tensor, ranks: Ranks) -> Tensor:
+def _common_signs(signs: Tensor, process_group: ProcessGroup) -> Tensor:
     """The sign that a component has in all ranks' gradients, or the code of a conflict; (P,) int8."""
     conflict = signs == _CONFLICT
     bounds = torch.stack([torch.where(conflict, 1, signs), torch.where(conflict, 1, -signs)])
-    highest, minus_lowest = ranks.largest(bounds)
+    highest, minus_lowest = process_group.max(bounds)
     return torch.where(highest == -minus_lowest, highest, _CONFLICT)
 
 

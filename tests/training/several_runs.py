@@ -17,7 +17,7 @@ from domainbed.datasets.debug import Debug
 from domainbed.errors import DomainBedError
 from domainbed.training.api import train
 from domainbed.training.config import from_settings
-from domainbed.training.distributed import leave_group_at_once
+from domainbed.training.torchrun import leave_group_at_once
 
 
 class Uneven(Debug):

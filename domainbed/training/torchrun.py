@@ -24,7 +24,7 @@ from torch import Tensor, optim
 from torch.distributed.rendezvous import rendezvous
 
 from domainbed.errors import DomainBedError, RunError, UsageError
-from domainbed.process_group import Ranks
+from domainbed.process_group import ProcessGroup
 from domainbed.training.config import TrainConfig
 from domainbed.training.run_dir import Preempted
 from domainbed.training.signals import Interrupted
@@ -41,7 +41,7 @@ class Over(Exception):
         self.status = status
 
 
-class Group(Ranks):
+class TorchrunGroup(ProcessGroup):
     """The processes that torchrun started: gloo between CPUs, NCCL between GPUs. A context manager.
 
     Source environments are dealt in order and in blocks, the first ranks having one more if they don't
@@ -59,12 +59,12 @@ class Group(Ranks):
     """
 
     def __init__(self) -> None:
-        self.index, self.count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self._environments: list[int] = []  # of each rank: how many
         self.awaited = True
         self._began = False
 
-    def __enter__(self) -> Group:
+    def __enter__(self) -> TorchrunGroup:
         if not dist.is_initialized():
             self._begin()
         return self
@@ -77,12 +77,12 @@ class Group(Ranks):
             # torchrun keeps the store for its next attempt, which must not find the addresses of this one.
             store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined] # it is there
             dist.init_process_group(
-                backend, store=store, rank=self.index, world_size=self.count, timeout=_PATIENCE
+                backend, store=store, rank=self.rank, world_size=self.world_size, timeout=_PATIENCE
             )
         self._began = True
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if self.index == 0 and self.awaited:
+        if self.rank == 0 and self.awaited:
             with contextlib.suppress(RunError):  # nobody is left to be told
                 self._send((_status_of(error), None))
         over = isinstance(error, Over)
@@ -116,17 +116,17 @@ class Group(Ranks):
 
     def deal(self, num_environments: int) -> slice:
         """Which of the source environments this rank has."""
-        parts = np.array_split(np.arange(num_environments), self.count)
+        parts = np.array_split(np.arange(num_environments), self.world_size)
         self._environments = [len(part) for part in parts]
-        return slice(int(parts[self.index][0]), int(parts[self.index][-1]) + 1)
+        return slice(int(parts[self.rank][0]), int(parts[self.rank][-1]) + 1)
 
-    def total(self, number: int) -> int:
+    def sum_int(self, number: int) -> int:
         return int(self.sum(torch.tensor(number)))
 
     def sum(self, tensor: Tensor) -> Tensor:
         return self._reduced(tensor, dist.ReduceOp.SUM)
 
-    def largest(self, tensor: Tensor) -> Tensor:
+    def max(self, tensor: Tensor) -> Tensor:
         return self._reduced(tensor, dist.ReduceOp.MAX)
 
     def _reduced(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
@@ -135,15 +135,15 @@ class Group(Ranks):
             dist.all_reduce(result, operation)
         return result
 
-    def first(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         with _others_alive():
             dist.broadcast(tensor, src=0)
         return tensor
 
-    def share(self, value: Tensor, weight: int) -> Tensor:
-        return value * (weight / self.total(weight))
+    def weighted_share(self, value: Tensor, weight: int) -> Tensor:
+        return value * (weight / self.sum_int(weight))
 
-    def add_gradients(self, optimizer: optim.Optimizer) -> None:
+    def sum_gradients(self, optimizer: optim.Optimizer) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         total = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
@@ -151,28 +151,28 @@ class Group(Ranks):
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def shards(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    def exchange_shards(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         size, length = len(gradients[0]), self._shard_length(len(gradients[0]))
-        rows = F.pad(torch.stack(list(gradients)), (0, self.count * length - size))
+        rows = F.pad(torch.stack(list(gradients)), (0, self.world_size * length - size))
         # By destination first: to each rank its components of this rank's environments.
-        sent = rows.view(len(gradients), self.count, length).transpose(0, 1).reshape(-1, length)
+        sent = rows.view(len(gradients), self.world_size, length).transpose(0, 1).reshape(-1, length)
         received = sent.new_empty(sum(self._environments), length)
         with _others_alive():
-            dist.all_to_all_single(received, sent, self._environments, [len(gradients)] * self.count)
-        begin = self.index * length
+            dist.all_to_all_single(received, sent, self._environments, [len(gradients)] * self.world_size)
+        begin = self.rank * length
         return received[:, : min(begin + length, size) - min(begin, size)].unbind()
 
-    def whole(self, shard: Tensor, size: int) -> Tensor:
+    def gather_shards(self, shard: Tensor, size: int) -> Tensor:
         length = self._shard_length(size)
         padded = F.pad(shard, (0, length - len(shard)))
-        result = shard.new_empty(self.count * length)
+        result = shard.new_empty(self.world_size * length)
         with _others_alive():
             dist.all_gather_into_tensor(result, padded)
         return result[:size]
 
     def _shard_length(self, size: int) -> int:
         """Components of a vector (P,), P = `size`, that a rank sees to; the last ones may have fewer."""
-        return -(-size // self.count)
+        return -(-size // self.world_size)
 
     def agree_on_leaving(self, check: Callable[[], None]) -> None:
         """Call `check` on every rank; if it raises a request to leave on one, all leave."""
@@ -181,9 +181,9 @@ class Group(Ranks):
             check()
         except (Preempted, Interrupted) as raised:
             request = raised
-        if not self.largest(torch.tensor(int(request is not None))):
+        if not self.max(torch.tensor(int(request is not None))):
             return
-        if self.index:
+        if self.rank:
             self.hear()
         self.awaited = True
         raise request or Preempted(
