@@ -1,4 +1,4 @@
-"""What a hyper-parameter is: a default, a random draw, a type and a meaning, declared beside its user.
+"""Declarations of hyper-parameters: default, random draw, valid values, meaning and kind.
 
 A class declares a table `name -> Hparam`. Where the values depend on the dataset, the entry is a function
 of the dataset's name that returns the `Hparam`.
@@ -6,6 +6,7 @@ of the dataset's name that returns the `Hparam`.
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 import operator
@@ -19,6 +20,29 @@ from domainbed.registry import Registry
 
 Value = bool | int | float | str
 Draw = Callable[[np.random.RandomState], Value]
+
+
+class Kind(enum.Enum):
+    """Role of a setting or hyper-parameter in an experiment, which decides what one number may pool."""
+
+    INCIDENTAL = "incidental"
+    """Changes no number that matters, such as a folder or the number of loader processes."""
+    SEARCHED = "searched"
+    """Drawn by the hyper-parameter search; model selection chooses among its values."""
+    DESIGN = "design"
+    """Defines the experiment: runs that differ in it are never pooled."""
+    SEED = "seed"
+    """Distinguishes repetitions, which are averaged."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A draw that always gives `value`."""
+
+    value: Value
+
+    def __call__(self, r: np.random.RandomState) -> Value:
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -35,6 +59,8 @@ class Hparam:
         above: bound that a valid value exceeds.
         at_most: largest valid value.
         below: bound that a valid value stays below.
+        kind: role in an experiment. By default `SEARCHED` if the random value can differ from `default`,
+            else `DESIGN`.
     """
 
     default: Value
@@ -46,6 +72,12 @@ class Hparam:
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
+    kind: Kind = None  # type: ignore[assignment] # __post_init__ replaces None
+
+    def __post_init__(self) -> None:
+        if vars(self)["kind"] is None:
+            kind = Kind.DESIGN if self.random == Constant(self.default) else Kind.SEARCHED
+            object.__setattr__(self, "kind", kind)
 
     def draw(self, random_state: np.random.RandomState) -> Value:
         """The random value as a plain Python one (NumPy scalars break JSON and safe loading)."""
@@ -110,8 +142,8 @@ def resolve(declaration: Declaration, dataset: str) -> Hparam:
 
 
 def const(value: Value) -> Draw:
-    """No draw."""
-    return lambda r: value
+    """`value`, without a draw."""
+    return Constant(value)
 
 
 def uniform(low: float, high: float) -> Draw:

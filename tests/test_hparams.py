@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from domainbed import hparams
 from domainbed.errors import UsageError
-from domainbed.hparams import Hparam, const
+from domainbed.hparams import Hparam, Kind, const
 
 TABLE = {
     "lr": Hparam(0.1, const(0.1)),
@@ -66,3 +67,18 @@ def test_draws_are_plain_python_values_that_json_takes():
         value = Hparam(0, draw).draw(np.random.RandomState(0))
         assert type(value) is kind
         json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "kind"),
+    [
+        (Hparam(0.1, hparams.uniform(0, 1)), Kind.SEARCHED),
+        (Hparam(0.1, const(0.1)), Kind.DESIGN),
+        (Hparam(False, const(True)), Kind.SEARCHED),  # the default of seed 0 and another one for the rest
+        (Hparam(0.1, lambda random_state: 0.1), Kind.SEARCHED),
+        (Hparam("auto", const("auto"), kind=Kind.INCIDENTAL), Kind.INCIDENTAL),
+    ],
+)
+def test_kind_follows_from_the_random_draw_unless_it_is_declared(declaration, kind):
+    assert declaration.kind is kind
+    assert dataclasses.replace(declaration, help="x").kind is kind

@@ -12,6 +12,7 @@ import pytest
 from domainbed import hparams_registry
 from domainbed.algorithms import ALGORITHMS, UPSTREAM
 from domainbed.datasets import DATASETS
+from domainbed.hparams import Kind, resolve
 
 IMPLEMENTED = list(ALGORITHMS)
 OURS = {"SANDMask": {"tau": 0.5}}  # upstream's 1.0 trains nothing
@@ -72,6 +73,20 @@ def test_unknown_names_have_the_common_entries_as_upstream():
     assert hparams_registry.default_hparams("NoSuch", "NoSuch") == hparams_registry.default_hparams(
         "ERM", "PACS"
     )
+
+
+def kinds(algorithm):
+    table = {**hparams_registry.table(algorithm), **hparams_registry.switches(algorithm)}
+    return {name: resolve(declaration, "PACS").kind for name, declaration in table.items()}
+
+
+def test_kinds_of_an_algorithms_hyperparameters():
+    sandmask, erm, ermplusplus = kinds("SANDMask"), kinds("ERM"), kinds("ERMPlusPlus")
+    assert {sandmask[name] for name in ("lr", "weight_decay", "vit_dropout", "tau", "k")} == {Kind.SEARCHED}
+    assert {sandmask[name] for name in ("resnet18", "class_balanced")} == {Kind.DESIGN}
+    assert {sandmask[name] for name in ("passes", "rules")} == {Kind.INCIDENTAL}
+    assert {erm[name] for name in ("lars", "linear_steps")} == {Kind.INCIDENTAL}
+    assert {ermplusplus[name] for name in ("lars", "linear_steps")} == {Kind.DESIGN}
 
 
 def test_small_images():

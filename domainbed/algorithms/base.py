@@ -15,7 +15,7 @@ from domainbed.datasets.minibatch import Minibatch as Minibatch
 from domainbed.datasets.minibatch import concatenate as concatenate
 from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError
-from domainbed.hparams import Hparam, Table, Value, choice, const, log2_int, log10_uniform, resolve
+from domainbed.hparams import Hparam, Kind, Table, Value, choice, const, log2_int, log10_uniform, resolve
 from domainbed.process_group import SINGLE_PROCESS, ProcessGroup
 
 
@@ -78,8 +78,11 @@ class Algorithm(nn.Module):
         "vit": Hparam(False, const(False), "a vision transformer as featurizer"),
         "vit_attn_tune": Hparam(False, const(False), "train the attention layers only"),
         "freeze_bn": Hparam(False, const(False), "keep batch norms in evaluation mode"),
-        "lars": Hparam(False, const(False), "LARS as ERM++'s optimizer"),
-        "linear_steps": Hparam(500, const(500), "ERM++: updates of the classifier alone", at_least=0),
+        # Upstream's tables have these two for every algorithm; only ERM++ reads them.
+        "lars": Hparam(False, const(False), "LARS as ERM++'s optimizer", kind=Kind.INCIDENTAL),
+        "linear_steps": Hparam(
+            500, const(500), "ERM++: updates of the classifier alone", at_least=0, kind=Kind.INCIDENTAL
+        ),
         "resnet_dropout": Hparam(0.0, choice(0.0, 0.1, 0.5), "dropout after the ResNet"),
         "vit_dropout": Hparam(0.0, choice(0.0, 0.1, 0.5), "dropout after the vision transformer"),
         "class_balanced": Hparam(False, const(False), "draw every class equally often"),

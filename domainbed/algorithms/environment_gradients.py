@@ -16,7 +16,7 @@ from domainbed.errors import check_choice
 from domainbed.gradients.domain_gradients import environment_gradients
 from domainbed.gradients.fused import WORTHWHILE, can_fuse
 from domainbed.gradients.joint_pass import JointPass, NotSamplewise
-from domainbed.hparams import Hparam, const
+from domainbed.hparams import Hparam, Kind, const
 
 
 class EnvironmentGradients(ERM):
@@ -30,10 +30,18 @@ class EnvironmentGradients(ERM):
 
     SWITCHES = {
         "passes": Hparam(
-            "auto", const("auto"), "gradients of environments: auto (jointly where possible) or separate"
+            "auto",
+            const("auto"),
+            "gradients of environments: auto (jointly where possible) or separate",
+            choices=("auto", "separate"),
+            kind=Kind.INCIDENTAL,
         ),
         "rules": Hparam(
-            "auto", const("auto"), "rules over gradients: auto (compiled where they are large) or plain"
+            "auto",
+            const("auto"),
+            "rules over gradients: auto (compiled where they are large) or plain",
+            choices=("auto", "plain"),
+            kind=Kind.INCIDENTAL,
         ),
     }
 

@@ -16,7 +16,7 @@ from domainbed.algorithms.lars import LARS
 from domainbed.algorithms.optimizers import adam
 from domainbed.algorithms.weight_average import ErmPlusPlusMovingAvg
 from domainbed.errors import UsageError
-from domainbed.hparams import Hparam, log10_uniform
+from domainbed.hparams import Hparam, const, log10_uniform
 
 Schedule = list[list[float]]
 """One list of one learning rate a checkpoint; [0.0] ends the training."""
@@ -39,7 +39,9 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
     """
 
     HPARAMS = {
-        "linear_lr": Hparam(5e-5, log10_uniform(-5, -3.5), "learning rate of the classifier alone", above=0)
+        "lars": Hparam(False, const(False), "LARS as optimizer"),
+        "linear_steps": Hparam(500, const(500), "updates of the classifier alone", at_least=0),
+        "linear_lr": Hparam(5e-5, log10_uniform(-5, -3.5), "learning rate of the classifier alone", above=0),
     }
     network: nn.Sequential
     STATE = ("global_iter", "lr_schedule", "lr_schedule_changes")

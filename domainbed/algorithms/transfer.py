@@ -14,7 +14,7 @@ from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
 from domainbed.algorithms.optimizers import adam
 from domainbed.algorithms.projection import proj
-from domainbed.hparams import Hparam, choice, const, log10_uniform, uniform
+from domainbed.hparams import Hparam, Kind, choice, const, log10_uniform, uniform
 
 
 @REGISTRY.register()
@@ -34,9 +34,11 @@ class Transfer(Algorithm):
         "t_lambda": Hparam(1.0, log10_uniform(-2, 1), "weight of the gap", at_least=0),
         "delta": Hparam(2.0, uniform(0.1, 3.0), "radius of the adversary's ball", at_least=0),
         "d_steps_per_g": Hparam(10, choice(1, 2, 5), "steps of the adversary an update", at_least=1),
-        "weight_decay_d": Hparam(0.0, log10_uniform(-6, -2), "of no effect (upstream's)"),
+        "weight_decay_d": Hparam(
+            0.0, log10_uniform(-6, -2), "no effect (as in upstream)", kind=Kind.INCIDENTAL
+        ),
         "gda": Hparam(False, const(True), "SGD in place of Adam"),
-        "beta1": Hparam(0.5, choice(0.0, 0.5), "of no effect (upstream's)"),
+        "beta1": Hparam(0.5, choice(0.0, 0.5), "no effect (as in upstream)", kind=Kind.INCIDENTAL),
         "lr_d": Hparam(1e-3, log10_uniform(-4.5, -2.5), "learning rate of the adversary", above=0),
     }
     SWITCHES = {

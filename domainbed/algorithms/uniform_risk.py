@@ -15,7 +15,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.optimizers import adam
 from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError, check_choice
-from domainbed.hparams import Hparam, choice, const, log10_uniform, uniform
+from domainbed.hparams import Hparam, Kind, choice, const, log10_uniform, uniform
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 """What may come after the featurizer; the noise is from -1 to 1 with tanh, from 0 to 1 with the others."""
@@ -37,10 +37,17 @@ class URM(ERM):
     """
 
     HPARAMS = {
-        "urm": Hparam("adversarial", const("adversarial"), "has no effect"),
+        "urm": Hparam(
+            "adversarial", const("adversarial"), "no effect (as in upstream)", kind=Kind.INCIDENTAL
+        ),
         "urm_adv_lambda": Hparam(0.1, uniform(0, 0.2), "weight of the adversarial losses", at_least=0),
         "urm_discriminator_label_smoothing": Hparam(
-            0, uniform(0, 0), "width of the intervals of targets", type=float, at_least=0
+            0,
+            uniform(0, 0),  # upstream's, which is 0 always
+            "width of the intervals of targets",
+            type=float,
+            at_least=0,
+            kind=Kind.DESIGN,
         ),
         "urm_discriminator_optimizer": Hparam("adam", const("adam"), "adam or sgd"),
         "urm_discriminator_hidden_layers": Hparam(

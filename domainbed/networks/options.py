@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from domainbed.errors import UsageError, check_choice
-from domainbed.hparams import OPTIONS, Hparam, Value, const
+from domainbed.hparams import OPTIONS, Hparam, Kind, Value, const
 
 OPTIONS["featurizer"] = Hparam("auto", const("auto"), "name of the featurizer; auto: by the input's shape")
 OPTIONS["mlp_width"] = Hparam(256, const(256), "units of a hidden layer of the MLP featurizer")
@@ -20,7 +20,10 @@ OPTIONS["weights"] = Hparam(
 )
 OPTIONS["weights_file"] = Hparam("", const(""), "state dict to start from; empty: from torch's hub cache")
 OPTIONS["layout"] = Hparam(
-    "auto", const("auto"), "of images in ResNets, AlexNet and timm's: auto (fastest) or plain"
+    "auto",
+    const("auto"),
+    "memory layout of images in ResNets, AlexNet and timm's networks: auto (fastest) or plain",
+    kind=Kind.INCIDENTAL,
 )
 OPTIONS["parity_init"] = Hparam(
     False, const(False), "draw upstream's discarded ResNet too, for its very classifier"
