@@ -12,6 +12,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -120,20 +121,22 @@ def _listed(choices: Sequence[Value]) -> str:
 Declaration = Hparam | Callable[[str], Hparam]
 Table = Mapping[str, Declaration]
 
-OPTIONS: Registry[Hparam] = Registry(
-    "Hyper-parameter",
-    imports=(
-        "domainbed.datasets.image_transforms",
-        "domainbed.datasets.digit_environments",
-        "domainbed.networks.options",
-        "domainbed.training.options",
-    ),
-)
-"""Hyper-parameters that may be given but belong to no default table, such as `featurizer`.
+OPTIONS: Registry[Hparam] = Registry("Hyper-parameter")
+"""Optional hyper-parameters such as `featurizer`: any run may set them, but they are in no default table,
+so that default tables equal upstream's.
 
-They are read with `hparams.get(name, OPTIONS[name].default)`, so that runs without them keep
-upstream's table of hyper-parameters.
+The module that reads an option declares it, `OPTIONS["grey"] = Hparam(...)`, and reads it with `option`.
+Only the options of imported modules and of plugins are here; `hparams_registry.options` returns all.
 """
+
+
+def option(hparams: Mapping[str, Any], name: str) -> Value:
+    """The value of the optional hyper-parameter `name`: that in `hparams`, or else its default.
+
+    Raises: UsageError for an invalid value.
+    """
+    declared = OPTIONS[name]
+    return declared.check(name, hparams[name]) if name in hparams else declared.default
 
 
 def resolve(declaration: Declaration, dataset: str) -> Hparam:
@@ -200,15 +203,11 @@ def parse_overrides(text: str | None) -> dict[str, object]:
 
 
 def override(hparams: dict[str, Value], overrides: Mapping[str, object], table: Table, dataset: str) -> None:
-    """Put checked `overrides` into `hparams`.
+    """Validate `overrides` and apply them to `hparams`.
 
-    Raises: UsageError for a name that neither `table` nor `OPTIONS` has, or for a wrong type.
+    Raises: UsageError for a name that `table` does not have, or an invalid value.
     """
     for name, value in overrides.items():
-        if name in table:
-            declared = resolve(table[name], dataset)
-        elif name in OPTIONS:
-            declared = OPTIONS[name]
-        else:
-            raise misspelt(f"unknown hyper-parameter {name!r}", name, [*table, *OPTIONS])
-        hparams[name] = declared.check(name, value)
+        if name not in table:
+            raise misspelt(f"unknown hyper-parameter {name!r}", name, table)
+        hparams[name] = resolve(table[name], dataset).check(name, value)

@@ -1,17 +1,18 @@
-"""Hyper-parameters of an algorithm on a dataset, read off the classes' declarations.
+"""Hyper-parameters of an algorithm on a dataset, from the declarations of classes and rooms.
 
-`spec`: the order of entries is that of the common ones, the algorithm's own, then those of the
-optimisation; every entry is drawn from a generator of its own, seeded by its name.
+A table lists the common entries, then the algorithm's own, then those of the optimisation. Every random
+value is drawn from a generator of its own, seeded by the entry's name (docs/compatibility.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from domainbed.errors import UnknownName
-from domainbed.hparams import Table, Value, resolve
+from domainbed.hparams import OPTIONS, Hparam, Table, Value, resolve
 from domainbed.seeds import seed_hash
 
 if TYPE_CHECKING:
@@ -24,8 +25,20 @@ def table(algorithm: str) -> Table:
 
 
 def switches(algorithm: str) -> Table:
-    """Declarations of what may be given to `algorithm` beside its table."""
+    """Declarations of optional hyper-parameters of `algorithm` itself, which are in no table."""
     return _class(algorithm).switches_table()
+
+
+def options() -> Mapping[str, Hparam]:
+    """Declarations of optional hyper-parameters that a run of any algorithm takes, by name.
+
+    They are those of datasets, networks and plugins, and of every module imported so far.
+    """
+    # These modules declare their options when they are imported.
+    from domainbed.datasets import digit_environments, image_transforms  # noqa: F401
+    from domainbed.networks import options  # noqa: F401
+
+    return OPTIONS
 
 
 def _class(algorithm: str) -> type[Algorithm]:

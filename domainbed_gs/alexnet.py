@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from domainbed.hparams import option
 from domainbed.networks import FeaturizerModule
 from domainbed.networks.backbones import torchvision_network
 from domainbed.networks.first_layer import with_channels
 from domainbed.networks.layout import Layout
-from domainbed.networks.options import option
 from domainbed.networks.published import of_torchvision
 from domainbed.networks.weights import initialise
 

@@ -1,12 +1,15 @@
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from domainbed import hparams
 from domainbed.errors import UsageError
-from domainbed.hparams import Hparam, Kind, const
+from domainbed.hparams import OPTIONS, Hparam, Kind, const, option
+from domainbed.hparams_registry import options
 
 TABLE = {
     "lr": Hparam(0.1, const(0.1)),
@@ -18,7 +21,7 @@ TABLE = {
 
 def apply(overrides):
     values = {}
-    hparams.override(values, overrides, TABLE, "PACS")
+    hparams.override(values, overrides, {**options(), **TABLE}, "PACS")
     return values
 
 
@@ -82,3 +85,21 @@ def test_draws_are_plain_python_values_that_json_takes():
 def test_kind_follows_from_the_random_draw_unless_it_is_declared(declaration, kind):
     assert declaration.kind is kind
     assert dataclasses.replace(declaration, help="x").kind is kind
+
+
+def test_an_option_is_checked_where_it_is_read():
+    OPTIONS["an_option"] = Hparam(1, const(1), at_least=1)
+    try:
+        assert option({}, "an_option") == 1
+        assert option({"an_option": 2}, "an_option") == 2
+        with pytest.raises(UsageError, match="hyper-parameter an_option must be at least 1, not 0"):
+            option({"an_option": 0}, "an_option")
+    finally:
+        del OPTIONS["an_option"]
+
+
+def test_the_ground_names_no_room_above_it_yet_all_options_are_found():
+    """Each room declares its own: a process that imports the registry alone must see those of every room."""
+    code = "from domainbed import hparams_registry; print(*hparams_registry.options())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"input_size", "copies", "featurizer", "preset"} <= set(shown.stdout.split())

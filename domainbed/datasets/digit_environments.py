@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from domainbed.datasets.rotation import rotate_like_pil
-from domainbed.hparams import OPTIONS, Hparam, const
+from domainbed.hparams import OPTIONS, Hparam, const, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,10 +24,10 @@ Parameter = TypeVar("Parameter")
 
 # For ColoredDigits and ColoredMNIST_IRM; ColoredMNIST is upstream's.
 OPTIONS["copies"] = Hparam(
-    1, const(1), "ColoredDigits: each digit is there so many times, each with its own noise", at_least=1
+    1, const(1), "ColoredDigits: number of copies of each digit, each with noise of its own", at_least=1
 )
 OPTIONS["grey"] = Hparam(
-    False, const(False), "ColoredDigits: both channels of an image are filled, so that there is no colour"
+    False, const(False), "ColoredDigits: draw each digit into both channels, so that it has no colour"
 )
 
 COLORS = {"+90%": 0.1, "+80%": 0.2, "-90%": 0.9}
@@ -89,10 +89,8 @@ def colored(images: Tensor, labels: Tensor, flip: float, copies: int = 1, grey: 
 
 def colored_by(hparams: Mapping[str, Any]) -> Callable[[Tensor, Tensor, float], UInt8Images]:
     """`colored` with the hyper-parameters `copies` and `grey`; raises UsageError for invalid ones."""
-    copies, grey = (
-        OPTIONS[name].check(name, hparams.get(name, OPTIONS[name].default)) for name in ("copies", "grey")
-    )
-    return functools.partial(colored, copies=int(copies), grey=bool(grey))
+    copies, grey = int(option(hparams, "copies")), bool(option(hparams, "grey"))
+    return functools.partial(colored, copies=copies, grey=grey)
 
 
 def rotated(images: Tensor, labels: Tensor, angle: int) -> UInt8Images:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from domainbed.errors import UsageError, check_choice
-from domainbed.hparams import OPTIONS, Hparam, const
+from domainbed.hparams import OPTIONS, Hparam, const, option
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,11 +16,14 @@ if TYPE_CHECKING:
 
     from domainbed.datasets.image_files import Transform
 
-AUGMENTATION = ("tensor", "pil")
-
-OPTIONS["input_size"] = Hparam(224, const(224), "side of the images that the network sees, in pixels")
+OPTIONS["input_size"] = Hparam(
+    224, const(224), "side of the images that the network sees, in pixels", at_least=1
+)
 OPTIONS["stored_size"] = Hparam(
-    0, const(0), "resize images to this side first, as if stored so (0: off; 227 in the ICCV 2021 code)"
+    0,
+    const(0),
+    "first resize images to this side, as if they were stored so (0: off; 227 in the ICCV 2021 code)",
+    at_least=0,
 )
 OPTIONS["reencode"] = Hparam(
     False, const(False), "pass stored images through JPEG of quality 75, as the ICCV 2021 code did on disk"
@@ -30,6 +32,7 @@ OPTIONS["augmentation"] = Hparam(
     "tensor",
     const("tensor"),
     "tensor: many decoded images at once; pil: file by file with torchvision, as upstream does",
+    choices=("tensor", "pil"),
 )
 OPTIONS["augment_evaluation"] = Hparam(
     True, const(True), "evaluate source environments on augmented images, as upstream does"
@@ -44,7 +47,7 @@ KEPT = 1.5
 
 def input_shape(hparams: Mapping[str, Any]) -> tuple[int, int, int]:
     """(3, side, side) of an input."""
-    side = _option(hparams, "input_size", least=1)
+    side = int(option(hparams, "input_size"))
     return 3, side, side
 
 
@@ -64,8 +67,8 @@ class PlainTransform:
         from torchvision import transforms
 
         self.side = input_shape(hparams)[1]
-        self._stored_size = _option(hparams, "stored_size", least=0)
-        self._reencode = bool(_option(hparams, "reencode", least=0))
+        self._stored_size = int(option(hparams, "stored_size"))
+        self._reencode = bool(option(hparams, "reencode"))
         self._resize = True
         normalize = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
         self._to_input = transforms.Compose([transforms.ToTensor(), normalize])
@@ -134,9 +137,7 @@ class AugmentingTransform(PlainTransform):
         super().__init__(hparams)
         self._resize = resize
         self.crop = crop
-        how = hparams.get("augmentation", "tensor")
-        check_choice("hyper-parameter augmentation is", how, AUGMENTATION)
-        self.by_tensors = how == "tensor"
+        self.by_tensors = option(hparams, "augmentation") == "tensor"
         size = (self.side, self.side)
         steps: list[Transform] = [transforms.RandomResizedCrop(size, scale=(0.7, 1.0))] if crop else []
         steps += [
@@ -175,11 +176,3 @@ class JpegPass:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=self._quality)
         return Image.open(file).convert("RGB")
-
-
-def _option(hparams: Mapping[str, Any], name: str, least: int) -> int:
-    value = OPTIONS[name].check(name, hparams.get(name, OPTIONS[name].default))
-    assert isinstance(value, int)
-    if value < least:
-        raise UsageError(f"hyper-parameter {name} must be at least {least}, not {value}")
-    return value

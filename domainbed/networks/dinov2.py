@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbed.errors import UsageError
+from domainbed.hparams import option
 from domainbed.networks import FEATURIZERS
 from domainbed.networks.backbones import timm_network, tune_attention_alone
 from domainbed.networks.base import FeaturizerModule
-from domainbed.networks.options import dropout_rate, option
+from domainbed.networks.options import dropout_rate
 from domainbed.networks.published import of_timm
 from domainbed.networks.weights import initialise
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from domainbed.errors import UsageError
+from domainbed.hparams import option
 from domainbed.networks import FEATURIZERS, featurizer_class
 from domainbed.networks.base import FeaturizerModule
-from domainbed.networks.options import option
 
 BY_SIZE: dict[tuple[int, ...], str] = {
     (8, 8): "mlp",

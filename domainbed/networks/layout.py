@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from domainbed.errors import check_choice
-from domainbed.networks.options import option
+from domainbed.hparams import option
 
 
 class Layout:
@@ -20,9 +19,7 @@ class Layout:
     """
 
     def __init__(self, hparams: Mapping[str, Any]) -> None:
-        layout = option(hparams, "layout")
-        check_choice("hyper-parameter layout is", layout, ("auto", "plain"))
-        self._plain = layout == "plain"
+        self._plain = option(hparams, "layout") == "plain"
 
     def __call__(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W), copied if they lie otherwise."""

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbed.errors import UsageError
+from domainbed.hparams import option
 from domainbed.networks import FEATURIZERS
 from domainbed.networks.base import FeaturizerModule
-from domainbed.networks.options import dropout_rate, option
 
 
 class MLP(FeaturizerModule):
@@ -29,7 +29,7 @@ class MLP(FeaturizerModule):
         super().__init__()
         width = int(option(hparams, "mlp_width"))
         self.input = nn.Linear(n_inputs, width)
-        self.dropout = nn.Dropout(dropout_rate("mlp_dropout", float(option(hparams, "mlp_dropout"))))
+        self.dropout = nn.Dropout(float(option(hparams, "mlp_dropout")))
         self.hiddens = nn.ModuleList(
             nn.Linear(width, width) for _ in range(int(option(hparams, "mlp_depth")) - 2)
         )

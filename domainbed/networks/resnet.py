@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from domainbed.errors import misspelt
+from domainbed.hparams import option
 from domainbed.networks import FEATURIZERS
 from domainbed.networks.backbones import Backbone, timm_network, timm_tags, torchvision_network
 from domainbed.networks.first_layer import with_channels
-from domainbed.networks.options import option
 from domainbed.networks.published import Pretrained, of_timm, of_torchvision, torchvision_urls
 from domainbed.networks.weights import initialise
 

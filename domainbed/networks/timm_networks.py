@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from domainbed.datasets.image_transforms import IMAGENET_MEAN, IMAGENET_STD
 from domainbed.errors import UsageError
+from domainbed.hparams import option
 from domainbed.networks.backbones import (
     Backbone,
     has_attention,
@@ -21,7 +22,6 @@ from domainbed.networks.backbones import (
     tune_attention_alone,
 )
 from domainbed.networks.base import NO_WEIGHTS
-from domainbed.networks.options import option
 from domainbed.networks.published import of_timm
 from domainbed.networks.weights import chosen, does_not_fit, read
 

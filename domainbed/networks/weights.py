@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from domainbed.errors import UsageError
+from domainbed.hparams import option
 from domainbed.networks.base import NO_WEIGHTS, Provenance
-from domainbed.networks.options import option
 from domainbed.networks.published import Pretrained
 
 

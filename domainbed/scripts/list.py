@@ -58,17 +58,13 @@ def featurizers(_: str | None) -> dict[str, Entry]:
 
 
 def options(_: str | None) -> dict[str, Entry]:
-    """Hyper-parameters that may be given to any algorithm: name -> default and meaning."""
-    from domainbed import networks
-    from domainbed.datasets import DATASETS
-    from domainbed.hparams import OPTIONS
-    from domainbed.training import options as of_runs
+    """Optional hyper-parameters of any algorithm: name -> default and meaning."""
+    from domainbed.training.config import optional_hparams
 
-    # They are declared where they are read.
-    assert DATASETS
-    assert list(networks.FEATURIZERS)
-    assert of_runs.WEIGHT_AVERAGING
-    return {name: {"default": OPTIONS[name].default, "about": OPTIONS[name].help} for name in OPTIONS}
+    return {
+        name: {"default": declared.default, "about": declared.help}
+        for name, declared in optional_hparams().items()
+    }
 
 
 def launchers(_: str | None) -> dict[str, Entry]:

@@ -12,9 +12,30 @@ from torch import Tensor
 from domainbed.algorithms.base import Algorithm
 from domainbed.algorithms.weight_average import RunningAverage
 from domainbed.errors import UsageError
-from domainbed.hparams import Value
+from domainbed.hparams import OPTIONS, Hparam, Value, const, option
 from domainbed.training.loss_valley import LossValley
-from domainbed.training.options import averaging_option
+
+OPTIONS["weight_averaging"] = Hparam(
+    "none",
+    const("none"),
+    "which weights are evaluated and saved: none: the last; sma or swad: an average",
+    choices=("none", "sma", "swad"),
+)
+OPTIONS["sma_start"] = Hparam(
+    600,
+    const(600),
+    "sma: first update that is averaged, or the middle of the run if that is earlier",
+    at_least=1,
+)
+OPTIONS["swad_n_s"] = Hparam(
+    3, const(3), "swad: checkpoints without a lower loss that open the valley", at_least=1
+)
+OPTIONS["swad_n_e"] = Hparam(
+    6, const(6), "swad: consecutive checkpoints above the tolerance that end the valley", at_least=1
+)
+OPTIONS["swad_r"] = Hparam(
+    0.3, const(0.3), "swad: tolerance, as a share of the valley's first losses (VLCS: 0.2)", at_least=0
+)
 
 State = dict[str, Tensor]
 """Name -> tensor: all parameters and buffers, each once however many names it has."""
@@ -183,9 +204,9 @@ def make_averaging(
 
     Raises: UsageError for a value that can't be used.
     """
-    kind = averaging_option(hparams, "weight_averaging")
+    kind = option(hparams, "weight_averaging")
     if kind == "sma":
-        start = int(averaging_option(hparams, "sma_start"))
+        start = int(option(hparams, "sma_start"))
         return SimpleAverage(algorithm, min(start, max(1, n_steps // 2)))
     if kind == "swad":
         if not has_validation:
@@ -193,8 +214,8 @@ def make_averaging(
                 "weight_averaging swad follows the loss on the source environments' validation parts, and "
                 "there is one without images; raise --holdout_fraction, or choose sma"
             )
-        n_s, n_e = (int(averaging_option(hparams, name)) for name in ("swad_n_s", "swad_n_e"))
-        return SWAD(algorithm, LossValley(n_s, n_e, float(averaging_option(hparams, "swad_r"))))
+        n_s, n_e = (int(option(hparams, name)) for name in ("swad_n_s", "swad_n_e"))
+        return SWAD(algorithm, LossValley(n_s, n_e, float(option(hparams, "swad_r"))))
     return Averaging(algorithm)
 
 

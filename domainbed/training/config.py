@@ -6,15 +6,14 @@ import dataclasses
 import json
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from domainbed.errors import UsageError, check_choice, misspelt
-from domainbed.hparams import OPTIONS, Value, override, parse_overrides
+from domainbed.hparams import Hparam, Value, option, override, parse_overrides
 from domainbed.training import live_view
-from domainbed.training.options import averaging_option
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
@@ -134,7 +133,7 @@ class TrainConfig:
         from domainbed import networks
 
         hparams = self.resolved_hparams() | overrides
-        side = int(hparams.get("input_size", OPTIONS["input_size"].default))
+        side = int(option(hparams, "input_size"))
         return networks.Featurizer(self.dataset_class().INPUT_SHAPE or (3, side, side), hparams)
 
     def algorithm_class(self) -> type[Algorithm]:
@@ -157,19 +156,19 @@ class TrainConfig:
         from domainbed import hparams_registry, networks
         from domainbed.seeds import seed_hash
 
-        self.dataset_class()  # its package declares optional hyper-parameters, as that of the networks does
+        self.dataset_class()  # a plugin's may declare options in its module
         if self.hparams_seed == 0:
             hparams = hparams_registry.default_hparams(self.algorithm, self.dataset)
         else:
             seed = seed_hash(self.hparams_seed, self.trial_seed)
             hparams = hparams_registry.random_hparams(self.algorithm, self.dataset, seed)
-        known = {**hparams_registry.table(self.algorithm), **hparams_registry.switches(self.algorithm)}
+        own = {**hparams_registry.table(self.algorithm), **hparams_registry.switches(self.algorithm)}
         overrides = networks.options.with_preset(parse_overrides(self.hparams))
-        override(hparams, overrides, known, self.dataset)
-        if hparams.get("featurizer", "auto") != "auto":
-            networks.featurizer_class(str(hparams["featurizer"]))
-        averaging_option(hparams, "weight_averaging")
-        if self.compile and "passes" in known:
+        override(hparams, overrides, {**optional_hparams(), **own}, self.dataset)
+        featurizer = str(option(hparams, "featurizer"))
+        if featurizer != "auto":
+            networks.featurizer_class(featurizer)
+        if self.compile and "passes" in own:
             # What a joint pass does layer by layer, a compiled network does not show.
             hparams["passes"] = "separate"
         return hparams
@@ -214,6 +213,14 @@ def _coerced(value: Any, kind: Any) -> Any:  # noqa: ANN401 - a user's value, an
             else os.fspath(value)
         )
     return operator.index(value) if int in kinds or isinstance(value, int) else float(value)
+
+
+def optional_hparams() -> Mapping[str, Hparam]:
+    """Declarations of optional hyper-parameters that a run of any algorithm takes, by name."""
+    from domainbed import hparams_registry
+    from domainbed.training import averaging  # noqa: F401 - declares its options
+
+    return hparams_registry.options()
 
 
 def check_test_envs(test_envs: Sequence[int], environments: Sequence[str], dataset: str) -> None:

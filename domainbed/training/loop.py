@@ -17,6 +17,7 @@ from tqdm import tqdm
 from domainbed.algorithms.base import DeviceScalar, Minibatch
 from domainbed.console import print_row
 from domainbed.errors import RunError
+from domainbed.hparams import option
 from domainbed.networks.base import provenance_of
 from domainbed.records.jsonl import NAME as RECORDS
 from domainbed.records.jsonl import append_record, drop_records_after
@@ -84,7 +85,7 @@ class Loop:
         self.constant = _constant_keys(run)
         self._draws: tuple[int, ...] = (run.config.seed, _STEP)
         parts = parts_to_evaluate(run.splits, run.config.test_envs, run.config.evaluate)
-        augmented = run.hparams.get("augment_evaluation", True)
+        augmented = option(run.hparams, "augment_evaluation")
         parts = parts if augmented else {name: plain(part) for name, part in parts.items()}
         sources: dict[str, Source] = {"labeled": run.minibatches, EVALUATION: PartBatches(parts)}
         if run.unlabeled is not None:

@@ -102,6 +102,6 @@ def test_augmentation_is_by_tensors_or_by_pil():
 def test_options_can_be_given_on_the_command_line():
     hparams = {}
     given = {"input_size": 96, "stored_size": 227, "reencode": True, "augment_evaluation": False}
-    override(hparams, given, {}, "PACS")
+    override(hparams, given, OPTIONS, "PACS")
     assert hparams == given
     assert OPTIONS["augment_evaluation"].default is True

@@ -32,7 +32,10 @@ def test_what_is_given_wins_over_the_preset():
     assert with_preset({"lr": 1.0}) == {"lr": 1.0}
 
 
-@pytest.mark.parametrize("preset", ["publisht", 3])
-def test_unknown_presets_are_refused(preset):
-    with pytest.raises(UsageError, match=r"hyper-parameter preset is one of none, published, not"):
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [("publisht", "is one of none, published, not 'publisht'"), (3, "takes a value of type str, not 3")],
+)
+def test_unknown_presets_are_refused(preset, message):
+    with pytest.raises(UsageError, match=f"hyper-parameter preset {message}"):
         with_preset({"preset": preset})

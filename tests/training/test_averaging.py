@@ -401,7 +401,7 @@ def test_the_options_are_listed_with_their_defaults():
         ({"sma_start": 0}, "hyper-parameter sma_start must be at least 1, not 0"),
         ({"swad_n_s": 0}, "hyper-parameter swad_n_s must be at least 1, not 0"),
         ({"swad_n_e": 1.5}, "hyper-parameter swad_n_e takes a value of type int"),
-        ({"swad_r": -0.1}, "hyper-parameter swad_r is 0 or more"),
+        ({"swad_r": -0.1}, "hyper-parameter swad_r must be at least 0, not -0.1"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_at_the_door(hparams, message):

@@ -39,10 +39,10 @@ def test_good_settings_pass():
         ({"hparams": '{"lrr": 1}'}, "unknown hyper-parameter 'lrr'"),
         ({"hparams": "{lr: 1}"}, "--hparams is not valid JSON"),
         ({"hparams": '{"featurizer": "alexnt"}'}, "Featurizer not found: alexnt"),
-        ({"hparams": '{"batch_size": 0}'}, "batch_size is 1 or more"),
-        ({"hparams": '{"lr": 0}'}, "lr is more than 0"),
+        ({"hparams": '{"batch_size": 0}'}, "batch_size must be at least 1, not 0"),
+        ({"hparams": '{"lr": 0}'}, "lr must be more than 0, not 0"),
         ({"hparams": '{"lr": NaN}'}, "lr is a finite number"),
-        ({"hparams": '{"weight_decay": -1}'}, "weight_decay is 0 or more"),
+        ({"hparams": '{"weight_decay": -1}'}, "weight_decay must be at least 0, not -1"),
         (
             {"hparams": '{"class_balanced": true}', "sampling": "epochs"},
             "class_balanced draws with replacement",
