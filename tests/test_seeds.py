@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from domainbed.seeds import counter_seed, generator, seed_all, seed_hash
+from domainbed.seeds import Purpose, counter_seed, generator, seed_all, seed_hash
 
 
 def test_seed_hash_equals_upstreams(vectors):
@@ -27,6 +27,31 @@ def test_counter_seeds_never_change():
 
 
 EXPECTED = [14, 60, 332, 771]
+
+
+def test_purposes_keep_their_numbers():
+    numbers = {purpose.name: purpose.value for purpose in Purpose}
+    assert numbers == {
+        "MINIBATCH": 0,
+        "AUGMENTATION": 1,
+        "EVALUATION": 2,
+        "PREDICTION": 3,
+        "UPDATE": 4,
+        "GROUPING": 5,
+        "PROBES": 6,
+    }
+    assert [counter_seed(3, purpose, 1) for purpose in Purpose] == SEEDS
+
+
+SEEDS = [
+    4700158633028311966,
+    5842971948457200900,
+    6527253182295518149,
+    6757616901496938548,
+    1156786037224444202,
+    398460107012215196,
+    2645982348655471378,
+]
 
 
 @pytest.mark.parametrize("seed", [0, 2**31 - 1, 2**62])

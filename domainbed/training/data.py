@@ -19,9 +19,7 @@ from torch.utils.data import Dataset
 
 from domainbed.algorithms.base import Minibatch
 from domainbed.datasets.splitting import SplitDataset
-from domainbed.seeds import counter_seed, generator
-
-_INDICES, _AUGMENTATION = 0, 1  # purposes of draws, so that no two share a seed
+from domainbed.seeds import Purpose, counter_seed, generator
 
 
 class EnvironmentSampler:
@@ -54,13 +52,13 @@ class EnvironmentSampler:
     def indices(self, step: int) -> np.ndarray:
         """(B,) int64: positions in the part of the samples of this step."""
         if self.sampling == "replacement":
-            rng = generator(*self.seeds, _INDICES, step)
+            rng = generator(*self.seeds, Purpose.MINIBATCH, step)
             if self.probabilities is not None:
                 return rng.choice(self.size, self.batch_size, p=self.probabilities)
             return rng.integers(self.size, size=self.batch_size)
         epoch, position = divmod(step, self.size // self.batch_size)
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, generator(*self.seeds, _INDICES, epoch).permutation(self.size))
+            self._order = (epoch, generator(*self.seeds, Purpose.MINIBATCH, epoch).permutation(self.size))
         return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
 
 
@@ -79,7 +77,7 @@ class Minibatches(Dataset[list[Minibatch]]):
 
     def __getitem__(self, step: int) -> list[Minibatch]:
         return [
-            fetch(part, sampler.indices(step), (*sampler.seeds, _AUGMENTATION, step))
+            fetch(part, sampler.indices(step), (*sampler.seeds, Purpose.AUGMENTATION, step))
             for part, sampler in zip(self.parts, self.samplers, strict=True)
         ]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from domainbed.algorithms.base import Algorithm, Minibatch
 from domainbed.datasets.splitting import SplitDataset
-from domainbed.seeds import counter_seed, seed_all
+from domainbed.seeds import Purpose, counter_seed, seed_all
 from domainbed.training.accuracy import correct
 from domainbed.training.data import fetch, in_memory
 from domainbed.training.reader import Reader
@@ -28,9 +28,6 @@ BATCH_SIZE = 256
 
 EVALUATION = "evaluation"
 """Name of the reader's source."""
-
-_EVALUATION = 2  # purpose of the draws of augmented evaluation (upstream augments validation parts)
-_PREDICTION = 3  # purpose of the draws that an algorithm makes in `predict`
 
 
 def parts_to_evaluate(
@@ -126,14 +123,14 @@ class Evaluation:
         sums = {name: torch.zeros((), device=self.device) for name in names}
         draws = (self.seed, step)
         keys = [
-            (name, start, (*draws, _EVALUATION, number_of(name), start))
+            (name, start, (*draws, Purpose.EVALUATION, number_of(name), start))
             for name in sums
             for start in range(0, len(self.parts[name]), BATCH_SIZE)
         ]
         with _in_evaluation_mode(self.algorithm):
             for (name, start, _), (x, y) in zip(keys, self.reader.read(EVALUATION, keys), strict=True):
                 before_batch()
-                seed_all(counter_seed(*draws, _PREDICTION, number_of(name), start))
+                seed_all(counter_seed(*draws, Purpose.PREDICTION, number_of(name), start))
                 # Minibatches that arrive while a batch is awaited meet gradients: only this is inference.
                 with torch.inference_mode() if self.algorithm.INFERENCE_MODE else torch.no_grad():
                     sums[name] += measure(self.algorithm.predict(x.to(self.device)), y.to(self.device)).sum()

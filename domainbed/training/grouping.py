@@ -15,10 +15,8 @@ import numpy as np
 import torch
 
 from domainbed.algorithms.base import Minibatch, concatenate
-from domainbed.seeds import generator
+from domainbed.seeds import Purpose, generator
 from domainbed.training.data import Minibatches
-
-_GROUPING = 5  # purpose of the draws; 0 to 4 belong to data, evaluation and updates
 
 
 class SingleDomain(Minibatches):
@@ -31,7 +29,7 @@ class SingleDomain(Minibatches):
     def __init__(self, of: Minibatches, seed: int) -> None:
         super().__init__(of.parts, of.samplers, of.n_steps)
         parts, n_steps = self.parts, self.n_steps
-        self._turns = generator(seed, _GROUPING).integers(len(parts), size=n_steps)
+        self._turns = generator(seed, Purpose.GROUPING).integers(len(parts), size=n_steps)
         so_far = np.cumsum(self._turns[:, None] == np.arange(len(parts)), axis=0)
         # How many turns the step's source had before.
         self._before = so_far[np.arange(n_steps), self._turns] - 1
@@ -56,7 +54,7 @@ class Pooled(Minibatches):
     def __getitem__(self, step: int) -> list[Minibatch]:
         minibatches = super().__getitem__(step)
         x, y = concatenate(minibatches)
-        order = torch.from_numpy(generator(self.seed, _GROUPING, step).permutation(len(y)))
+        order = torch.from_numpy(generator(self.seed, Purpose.GROUPING, step).permutation(len(y)))
         dealt = order.split([len(labels) for _, labels in minibatches])
         return [(x[positions], y[positions]) for positions in dealt]
 

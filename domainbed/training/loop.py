@@ -21,7 +21,7 @@ from domainbed.hparams import option
 from domainbed.networks.base import provenance_of
 from domainbed.records.jsonl import NAME as RECORDS
 from domainbed.records.jsonl import append_record, drop_records_after
-from domainbed.seeds import counter_seed, seed_all
+from domainbed.seeds import Purpose, counter_seed, seed_all
 from domainbed.training import checkpoint, live_view, split_file
 from domainbed.training.config import TrainConfig
 from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate, plain
@@ -31,7 +31,6 @@ from domainbed.training.run import Run
 from domainbed.training.run_dir import Preempted, RunDir
 from domainbed.training.signals import Interrupted, Requests
 
-_STEP = 4  # purpose of the seeds of updates; 0 to 3 belong to data and evaluation
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +82,7 @@ class Loop:
         self.directory = directory
         self.updates = 0
         self.constant = _constant_keys(run)
-        self._draws: tuple[int, ...] = (run.config.seed, _STEP)
+        self._draws: tuple[int, ...] = (run.config.seed, Purpose.UPDATE)
         parts = parts_to_evaluate(run.splits, run.config.test_envs, run.config.evaluate)
         augmented = option(run.hparams, "augment_evaluation")
         parts = parts if augmented else {name: plain(part) for name, part in parts.items()}

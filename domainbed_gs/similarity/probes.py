@@ -11,11 +11,9 @@ from domainbed.algorithms.base import Minibatch
 from domainbed.datasets.base import labels_of
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
-from domainbed.seeds import generator
+from domainbed.seeds import Purpose, generator
 from domainbed.training.data import fetch
 from domainbed.training.evaluation import plain
-
-PROBES = 6  # purpose of the draws; 0 to 5 belong to data, evaluation, updates and grouping
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,11 @@ class Probes:
 
     def at(self, step: int) -> Probe:
         """The class and the samples of `step`."""
-        rng = generator(self.seed, PROBES, step)
+        rng = generator(self.seed, Purpose.PROBES, step)
         label = self.classes[rng.integers(len(self.classes))]
         minibatches = []
         for number, (part, positions) in enumerate(zip(self._parts, self._positions, strict=True)):
             available = positions[label]
             drawn = rng.choice(available, min(self.samples, len(available)), replace=False)
-            minibatches.append(fetch(part, drawn, (self.seed, PROBES, step, number)))
+            minibatches.append(fetch(part, drawn, (self.seed, Purpose.PROBES, step, number)))
         return Probe(label, minibatches)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from domainbed.algorithms.base import Minibatch, concatenate
 from domainbed.algorithms.erm import ERM
 from domainbed.errors import UsageError, check_choice
-from domainbed.seeds import counter_seed, seed_all
+from domainbed.seeds import Purpose, counter_seed, seed_all
 from domainbed.training import api, loop
 from domainbed.training.checkpoint import Checkpoint
 from domainbed.training.config import TrainConfig
@@ -25,7 +25,7 @@ from domainbed.training.run import Run
 from domainbed.training.run_dir import RunDir
 from domainbed_gs.similarity import table
 from domainbed_gs.similarity.measure import similarities
-from domainbed_gs.similarity.probes import PROBES, Probe, Probes
+from domainbed_gs.similarity.probes import Probe, Probes
 
 MODES = ("eval", "train")
 TRAIN_ON = ("all", "class")
@@ -108,7 +108,7 @@ class StudyLoop(Loop):
 
     def _measure(self, probe: Probe, minibatches: Sequence[Minibatch]) -> None:
         x, y = concatenate(minibatches)
-        seed_all(counter_seed(self.run.config.seed, PROBES, self.updates))  # of dropout
+        seed_all(counter_seed(self.run.config.seed, Purpose.PROBES, self.updates))  # of dropout
         with _in_mode(self.network, self.study.mode == "train"):
             found = similarities(self.network, x, y, [len(labels) for _, labels in minibatches])
         table.append(self.path, {"step": self.updates, "class": self._names[probe.label], **found})

@@ -6,6 +6,7 @@ from torch.utils.data import TensorDataset
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.training.data import EnvironmentSampler, Minibatches, fetch, in_memory
+from domainbed.training.grouping import grouped
 from domainbed.training.reader import Reader
 
 
@@ -102,3 +103,32 @@ def test_loader_processes_change_nothing(num_workers):
         for (xa, ya), (xb, yb) in zip(a, b, strict=True):
             assert torch.equal(xa, xb)
             assert torch.equal(ya, yb)
+
+
+class Drawn:
+    """Samples that are one random number."""
+
+    targets = [0] * 100
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        return torch.rand(1), index
+
+
+def test_the_numbers_of_a_seed_never_change():
+    """Results of earlier releases repeat only if the purposes of seeds keep their numbers."""
+    assert sampler("replacement", size=100, seeds=(3, 1)).indices(2).tolist() == [28, 23, 66, 87]
+    assert sampler("epochs", size=100, seeds=(3, 1)).indices(27).tolist() == [11, 92, 48, 29]
+    samplers = [sampler("replacement", size=100, batch_size=2, seeds=(3, e)) for e in range(3)]
+    parts = [SplitDataset(Drawn(), list(range(100))) for _ in samplers]
+    minibatches = Minibatches(parts, samplers, n_steps=10)
+    found = {name: grouped(name, minibatches, seed=3)[4] for name in ("domain", "single_domain", "pooled")}
+    assert {name: [y.tolist() for _, y in each] for name, each in found.items()} == {
+        "domain": [[42, 90], [42, 45], [42, 28]],
+        "single_domain": [[20, 15], [75, 73], [8, 23]],
+        "pooled": [[90, 42], [45, 28], [42, 42]],
+    }
+    x = torch.cat([x for x, _ in found["domain"]]).flatten().tolist()
+    assert x == pytest.approx([0.907332, 0.739441, 0.191784, 0.905604, 0.579087, 0.972099], abs=1e-6)
