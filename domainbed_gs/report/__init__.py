@@ -1,1 +1,1 @@
-"""Sections of the report that compare methods: paired tests, controls, rankings, published results."""
+"""Report sections that compare methods: paired tests, control experiment, published results, rankings."""

@@ -1,10 +1,10 @@
-"""Published numbers: a CSV with a line a cell, and a TOML file beside it that may say how they were got.
+"""Published accuracies: a CSV file with one cell per line, and an optional TOML file about their origin.
 
 dataset,target,method,mean,std,note          accuracies in %; std (over trials) and note may be empty
 PACS,A,Agr-Sum,58.13,1.65,
 PACS,Avg,Agr-Sum,65.80,,
 
-title = "Table 1 of ..."                     the TOML file; every key may be left out
+title = "Table 1 of ..."                     the TOML file; every key is optional
 trials = 20
 selection = ["iccv2021"]
 [args]                                       flags of the runs, by name
@@ -26,19 +26,22 @@ from typing import Any
 from domainbed.errors import UsageError, misspelt
 
 PACKAGED = Path(__file__).parents[1] / "data"
-NEEDED = ("dataset", "target", "method", "mean")
-# Names of the papers -> ours, both as `plain` has them.
+"""Folder of the tables that come with this package."""
+
+REQUIRED_COLUMNS = ("dataset", "target", "method", "mean")
+
 ALIASES = {"deepall": "erm", "dro": "groupdro", "average": "avg"}
+"""Names in papers -> our names, both as `plain` returns them."""
 
 
 @dataclass(frozen=True)
 class PublishedCell:
-    """A method on a target; `target` is plain "avg" for an average over targets.
+    """Accuracy of a method on a target.
 
     Attributes:
-        mean: accuracy in %.
-        std: over trials, in points; None where it is not given.
-        note: what to know of the number; may be empty.
+        mean: mean accuracy in %.
+        std: standard deviation over trials, in percentage points; None if not published.
+        note: remark about the number; may be empty.
     """
 
     mean: float
@@ -48,15 +51,16 @@ class PublishedCell:
 
 @dataclass(frozen=True)
 class Published:
-    """A table of published numbers.
+    """A table of published accuracies.
 
     Attributes:
-        title: what it is.
-        cells: (dataset, target, method), all as `plain` has them -> the cell.
-        trials: number of trials behind each cell; None where it is not said.
-        selection: names of selection methods that are the publication's; may be empty.
-        args: flags of its runs.
-        hparams: their hyper-parameters.
+        title: title of the table, or its path.
+        cells: (dataset, target, method) -> cell. Names are as `plain` returns them; target "avg" is the
+            average over targets.
+        trials: number of trials behind each cell; None if unknown.
+        selection: names of selection methods that match the publication's; may be empty.
+        args: flags of the published runs.
+        hparams: hyper-parameters of the published runs.
     """
 
     title: str
@@ -68,59 +72,63 @@ class Published:
 
 
 def plain(name: str) -> str:
-    """A name without case and punctuation, under the one that we have for it: "Agr-Sum" is "agrsum"."""
+    """`name` in lower case without punctuation, or our name for it: "Agr-Sum" -> "agrsum"."""
     short = re.sub(r"[^a-z0-9]", "", name.lower())
     return ALIASES.get(short, short)
 
 
 def load(name: str) -> Published:
-    """The table of a CSV file, or one that comes with the package, by name.
+    """Load a table.
 
-    Raises: UsageError if there is none, or it is not one.
+    Args:
+        name: name of a table that comes with this package, or path of a CSV file.
+
+    Raises: UsageError if the table does not exist or cannot be read.
     """
     path = PACKAGED / f"{name}.csv"
     if not path.exists():
         path = Path(name)
     if not path.is_file():
         known = sorted(file.stem for file in PACKAGED.glob("*.csv"))
-        raise misspelt(f"--against {name} is neither a CSV file nor a table that we have", name, known)
-    about = _about(path.with_suffix(".toml"))
+        raise misspelt(f"--against {name} is neither a packaged table nor a CSV file", name, known)
+    origin = _read_origin(path.with_suffix(".toml"))
     return Published(
-        title=about.get("title", str(path)),
-        cells=_cells(path),
-        trials=about.get("trials"),
-        selection=tuple(about.get("selection", ())),
-        args=about.get("args", {}),
-        hparams=about.get("hparams", {}),
+        title=origin.get("title", str(path)),
+        cells=_read_cells(path),
+        trials=origin.get("trials"),
+        selection=tuple(origin.get("selection", ())),
+        args=origin.get("args", {}),
+        hparams=origin.get("hparams", {}),
     )
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _read_origin(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} beside the published numbers can't be read: {error}") from None
+        raise UsageError(f"cannot read {path}, which describes the published accuracies: {error}") from None
 
 
-def _cells(path: Path) -> dict[tuple[str, str, str], PublishedCell]:
+def _read_cells(path: Path) -> dict[tuple[str, str, str], PublishedCell]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"published numbers {path} can't be read: {error}") from None
+        raise UsageError(f"cannot read the published accuracies in {path}: {error}") from None
     reader = csv.DictReader(lines)
-    missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+    missing = [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise UsageError(
-            f"{path} lacks the column {missing[0]}; it needs {', '.join(NEEDED)}, and may have std"
+            f"{path} has no column {missing[0]}; required columns: {', '.join(REQUIRED_COLUMNS)}; optional: "
+            "std, note"
         )
     cells = {}
     for number, row in enumerate(reader, start=2):
         try:
             std = float(row["std"]) if row.get("std") else None
-            cell = PublishedCell(float(row["mean"]), std, row.get("note") or "")
+            cell = PublishedCell(mean=float(row["mean"]), std=std, note=row.get("note") or "")
         except (TypeError, ValueError):
-            raise UsageError(f"{path}, line {number}: mean and std are numbers in %") from None
+            raise UsageError(f"{path}, line {number}: mean and std must be numbers in %") from None
         cells[plain(row["dataset"]), plain(row["target"]), plain(row["method"])] = cell
     return cells

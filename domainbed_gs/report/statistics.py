@@ -1,88 +1,43 @@
-"""Statistics of paired trials: exact Wilcoxon signed-rank test, Holm's correction, bootstrap interval.
+"""Tests and intervals: exact signed-rank test, Holm's correction, bootstrap, Friedman and Nemenyi tests.
 
-Pure functions of NumPy arrays. A *pair* is the accuracy of a method and of the baseline in one trial.
+Pure functions of numbers. A *difference* is the accuracy of a method minus that of the baseline in the same
+trial.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbed.errors import UsageError
 from domainbed.seeds import generator
 
 ALPHA = 0.05
-"""Level of the test in the paper's Table 1 (arXiv 2108.01621)."""
+"""Significance level of all tests, as in the paper's Table 1 (arXiv 2108.01621)."""
 
 RESAMPLES = 10_000
+"""Number of bootstrap resamples."""
+
 LEVEL = 0.95
+"""Nominal coverage of intervals."""
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A method against the baseline over `pairs` trials; accuracies and differences in [-1, 1].
-
-    Attributes:
-        pairs: number of trials compared.
-        difference: mean of method - baseline over them; nan without pairs.
-        interval: 95 % bootstrap interval of `difference`; None with fewer than two pairs.
-        p: two-sided exact signed-rank p; None without pairs.
-        wins, ties, losses: trials in which the method is better than, equal to, worse than the baseline.
-    """
-
-    pairs: int
-    difference: float
-    interval: tuple[float, float] | None
-    p: float | None
-    wins: int
-    ties: int
-    losses: int
-
-    @property
-    def significant(self) -> bool:
-        """Whether the raw p is below `ALPHA`."""
-        return self.p is not None and self.p < ALPHA
-
-    @property
-    def smallest_p(self) -> float:
-        """The smallest p that these trials could have given: all but the ties of one sign."""
-        return smallest_p(self.wins + self.losses)
-
-
-def compare(method: Sequence[float], baseline: Sequence[float], seed: int = 0) -> Comparison:
-    """Compare accuracies (n,) of a method with the baseline's (n,) in the same n trials.
-
-    Raises: UsageError if there are not as many of the one as of the other.
-    """
-    if len(method) != len(baseline):
-        raise UsageError(f"{len(method)} accuracies cannot be paired with {len(baseline)} of the baseline")
-    differences: Floats = np.subtract(method, baseline, dtype=np.float64)
-    # Accuracies are fractions of whole samples: 0.3 - 0.2 and 0.2 - 0.1 are tied, which float64 does not see.
-    ranked = differences.round(12)
-    return Comparison(
-        pairs=len(differences),
-        difference=float(differences.mean()) if len(differences) else math.nan,
-        interval=bootstrap_interval(differences, seed) if len(differences) > 1 else None,
-        p=signed_rank_p(ranked) if len(ranked) else None,
-        wins=int((ranked > 0).sum()),
-        ties=int((ranked == 0).sum()),
-        losses=int((ranked < 0).sum()),
-    )
-
-
 def signed_rank_p(differences: Sequence[float] | Floats) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test, exact with ties too (scipy's is not).
+    """Two-sided p-value of Wilcoxon's signed-rank test, exact even with ties (scipy's is not).
 
-    Zeros are dropped and equal magnitudes share their mean rank. p is the share of the 2^n assignments
-    of signs to the ranks whose rank sum lies at least as far from its expectation as the one observed;
-    they are counted by dynamic programming over the doubled ranks, which are whole. Exact in float64 up
-    to 53 non-zero differences, to rounding beyond. 1.0 if all differences are zero.
+    Zeros are dropped, and equal magnitudes share their mean rank. The p-value is the share of the 2^n sign
+    assignments whose rank sum is at least as far from its expectation as the observed one. They are counted
+    by dynamic programming over the doubled ranks, which are integers. The result is exact in float64 for up
+    to 53 non-zero differences, and correct to rounding error beyond.
+
+    Args:
+        differences: (n,); equal numbers count as ties, so round them first if they carry rounding errors.
+
+    Returns: the p-value; 1.0 if all differences are zero.
     """
     from scipy.stats import rankdata
 
@@ -98,17 +53,17 @@ def signed_rank_p(differences: Sequence[float] | Floats) -> float:
         shifted[rank:] = share[: total + 1 - rank]
         share = (share + shifted) / 2
     sums = np.arange(total + 1)
-    # The expectation of the sum is total / 2; both sides are doubled to stay whole.
+    # The expected sum is total / 2. Both sides are doubled to stay integers.
     return float(min(1.0, share[np.abs(2 * sums - total) >= abs(2 * positive - total)].sum()))
 
 
 def smallest_p(pairs: int) -> float:
-    """The smallest two-sided p of n = `pairs` non-zero differences: 2 / 2^n (5: 0.0625, 6: 0.03125)."""
+    """Smallest possible two-sided signed-rank p-value of n non-zero differences: 2 / 2^n (n = 5: 0.0625)."""
     return min(1.0, 2.0 ** (1 - pairs))
 
 
 def pairs_needed(family: int = 1) -> int:
-    """The smallest number of pairs with which Holm's p over a family of that size can be below `ALPHA`."""
+    """Smallest number of pairs for which Holm's p-value can be below `ALPHA` in a family of tests."""
     pairs = 1
     while family * smallest_p(pairs) >= ALPHA:
         pairs += 1
@@ -116,9 +71,9 @@ def pairs_needed(family: int = 1) -> int:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of a family of p-values, in their order (Holm 1979).
+    """Holm's step-down correction of a family of p-values, in the order given (Holm 1979).
 
-    The i-th smallest of m (i = 0, 1, ...) becomes the largest of (m - j) p_j over j <= i, at most 1.
+    The i-th smallest of m p-values (i = 0, 1, ...) becomes the largest of (m - j) p_j over j <= i, at most 1.
     """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted = [1.0] * len(p_values)
@@ -132,13 +87,42 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def bootstrap_interval(
     differences: Sequence[float] | Floats, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `differences` (n,), from resampled trials.
+    """95 % percentile bootstrap interval of the mean of `differences` (n,), resampling trials.
 
-    It depends on the differences and the seed alone, not on what else is in the report. With fewer than
-    about ten trials it is too narrow, as percentile intervals are.
+    Depends only on the differences and the seed, not on the rest of the report. With fewer than about ten
+    trials the interval is too narrow, as percentile intervals are.
     """
     values = np.asarray(differences, dtype=np.float64)
     drawn = generator(seed).integers(len(values), size=(resamples, len(values)))
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(values[drawn].mean(axis=1), [tail, 100 - tail])
     return float(low), float(high)
+
+
+def friedman(ranks: Floats) -> tuple[float, float]:
+    """Friedman's chi-squared statistic, corrected for ties, and its p-value.
+
+    Args:
+        ranks: (N, k) of k algorithms on N datasets; ties share their mean rank.
+
+    Returns: the statistic, and its p-value by the chi-squared distribution with k - 1 degrees of freedom;
+        (0, 1) if all ranks are equal.
+    """
+    from scipy.stats import friedmanchisquare
+
+    if (ranks == ranks.mean()).all():
+        return 0.0, 1.0
+    statistic, p = friedmanchisquare(*ranks.T)
+    return float(statistic), float(p)
+
+
+def critical_difference(algorithms: int, datasets: int) -> float:
+    """Nemenyi's critical difference of average ranks at the level `ALPHA` (Demsar 2006, section 3.2.2).
+
+    q sqrt(k (k + 1) / (6 N)) for k algorithms on N datasets, where q is the quantile of the studentized range
+    divided by sqrt(2).
+    """
+    from scipy.stats import studentized_range
+
+    q = float(studentized_range.ppf(1 - ALPHA, algorithms, math.inf)) / math.sqrt(2)
+    return q * math.sqrt(algorithms * (algorithms + 1) / (6 * datasets))

@@ -1,4 +1,4 @@
-"""`collect_results --paired` on a sweep directory: every format read back, and every refusal."""
+"""`collect_results --paired` on a sweep directory: every format read back, and every error."""
 
 from __future__ import annotations
 
@@ -36,16 +36,18 @@ def expected(records):
 
 
 def texts(cell):
-    """Difference, interval, p, Holm's p, wins, pairs of a cell as tables show them."""
-    it = cell.comparison
-    low, high = it.interval
+    """Row of the table of differences for a cell."""
+    result = cell.comparison
+    low, high = result.interval
     return [
-        *(cell.target_name, cell.algorithm, f"{100 * it.difference:+.2f}"),
+        cell.target_name,
+        cell.algorithm,
+        f"{100 * result.difference:+.2f}",
         f"[{100 * low:+.2f}, {100 * high:+.2f}]",
-        f"{it.p:.4f}" + " *" * (it.p < 0.05),
+        f"{result.p:.4f}" + " *" * (result.p < 0.05),
         "-" if cell.holm_p is None else f"{cell.holm_p:.4f}",
-        f"{it.wins}/{it.ties}/{it.losses}",
-        str(it.pairs),
+        f"{result.wins}/{result.ties}/{result.losses}",
+        str(result.pairs),
     ]
 
 
@@ -54,7 +56,7 @@ def accuracy(cell):
 
 
 def check(tables, report):
-    """`tables`, lists of rows of texts, hold every number of `report`."""
+    """Check that `tables`, two lists of rows of texts, hold every number of `report`."""
     accuracies, differences = tables
     assert accuracies[0] == ["Method", "Flat", "Gradient", "Line", "Rendered", "Average"]
     for name, *row in accuracies[1:]:
@@ -71,7 +73,7 @@ def test_text(records, collect):
     assert max(map(len, paired.splitlines())) <= 120
     assert "on the target's test split" in blocks[2]
     assert "ddof=1" in blocks[2]
-    assert "family shown: 8 of" in blocks[2]
+    assert "corrected for all 8 comparisons" in blocks[2]
 
 
 def test_markdown(records, collect):
@@ -101,7 +103,7 @@ def test_latex(records, collect):
     assert out.endswith("\\end{document}\n")
 
 
-def test_csv_has_all_numbers_in_full_precision(records, collect):
+def test_csv_has_all_numbers_at_full_precision(records, collect):
     captured = collect(records, "--paired", "--format", "csv", "--bootstrap_seed", "0")
     rows = list(csv.DictReader(io.StringIO(captured.out.split("\n\n")[1])))
     cells = expected(records).cells
@@ -126,19 +128,19 @@ def test_csv_has_all_numbers_in_full_precision(records, collect):
     assert "Wilcoxon" in captured.err
 
 
-def test_figures_are_drawn_and_named(records, collect, tmp_path):
+def test_figures_are_written_and_named(records, collect, tmp_path):
     out = collect(records, "--figures", str(tmp_path / "new" / "figures")).out
     path = tmp_path / "new" / "figures" / "EmojiStyles.png"
     assert path.is_file()
     assert out.splitlines()[-1] == f"Figure: {path}"
-    assert "W/T/L" not in out  # tables are shown with --paired
+    assert "W/T/L" not in out  # tables need --paired
 
 
 def test_without_flags_nothing_is_added(records, collect):
     assert "Wilcoxon" not in collect(records).out
 
 
-def test_many_targets_go_into_several_tables(sweep, collect):
+def test_many_targets_are_divided_into_several_tables(sweep, collect):
     records = sweep({name: {t: [0.5, 0.6] for t in range(10)} for name in ("ERM", "AgrSum")}, dataset="SVIRO")
     paired = collect(records, "--paired").out.split("-------- Dataset: SVIRO, target accuracy (%)")
     assert len(paired) == 3
@@ -152,7 +154,7 @@ def test_the_baseline_alone_has_accuracies_and_no_differences(sweep, collect):
     assert "percentage points)" not in out
 
 
-def test_one_trial_has_neither_deviation_nor_interval(sweep, collect):
+def test_one_trial_has_neither_standard_deviation_nor_interval(sweep, collect):
     out = collect(sweep({"ERM": {0: [0.5]}, "AgrSum": {0: [0.6]}}), "--paired").out
     assert "60.00 (-)" in out
     assert re.search(r"AgrSum +\+10.00 +- +1.0000 +1.0000 +1/0/0 +1", out)
@@ -163,7 +165,7 @@ def test_selection_is_iid_without_test_splits(records, collect):
     assert "Model selection: training-domain validation set." in collect(without, "--paired").out
 
 
-def test_selection_is_what_the_sweep_was_launched_with(records, write, capsys):
+def test_selection_is_the_sweeps_own(records, write, capsys):
     folder = write(records)
     (folder / "sweep.json").write_text(json.dumps({"jobs": {}, "selection": ["last"], "version": 1}))
     collect_results.main(["--input_dir", str(folder), "--paired"])

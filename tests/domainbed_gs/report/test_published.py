@@ -1,4 +1,4 @@
-"""Published numbers: the table that we ship, and anybody's CSV."""
+"""Published accuracies: the packaged table, and CSV files of users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATASETS = {"pacs": "acps", "vlcs": "clsv", "officehome": "acpr"}
 METHODS = ("erm", "agrsum", "agrrand", "pcgrad", "irm", "mldg", "mixup", "groupdro")
 
 
-def test_the_papers_table_is_whole_and_its_averages_are_right_but_for_the_marked_misprint():
+def test_the_papers_table_is_complete_and_its_averages_are_right_except_the_marked_misprint():
     table = load("iccv2021")
     expected = {(name, target, m) for name, own in DATASETS.items() for target in own for m in METHODS}
     averages = {(name, "avg", method) for name in DATASETS for method in METHODS}
@@ -33,7 +33,7 @@ def test_the_papers_table_is_whole_and_its_averages_are_right_but_for_the_marked
         )
 
 
-def test_who_is_best_is_as_the_papers_text_has_it():
+def test_numbers_of_wins_agree_with_the_papers_text():
     cells = load("iccv2021").cells
     rows = [
         {m: cells[name, target, m].mean for m in METHODS} for name, own in DATASETS.items() for target in own
@@ -42,7 +42,7 @@ def test_who_is_best_is_as_the_papers_text_has_it():
     assert best == {"agrsum": 6, "mixup": 2, "agrrand": 1, "pcgrad": 1, "irm": 1, "erm": 1}
 
 
-def test_the_setting_names_flags_that_there_are():
+def test_settings_name_existing_flags():
     table = load("iccv2021")
     assert table.trials == 20
     assert set(table.args) <= set(TrainConfig().recorded())
@@ -63,7 +63,7 @@ def test_names_are_compared_without_case_and_punctuation(name, known):
     assert plain(name) == known
 
 
-def test_a_csv_of_ones_own(tmp_path):
+def test_own_csv(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("method,dataset,target,mean\nERM,VLCS,Caltech101,98.0\n")
     table = load(str(path))
@@ -81,8 +81,8 @@ def test_a_csv_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dataset,method,mean\n", "lacks the column target"),
-        ("dataset,target,method,mean\nPACS,A,ERM,high\n", "line 2: mean and std are numbers"),
+        ("dataset,method,mean\n", "has no column target"),
+        ("dataset,target,method,mean\nPACS,A,ERM,high\n", "line 2: mean and std must be numbers"),
         ("dataset,target,method,mean,std\nPACS,A,ERM,1,\nPACS,A,ERM,1,x\n", "line 3: mean and std"),
     ],
 )
@@ -93,10 +93,10 @@ def test_a_bad_csv_is_refused(tmp_path, text, message):
 
 
 def test_unknown_names_and_bad_toml(tmp_path):
-    with pytest.raises(UsageError, match="neither a CSV file nor a table") as caught:
+    with pytest.raises(UsageError, match="neither a packaged table nor a CSV file") as caught:
         load("iccv2012")
     assert caught.value.__notes__ == ["Did you mean iccv2021?"]
     (tmp_path / "a.csv").write_text("dataset,target,method,mean\n")
     (tmp_path / "a.toml").write_text("trials = ")
-    with pytest.raises(UsageError, match=r"a\.toml beside the published numbers can't be read"):
+    with pytest.raises(UsageError, match=r"cannot read .*a\.toml, which describes the published"):
         load(str(tmp_path / "a.csv"))

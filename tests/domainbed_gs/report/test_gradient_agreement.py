@@ -1,4 +1,4 @@
-"""`collect_results --gradients`, and what of it stands on a page."""
+"""`collect_results --gradients`, in text and on a page."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def records(sweep):
     return found
 
 
-def test_first_half_and_last_with_errors(records, collect):
+def test_first_middle_and_last_record_with_errors(records, collect):
     out = collect(records, "--gradients").out
     assert re.search(r"AgrSum +agreement +0.500 \+/- 0.071 +0.400 \+/- 0.071 +0.300 \+/- 0.071", out)
     assert re.search(r"AgrSum +cosine +0.250 \+/- 0.035", out)
     assert "ERM  " not in out.partition("agreement of gradients")[2]
 
 
-def test_nothing_logged(sweep, collect):
+def test_without_logged_values_it_says_so(sweep, collect):
     assert "No run has logged agreement" in collect(sweep({"ERM": {0: [0.5]}}), "--gradients").out
 
 

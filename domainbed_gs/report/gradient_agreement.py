@@ -1,4 +1,4 @@
-"""The section of `collect_results` on what gradient surgery logs: agreement and cosine over the updates.
+"""Report section `gradients`: agreement and cosine of gradients during training, as surgery methods log them.
 
 python -m domainbed.scripts.collect_results --input_dir DIR --gradients
 """
@@ -28,13 +28,14 @@ MEASURES = {
 }
 
 COLUMNS = ["Algorithm", "Measure", "First record", "Halfway", "Last record"]
+"""Columns of the table: values of a measure at the first, middle and last record."""
 
 Curves = dict[str, dict[str, Curve]]
 """Algorithm -> measure -> curve."""
 
 
 class GradientsSection:
-    """`--gradients`; a `domainbed.results.report.PageSection`."""
+    """`--gradients`; implements `domainbed.results.report.PageSection`."""
 
     title = "Agreement of gradients"
 
@@ -46,19 +47,18 @@ class GradientsSection:
         )
 
     def wanted(self, args: argparse.Namespace) -> bool:
-        """Whether it is asked for."""
+        """Whether the section is requested."""
         return bool(args.gradients)
 
     def belongs(self, context: ReportContext) -> bool:
-        """Whether some run has logged them."""
+        """Whether a run has logged agreement or cosine."""
         return any(name in record for record in context.records for name in MEASURES)
 
     def write(self, context: ReportContext) -> None:
-        """Print a table for each dataset, and on a page the curves."""
+        """Print a table for each dataset; on a page also the curves."""
         if not self.belongs(context):
-            print_paragraphs(
-                ["No run has logged agreement or cosine; methods of surgery do."], context.format
-            )
+            line = "No run has logged agreement or cosine. Gradient surgery methods log them."
+            print_paragraphs([line], context.format)
             return
         datasets = [
             (columns, _curves(context.records, columns)) for columns in shown_datasets(context.records)
@@ -67,11 +67,12 @@ class GradientsSection:
             title = f"Dataset: {columns.name}, agreement of gradients"
             if curves:
                 print_table(title, COLUMNS, list(_rows(curves)), context.format)
-        print_paragraphs(
-            [f"{name}: {meaning}." for name, meaning in MEASURES.items()]
-            + ["Means over the updates since the record before, then mean +/- standard error over trials."],
-            context.format,
+        lines = [f"{name}: {meaning}." for name, meaning in MEASURES.items()]
+        lines.append(
+            "A record has the mean over the updates since the previous record. Shown are the mean +/- "
+            "standard error over trials."
         )
+        print_paragraphs(lines, context.format)
         if context.format == "html" and have_matplotlib():
             for columns, curves in datasets:
                 _print_figures(columns, curves)
@@ -81,45 +82,49 @@ SECTION = GradientsSection()
 
 
 def _curves(records: Q[Record], columns: Columns) -> Curves:
-    """Of the runs with one target."""
+    """Curves of the runs with one target on one dataset."""
     found: Curves = {}
     of_dataset = get_test_records(records.filter_equals("args.dataset", columns.name))
     for algorithm, own in of_dataset.group("args.algorithm"):
         runs = own.group("args.trial_seed, args.test_envs, args.hparams_seed")
         for name in MEASURES:
-            it = curve([(key[0], of_run) for key, of_run in runs], logged(name))
-            if it is not None:
-                found.setdefault(algorithm, {})[name] = it
+            measured = curve([(key[0], of_run) for key, of_run in runs], logged(name))
+            if measured is not None:
+                found.setdefault(algorithm, {})[name] = measured
     return {name: found[name] for name in REGISTRY.order(list(found))}
 
 
 def _rows(curves: Curves) -> Iterator[list[str]]:
     for algorithm, own in curves.items():
-        for name, it in own.items():
-            places = (0, len(it.steps) // 2, len(it.steps) - 1)
-            yield [algorithm, name, *(f"{it.means[i]:.3f} +/- {it.errors[i]:.3f}" for i in places)]
+        for name, measured in own.items():
+            places = (0, len(measured.steps) // 2, len(measured.steps) - 1)
+            texts = [f"{measured.means[i]:.3f} +/- {measured.errors[i]:.3f}" for i in places]
+            yield [algorithm, name, *texts]
 
 
 def _print_figures(columns: Columns, curves: Curves) -> None:
     sources = len(columns.environments) - 1
     chance = {"agreement": 2.0 ** (1 - sources), "cosine": 0.0}
     panels = [
-        (f"{name} of {algorithm}", _panel(algorithm, name, it, chance[name]))
+        (f"{name} of {algorithm}", _panel(algorithm, name, own[name], chance[name]))
         for name in MEASURES
         for algorithm, own in curves.items()
-        if (it := own.get(name)) is not None
+        if name in own
     ]
     title = f"Dataset: {columns.name}, agreement and cosine over the updates"
-    caption = "Band: standard error over trials. Dashed: agreement by chance, 2^(1-K) of K sources; cosine 0."
+    caption = (
+        "Band: standard error over trials. Dashed: value expected by chance, 2^(1-K) for the agreement of K "
+        "sources and 0 for the cosine."
+    )
     print_panels(title, panels, caption)
 
 
-def _panel(algorithm: str, name: str, it: Curve, chance: float) -> Figure:
+def _panel(algorithm: str, name: str, measured: Curve, chance: float) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.4, 2.4), layout="constrained")
     axis = figure.subplots()
-    draw_curve(axis, it, name, BLUE, "solid", "o")
+    draw_curve(axis, measured, name, BLUE, "solid", "o")
     axis.axhline(chance, color=PALE, linewidth=0.9, linestyle="dashed")
     axis.set_title(algorithm, color=INK, fontsize=11)
     axis.set_xlabel("updates", color=INK)

@@ -1,4 +1,4 @@
-"""Box plots: files that open as pictures, and panels that hold what they should."""
+"""Box plots: valid PNG files, and the content of their panels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from domainbed.errors import RunError, UsageError
 from domainbed.model_selection import METHODS
 from domainbed.results.accuracies import compute
 from domainbed.results.plots import DPI
+from domainbed_gs.report.box_plots import box_plot, file_names, write_box_plots
 from domainbed_gs.report.comparison import compare_all
-from domainbed_gs.report.figures import box_plot, draw, file_names
 
 BETTER = [0.51, 0.52, 0.53, 0.54, 0.55, 0.56]
 
@@ -30,7 +30,7 @@ def two_targets(report):
 
 
 def test_png_has_the_colours_of_both_boxes(two_targets, tmp_path):
-    (path,) = draw(two_targets, tmp_path / "deep" / "figures")
+    (path,) = write_box_plots(two_targets, tmp_path / "deep" / "figures")
     assert path.name == "EmojiStyles.png"
     with Image.open(path) as image:
         assert image.format == "PNG"
@@ -69,14 +69,14 @@ def test_many_targets_and_methods_wrap_into_rows(report):
     ]
 
 
-def test_a_method_without_trials_leaves_its_place_empty(report, tmp_path):
+def test_a_method_without_trials_leaves_its_position_empty(report, tmp_path):
     gap = report({"ERM": {0: BETTER, 1: BETTER}, "PCGrad": {0: [0.6], 1: []}, "AgrSum": {0: [], 1: BETTER}})
-    assert draw(gap, tmp_path)[0].is_file()
+    assert write_box_plots(gap, tmp_path)[0].is_file()
     labels = [label.get_text() for label in box_plot("EmojiStyles", gap).axes[1].get_xticklabels()]
     assert labels == ["ERM", "AgrSum", "PCGrad"]
 
 
-def test_file_names_are_safe_and_different():
+def test_file_names_are_safe_and_distinct():
     names = file_names(["PACS", "../data/my photos", "data/my_photos", "/", "data my/photos", "PACS_2"])
     assert names[:3] == ["PACS.png", "data_my_photos.png", "data_my_photos_2.png"]
     assert len(set(names)) == 6
@@ -84,14 +84,14 @@ def test_file_names_are_safe_and_different():
     assert not any("/" in name or name.startswith(".") for name in names)
 
 
-def test_folder_that_is_a_file_or_cannot_be_written(two_targets, tmp_path):
+def test_a_folder_that_is_a_file_or_cannot_be_created(two_targets, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="is a file; give a folder"):
-        draw(two_targets, tmp_path / "file")
-    with pytest.raises(RunError, match="cannot be written"):
-        draw(two_targets, tmp_path / ("x" * 300))
+    with pytest.raises(UsageError, match="it is a file; name a folder instead"):
+        write_box_plots(two_targets, tmp_path / "file")
+    with pytest.raises(RunError, match="cannot write figures to"):
+        write_box_plots(two_targets, tmp_path / ("x" * 300))
 
 
 def test_without_matplotlib_the_error_says_what_to_install(two_targets, tmp_path, without_matplotlib):
     with pytest.raises(UsageError, match=r"pip install 'domainbed-gs\[plots\]'"):
-        draw(two_targets, tmp_path)
+        write_box_plots(two_targets, tmp_path)

@@ -1,4 +1,4 @@
-"""`collect_results --against`: our cells beside published ones."""
+"""`collect_results --against`: our accuracies beside published ones."""
 
 from __future__ import annotations
 
@@ -46,46 +46,44 @@ def test_difference_in_standard_errors(records, collect):
     assert float(row["difference_points"]) == pytest.approx(mean - 58.13)
     error = math.sqrt(std**2 / 4 + 1.65**2 / 20)
     assert float(row["difference_in_standard_errors"]) == pytest.approx((mean - 58.13) / error)
-    assert "The setting is the published one, as far as runs record it." in out.err
+    assert "All recorded settings equal the published ones." in out.err
 
 
-def test_all_targets_have_an_average_and_the_misprint_is_marked(records, collect):
+def test_average_over_all_targets_and_marked_misprint(records, collect):
     everything = records({"AgrSum": dict.fromkeys(range(4), OURS), "ERM": {0: OURS}}, dataset="OfficeHome")
     out = collect(everything, "--against", "iccv2021").out
     lines = out.split("-------- Dataset: OfficeHome, beside published numbers (%)")[1].splitlines()
     cells = [re.split(r" {2,}", line.strip()) for line in lines[2:8]]
     assert [cell[:2] for cell in cells] == [
-        *(
-            ["A", "ERM"],
-            ["A", "AgrSum"],
-            ["C", "AgrSum"],
-            ["P", "AgrSum"],
-            ["R", "AgrSum"],
-            ["Average", "AgrSum"],
-        )
+        ["A", "ERM"],
+        ["A", "AgrSum"],
+        ["C", "AgrSum"],
+        ["P", "AgrSum"],
+        ["R", "AgrSum"],
+        ["Average", "AgrSum"],
     ]
     assert cells[3][4:] == ["54.22 (1.06)?", "+6.03", "+6.8"]
     assert cells[5][4:] == ["46.09 (-)", "+14.16", "-"]
     assert "?: OfficeHome, P, AgrSum: probably a misprint" in out
 
 
-def test_what_differs_from_the_published_setting_is_said(records, collect):
+def test_differences_from_the_published_settings_are_listed(records, collect):
     two = records({"ERM": {0: OURS}}, hparams=HPARAMS | {"lr": 1e-3})
     out = collect(two, "--against", "iccv2021", "--paired_selection", "last").out
     text = " ".join(out.split())
-    assert "not the published setting: selection is last, published with iccv2021;" in text
+    assert "settings differ from the published ones: selection is last, published with iccv2021;" in text
     assert "lr is 0.001, published with 1e-05 (4 of 4 runs)." in text
-    assert "steps" not in text.split("not the published setting")[1]
+    assert "steps" not in text.split("settings differ from the published ones")[1]
 
 
-def test_conditions_of_the_control_experiment_are_not_the_papers(records, collect):
+def test_control_conditions_match_no_published_method(records, collect):
     both = Q([*records({"AgrSum": {0: OURS}}), *records({"AgrSum": {0: [0.1]}}, grouping="pooled")])
     out = collect(both, "--against", "iccv2021").out
     assert "AgrSum/pooled" in out
     assert "AgrSum/pooled" not in out.split("beside published numbers")[1]
 
 
-def test_a_csv_of_ones_own_with_names_of_environments(sweep, collect, tmp_path):
+def test_own_csv_with_names_of_environments(sweep, collect, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("dataset,target,method,mean,std\nemoji-styles,flat,erm,59.5,2.0\nEmojiStyles,G,ERM,50,\n")
     out = collect(sweep({"ERM": {0: OURS, 1: [0.5]}}), "--against", str(path), "--format", "markdown").out
@@ -98,14 +96,21 @@ def test_a_csv_of_ones_own_with_names_of_environments(sweep, collect, tmp_path):
     assert "setting" not in out.split("beside published numbers (%)")[1]
 
 
+def test_another_selection_is_reported_without_other_settings(sweep, collect, tmp_path):
+    (tmp_path / "mine.csv").write_text("dataset,target,method,mean\nEmojiStyles,Flat,ERM,50\n")
+    (tmp_path / "mine.toml").write_text('selection = ["last"]\n')
+    out = collect(sweep({"ERM": {0: OURS}}), "--against", str(tmp_path / "mine.csv")).out
+    assert "published ones: selection is iccv2021, published with last." in " ".join(out.split())
+
+
 def test_latex_is_escaped(records, collect):
     out = collect(records({"AgrSum": {0: OURS}}), "--against", "iccv2021", "--latex").out
     assert "beside published numbers (\\%)" in out
     assert out.endswith("\\end{document}\n")
 
 
-def test_nothing_in_common_is_an_error(sweep, collect):
+def test_no_common_cell_is_an_error(sweep, collect):
     with pytest.raises(
-        UsageError, match=r"no number for any cell.*datasets: officehome, pacs, vlcs; methods"
+        UsageError, match=r"no accuracy for any cell.*datasets: officehome, pacs, vlcs; methods"
     ):
         collect(sweep({"ERM": {0: OURS}}), "--against", "iccv2021")

@@ -1,4 +1,4 @@
-"""`collect_results --control`: conditions of one algorithm side by side, and apart everywhere else."""
+"""`collect_results --control`: conditions of one algorithm compared, and separate methods in other tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from domainbed.errors import UsageError
 from domainbed.records.query import Q
 from domainbed.scripts import collect_results
-from domainbed_gs.report.statistics import compare, holm
+from domainbed_gs.report.comparison import compare
+from domainbed_gs.report.statistics import holm
 
 DOMAIN = [0.61, 0.62, 0.64, 0.60, 0.66, 0.63]
 SINGLE = [0.58, 0.60, 0.61, 0.61, 0.60, 0.59]
@@ -29,7 +30,7 @@ def records(sweep):
     return Q([record for part in parts for record in part])
 
 
-def test_each_condition_is_compared_with_the_ordinary_one(records, collect):
+def test_each_condition_is_compared_with_domain(records, collect):
     out = collect(records, "--control", "--format", "csv").out
     rows = list(csv.DictReader(io.StringIO(out.split("\n\n")[1])))
     found = {(row["dataset"], row["target"], row["algorithm"]): row for row in rows}
@@ -50,7 +51,7 @@ def test_each_condition_is_compared_with_the_ordinary_one(records, collect):
     assert float(first["difference_points"]) == pytest.approx(100 * compare(SINGLE, DOMAIN).difference)
 
 
-def test_conditions_are_methods_of_their_own_in_all_other_tables(records, collect):
+def test_conditions_are_separate_methods_in_all_other_tables(records, collect):
     out = collect(records, "--paired", "--paired_selection", "iccv2021").out
     assert "AgrSum/single_domain" in out
     difference = [line.split() for line in out.splitlines() if line.startswith("Flat ")]
@@ -58,7 +59,7 @@ def test_conditions_are_methods_of_their_own_in_all_other_tables(records, collec
     assert "Control experiment" not in out
 
 
-def test_text_has_conditions_in_their_order_and_says_what_they_are(records, collect):
+def test_text_has_conditions_in_order_and_explains_them(records, collect):
     out = collect(records, "--control").out
     control = out.split("-------- Dataset: EmojiStyles, AgrSum, target accuracy (%)")[1]
     assert [line.split()[0] for line in control.splitlines()[1:5]] == [
@@ -71,18 +72,21 @@ def test_text_has_conditions_in_their_order_and_says_what_they_are(records, coll
     assert "pooled: the samples of domain" in " ".join(control.split())
 
 
-def test_notes_are_on_the_conditions(records, write, capsys):
-    without = Q([it for it in records if it["args"]["trial_seed"] or it["args"].get("grouping") != "pooled"])
+def test_cautions_are_about_the_conditions(records, write, capsys):
+    without = Q([r for r in records if r["args"]["trial_seed"] or r["args"].get("grouping") != "pooled"])
     folder = write(without)
     jobs = {str(i): record["args"] for i, record in enumerate(records)}
     (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "selection": ["iccv2021"], "version": 1}))
     assert collect_results.main(["--input_dir", str(folder), "--control"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "EmojiStyles, AgrSum, target Flat: pooled lacks trial 0; compared with domain on 5 shared" in out
-    assert "no results of ERM" not in out
+    assert (
+        "EmojiStyles, AgrSum, target Flat: pooled has no result for trial 0. It is compared with domain on 5"
+        in out
+    )
+    assert "no results for ERM" not in out
 
 
-def test_figures_are_one_an_algorithm(records, collect, tmp_path):
+def test_one_figure_for_each_algorithm(records, collect, tmp_path):
     out = collect(records, "--control_figures", str(tmp_path / "figures")).out
     paths = [tmp_path / "figures" / f"EmojiStyles_{name}.png" for name in ("AgrSum", "PCGrad")]
     assert all(path.stat().st_size > 5000 for path in paths)
@@ -90,7 +94,7 @@ def test_figures_are_one_an_algorithm(records, collect, tmp_path):
     assert "difference to domain" not in out
 
 
-def test_a_page_has_it_unasked_and_published_numbers_on_request(records, collect, tmp_path):
+def test_a_page_has_it_by_default_and_published_numbers_on_request(records, collect, tmp_path):
     path = tmp_path / "page.html"
     (tmp_path / "own.csv").write_text("dataset,target,method,mean\nEmojiStyles,Flat,ERM,48.5\n")
     collect(records, "--html", str(path), "--against", str(tmp_path / "own.csv"))

@@ -1,0 +1,183 @@
+"""Box plots of target accuracies (like figure 3 of arXiv 2108.01621), as PNG files and page panels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from domainbed.errors import RunError, UsageError
+from domainbed.files import write_whole
+from domainbed.results.plots import (
+    BLUE,
+    GREY,
+    INK,
+    PALE,
+    PALETTE,
+    boxes,
+    have_matplotlib,
+    plain_axes,
+    png,
+    require_matplotlib,
+)
+from domainbed.results.writing import print_panels
+from domainbed_gs.report.comparison import Cell, PairedReport
+from domainbed_gs.report.statistics import ALPHA, Floats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import PathPatch
+
+MAX_WIDTH = 12.5
+"""Maximum width of a figure in inches, unless a single panel needs more."""
+
+
+def write_box_plots(report: PairedReport, folder: Path) -> list[Path]:
+    """Write one PNG file for each dataset of `report` into `folder`, creating the folder if necessary.
+
+    Returns: the files, in the order of the datasets.
+
+    Raises:
+        UsageError: matplotlib is not installed, or `folder` is a file.
+        RunError: a file cannot be written.
+    """
+    require_matplotlib()
+    paths = [folder / name for name in file_names(report.datasets)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for dataset, path in zip(report.datasets, paths, strict=True):
+            write_whole(path, png(box_plot(dataset, report)))
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"cannot write figures to {folder}: it is a file; name a folder instead") from None
+    except OSError as error:
+        raise RunError(f"cannot write figures to {folder}: {error.strerror or error}") from None
+    return paths
+
+
+def print_box_plots(report: PairedReport) -> None:
+    """Print a panel for each target of `report` into a page; print nothing without matplotlib."""
+    if not have_matplotlib():
+        return
+    caption = (
+        "Box: quartiles and median; whiskers: up to 1.5 box lengths; dot: one trial. Dashed: median of "
+        f"{report.baseline}; *: p < {ALPHA} against {report.baseline} (paired, uncorrected)."
+    )
+    for dataset in report.datasets:
+        panels: dict[str, list[Cell]] = {}
+        for cell in report.of(dataset):
+            panels.setdefault(cell.target_name, []).append(cell)
+        drawn = [(name, target_panel(name, cells)) for name, cells in panels.items()]
+        print_panels(f"Dataset: {dataset}, target accuracy of each trial", drawn, caption)
+
+
+def file_names(datasets: Sequence[str]) -> list[str]:
+    """Distinct file names for datasets, safe even if a dataset's name is a path."""
+    names: list[str] = []
+    for dataset in datasets:
+        stem = re.sub(r"[^\w.-]+", "_", dataset).strip("._") or "dataset"
+        candidates = (f"{stem}.png", *(f"{stem}_{i}.png" for i in range(2, len(datasets) + 2)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
+def box_plot(dataset: str, report: PairedReport) -> Figure:
+    """Figure of one dataset: a panel for each target with a vertical box for each method.
+
+    Each trial is a dot, and a star marks p < 0.05.
+    """
+    from matplotlib.figure import Figure
+
+    panels: dict[int, list[Cell]] = {}
+    for cell in report.of(dataset):
+        if cell.target is not None:
+            panels.setdefault(cell.target, []).append(cell)
+    width = 0.9 + 0.52 * max(map(len, panels.values()))
+    columns = min(len(panels), max(1, int(MAX_WIDTH / width)))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(5.5, columns * width), 3.3 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, cells in zip(axes, panels.values(), strict=False):
+        _draw_vertical_boxes(axis, cells)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis in axes[::columns]:
+        axis.set_ylabel("target accuracy (%)", color=INK)
+    figure.suptitle(Path(dataset).name, color=INK, fontsize=14, fontweight="bold")
+    name = report.baseline
+    caption = [
+        "box: quartiles and median; whiskers: up to 1.5 box lengths; dot: one trial",
+        f"dashed: median of {name}; *: p < {ALPHA} against {name} (paired, uncorrected)",
+    ]
+    figure.supxlabel(("\n" if columns == 1 else "; ").join(caption), color=PALE, fontsize=8.5)
+    return figure
+
+
+def target_panel(name: str, cells: Sequence[Cell]) -> Figure:
+    """Figure of one target, narrow enough for a phone: a horizontal box for each method, the baseline on top.
+
+    Each trial is a dot, and a star marks p < 0.05.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4, 0.8 + 0.3 * len(cells)), layout="constrained")
+    axis = figure.subplots()
+    values = [_percentages(cell) for cell in cells]
+    heights = range(len(cells))
+    drawn = boxes(axis, values, heights, widths=0.6, orientation="horizontal")
+    if len(values[0]):
+        axis.axvline(float(np.median(values[0])), color=PALE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    for height, points, box in zip(heights, values, drawn, strict=True):
+        colour = GREY if height == 0 else BLUE
+        _fill(box, colour)
+        axis.scatter(
+            points, height + _offsets(points), s=8, color=colour, edgecolor=INK, linewidth=0.4, zorder=3
+        )
+    axis.set_yticks(heights, [cell.algorithm + " *" * cell.significant for cell in cells])
+    axis.set_ylim(len(cells) - 0.4, -0.6)
+    axis.set_title(name, color=INK, fontsize=11)
+    axis.set_xlabel("target accuracy (%)", color=INK)
+    plain_axes(axis, "x")
+    return figure
+
+
+def _draw_vertical_boxes(axis: Axes, cells: Sequence[Cell]) -> None:
+    positions = range(1, len(cells) + 1)
+    values = [_percentages(cell) for cell in cells]
+    drawn = boxes(axis, values, positions, widths=0.62)
+    if len(values[0]):
+        axis.axhline(float(np.median(values[0])), color=PALE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    for position, cell, points, box in zip(positions, cells, values, drawn, strict=True):
+        colour = PALETTE[(position - 1) % len(PALETTE)]
+        _fill(box, colour)
+        axis.scatter(
+            position + _offsets(points), points, s=15, color=colour, edgecolor=INK, linewidth=0.5, zorder=3
+        )
+        if cell.significant:
+            top = (position, float(points.max()))
+            axis.annotate("*", top, (0, 1), textcoords="offset points", ha="center", fontsize=16, color=INK)
+    axis.set_title(cells[0].target_name, color=INK, fontsize=12)
+    names = [cell.algorithm for cell in cells]
+    axis.set_xticks(positions, names, rotation=35, ha="right", rotation_mode="anchor")
+    axis.set_xlim(0.4, len(cells) + 0.6)
+    axis.margins(y=0.12)
+    plain_axes(axis)
+
+
+def _percentages(cell: Cell) -> Floats:
+    """Accuracies (n,) in %, in order of trials."""
+    return 100 * np.array([cell.trials[trial] for trial in sorted(cell.trials)])
+
+
+def _fill(box: PathPatch, colour: str) -> None:
+    from matplotlib.colors import to_rgba
+
+    box.set(facecolor=to_rgba(colour, 0.5), edgecolor=INK, linewidth=0.9)
+
+
+def _offsets(points: Floats) -> Floats:
+    """Offsets (n,) that place the dots of trials side by side, so that equal accuracies stay visible."""
+    return np.linspace(-0.2, 0.2, len(points)) if len(points) > 1 else np.zeros(len(points))
