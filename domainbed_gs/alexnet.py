@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky et al. 2012), the featurizer of the gradient-surgery paper's experiments."""
+"""AlexNet (Krizhevsky et al. 2012), the featurizer in the experiments of Mansilla et al. (2021)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from torch import Tensor, nn
 
 from domainbed.hparams import option
 from domainbed.networks import FeaturizerModule
-from domainbed.networks.backbones import torchvision_network
-from domainbed.networks.first_layer import with_channels
-from domainbed.networks.layout import Layout
+from domainbed.networks.backbones import Layout, with_channels
+from domainbed.networks.libraries import torchvision_network
 from domainbed.networks.published import of_torchvision
 from domainbed.networks.weights import initialise
 
 
 class AlexNet(FeaturizerModule):
-    """torchvision's AlexNet with ImageNet weights, all but the last linear layer: 4096 features.
+    """torchvision's AlexNet with ImageNet weights, without its last linear layer: 4096 features.
 
-    The classifier of the algorithm is the last layer, newly initialised. Dropout as in torchvision; no
-    batch norm.
+    The algorithm's classifier takes the place of the last layer, with random weights. Dropout is as in
+    torchvision. There is no batch norm.
 
     Args:
-        input_shape: (channels, height, width), 63 pixels or more.
-        hparams: may hold `pretrained`, `weights`, `weights_file` and `layout`.
+        input_shape: (channels, height, width), 63 pixels or more a side.
+        hparams: optionally `pretrained`, `weights`, `weights_file` and `layout`.
     """
 
     SAMPLEWISE = True
@@ -44,6 +43,6 @@ class AlexNet(FeaturizerModule):
         self.activation = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to features (B, 4096)."""
+        """Features (B, 4096) of images (B, C, H, W)."""
         features: Tensor = self.activation(self.network(self.layout(x)))
         return features

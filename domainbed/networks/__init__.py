@@ -1,27 +1,30 @@
-"""Networks: featurizers by name, and the classifier on top of them.
+"""Networks: featurizers by name, and the classifiers on top of them.
 
-To add a featurizer, put a class with `@FEATURIZERS.register("name")` into a file of this package, or into
-a plugin: it is called with `(input_shape, hparams)` and has `n_outputs`. A run chooses it with
-`--hparams '{"featurizer": "name"}'`; without that, the shape of the input chooses as in upstream. A name
-"timm:NETWORK" or "timm:NETWORK.TAG" is any network of timm's.
-Upstream's names are attributes of this module; the files behind them, and torch, are imported when one is
-first asked for.
+To add a featurizer, put a class with `@FEATURIZERS.register("name")` into a file of this package or into a
+plugin. It is called with `(input_shape, hparams)` and must follow the contract of
+`domainbed.networks.base.FeaturizerModule`. A run selects it with `--hparams '{"featurizer": "name"}'`. By
+default the input shape selects the featurizer, as in upstream. The name "timm:NETWORK" or "timm:NETWORK.TAG"
+selects any network of timm.
+
+Upstream's names are attributes of this module. The files that define them, and torch, are imported on first
+use.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from domainbed.networks import options as options
-from domainbed.registry import Registry
+from domainbed.networks.registry import FEATURIZERS as FEATURIZERS
+from domainbed.networks.registry import featurizer_class as featurizer_class
 
 if TYPE_CHECKING:
     from torch.nn import Identity as Identity
 
     from domainbed.networks.base import FeaturizerModule as FeaturizerModule
     from domainbed.networks.classifier import Classifier as Classifier
+    from domainbed.networks.classifier import WholeFish as WholeFish
     from domainbed.networks.context_net import ContextNet as ContextNet
     from domainbed.networks.dinov2 import DinoV2 as DinoV2
     from domainbed.networks.featurizer import Featurizer as Featurizer
@@ -29,30 +32,7 @@ if TYPE_CHECKING:
     from domainbed.networks.mnist_cnn import MNIST_CNN as MNIST_CNN
     from domainbed.networks.resnet import ResNet as ResNet
     from domainbed.networks.small_cnn import SmallCNN as SmallCNN
-    from domainbed.networks.whole_fish import WholeFish as WholeFish
     from domainbed.networks.wide_resnet import Wide_ResNet as Wide_ResNet
-
-    FeaturizerClass = Callable[[tuple[int, ...], dict[str, Any]], FeaturizerModule]
-
-_ORDER = ("mlp", "mnist_cnn", "wide_resnet", "small_cnn", "resnet", "resnet18", "resnet50", "dinov2")
-
-FEATURIZERS: Registry[FeaturizerClass] = Registry("Featurizer", home=__name__, first=_ORDER)
-
-TIMM = "timm:"
-"""What the name of a featurizer begins with that is a network of timm's."""
-
-
-def featurizer_class(name: str) -> FeaturizerClass:
-    """The featurizer called `name`: a registered one, or one of timm's.
-
-    Raises: UnknownName; UsageError for an unknown tag, or without timm.
-    """
-    if not name.startswith(TIMM):
-        return FEATURIZERS[name]
-    from domainbed.networks.timm_networks import timm_featurizer
-
-    return timm_featurizer(name.removeprefix(TIMM))
-
 
 _HOMES = {
     "Classifier": "domainbed.networks.classifier",
@@ -65,7 +45,7 @@ _HOMES = {
     "MNIST_CNN": "domainbed.networks.mnist_cnn",
     "ResNet": "domainbed.networks.resnet",
     "SmallCNN": "domainbed.networks.small_cnn",
-    "WholeFish": "domainbed.networks.whole_fish",
+    "WholeFish": "domainbed.networks.classifier",
     "Wide_ResNet": "domainbed.networks.wide_resnet",
 }
 

@@ -10,22 +10,22 @@ from torch import nn
 from domainbed.errors import UsageError
 
 Provenance = Mapping[str, str]
-"""Where weights come from: their `name`, and the `sha256` of their file."""
+"""Origin of initial weights: their `name`, and the `sha256` of their file."""
 
 NO_WEIGHTS: Provenance = {"name": "none", "sha256": ""}
-"""Of a network that starts from random weights."""
+"""Provenance of a network with random initial weights."""
 
 
 class FeaturizerModule(nn.Module):
-    """Maps inputs (B, *input_shape) to features (B, n_outputs).
+    """A network from inputs (B, *input_shape) to features (B, n_outputs).
 
     Attributes:
         n_outputs: number of features.
-        activation: applied to the features; the identity, until an algorithm (URM) replaces it.
-        provenance: where its initial weights come from.
+        activation: module applied to the features. It is the identity unless an algorithm (URM) replaces it.
+        provenance: origin of the initial weights.
         SMALLEST: smallest height and width of an image, in pixels.
-        SAMPLEWISE: whether a sample's features depend on that sample alone, but for batch norm in training.
-            Gradient surgery is faster then.
+        SAMPLEWISE: whether the features of a sample depend on that sample alone, apart from batch norms in
+            training mode. Methods that need the gradient of each environment are faster with such networks.
     """
 
     SMALLEST: ClassVar[int] = 1
@@ -37,18 +37,22 @@ class FeaturizerModule(nn.Module):
 
     @classmethod
     def channels(cls, input_shape: tuple[int, ...]) -> int:
-        """Number of channels of an image of this shape; raises `UsageError` for what is no such image."""
+        """Number of channels of an image of shape `input_shape`.
+
+        Raises: UsageError if the shape is not (channels, height, width), or the image is too small.
+        """
         if len(input_shape) != 3 or min(input_shape[1:]) < cls.SMALLEST:
             raise UsageError(
                 f"featurizer {cls.__name__} takes images (channels, height, width) of {cls.SMALLEST} pixels "
-                f"or more a side, not inputs of shape {tuple(input_shape)}; name another one as "
+                f"or more a side, not inputs of shape {tuple(input_shape)}; choose another one with the "
                 'hyper-parameter "featurizer"'
             )
         return input_shape[0]
 
 
 def provenance_of(network: nn.Module) -> Provenance:
-    """Where the weights come from that the featurizers of an algorithm started with."""
-    featurizers = [module for module in network.modules() if isinstance(module, FeaturizerModule)]
-    pretrained = [each.provenance for each in featurizers if each.provenance is not NO_WEIGHTS]
-    return pretrained[0] if pretrained else NO_WEIGHTS
+    """Provenance of the first featurizer in `network` with pretrained weights, else `NO_WEIGHTS`."""
+    for module in network.modules():
+        if isinstance(module, FeaturizerModule) and module.provenance is not NO_WEIGHTS:
+            return module.provenance
+    return NO_WEIGHTS

@@ -1,4 +1,4 @@
-"""ContextNet: three convolutions that ARM makes an image's context with."""
+"""ContextNet: the convolutions that compute an image's context in ARM."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class ContextNet(nn.Module):
-    """Images (B, C, H, W) to one more channel (B, 1, H, W).
+    """Three convolutions from images (B, C, H, W) to one more channel (B, 1, H, W).
 
-    Its batch norms see a minibatch of several environments as one.
+    Its batch norms compute their statistics over all samples of a batch, whatever their environments.
 
     Args:
         input_shape: (channels, height, width).
@@ -27,6 +27,6 @@ class ContextNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to contexts (B, 1, H, W)."""
+        """Contexts (B, 1, H, W) of images (B, C, H, W)."""
         context: Tensor = self.context_net(x)
         return context

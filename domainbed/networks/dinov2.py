@@ -1,4 +1,4 @@
-"""DINOv2's vision transformer ViT-B/14 (Oquab et al. 2023), on timm's modules."""
+"""DINOv2's vision transformer ViT-B/14 (Oquab et al. 2023, arXiv 2304.07193), built by timm."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from torch import Tensor, nn
 
 from domainbed.errors import UsageError
 from domainbed.hparams import option
-from domainbed.networks import FEATURIZERS
-from domainbed.networks.backbones import timm_network, tune_attention_alone
+from domainbed.networks.backbones import train_attention_only
 from domainbed.networks.base import FeaturizerModule
-from domainbed.networks.options import dropout_rate
+from domainbed.networks.libraries import timm_network
 from domainbed.networks.published import of_timm
+from domainbed.networks.registry import FEATURIZERS
 from domainbed.networks.weights import initialise
 
 NAME = "vit_base_patch14_dinov2.lvd142m"
 PATCH = 14
 """Height and width of a patch in pixels."""
 LAST_BLOCKS = 4
-"""Number of blocks, counted from the end, whose class tokens are features."""
+"""Number of final blocks whose class tokens are features."""
 
 
 @FEATURIZERS.register("dinov2")
 class DinoV2(FeaturizerModule):
-    """Class tokens of the last four blocks, and the mean patch token of the last: 5 * 768 features.
+    """DINOv2's ViT-B/14 with 5 * 768 features.
 
-    All tokens after the final layer norm, as DINOv2's `get_intermediate_layers` returns them. timm builds
-    the network; no code is fetched.
+    They are the class tokens of the last four blocks and the mean patch token of the last one, after the
+    final layer norm, as DINOv2's `get_intermediate_layers` returns them.
 
     Args:
-        input_shape: (3, height, width), both multiples of 14 pixels.
-        hparams: holds `vit_dropout` and `vit_attn_tune` (train the attention layers only).
+        input_shape: (3, height, width); height and width must be multiples of 14 pixels.
+        hparams: `vit_dropout`, and `vit_attn_tune` to train the attention layers only.
     """
 
     SMALLEST = PATCH
@@ -48,21 +48,21 @@ class DinoV2(FeaturizerModule):
         own, tag = NAME.partition(".")[2], str(option(hparams, "weights"))
         if tag not in ("", own):
             raise UsageError(
-                f"featurizer dinov2 has the weights {own} alone, not {tag!r}: leave out "
-                '"weights", or name another network of timm\'s as "featurizer": "timm:NAME"'
+                f"featurizer dinov2 only has the weights {own}, not {tag!r}: leave out "
+                '"weights", or choose another network of timm with "featurizer": "timm:NAME"'
             )
-        # Any, because timm says nothing about the types of its attributes.
+        # Any, because timm does not annotate the attributes of its networks.
         network: Any = timm_network(NAME, num_classes=0)
         self.provenance = initialise(network, of_timm(NAME), hparams, ignored=("mask_token", "head."))
         self.network = network
         self.n_outputs: int = (LAST_BLOCKS + 1) * network.embed_dim
-        self.dropout = nn.Dropout(dropout_rate("vit_dropout", hparams["vit_dropout"]))
+        self.dropout = nn.Dropout(hparams["vit_dropout"])
         self.activation = nn.Identity()
         if hparams["vit_attn_tune"]:
-            tune_attention_alone(network)
+            train_attention_only(network)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to features (B, 3840)."""
+        """Features (B, 3840) of images (B, 3, H, W)."""
         layers = self.last_layers(x)
         class_tokens = [tokens[:, 0] for tokens in layers]
         mean_patch = layers[-1][:, 1:].mean(dim=1)
@@ -86,8 +86,8 @@ class DinoV2(FeaturizerModule):
 def position_embedding(trained: Tensor, rows: int, columns: int) -> Tensor:
     """Position embedding (1, 1 + rows * columns, D) of the class token and a grid of patches.
 
-    `trained` (1, 1 + M * M, D) is interpolated as DINOv2 does it: bicubic, without antialiasing, at the
-    scale (rows + 0.1) / M that it was trained with. timm's own interpolation gives other numbers.
+    Interpolated from `trained` (1, 1 + M * M, D) as in DINOv2's code: bicubic, without antialiasing, at the
+    scale (rows + 0.1) / M. timm's own interpolation gives different numbers.
     """
     side = round((trained.shape[1] - 1) ** 0.5)
     if rows == columns == side:

@@ -1,4 +1,4 @@
-"""The featurizer of a run: by its name, or by the shape of the inputs."""
+"""Selection of a run's featurizer, by name or by the input shape."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from domainbed.errors import UsageError
 from domainbed.hparams import option
-from domainbed.networks import FEATURIZERS, featurizer_class
 from domainbed.networks.base import FeaturizerModule
+from domainbed.networks.registry import FEATURIZERS, featurizer_class
 
 BY_SIZE: dict[tuple[int, ...], str] = {
     (8, 8): "mlp",
@@ -18,19 +18,19 @@ BY_SIZE: dict[tuple[int, ...], str] = {
     (64, 64): "small_cnn",
     (224, 224): "resnet",
 }
-"""Height and width of an image -> name of its featurizer."""
+"""Name of the default featurizer for each (height, width) of images."""
 
 
 class UnknownShape(UsageError, NotImplementedError):
-    """No featurizer belongs to this shape of inputs (upstream raises NotImplementedError)."""
+    """No default featurizer for an input shape. A NotImplementedError as in upstream."""
 
 
 def Featurizer(input_shape: Sequence[int], hparams: dict[str, Any]) -> FeaturizerModule:
-    """A new featurizer for inputs (B, *input_shape), with `n_outputs` features.
+    """A new featurizer from inputs (B, *input_shape) to features (B, n_outputs).
 
     Raises:
-        UnknownName: the hyper-parameter `featurizer` names none that there is.
-        UsageError: it is "auto" and nothing belongs to the shape, or the featurizer can't take the shape.
+        UnknownName: the hyper-parameter `featurizer` is not the name of a featurizer.
+        UsageError: the featurizer cannot take the shape, or it is "auto" and the shape has no default.
     """
     shape = tuple(input_shape)
     name = option(hparams, "featurizer")
@@ -38,17 +38,20 @@ def Featurizer(input_shape: Sequence[int], hparams: dict[str, Any]) -> Featurize
 
 
 def by_shape(shape: tuple[int, ...], hparams: dict[str, Any]) -> str:
-    """Name of the featurizer that upstream takes for this shape; 8, 14 and 64 pixels a side are ours."""
+    """Name of the default featurizer for inputs of `shape`.
+
+    The choices are upstream's. Those for images of 8, 14 and 64 pixels a side are additions.
+    """
     if len(shape) == 1:
         return "mlp"
     if shape[1:3] == (224, 224) and hparams.get("vit"):
         if not hparams.get("dinov2"):
-            raise UnknownShape('hyper-parameter "vit" knows DINOv2 only: give "dinov2": true too')
+            raise UnknownShape('hyper-parameter "vit" is only available with DINOv2: set "dinov2": true too')
         return "dinov2"
     if shape[1:3] in BY_SIZE:
         return BY_SIZE[shape[1:3]]
     known = ", ".join(f"{height}x{width}" for height, width in BY_SIZE)
     raise UnknownShape(
-        f"no featurizer belongs to inputs of shape {shape}, only to vectors and images of {known} pixels; "
-        f'name one as hyper-parameter "featurizer": {", ".join(FEATURIZERS)}, timm:NAME'
+        f"no default featurizer for inputs of shape {shape}, only for vectors and images of {known} pixels; "
+        f'choose one with the hyper-parameter "featurizer": {", ".join(FEATURIZERS)}, timm:NAME'
     )

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from domainbed.errors import UsageError
 from domainbed.hparams import option
-from domainbed.networks import FEATURIZERS
 from domainbed.networks.base import FeaturizerModule
+from domainbed.networks.registry import FEATURIZERS
 
 
 class MLP(FeaturizerModule):
-    """`mlp_depth` linear layers of `mlp_width` units, each but the last followed by dropout and ReLU.
+    """`mlp_depth` linear layers of `mlp_width` units. Dropout and ReLU follow each but the last.
 
     Args:
         n_inputs: length of an input.
         n_outputs: number of features.
-        hparams: may hold `mlp_width`, `mlp_depth`, `mlp_dropout`.
+        hparams: optionally `mlp_width`, `mlp_depth` and `mlp_dropout`.
     """
 
     SAMPLEWISE = True
@@ -38,7 +38,7 @@ class MLP(FeaturizerModule):
         self.activation = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inputs (B, n_inputs) to features (B, n_outputs)."""
+        """Features (B, n_outputs) of vectors (B, n_inputs)."""
         for layer in (self.input, *self.hiddens):
             x = F.relu(self.dropout(layer(x)))
         features: Tensor = self.activation(self.output(x))
@@ -46,17 +46,17 @@ class MLP(FeaturizerModule):
 
 
 class ImageMLP(MLP):
-    """The MLP over all pixels and channels of an image as one vector."""
+    """The MLP applied to all pixels and channels of an image as one vector."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, ...) of n_inputs values to features (B, n_outputs)."""
+        """Features (B, n_outputs) of images (B, ...) of `n_inputs` values each."""
         return super().forward(x.flatten(1))
 
 
 @FEATURIZERS.register("mlp")
 def mlp(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> MLP:
-    """MLP with as many features as hidden units, over vectors or the pixels of images."""
+    """A new MLP with `mlp_width` features, for vectors or the pixels of images."""
     if not input_shape:
         raise UsageError(f"featurizer mlp takes vectors and images, not inputs of shape {input_shape}")
-    kind = MLP if len(input_shape) == 1 else ImageMLP
-    return kind(math.prod(input_shape), int(option(hparams, "mlp_width")), hparams)
+    network_class = MLP if len(input_shape) == 1 else ImageMLP
+    return network_class(math.prod(input_shape), int(option(hparams, "mlp_width")), hparams)

@@ -1,4 +1,4 @@
-"""MNIST_CNN: four convolutions, for 28 x 28 pixels."""
+"""MNIST_CNN: four convolutions, for images of 28 x 28 pixels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainbed.networks import FEATURIZERS
 from domainbed.networks.base import FeaturizerModule
+from domainbed.networks.registry import FEATURIZERS
 
 
 class MNIST_CNN(FeaturizerModule):
-    """Four times convolution, ReLU, group norm; then the mean over positions. 128 features.
+    """Four blocks of convolution, ReLU and group norm, then the mean over positions: 128 features.
 
-    No batch norm: the features of a sample do not depend on its minibatch.
+    Without batch norm, the features of a sample do not depend on its minibatch.
     """
 
     SAMPLEWISE = True
@@ -35,7 +35,7 @@ class MNIST_CNN(FeaturizerModule):
         self.activation = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to features (B, 128)."""
+        """Features (B, 128) of images (B, C, H, W)."""
         x = self.bn0(F.relu(self.conv1(x)))
         x = self.bn1(F.relu(self.conv2(x)))
         x = self.bn2(F.relu(self.conv3(x)))
@@ -46,5 +46,5 @@ class MNIST_CNN(FeaturizerModule):
 
 @FEATURIZERS.register("mnist_cnn")
 def mnist_cnn(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> MNIST_CNN:
-    """MNIST_CNN; it has no hyper-parameters."""
+    """A new MNIST_CNN, which has no hyper-parameters."""
     return MNIST_CNN(input_shape)

@@ -1,4 +1,4 @@
-"""Weights that somebody published: where they lie on this machine, and where they are fetched from."""
+"""Published weights of torchvision's and timm's networks: local files and downloads."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 import torch
 
 from domainbed.errors import UsageError, misspelt
-from domainbed.networks.backbones import timm_config
+from domainbed.networks.libraries import timm_config
 
-ANSWER_WITHIN = 5.0
-"""Seconds that a server has to answer before we call the machine offline."""
+CONNECTION_TIMEOUT = 5.0
+"""Seconds after which a server that does not answer counts as unreachable."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights that somebody published.
+    """Published weights of one network.
 
     Attributes:
         name: the network and the tag of its weights.
-        url: where the file is; empty if nobody published any.
-        files: names that the file may have in the hub cache; a download gets the first.
-        repository: Hugging Face repository whose local cache is looked into; empty for none.
+        url: address of the file; empty if it was never published.
+        files: accepted file names in torch's hub cache. A download uses the first.
+        repository: Hugging Face repository, whose local cache is searched too; empty for none.
         filename: name of the file in that repository.
     """
 
@@ -39,25 +39,29 @@ class Pretrained:
     filename: str = ""
 
     def find(self) -> Path | None:
-        """The file on this machine, or None; asks no network."""
+        """Path of the file on this machine, or None. Does not use the network."""
         for file in self.files:
             if (checkpoints() / file).is_file():
                 return checkpoints() / file
         return _in_hugging_face_cache(self.repository, self.filename) if self.repository else None
 
     def download(self) -> Path:
-        """Fetch the file into the hub cache; raises UsageError with what to put where if that fails."""
-        instead = (
-            'name a file as hyper-parameter "weights_file", or train from scratch with "pretrained": false'
+        """Download the file into torch's hub cache and return its path.
+
+        Raises: UsageError if that fails; the message names the file to provide.
+        """
+        alternatives = (
+            'name a file with the hyper-parameter "weights_file", or train from scratch with '
+            '"pretrained": false'
         )
         if not self.url:
-            raise UsageError(f"nobody published weights of {self.name}; {instead}")
+            raise UsageError(f"no weights of {self.name} were published; {alternatives}")
         file = self.files[0]
         digest = re.search(r"-([0-9a-f]{8,})\.", file)
         try:
-            # torch's download waits for ever, so ask first whether anybody is there.
+            # torch's download has no timeout, so first check that the server answers.
             urllib.request.urlopen(
-                urllib.request.Request(self.url, method="HEAD"), timeout=ANSWER_WITHIN
+                urllib.request.Request(self.url, method="HEAD"), timeout=CONNECTION_TIMEOUT
             ).close()
             _log.info("downloading weights of %s", self.name)
             checkpoints().mkdir(parents=True, exist_ok=True)
@@ -66,19 +70,19 @@ class Pretrained:
             )
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             raise UsageError(
-                f"no weights of {self.name}: not on this machine, and could not be downloaded ({error}); "
-                f"put {file} into {checkpoints()}, {instead}"
+                f"weights of {self.name} are not on this machine and could not be downloaded ({error}); "
+                f"put {file} into {checkpoints()}, {alternatives}"
             ) from None
         return checkpoints() / file
 
 
 def checkpoints() -> Path:
-    """Folder of torch's hub cache that holds weights (TORCH_HOME moves it)."""
+    """Folder with weights in torch's hub cache, which TORCH_HOME can move."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def of_torchvision(architecture: str, tag: str) -> Pretrained:
-    """torchvision's weights of e.g. "resnet18" with the tag e.g. "IMAGENET1K_V1".
+    """torchvision's weights of a network, such as "resnet18" with the tag "IMAGENET1K_V1".
 
     Raises: UsageError for an unknown tag.
     """
@@ -89,30 +93,34 @@ def of_torchvision(architecture: str, tag: str) -> Pretrained:
 
 
 def torchvision_urls(architecture: str) -> dict[str, str]:
-    """Tag of each of torchvision's weights of a network -> where the file is."""
+    """Address of each of torchvision's weights of a network, by tag."""
     from torchvision.models import get_model_weights
 
     return {weights.name: weights.url for weights in get_model_weights(architecture)}
 
 
 def of_timm(name: str) -> Pretrained:
-    """The weights that timm knows as `name`, e.g. "resnet50.ram_in1k"; without a tag its first choice."""
+    """timm's weights called `name`, such as "resnet50.ram_in1k". Without a tag, its default weights.
+
+    Raises: UsageError if timm is not installed or does not know `name`.
+    """
     config = timm_config(name)
     tagged = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
-    original = str(config.url or "")  # may be in a format of its own
+    original = str(config.url or "")  # the authors' file, possibly in their own format
     if not config.hf_hub_id:
         return Pretrained(f"timm {tagged}", original, (original.rpartition("/")[2], f"{tagged}.pth"))
     from huggingface_hub import hf_hub_url
 
     filename = config.hf_hub_filename or "model.safetensors"
     files = [f"{tagged}{Path(filename).suffix}", f"{tagged}.safetensors", f"{tagged}.pth"]
-    files += [original.rpartition("/")[2]] * bool(original)
+    if original:
+        files.append(original.rpartition("/")[2])
     return Pretrained(
-        f"timm {tagged}",
-        hf_hub_url(config.hf_hub_id, filename),
-        tuple(dict.fromkeys(files)),
-        config.hf_hub_id,
-        filename,
+        name=f"timm {tagged}",
+        url=hf_hub_url(config.hf_hub_id, filename),
+        files=tuple(dict.fromkeys(files)),
+        repository=config.hf_hub_id,
+        filename=filename,
     )
 
 

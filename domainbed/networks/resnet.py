@@ -10,28 +10,28 @@ from torch import nn
 
 from domainbed.errors import misspelt
 from domainbed.hparams import option
-from domainbed.networks import FEATURIZERS
-from domainbed.networks.backbones import Backbone, timm_network, timm_tags, torchvision_network
-from domainbed.networks.first_layer import with_channels
+from domainbed.networks.backbones import Backbone, with_channels
+from domainbed.networks.libraries import timm_network, timm_tags, torchvision_network
 from domainbed.networks.published import Pretrained, of_timm, of_torchvision, torchvision_urls
+from domainbed.networks.registry import FEATURIZERS
 from domainbed.networks.weights import initialise
 
 AUGMIX = "ram_in1k"
-"""timm's tag of the ResNet-50 that is upstream's default."""
+"""timm's tag of the AugMix weights that upstream's default ResNet-50 starts from."""
 
 
 @FEATURIZERS.register("resnet")
 class ResNet(Backbone):
-    """A ResNet without its last layer: 2048 features, of ResNet-18 512.
+    """A ResNet without its last layer: 2048 features, or 512 for ResNet-18.
 
-    timm's ResNet-50 with AugMix weights if `resnet50_augmix`; else torchvision's ResNet-18 if `resnet18`;
-    else torchvision's ResNet-50, each with its weights IMAGENET1K_V1. With `weights`, a tag of torchvision's
-    or timm's, it is the network of that tag, ResNet-18 if `resnet18`, whatever `resnet50_augmix` says. Other
-    optional hyper-parameters: see `domainbed.networks.options`.
+    With `resnet50_augmix` it is timm's ResNet-50 with AugMix weights. Otherwise it is torchvision's ResNet-18
+    if `resnet18` is set, else torchvision's ResNet-50, with the weights IMAGENET1K_V1. The optional
+    hyper-parameter `weights`, a tag of torchvision's or timm's, overrides `resnet50_augmix`. See
+    `domainbed.networks.options` for other optional hyper-parameters.
 
     Args:
         input_shape: (channels, height, width).
-        hparams: holds `resnet18`, `resnet50_augmix`, `freeze_bn`, `resnet_dropout`.
+        hparams: `resnet18`, `resnet50_augmix`, `freeze_bn`, `resnet_dropout`.
     """
 
     SAMPLEWISE = True
@@ -49,17 +49,18 @@ class ResNet(Backbone):
 
 @FEATURIZERS.register("resnet18")
 def resnet18(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> ResNet:
-    """ResNet-18, torchvision's if `weights` says nothing else, whatever upstream's flags say."""
+    """A new ResNet-18, by default torchvision's. Ignores `resnet18` and `resnet50_augmix`."""
     return ResNet(input_shape, {**hparams, "resnet18": True, "resnet50_augmix": False})
 
 
 @FEATURIZERS.register("resnet50")
 def resnet50(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> ResNet:
-    """ResNet-50, torchvision's if `weights` says nothing else, whatever upstream's flags say."""
+    """A new ResNet-50, by default torchvision's. Ignores `resnet18` and `resnet50_augmix`."""
     return ResNet(input_shape, {**hparams, "resnet18": False, "resnet50_augmix": False})
 
 
 def _backbone(hparams: dict[str, Any]) -> tuple[Any, Pretrained]:
+    """The network, with its last layer, and its weights."""
     architecture = flagged = "resnet18" if hparams["resnet18"] else "resnet50"
     tag = str(option(hparams, "weights"))
     if not tag and hparams["resnet50_augmix"]:
@@ -71,9 +72,9 @@ def _backbone(hparams: dict[str, Any]) -> tuple[Any, Pretrained]:
         return torchvision_network(architecture), of_torchvision(architecture, tag or "IMAGENET1K_V1")
     tags = timm_tags(architecture)
     if tag not in tags:
-        raise misspelt(f"there are no weights {tag!r} of {architecture}", tag, [*urls, *tags])
+        raise misspelt(f"unknown weights {tag!r} of {architecture}", tag, [*urls, *tags])
     if option(hparams, "parity_init"):
-        torchvision_network(flagged)  # for its draws from the generator; upstream throws it away too
+        torchvision_network(flagged)  # only for its random draws; upstream also builds and discards it
     return timm_network(f"{architecture}.{tag}"), of_timm(f"{architecture}.{tag}")
 
 
@@ -81,5 +82,5 @@ def _backbone(hparams: dict[str, Any]) -> tuple[Any, Pretrained]:
 def _warn_about_resnet18() -> None:
     logging.getLogger(__name__).warning(
         'hyper-parameter "resnet18" has no effect while "resnet50_augmix" is true (as in upstream): '
-        'this is a ResNet-50; give "resnet50_augmix": false for ResNet-18'
+        'this is a ResNet-50; set "resnet50_augmix": false for ResNet-18'
     )

@@ -1,6 +1,6 @@
-"""Pretrained weights: a file that the user names, or a published one.
+"""Pretrained weights of a run, from the user's file or a published one.
 
-Files are read without running code from them (`weights_only`, or safetensors).
+Files are read without executing code from them (safetensors, or `torch.load` with `weights_only`).
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from domainbed.networks.base import NO_WEIGHTS, Provenance
 from domainbed.networks.published import Pretrained
 
 
-def chosen(source: Pretrained, hparams: Mapping[str, Any]) -> tuple[Path, Provenance] | None:
-    """The file of weights that a run starts from, and what its records say of it; None for no weights.
+def weights_file(source: Pretrained, hparams: Mapping[str, Any]) -> tuple[Path, Provenance] | None:
+    """Path of the weights that a run starts from, and their provenance; None for random weights.
 
     Args:
-        source: where the weights are, if no `weights_file` is given.
-        hparams: of the run: `pretrained`, `weights_file`.
+        source: the published weights, used if `hparams` has no `weights_file`.
+        hparams: optionally `pretrained` and `weights_file`.
 
-    Raises: UsageError if the file can't be had.
+    Raises: UsageError if the file is missing and cannot be downloaded.
     """
     if not option(hparams, "pretrained"):
         return None
-    named = str(option(hparams, "weights_file"))
-    path = Path(named).expanduser() if named else source.find() or source.download()
+    given = str(option(hparams, "weights_file"))
+    path = Path(given).expanduser() if given else source.find() or source.download()
     if not path.is_file():
         raise UsageError(f"weights file {path} does not exist")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return path, {"name": path.name if named else source.name, "sha256": digest}
+    return path, {"name": path.name if given else source.name, "sha256": digest}
 
 
 def initialise(
     network: nn.Module, source: Pretrained, hparams: Mapping[str, Any], ignored: tuple[str, ...]
 ) -> Provenance:
-    """Load weights into `network`, as the hyper-parameters say; returns what records say of them.
+    """Load the weights that a run starts from into `network`, and return their provenance.
 
     Args:
-        network: without its last layer.
-        source: where the weights are, if no `weights_file` is given.
-        hparams: of the run.
-        ignored: beginnings of names in the file that belong to the last layer.
+        network: a network without its last layer.
+        source: the published weights, used if `hparams` has no `weights_file`.
+        hparams: optionally `pretrained` and `weights_file`.
+        ignored: prefixes of names in the file to skip, such as those of the last layer.
 
-    Raises: UsageError if the weights can't be had, or are damaged, or are those of another network.
+    Raises: UsageError if the file is missing, damaged, or has the weights of another network.
     """
-    found = chosen(source, hparams)
+    found = weights_file(source, hparams)
     if found is None:
         return NO_WEIGHTS
     path, provenance = found
@@ -61,19 +61,24 @@ def initialise(
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise does_not_fit(path, source, error) from None
+        raise mismatch(path, source, error) from None
     return provenance
 
 
-def does_not_fit(path: Path, source: Pretrained, error: Exception) -> UsageError:
-    """The error to raise where weights are those of another network; `error` is torch's."""
+def mismatch(path: Path, source: Pretrained, error: Exception) -> UsageError:
+    """The error to raise if `path` has the weights of another network. `error` is torch's or timm's."""
     first, _, rest = str(error).partition("\n")
     reason = textwrap.shorten(rest or first, 200)
     return UsageError(f"weights file {path} does not fit {source.name}: {reason}")
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a .safetensors file or a file by `torch.save`, by itself or under "state_dict"."""
+    """The state dict in a .safetensors file, or in a file written by `torch.save`.
+
+    The latter may hold it under the key "state_dict" or "model".
+
+    Raises: UsageError if the file is missing, damaged, or holds anything else.
+    """
     if not path.is_file():
         raise UsageError(f"weights file {path} does not exist")
     try:
@@ -84,11 +89,11 @@ def read(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except ImportError:
         raise UsageError(f"{path} needs the package safetensors: pip install safetensors") from None
-    except Exception as error:  # a damaged file raises whatever the first wrong byte leads to
+    except Exception as error:  # what a damaged file raises depends on its first wrong byte
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 150)
-        raise UsageError(f"weights file {path} is damaged, or no state dict ({reason})") from None
+        raise UsageError(f"weights file {path} is damaged, or not a state dict ({reason})") from None
     for key in ("state_dict", "model"):
         state = state.get(key, state) if isinstance(state, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"weights file {path} holds no state dict (names and tensors)")
+        raise UsageError(f"weights file {path} does not hold a state dict (tensors by name)")
     return dict(state)

@@ -1,4 +1,4 @@
-"""Wide_ResNet (Zagoruyko and Komodakis 2016), for 32 x 32 pixels."""
+"""Wide_ResNet (Zagoruyko and Komodakis 2016, arXiv 1605.07146), for images of 32 x 32 pixels."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainbed.networks import FEATURIZERS
 from domainbed.networks.base import FeaturizerModule
+from domainbed.networks.registry import FEATURIZERS
 
 
 def conv3x3(in_planes: int, out_planes: int, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution that keeps the image's size (at stride 1), with bias."""
+    """A 3x3 convolution with bias and a padding of 1, which keeps the image size at stride 1."""
     return nn.Conv2d(in_planes, out_planes, 3, stride=stride, padding=1, bias=True)
 
 
 def conv_init(module: nn.Module) -> None:
-    """Xavier initialisation for `apply`; upstream has it and does not use it, nor do we."""
+    """Xavier initialisation, for `nn.Module.apply`. Part of upstream's module, which never calls it."""
     if isinstance(module, nn.Conv2d):
         nn.init.xavier_uniform_(module.weight, gain=2**0.5)
         if module.bias is not None:
@@ -28,7 +28,7 @@ def conv_init(module: nn.Module) -> None:
 
 
 class wide_basic(nn.Module):
-    """Residual block: twice batch norm, ReLU, convolution; the second convolution has the stride."""
+    """Residual block: batch norm, ReLU and convolution, twice. The stride is the second convolution's."""
 
     def __init__(self, in_planes: int, planes: int, dropout_rate: float, stride: int = 1) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class wide_basic(nn.Module):
             self.shortcut.append(nn.Conv2d(in_planes, planes, 1, stride=stride, bias=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_planes, H, W) to (B, planes, H / stride, W / stride)."""
+        """Feature maps (B, planes, H / stride, W / stride) of maps (B, in_planes, H, W)."""
         out = self.dropout(self.conv1(F.relu(self.bn1(x))))
         out = self.conv2(F.relu(self.bn2(out)))
         added: Tensor = out + self.shortcut(x)
@@ -50,13 +50,13 @@ class wide_basic(nn.Module):
 
 
 class Wide_ResNet(FeaturizerModule):
-    """Wide residual network of 6n + 4 layers; 64 * widen_factor features.
+    """Wide residual network with 64 * widen_factor features.
 
     Args:
         input_shape: (channels, height, width).
-        depth: 6n + 4, n blocks in each of the three stages.
-        widen_factor: channels of the stages are 16, 32 and 64 times this.
-        dropout_rate: dropout within the blocks.
+        depth: number of layers, 6n + 4 for n blocks in each of the three stages.
+        widen_factor: the stages have 16, 32 and 64 times as many channels.
+        dropout_rate: dropout probability within the blocks.
     """
 
     SMALLEST = 4
@@ -84,15 +84,15 @@ class Wide_ResNet(FeaturizerModule):
         self.activation = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to features (B, n_outputs)."""
+        """Features (B, n_outputs) of images (B, C, H, W)."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         x = F.relu(self.bn1(x))
-        # The whole map: 8x8 at 32 pixels, where upstream averages over the first 8x8 positions.
+        # Average over the whole map. Upstream averages over 8x8 positions, which is the same at 32 pixels.
         features: Tensor = self.activation(F.avg_pool2d(x, x.shape[2:]).flatten(1))
         return features
 
 
 @FEATURIZERS.register("wide_resnet")
 def wide_resnet(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> Wide_ResNet:
-    """Upstream's Wide_ResNet: 16 layers, twice as wide, no dropout."""
-    return Wide_ResNet(input_shape, 16, 2, 0.0)
+    """A new Wide_ResNet of upstream's size."""
+    return Wide_ResNet(input_shape, depth=16, widen_factor=2, dropout_rate=0.0)

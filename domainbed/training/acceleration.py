@@ -21,8 +21,8 @@ from domainbed.algorithms.base import Algorithm
 from domainbed.algorithms.precision import at_least_float32
 from domainbed.errors import UsageError
 from domainbed.gradients.compiler import lacks_for_compilation
+from domainbed.networks.backbones import with_channels_innermost
 from domainbed.networks.base import FeaturizerModule
-from domainbed.networks.layout import with_channels_innermost
 from domainbed.training.config import TrainConfig
 
 BACKEND = "inductor"

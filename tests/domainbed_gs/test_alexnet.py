@@ -20,12 +20,12 @@ def test_number_of_parameters(scratch, classes, parameters):
     assert sum(p.numel() for p in network.parameters()) == parameters
 
 
-def test_weights_from_the_hub_cache(tmp_path, monkeypatch):
+def test_weights_are_read_from_the_hub_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.manual_seed(5)
     theirs = alexnet().eval()
-    # The published file is in the format of old releases of torch.
+    # The published file has the format of old releases of torch.
     path = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
     torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=False)
     ours = AlexNet((3, 224, 224), {"layout": "plain"}).eval()
@@ -34,10 +34,10 @@ def test_weights_from_the_hub_cache(tmp_path, monkeypatch):
         assert torch.equal(theirs.classifier[6](ours(x)), theirs(x))
 
 
-def test_the_plugin_registers_it():
+def test_the_plugin_registers_alexnet():
     assert FEATURIZERS["alexnet"] is AlexNet
 
 
-def test_small_images_are_refused():
+def test_small_images_are_rejected():
     with pytest.raises(UsageError, match="63 pixels or more"):
         AlexNet((3, 32, 32), {"pretrained": False})

@@ -12,7 +12,7 @@ HPARAMS = {"vit_dropout": 0.0, "vit_attn_tune": True, "pretrained": False}
 
 @pytest.fixture(scope="module")
 def shallow():
-    """Five of the twelve blocks on 3 x 3 patches, with layer scales that let each block count."""
+    """Five of the twelve blocks on 3 x 3 patches, with layer scales of 1, so that every block matters."""
     torch.manual_seed(0)
     featurizer = DinoV2((3, 42, 42), HPARAMS).eval()
     network = featurizer.network
@@ -35,13 +35,13 @@ def test_features_are_those_of_the_last_layers(shallow):
         torch.testing.assert_close(shallow(x), torch.cat(expected, dim=1), rtol=1e-5, atol=1e-5)
 
 
-def test_attention_alone_trains(shallow):
+def test_only_attention_layers_are_trained(shallow):
     trained = {name for name, p in shallow.network.named_parameters() if p.requires_grad}
     assert trained == {name for name, _ in shallow.network.named_parameters() if ".attn." in name}
     assert trained
 
 
-def test_positions_are_interpolated_at_the_scale_of_training():
+def test_position_embeddings_are_interpolated_at_dinov2s_scale():
     ramp = torch.arange(37.0)
     grid = torch.stack([ramp[:, None].expand(37, 37), ramp[None, :].expand(37, 37)], dim=-1)
     trained = torch.cat([torch.full((1, 2), -7.0), grid.reshape(-1, 2)])[None]
@@ -55,8 +55,8 @@ def test_positions_are_interpolated_at_the_scale_of_training():
     assert columns[5, 9].item() == pytest.approx(9.5 * 37 / 12.1 - 0.5, abs=0.05)
 
 
-def test_weights_from_the_hubs_cache(hub, monkeypatch):
-    """Of the next smaller network; a file of DINOv2's authors has a token for masks too."""
+def test_weights_are_read_from_the_hub_cache(hub, monkeypatch):
+    """For a smaller network of the family. The authors' file also has a mask token, which is skipped."""
     monkeypatch.setattr(dinov2, "NAME", "vit_small_patch14_dinov2.lvd142m")
     network = timm.create_model("vit_small_patch14_dinov2", num_classes=0)
     state = network.state_dict() | {"mask_token": torch.zeros(1, 384)}
@@ -68,12 +68,12 @@ def test_weights_from_the_hubs_cache(hub, monkeypatch):
     assert found(torch.randn(1, 3, 98, 98)).shape == (1, 5 * 384)
 
 
-def test_other_weights_are_refused():
-    with pytest.raises(UsageError, match=r"dinov2 has the weights lvd142m alone, not 'IMAGENET1K_V1'"):
+def test_other_weights_are_rejected():
+    with pytest.raises(UsageError, match=r"dinov2 only has the weights lvd142m, not 'IMAGENET1K_V1'"):
         DinoV2((3, 42, 42), HPARAMS | {"weights": "IMAGENET1K_V1"})
 
 
 @pytest.mark.parametrize("shape", [(1, 224, 224), (3, 225, 224), (3, 224, 100)])
-def test_shapes_that_are_no_whole_patches_are_refused(shape):
+def test_shapes_that_are_not_whole_patches_are_rejected(shape):
     with pytest.raises(UsageError, match="multiples of 14"):
         DinoV2(shape, HPARAMS)

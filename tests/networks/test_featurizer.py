@@ -1,11 +1,10 @@
-"""Which featurizer a run gets, and the classifier on top."""
+"""Selection of a run's featurizer, and the MLP."""
 
 import subprocess
 import sys
 
 import pytest
 import torch
-from torch import nn
 
 from domainbed import networks
 from domainbed.errors import UnknownName, UsageError, describe
@@ -28,17 +27,17 @@ from domainbed.networks.featurizer import by_shape
         ((3, 28, 28), {"vit": True}, "mnist_cnn"),
     ],
 )
-def test_the_shape_chooses(shape, hparams, name):
+def test_the_shape_selects_the_default_featurizer(shape, hparams, name):
     assert by_shape(shape, hparams) == name
 
 
-def test_a_name_wins_over_the_shape_and_lists_are_shapes():
+def test_a_name_overrides_the_shape_and_shapes_may_be_lists():
     assert isinstance(networks.Featurizer([3, 28, 28], {}), networks.MNIST_CNN)
     assert isinstance(networks.Featurizer([3, 28, 28], {"featurizer": "small_cnn"}), networks.SmallCNN)
 
 
 @pytest.mark.parametrize("shape", [(3, 50, 50), (3, 28), (), (1, 2, 3, 4)])
-def test_an_unknown_shape_is_told_what_is_known(shape):
+def test_the_error_for_an_unknown_shape_lists_the_known_ones(shape):
     with pytest.raises(
         UsageError, match=r"8x8, 14x14, 28x28, 32x32, 64x64, 224x224.*\"featurizer\".*small_cnn"
     ):
@@ -47,27 +46,27 @@ def test_an_unknown_shape_is_told_what_is_known(shape):
         networks.Featurizer(shape, {})
 
 
-def test_vit_without_dinov2_is_refused():
+def test_vit_without_dinov2_is_rejected():
     with pytest.raises(NotImplementedError, match="dinov2"):
         networks.Featurizer((3, 224, 224), {"vit": True, "dinov2": False})
 
 
-def test_misspelt_featurizer():
+def test_a_misspelt_featurizer_is_corrected():
     with pytest.raises(UnknownName) as caught:
         networks.Featurizer((3, 28, 28), {"featurizer": "resnet81"})
     assert describe(caught.value).startswith("error: Featurizer not found: resnet81. Did you mean resnet18")
 
 
-def test_mlp_has_defaults_and_takes_others():
+def test_the_mlp_has_default_hyper_parameters():
     default = networks.Featurizer((7,), {})
     assert (default.n_outputs, len(default.hiddens), default.dropout.p) == (256, 1, 0.0)
     other = networks.Featurizer((7,), {"mlp_width": 12, "mlp_depth": 5, "mlp_dropout": 0.5})
     assert (other.n_outputs, len(other.hiddens), other.dropout.p) == (12, 3, 0.5)
-    with pytest.raises(UsageError, match=r"mlp_dropout must be at most 1, not 1\.5"):
+    with pytest.raises(UsageError, match=r"hyper-parameter mlp_dropout must be at most 1, not 1\.5"):
         networks.Featurizer((7,), {"mlp_dropout": 1.5})
 
 
-def test_mlp_is_linear_then_dropout_then_relu():
+def test_the_mlp_applies_linear_dropout_and_relu_in_this_order():
     torch.manual_seed(0)
     mlp = networks.MLP(4, 3, {"mlp_width": 5, "mlp_depth": 3}).eval()
     x = torch.randn(6, 4)
@@ -82,7 +81,7 @@ def test_mlp_is_linear_then_dropout_then_relu():
     ]
 
 
-def test_mlp_takes_the_pixels_of_an_image_as_a_vector():
+def test_the_mlp_flattens_images():
     torch.manual_seed(0)
     pixels = networks.Featurizer((2, 3, 4), {"featurizer": "mlp"})
     torch.manual_seed(0)
@@ -92,18 +91,10 @@ def test_mlp_takes_the_pixels_of_an_image_as_a_vector():
     assert list(pixels.state_dict()) == list(vector.state_dict())
 
 
-def test_options_have_defaults_of_their_own():
+def test_optional_hyper_parameters_have_defaults():
     assert option({}, "pretrained") is True
     assert option({"pretrained": False}, "pretrained") is False
     assert {"featurizer", "pretrained", "weights_file", "parity_init"} <= set(OPTIONS)
-
-
-def test_classifier():
-    assert isinstance(networks.Classifier(8, 3), nn.Linear)
-    widths = [
-        (m.in_features, m.out_features) for m in networks.Classifier(8, 3, True) if isinstance(m, nn.Linear)
-    ]
-    assert widths == [(8, 4), (4, 2), (2, 3)]
 
 
 def test_importing_the_package_needs_no_torch():
@@ -111,6 +102,6 @@ def test_importing_the_package_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_no_other_attributes():
+def test_unknown_attributes_raise():
     with pytest.raises(AttributeError, match="NoSuchNetwork"):
         networks.NoSuchNetwork  # noqa: B018

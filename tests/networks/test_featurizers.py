@@ -1,4 +1,4 @@
-"""Whatever is registered as a featurizer keeps the contract of one."""
+"""The contract of a featurizer, for every registered one."""
 
 import copy
 import pickle
@@ -15,7 +15,7 @@ from domainbed.networks import FEATURIZERS, Featurizer
 
 SHAPES = {"mlp": (9,), "mnist_cnn": (2, 28, 28), "wide_resnet": (2, 32, 32), "dinov2": (3, 28, 42)}
 SHAPE = (2, 64, 64)
-FEW = {"dinov2", "alexnet", "resnet", "resnet50"}  # large ones, whose pickles would only cost time
+LARGE = {"dinov2", "alexnet", "resnet", "resnet50"}  # pickling these is slow
 
 
 @cache
@@ -47,16 +47,16 @@ def test_features_in_both_modes_and_a_gradient_for_every_parameter(named):
     with torch.no_grad():
         features = featurizer(x)
         assert features.shape == (3, featurizer.n_outputs)
-        # In evaluation mode no sample sees another.
+        # In evaluation mode, the features of a sample do not depend on the others.
         torch.testing.assert_close(featurizer(x[1:2]), features[1:2], rtol=1e-3, atol=1e-4)
     assert featurizer.train() is featurizer
 
 
-def test_copies_compute_the_same(named):
+def test_copies_compute_the_same_features(named):
     name, featurizer, x = named
     featurizer.eval()
     copies = [copy.deepcopy(featurizer)]
-    if name not in FEW:
+    if name not in LARGE:
         copies.append(pickle.loads(pickle.dumps(featurizer)))
     with torch.no_grad():
         for other in copies:
@@ -77,7 +77,7 @@ def test_activation_is_applied_to_the_features(named):
             featurizer.activation = nn.Identity()
 
 
-def test_shapes_that_it_cannot_take_are_refused(named):
+def test_invalid_shapes_are_rejected(named):
     name, _, _ = named
     wrong = () if name == "mlp" else (9,)
     with pytest.raises(UsageError, match=r"takes .*, not inputs of shape"):
@@ -93,12 +93,12 @@ def test_features_of_a_sample_do_not_depend_on_its_minibatch(name):
 
 
 @pytest.mark.parametrize("side", [16, 17, 96])
-def test_small_cnn_takes_images_from_16_pixels_on(side):
+def test_small_cnn_takes_images_of_16_pixels_or_more(side):
     assert FEATURIZERS["small_cnn"]((3, side, side), {})(torch.randn(2, 3, side, side)).shape == (2, 128)
     with pytest.raises(UsageError, match="16 pixels or more"):
         FEATURIZERS["small_cnn"]((3, 15, side), {})
 
 
-def test_all_that_resnets_and_transformers_read_is_in_the_common_table():
+def test_hyper_parameters_of_resnets_and_transformers_are_in_the_common_table():
     needed = {"resnet18", "resnet50_augmix", "freeze_bn", "resnet_dropout", "vit_dropout", "vit_attn_tune"}
     assert needed <= set(Algorithm.hparams_table())

@@ -1,4 +1,4 @@
-"""Presets of hyper-parameters: they reach a run from its `--hparams`."""
+"""Presets of hyper-parameters, given to a run in `--hparams`."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_published_is_torchvisions_resnet50_with_its_first_weights_and_frozen_ba
     assert {**hparams, "preset": "published", **PRESETS["published"]} == hparams
 
 
-def test_what_is_given_wins_over_the_preset():
+def test_given_values_take_precedence_over_the_preset():
     assert with_preset({"freeze_bn": False, "lr": 1.0, "preset": "published"}) == {
         **PRESETS["published"],
         **{"freeze_bn": False, "lr": 1.0, "preset": "published"},
@@ -34,8 +34,11 @@ def test_what_is_given_wins_over_the_preset():
 
 @pytest.mark.parametrize(
     ("preset", "message"),
-    [("publisht", "is one of none, published, not 'publisht'"), (3, "takes a value of type str, not 3")],
+    [
+        ("publisht", "is one of none, published, not 'publisht'"),
+        (3, r"takes a value of type str, not 3 \(int\)"),
+    ],
 )
-def test_unknown_presets_are_refused(preset, message):
+def test_unknown_presets_are_rejected(preset, message):
     with pytest.raises(UsageError, match=f"hyper-parameter preset {message}"):
         with_preset({"preset": preset})

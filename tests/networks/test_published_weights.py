@@ -1,4 +1,4 @@
-"""Where published weights are looked for, and how they are fetched: real caches, and a real server."""
+"""Search for published weights in the caches, and their download from a local server."""
 
 import functools
 import hashlib
@@ -18,7 +18,7 @@ from domainbed.networks.weights import initialise
 HPARAMS = default_hparams("ERM", "PACS")
 
 
-def test_timms_weights_from_the_hugging_face_cache(tmp_path, monkeypatch):
+def test_timms_weights_are_read_from_the_hugging_face_cache(tmp_path, monkeypatch):
     timm, constants = pytest.importorskip("timm"), pytest.importorskip("huggingface_hub.constants")
     from safetensors.torch import save_file
 
@@ -35,7 +35,7 @@ def test_timms_weights_from_the_hugging_face_cache(tmp_path, monkeypatch):
     assert found.provenance["name"] == "timm resnet50.ram_in1k"
 
 
-def test_tags_of_torchvision():
+def test_weights_of_torchvision_are_found_by_tag():
     assert of_torchvision("resnet50", "IMAGENET1K_V2") == Pretrained(
         "torchvision resnet50 (IMAGENET1K_V2)",
         "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
@@ -46,12 +46,12 @@ def test_tags_of_torchvision():
     assert "Did you mean IMAGENET1K_V1?" in describe(caught.value)
 
 
-def test_tags_of_timm_and_the_names_that_files_may_have():
+def test_weights_of_timm_are_found_by_tag_and_have_several_file_names():
     pytest.importorskip("timm")
     assert of_timm("resnet50").name == "timm resnet50.a1_in1k"
     augmix = of_timm("resnet50.ram_in1k")
     assert augmix.url.endswith("/timm/resnet50.ram_in1k/resolve/main/model.safetensors")
-    # The last is the name under which timm once had it.
+    # The last is the name in earlier releases of timm.
     names = ("resnet50.ram_in1k.safetensors", "resnet50.ram_in1k.pth", "resnet50_ram-a26f946b.pth")
     assert augmix.files == names
     with pytest.raises(UsageError, match="no weights 'ram_in1' of resnet50") as caught:
@@ -61,14 +61,14 @@ def test_tags_of_timm_and_the_names_that_files_may_have():
         of_timm("resnet51")
 
 
-def test_weights_that_nobody_published():
-    with pytest.raises(UsageError, match=r'nobody published weights of x; name a file as .*"weights_file"'):
+def test_unpublished_weights_cannot_be_downloaded():
+    with pytest.raises(UsageError, match=r'no weights of x were published; name a file .*"weights_file"'):
         Pretrained("x", "", ()).download()
 
 
 @pytest.fixture
 def server(tmp_path):
-    """A folder that is served, and its address."""
+    """A served folder, and its address."""
     (tmp_path / "www").mkdir()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -82,7 +82,7 @@ def server(tmp_path):
         httpd.shutdown()
 
 
-def test_download_into_the_hub_cache(server, hub, tmp_path):
+def test_downloads_go_to_the_hub_cache(server, hub, tmp_path):
     folder, address = server
     network, target = nn.Linear(3, 4), nn.Linear(3, 4)
     torch.save(network.state_dict(), tmp_path / "w.pth")
@@ -94,7 +94,7 @@ def test_download_into_the_hub_cache(server, hub, tmp_path):
     assert source.find() == hub / f"linear-{digest}.pth"
 
 
-def test_a_download_with_other_content_than_its_name_promises_leaves_nothing(server, hub):
+def test_a_download_that_does_not_match_the_hash_in_its_name_is_removed(server, hub):
     folder, address = server
     torch.save(nn.Linear(3, 4).state_dict(), folder / "linear-00000000.pth")
     source = Pretrained("l", f"{address}/linear-00000000.pth", ("linear-00000000.pth",))
@@ -103,7 +103,7 @@ def test_a_download_with_other_content_than_its_name_promises_leaves_nothing(ser
     assert not list(hub.iterdir())
 
 
-def test_timms_weights_come_from_their_repository(server, hub, monkeypatch):
+def test_timms_weights_are_downloaded_from_their_repository(server, hub, monkeypatch):
     timm, constants = pytest.importorskip("timm"), pytest.importorskip("huggingface_hub.constants")
     from safetensors.torch import save_file
 
@@ -118,6 +118,6 @@ def test_timms_weights_come_from_their_repository(server, hub, monkeypatch):
     for _ in range(2):
         found = Featurizer((3, 32, 32), HPARAMS | {"featurizer": "timm:test_resnet"})
         assert torch.equal(found.network.conv1[0].weight, network.conv1[0].weight)
-        (published / "model.safetensors").unlink(missing_ok=True)  # it is in the hub's cache now
+        (published / "model.safetensors").unlink(missing_ok=True)  # now in the hub cache
     assert found.provenance["name"] == "timm test_resnet.r160_in1k"
     assert [file.name for file in hub.iterdir()] == ["test_resnet.r160_in1k.safetensors"]

@@ -1,4 +1,4 @@
-"""Networks of timm's as featurizers; small ones that timm has for its own tests, without any download."""
+"""Networks of timm as featurizers: the small ones from timm's own tests, which need no download."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from domainbed.datasets.image_transforms import IMAGENET_MEAN, IMAGENET_STD
 from domainbed.errors import UnknownName, UsageError, describe
 from domainbed.hparams_registry import default_hparams
 from domainbed.networks import Featurizer, featurizer_class
-from domainbed.networks.backbones import timm_config
+from domainbed.networks.libraries import timm_config
 from domainbed.networks.timm_networks import Renormalise
 
 DOCUMENT = Path(__file__).parents[2] / "docs/networks.md"
@@ -27,7 +27,7 @@ def build(name, shape=(3, 64, 64), **hparams):
 
 @pytest.fixture
 def saved(tmp_path):
-    """`saved(name, **options)`: a network of timm's in evaluation mode, and the path of its weights."""
+    """`saved(name, **options)`: a network of timm in evaluation mode, and hparams with its weights."""
 
     def make(name, **options):
         torch.manual_seed(11)
@@ -64,10 +64,10 @@ def test_features_of_any_size_and_number_of_channels(name, shape, n_outputs):
         ("vit_tiny_patch16_224", 96, 192),
         ("convnext_atto", 96, 320),
         ("vit_xsmall_patch16_clip_224", 96, 256),
-        ("vit_small_patch14_dinov2", 98, 384),  # 518 pixels are its own
+        ("vit_small_patch14_dinov2", 98, 384),  # its default size is 518 pixels
     ],
 )
-def test_towers_that_the_field_uses_take_their_weights_to_other_sizes(name, side, n_outputs, saved):
+def test_weights_of_common_networks_are_adapted_to_other_sizes(name, side, n_outputs, saved):
     network, hparams = saved(name)
     transformer = "vit" in name
     featurizer = build(name, (3, side, side), **hparams, vit_attn_tune=transformer).eval()
@@ -81,7 +81,7 @@ def test_towers_that_the_field_uses_take_their_weights_to_other_sizes(name, side
         assert trained == {each for each in found if ".attn." in each}
 
 
-def test_the_documents_examples_are_known_to_timm():
+def test_timm_knows_the_examples_in_the_documentation():
     names = re.findall(r"timm:(\w+(?:\.\w+)?)", DOCUMENT.read_text(encoding="utf-8"))
     examples = [name for name in names if name.split(".")[0] != "NAME"]
     assert len(examples) >= 5
@@ -90,13 +90,13 @@ def test_the_documents_examples_are_known_to_timm():
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet"])
-def test_weights_are_all_loaded_and_the_last_layer_is_left_out(name, saved):
+def test_all_weights_are_loaded_except_the_last_layer(name, saved):
     network, hparams = saved(name)
     featurizer = build(name, (3, 160, 160), **hparams).eval()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     image = torch.rand(2, 3, 160, 160)
     with torch.no_grad():
-        # These weights were trained on images from -1 to 1.
+        # These networks are trained on images with values from -1 to 1.
         expected = network.forward_head(network.forward_features((image - 0.5) / 0.5), pre_logits=True)
         torch.testing.assert_close(featurizer((image - mean) / std), expected, rtol=1e-4, atol=1e-5)
     assert featurizer.provenance["name"] == "mine.pth"
@@ -104,21 +104,21 @@ def test_weights_are_all_loaded_and_the_last_layer_is_left_out(name, saved):
 
 
 @pytest.mark.parametrize("num_classes", [0, 5])
-def test_files_with_other_classes_or_none(num_classes, saved):
+def test_files_may_have_other_classes_or_no_last_layer(num_classes, saved):
     network, hparams = saved("test_vit", num_classes=num_classes)
     found = build("test_vit", (3, 160, 160), **hparams).network
     assert torch.equal(found.blocks[1].mlp.fc2.weight, network.blocks[1].mlp.fc2.weight)
     assert not any("state_dict" in config for config in (found.pretrained_cfg, found.default_cfg))
 
 
-def test_positions_are_interpolated_to_the_inputs_size(saved):
+def test_position_embeddings_are_interpolated_to_the_input_size(saved):
     network, hparams = saved("test_vit")
     found = build("test_vit", (3, 32, 64), **hparams).network
     assert found.pos_embed.shape[1] == network.pos_embed.shape[1] - 10 * 10 + 2 * 4
     assert torch.equal(found.cls_token, network.cls_token)
 
 
-def test_weights_of_another_network_are_refused(saved):
+def test_weights_of_another_network_are_rejected(saved):
     _, hparams = saved("test_resnet")
     with pytest.raises(UsageError, match=r"mine\.pth does not fit timm test_vit\.r160_in1k: ") as caught:
         build("test_vit", (3, 160, 160), **hparams)
@@ -126,14 +126,14 @@ def test_weights_of_another_network_are_refused(saved):
 
 
 @pytest.mark.parametrize("shape", [(3, 65, 64), (3, 1, 1)])
-def test_inputs_that_it_cannot_take_are_refused(shape, saved):
+def test_invalid_shapes_are_rejected(shape, saved):
     _, hparams = saved("test_vit")
     for more in ({}, hparams):
         with pytest.raises(UsageError, match=r"timm:test_vit\S* takes .*not inputs of shape .*input_size"):
             build("test_vit", shape, **more)
 
 
-def test_names_and_tags():
+def test_errors_for_names_and_tags():
     with pytest.raises(UnknownName, match="Network of timm not found: test_vitt") as caught:
         featurizer_class("timm:test_vitt")
     assert "Did you mean test_vit" in describe(caught.value)
@@ -142,11 +142,13 @@ def test_names_and_tags():
     assert build("test_vit.r160_in1k", weights="r160_in1k").n_outputs == 64
     with pytest.raises(UsageError, match="no weights 'IMAGENET1K_V1' of test_vit"):
         build("test_vit", weights="IMAGENET1K_V1")
-    with pytest.raises(UsageError, match=r'test_vit\.r160_in1k names its weights: leave out "weights"'):
+    with pytest.raises(
+        UsageError, match=r'test_vit\.r160_in1k already names its weights: leave out "weights"'
+    ):
         build("test_vit.r160_in1k", weights="other")
 
 
-def test_batch_norms_are_frozen_or_alive():
+def test_freeze_bn_decides_the_mode_of_batch_norms():
     for frozen in (True, False):
         featurizer = build("test_resnet", freeze_bn=frozen).eval().train()
         norms = [m for m in featurizer.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -154,7 +156,7 @@ def test_batch_norms_are_frozen_or_alive():
         assert {m.training for m in norms} == {not frozen}
 
 
-def test_attention_alone_trains():
+def test_only_attention_layers_are_trained():
     featurizer = build("test_vit", vit_attn_tune=True)
     trained = {name for name, p in featurizer.named_parameters() if p.requires_grad}
     assert trained == {name for name, _ in featurizer.named_parameters() if ".attn." in name}
@@ -163,17 +165,17 @@ def test_attention_alone_trains():
         build("test_convnext", vit_attn_tune=True)
 
 
-def test_dropout_is_that_of_transformers_or_of_resnets():
+def test_the_dropout_hyper_parameter_depends_on_the_architecture():
     for name, dropout in (("test_vit", 0.5), ("test_convnext", 0.25)):
         assert build(name, vit_dropout=0.5, resnet_dropout=0.25).dropout.p == dropout
 
 
-def test_the_state_has_only_the_network():
+def test_the_state_dict_holds_the_network_only():
     featurizer = build("test_vit")
     assert all(name.startswith("network.") for name in featurizer.state_dict())
 
 
-def test_images_are_normalised_anew_only_where_the_weights_saw_others():
+def test_images_are_renormalised_only_if_the_weights_need_it():
     kinds = [
         ("test_vit", 3, Renormalise),
         ("test_vit", 1, nn.Identity),

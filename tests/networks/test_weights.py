@@ -1,4 +1,4 @@
-"""Pretrained weights, from real files in the layout of the hub's cache."""
+"""Pretrained weights, read from files laid out as in torch's hub cache."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ HPARAMS = {"resnet18": True, "resnet50_augmix": False, "freeze_bn": False, "resn
 
 @pytest.fixture(scope="module")
 def trained():
-    """A ResNet-18 that nobody else has."""
+    """A ResNet-18 with weights of its own."""
     torch.manual_seed(99)
     return resnet18()
 
@@ -29,7 +29,7 @@ def conv1_and_bn(network):
     return torch.cat([network.conv1.weight.flatten(), network.layer4[1].bn2.running_var])
 
 
-def test_resnet18_from_the_hub_cache(hub, trained):
+def test_weights_are_read_from_the_hub_cache(hub, trained):
     assert checkpoints() == hub
     torch.save(trained.state_dict(), hub / "resnet18-f37072fd.pth")
     assert torch.equal(conv1_and_bn(ResNet((3, 32, 32), HPARAMS).network), conv1_and_bn(trained))
@@ -44,7 +44,7 @@ def test_resnet18_from_the_hub_cache(hub, trained):
     assert not torch.equal(conv1_and_bn(scratch.network), conv1_and_bn(trained))
 
 
-def test_the_users_file_wins_and_may_have_other_classes(hub, trained, tmp_path):
+def test_a_weights_file_takes_precedence_and_may_have_other_classes(hub, trained, tmp_path):
     (hub / "resnet18-f37072fd.pth").write_bytes(b"not read")
     state = trained.state_dict() | {"fc.weight": torch.zeros(5, 512), "fc.bias": torch.zeros(5)}
     torch.save({"state_dict": state}, tmp_path / "mine.pth")
@@ -53,7 +53,7 @@ def test_the_users_file_wins_and_may_have_other_classes(hub, trained, tmp_path):
     assert featurizer.provenance["name"] == "mine.pth"
 
 
-def test_every_record_of_a_run_names_its_weights_and_their_hash(hub, trained, exported, tmp_path):
+def test_every_record_of_a_run_has_the_name_and_hash_of_its_weights(hub, trained, exported, tmp_path):
     torch.save(trained.state_dict(), hub / "resnet18-f37072fd.pth")
     hparams = {"featurizer": "resnet18", "input_size": 32, "batch_size": 2}
     settings = {"dataset": str(exported["png"]), "steps": 2, "checkpoint_freq": 1, "skip_model_save": True}
@@ -67,7 +67,7 @@ def test_every_record_of_a_run_names_its_weights_and_their_hash(hub, trained, ex
     assert json.loads((tmp_path / "run/run.json").read_text())["weights"] == expected
 
 
-def test_an_algorithms_provenance_is_that_of_its_first_pretrained_featurizer(hub, trained):
+def test_the_provenance_of_an_algorithm_is_that_of_its_first_pretrained_featurizer(hub, trained):
     torch.save(trained.state_dict(), hub / "resnet18-f37072fd.pth")
     pretrained = ResNet((3, 32, 32), HPARAMS)
     scratch = ResNet((3, 32, 32), HPARAMS | {"pretrained": False})
@@ -75,7 +75,7 @@ def test_an_algorithms_provenance_is_that_of_its_first_pretrained_featurizer(hub
     assert provenance_of(nn.Sequential(scratch, nn.Linear(2, 2))) is NO_WEIGHTS
 
 
-def test_missing_weights_say_which_file_to_put_where(hub):
+def test_the_error_for_missing_weights_says_where_to_put_which_file(hub):
     with pytest.raises(UsageError) as caught:
         ResNet((3, 32, 32), HPARAMS)
     line = describe(caught.value)
@@ -87,7 +87,7 @@ def test_missing_weights_say_which_file_to_put_where(hub):
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 half an archive", None])
-def test_a_damaged_file_is_named(hub, trained, content):
+def test_the_error_for_a_damaged_file_names_it(hub, trained, content):
     path = hub / "resnet18-f37072fd.pth"
     torch.save(trained.state_dict(), path)
     path.write_bytes(path.read_bytes()[:100_000] if content is None else content)
@@ -97,7 +97,7 @@ def test_a_damaged_file_is_named(hub, trained, content):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_network_are_refused_in_one_line(tmp_path):
+def test_weights_of_another_network_are_rejected_in_one_line(tmp_path):
     torch.save(nn.Linear(3, 4).state_dict(), tmp_path / "linear.pth")
     with pytest.raises(
         UsageError, match=r"linear\.pth does not fit torchvision resnet18 .*Missing key"
@@ -108,13 +108,13 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path):
 
 
 class Code:
-    """An object that a safe reader must not build."""
+    """An object that safe loading must not build."""
 
 
-def test_files_that_hold_something_else_or_code_are_refused(tmp_path):
+def test_files_with_code_or_anything_but_tensors_are_rejected(tmp_path):
     for name, content in {"list": [1, 2], "numbers": {"a": 1}, "code": {"a": Code()}}.items():
         torch.save(content, tmp_path / f"{name}.pth")
-        with pytest.raises(UsageError, match="no state dict"):
+        with pytest.raises(UsageError, match=r"not (hold )?a state dict"):
             read(tmp_path / f"{name}.pth")
     with pytest.raises(UsageError, match="does not exist"):
         read(tmp_path / "nothing.pth")

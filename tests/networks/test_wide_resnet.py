@@ -5,7 +5,7 @@ from torch import nn
 from domainbed.lib import wide_resnet
 
 
-def test_upstreams_module_has_upstreams_names():
+def test_upstreams_names_are_importable_from_upstreams_path():
     network = wide_resnet.Wide_ResNet((3, 32, 32), 10, 1, 0.0)
     assert isinstance(network.layer2[0], wide_resnet.wide_basic)
     assert network.n_outputs == 64
@@ -13,7 +13,7 @@ def test_upstreams_module_has_upstreams_names():
         wide_resnet.Wide_ResNet((3, 32, 32), 15, 2, 0.0)
 
 
-def test_conv_init():
+def test_conv_init_is_xavier():
     block = wide_resnet.wide_basic(16, 32, 0.0, stride=2)
     nn.init.zeros_(block.bn1.weight)
     block.apply(wide_resnet.conv_init)
@@ -24,7 +24,7 @@ def test_conv_init():
     assert 0.95 * bound < block.conv1.weight.abs().max() <= bound
 
 
-def test_all_of_a_larger_image_counts():
+def test_features_depend_on_all_of_a_larger_image():
     network = wide_resnet.Wide_ResNet((3, 64, 64), 10, 1, 0.0).eval()
     x = torch.randn(1, 3, 64, 64, requires_grad=True)
     network(x).sum().backward()
