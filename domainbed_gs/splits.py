@@ -1,4 +1,4 @@
-"""The paper's splits: every environment at random into train, validation and test, 70/10/20."""
+"""Split scheme of the ICCV 2021 paper: each environment is divided into train, validation and test parts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ OPTIONS = ("per_trial", "unstratified", "one_stream")
 def stratified(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
     """Parts `in`, `out` and `test` of each environment, stratified by class (ICCV 2021 paper, section 4.1).
 
-    `--splits 70/10/20[:option...]`. The split is the same in every trial, and an environment's does not
-    depend on the others. Options (gradient surgery specification, A.8 row 3):
-        per_trial: another split for every trial seed;
-        unstratified: at random over the whole environment;
-        one_stream: one generator seeded with 0 for all environments in order, after the authors' code (not
-            index by index theirs).
+    `--splits 70/10/20[:option...]`. By default all trials share one split, and the split of an environment
+    does not depend on the other environments. The options (see docs/protocol.md) are:
+        per_trial: a different split for each trial seed.
+        unstratified: ignore classes.
+        one_stream: divide all environments in order with one generator seeded with 0, as the authors' code
+            does. The indices are not the authors'.
 
-    Raises: UsageError for fractions that do not sum to 100, or an unknown option.
+    Args:
+        dataset: dataset to split.
+        request: trial seed, and the options above after the percentages.
+
+    Returns: for each environment, the parts by name.
+
+    Raises: UsageError for percentages that do not sum to 100, or an unknown option.
     """
     from domainbed.datasets.base import labels_of
     from domainbed.datasets.splitting import SplitDataset
@@ -49,15 +55,18 @@ def stratified(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Pa
 def split_indices(
     labels: np.ndarray, fractions: tuple[float, float, float], random_state: np.random.RandomState
 ) -> dict[str, np.ndarray]:
-    """Indices of the parts `in`, `out` and `test`, each class divided alike, each part in random order.
+    """Divide samples into parts, with the same shares of each class in every part.
+
+    In each class, the test part is taken first and the validation part from the rest, as in the authors'
+    code. Sizes are rounded to the nearest integer, but every part has at least one sample of a class with
+    three or more.
 
     Args:
-        labels: (N,) classes.
-        fractions: shares of train, validation and test; they sum to 1.
-        random_state: where the order comes from.
+        labels: classes (N,).
+        fractions: shares of train, validation and test, which sum to 1.
+        random_state: generator of the order.
 
-    Of each class first the test part is taken, then of the rest the validation part, as the authors' code
-    does; shares are rounded to the nearest number, but a class of three or more is in every part.
+    Returns: indices of the parts `in`, `out` and `test`, each in random order.
     """
     parts: dict[str, list[np.ndarray]] = {"in": [], "out": [], "test": []}
     for label in np.unique(labels):
@@ -80,5 +89,5 @@ def _parse(options: tuple[str, ...]) -> tuple[tuple[float, float, float], tuple[
     except ValueError:
         raise UsageError(f"--splits takes three percentages such as 70/10/20, not {shares!r}") from None
     if abs(train + validation + test - 1) > 1e-9 or min(train, validation, test) <= 0:
-        raise UsageError(f"--splits takes percentages above 0 that sum to 100, not {shares!r}")
+        raise UsageError(f"--splits takes positive percentages that sum to 100, not {shares!r}")
     return (train, validation, test), tuple(rest)

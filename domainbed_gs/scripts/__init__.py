@@ -1,1 +1,1 @@
-"""The plugin's scripts."""
+"""Command lines of the plugin."""

@@ -1,9 +1,10 @@
-"""Train, and measure how alike the gradients of single samples are, within and between environments.
+"""Train a model and measure the similarity of per-sample gradients, within and between environments.
 
     python -m domainbed_gs.scripts.similarity --dataset EmojiStyles --output_dir runs/similarity
 
-An ordinary run of `domainbed.scripts.train`, all of whose flags it takes, that also writes similarity.csv and
-similarity.png. The same command goes on with what was interrupted, and draws again what is finished.
+An ordinary run of `domainbed.scripts.train`, with the same flags and a few more, that also writes
+similarity.csv and similarity.png. The same command resumes an interrupted run, and draws the figure of a
+finished one again.
 """
 
 from __future__ import annotations
@@ -16,35 +17,40 @@ from pathlib import Path
 from domainbed.errors import UsageError, run_script
 from domainbed.scripts import train
 
-OWN = ("samples", "every", "mode", "train_on")
+STUDY_FLAGS = ("samples", "every", "mode", "train_on")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of `train`, then those of the study."""
+    """Parser with the flags of `train` and those of the study."""
     parser = train.build_parser()
     parser.prog = "python -m domainbed_gs.scripts.similarity"
-    parser.description = "Train one model, and measure similarities of per-sample gradients on the way."
+    parser.description = "Train one model and measure similarities of per-sample gradients during training."
     add = parser.add_argument_group("similarities").add_argument
-    add("--samples", type=int, default=8, help="samples of the class from each source (default: 8)")
-    add("--every", type=int, default=1, help="updates from one measurement to the next (default: 1)")
-    add("--mode", type=str, default="eval", help="of the network: eval, or train (with dropout)")
+    add("--samples", type=int, default=8, help="samples from each source (default: 8)")
+    add("--every", type=int, default=1, help="updates between two measurements (default: 1)")
+    add(
+        "--mode",
+        type=str,
+        default="eval",
+        help="network mode during measurements: eval, or train with dropout (default: eval)",
+    )
     add(
         "--train_on",
         type=str,
         default="all",
-        help="what updates see: all (ordinary minibatches), or class (only the samples that are measured)",
+        help="minibatches for training: all (ordinary), or class (the measured samples) (default: all)",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, train and measure, then sum up and draw; returns the exit status."""
+    """Train with measurements, then print a summary and draw the figure; returns the exit status."""
     flags = vars(build_parser().parse_args(argv))
     from domainbed.files import write_whole
     from domainbed.training.config import TrainConfig
     from domainbed_gs.similarity import figure, study, summary, table
 
-    own = {name: flags.pop(name) for name in OWN}
+    own = {name: flags.pop(name) for name in STUDY_FLAGS}
     config = TrainConfig(**flags)
     study.train(config, study.Study(**own))
     folder = Path(config.output_dir)
@@ -54,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     targets = ", ".join(names[target] for target in config.test_envs)
     title = f"{Path(config.dataset).name}, target {targets} ({config.algorithm})"
     try:
-        picture = figure.draw(rows, title, len(names) - len(config.test_envs))
-    except UsageError as error:
-        print(f"warning: {error}", file=sys.stderr)  # hours of training are not lost for a picture
+        picture = figure.figure_png(rows, title, len(names) - len(config.test_envs))
+    except UsageError as error:  # matplotlib is missing; the run itself succeeded
+        print(f"warning: {error}", file=sys.stderr)
         return 0
     write_whole(folder / "similarity.png", picture)
     print(f"Figure: {folder / 'similarity.png'}")

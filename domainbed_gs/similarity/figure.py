@@ -1,4 +1,4 @@
-"""Curves of similarities over training, like Figure 2 of arXiv 2108.01621, as PNG."""
+"""Figure of gradient similarities during training, like figure 2 of arXiv 2108.01621."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING
 
 from domainbed.results.plots import BLUE, GREY, INK, ORANGE, PALE, plain_axes, png, require_matplotlib
 from domainbed_gs.similarity.measure import KINDS
-from domainbed_gs.similarity.summary import curve
+from domainbed_gs.similarity.summary import window_means
 from domainbed_gs.similarity.table import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours of differing lightness, and dashes, for readers who don't see colours.
+# Different lightness and dashes, for colour-blind readers.
 STYLES: dict[str, tuple[str, str]] = dict(zip(KINDS, ((BLUE, "solid"), (ORANGE, "dashed")), strict=True))
 
 
-def draw(rows: Sequence[Row], title: str, environments: int) -> bytes:
-    """The figure of a study as PNG; raises UsageError where matplotlib is not installed."""
+def figure_png(rows: Sequence[Row], title: str, environments: int) -> bytes:
+    """`similarity_figure` as the content of a PNG file; raises UsageError if matplotlib is not installed."""
     require_matplotlib()
-    return png(curves(rows, title, environments))
+    return png(similarity_figure(rows, title, environments))
 
 
-def curves(rows: Sequence[Row], title: str, environments: int) -> Figure:
-    """Cosines in one panel, shares of agreeing signs in another.
+def similarity_figure(rows: Sequence[Row], title: str, environments: int) -> Figure:
+    """Figure with cosines in one panel and shares of equal signs in another.
 
     Args:
-        rows: the measurements, one at least.
-        title: of the figure.
-        environments: K, of which the consensus is.
+        rows: at least one measurement.
+        title: title of the figure.
+        environments: number K of source environments.
     """
     from matplotlib.figure import Figure
 
@@ -43,22 +43,26 @@ def curves(rows: Sequence[Row], title: str, environments: int) -> Figure:
     cosines.axhline(0, color=PALE, linewidth=0.9)
     for chance in (0.5, 2.0 ** (1 - environments)):
         signs.axhline(chance, color=PALE, linewidth=0.9)
-    _dress(cosines, "cosine similarity of gradients")
-    _dress(signs, "share of components with equal signs")
+    _label_axes(cosines, "cosine similarity of gradients")
+    _label_axes(signs, "share of components with equal signs")
     figure.suptitle(title, color=INK, fontsize=14, fontweight="bold")
-    caption = "curve: mean over successive measurements, each of one class; band: one standard error"
-    figure.supxlabel(f"{caption}; thin lines: no similarity, agreement by chance", color=PALE, fontsize=8.5)
+    caption = (
+        "curve: mean over successive measurements, each of one class; band: one standard error; thin lines: "
+        "values expected by chance"
+    )
+    figure.supxlabel(caption, color=PALE, fontsize=8.5)
     return figure
 
 
 def _draw_curve(axis: Axes, rows: Sequence[Row], column: str, label: str, colour: str, dashes: str) -> None:
-    it = curve(rows, column)
-    axis.plot(it.steps, it.means, color=colour, linestyle=dashes, linewidth=1.8, label=label)
-    axis.fill_between(it.steps, it.means - it.errors, it.means + it.errors, color=colour, alpha=0.25, lw=0)
+    window = window_means(rows, column)
+    axis.plot(window.steps, window.means, color=colour, linestyle=dashes, linewidth=1.8, label=label)
+    low, high = window.means - window.errors, window.means + window.errors
+    axis.fill_between(window.steps, low, high, color=colour, alpha=0.25, lw=0)
 
 
-def _dress(axis: Axes, what: str) -> None:
+def _label_axes(axis: Axes, quantity: str) -> None:
     axis.set_xlabel("updates", color=INK)
-    axis.set_ylabel(what, color=INK)
+    axis.set_ylabel(quantity, color=INK)
     plain_axes(axis)
     axis.legend(frameon=False, fontsize=9)

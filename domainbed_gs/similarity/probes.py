@@ -1,4 +1,4 @@
-"""Minibatches of one class: what is measured, so that class does not confound environment."""
+"""Minibatches of a single class to measure gradients on, so that class does not confound environment."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from domainbed.training.evaluation import plain
 
 @dataclass(frozen=True)
 class Probe:
-    """The samples of one measurement.
+    """Samples of one measurement.
 
     Attributes:
-        label: their class.
-        minibatches: one a source environment.
+        label: class of all samples.
+        minibatches: one minibatch for each source environment.
     """
 
     label: int
@@ -30,18 +30,18 @@ class Probe:
 
 
 class Probes:
-    """One class a step, and samples of it from each source; a function of (seed, step).
+    """A class for each step, and samples of it from each source; a function of (seed, step).
 
-    Classes are drawn uniformly from those that have two samples or more in every source. Of each source
-    `samples` are drawn without replacement, or all that it has, so that no sample is paired with itself;
-    without augmentation.
+    Classes are drawn uniformly from those with at least two samples in every source. Samples are drawn
+    without replacement, so that no sample is paired with itself, and are not augmented. A source with fewer
+    than `samples` samples of the class contributes all of them.
 
     Args:
-        parts: the sources' parts to draw from.
-        samples: number of samples of each environment.
-        seed: the run's.
+        parts: for each source, the part to draw from.
+        samples: number of samples from each source.
+        seed: seed of the run.
 
-    Raises: UsageError if there is no such class.
+    Raises: UsageError if no class has two samples in every source.
     """
 
     def __init__(self, parts: Sequence[SplitDataset], samples: int, seed: int) -> None:
@@ -51,12 +51,14 @@ class Probes:
         labels = [labels_of(part) for part in parts]
         shared = set.intersection(*({int(c) for c in np.unique(own) if sum(own == c) > 1} for own in labels))
         if not shared:
-            raise UsageError("no class has two samples in every source environment: nothing can be compared")
+            raise UsageError(
+                "no class has two samples in every source environment, so no gradients can be compared"
+            )
         self.classes = sorted(shared)
         self._positions = [{c: np.flatnonzero(own == c) for c in self.classes} for own in labels]
 
     def at(self, step: int) -> Probe:
-        """The class and the samples of `step`."""
+        """Class and samples of `step`."""
         rng = generator(self.seed, Purpose.PROBES, step)
         label = self.classes[rng.integers(len(self.classes))]
         minibatches = []

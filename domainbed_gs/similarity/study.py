@@ -1,8 +1,9 @@
-"""A run that measures, as it trains, how alike per-sample gradients are (ICCV 2021 paper, figure 2).
+"""A training run that measures the similarity of per-sample gradients (ICCV 2021 paper, figure 2).
 
-Before an update one class is drawn, and of it some samples from each source environment; see `Probes`.
-Their similarities under the weights of that moment are a row of similarity.csv in the run's directory. All
-else is an ordinary run: measuring changes neither weights nor records, but for times.
+Before each update, one class and some samples of it from each source environment are drawn (see `Probes`).
+The similarities of their gradients at the current weights become a row of similarity.csv in the run
+directory. Apart from that the run is an ordinary one: measuring changes neither weights nor records, except
+for times.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ TRAIN_ON = ("all", "class")
 
 @dataclass(frozen=True)
 class Study:
-    """How to measure.
+    """Settings of the measurements.
 
     Attributes:
         samples: number of samples from each source environment.
-        every: number of updates from one measurement to the next.
-        mode: of the network while it is measured: eval, or train (with dropout).
-        train_on: what the updates see: all (the run's minibatches), or class: those of one class that are
-            measured, with augmentation for neither.
+        every: number of updates between two measurements.
+        mode: mode of the network during measurements: "eval", or "train" (with dropout).
+        train_on: minibatches of the updates: "all" (those of an ordinary run), or "class" (the measured
+            samples, without augmentation).
     """
 
     samples: int = 8
@@ -49,29 +50,30 @@ class Study:
     train_on: str = "all"
 
     def check(self, config: TrainConfig) -> None:
-        """Refuse what makes no sense; raises UsageError."""
+        """Check the settings for a run with `config`; raises UsageError if they are invalid."""
         check_choice("--mode takes", self.mode, MODES)
         check_choice("--train_on takes", self.train_on, TRAIN_ON)
         if self.samples < 2:
-            raise UsageError(f"--samples takes 2 or more of each environment, not {self.samples}")
+            raise UsageError(f"--samples must be at least 2, not {self.samples}")
         if self.every < 1:
-            raise UsageError(f"--every takes a number of updates of 1 or more, not {self.every}")
+            raise UsageError(f"--every must be at least 1, not {self.every}")
         if self.train_on == "class" and self.every != 1:
-            raise UsageError("--train_on class has samples of a class for each update: leave out --every")
+            raise UsageError("--train_on class measures before every update; leave out --every")
         if not issubclass(config.algorithm_class(), ERM):
             raise UsageError(
-                f"{config.algorithm} has no network of the kind that is measured; choose ERM, a method of "
-                "gradient surgery, or another that builds on ERM"
+                f"cannot measure gradients of {config.algorithm}; choose ERM, a gradient surgery method, or "
+                "another algorithm that extends ERM"
             )
 
 
 def train(config: TrainConfig, study: Study) -> None:
-    """Carry out the run in `config.output_dir`, measuring as `study` says; as `domainbed.training.api.train`.
+    """Train as `domainbed.training.api.train` does, with the measurements of `study`.
 
-    Raises: UsageError also for a study that makes no sense.
+    Raises: as `domainbed.training.api.train`; UsageError also if `study` is invalid or several processes
+        share the run.
     """
     if api.one_of_several():
-        raise UsageError("similarities are measured in one process; start it without torchrun")
+        raise UsageError("gradient similarities are measured in a single process; start it without torchrun")
     study.check(config)
 
     def work(run: Run, directory: RunDir) -> None:
@@ -81,7 +83,7 @@ def train(config: TrainConfig, study: Study) -> None:
 
 
 class StudyLoop(Loop):
-    """The loop of a run that is measured."""
+    """Training loop that measures gradient similarities before updates."""
 
     def __init__(self, run: Run, directory: RunDir, study: Study) -> None:
         super().__init__(run, directory)
@@ -108,10 +110,10 @@ class StudyLoop(Loop):
 
     def _measure(self, probe: Probe, minibatches: Sequence[Minibatch]) -> None:
         x, y = concatenate(minibatches)
-        seed_all(counter_seed(self.run.config.seed, Purpose.PROBES, self.updates))  # of dropout
+        seed_all(counter_seed(self.run.config.seed, Purpose.PROBES, self.updates))  # for dropout
         with _in_mode(self.network, self.study.mode == "train"):
-            found = similarities(self.network, x, y, [len(labels) for _, labels in minibatches])
-        table.append(self.path, {"step": self.updates, "class": self._names[probe.label], **found})
+            measured = similarities(self.network, x, y, [len(labels) for _, labels in minibatches])
+        table.append(self.path, {"step": self.updates, "class": self._names[probe.label], **measured})
 
 
 @contextlib.contextmanager

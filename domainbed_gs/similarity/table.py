@@ -1,4 +1,4 @@
-"""The table of a study, as CSV: one row a measurement, appended while the run trains."""
+"""Table of gradient similarities: a CSV file with one row for each measurement, appended during training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NAME = "similarity.csv"
 HEADER = ("step", "class", *COLUMNS)
 
 Row = dict[str, float | str]
-"""A measurement: `class` is a name, all else numbers."""
+"""One measurement: column -> value; `class` is a name, all other values are numbers."""
 
 
 def append(path: Path, row: Row) -> None:
-    """Append a measurement; the first makes the file."""
+    """Append a measurement to `path`, creating the file if necessary."""
     if not path.exists():
         write_whole(path, _line(HEADER))
     with path.open("a", encoding="utf-8", newline="") as file:
@@ -27,13 +27,13 @@ def append(path: Path, row: Row) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """All measurements but for a last line that was cut off.
+    """All measurements in `path`; an incomplete last line is ignored.
 
-    Raises: RunError if `path` is not such a table, or there is none.
+    Raises: RunError if `path` does not exist or is not a table of similarities.
     """
     header, *rows = list(csv.reader(_lines(path))) or [[]]
     if tuple(header) != HEADER or any(len(row) != len(HEADER) for row in rows):
-        raise RunError(f"{path} is not a table of similarities; delete it and give --restart")
+        raise RunError(f"{path} is not a table of similarities; delete it and run again with --restart")
     return [
         {name: value if name == "class" else float(value) for name, value in zip(HEADER, row, strict=True)}
         for row in rows
@@ -41,18 +41,18 @@ def read(path: Path) -> list[Row]:
 
 
 def keep_before(path: Path, step: int) -> None:
-    """Drop the measurements of `step` and later ones, which a run that goes on from there makes again."""
+    """Drop the measurements of `step` and later steps, which a run resumed at `step` repeats."""
     if path.exists():
         kept = [row for row in zip(_lines(path)[1:], read(path), strict=True) if float(row[1]["step"]) < step]
         write_whole(path, _line(HEADER) + "".join(f"{line}\n" for line, _ in kept))
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a table that were written whole."""
+    """Complete lines of a table."""
     try:
         return path.read_text(encoding="utf-8").split("\n")[:-1]
     except OSError as error:
-        raise RunError(f"{path} can't be read: {error.strerror}") from None
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _line(values: Iterable[object]) -> str:

@@ -1,4 +1,4 @@
-"""Records of sweeps that nobody trained."""
+"""Artificial records of sweeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from domainbed.scripts import collect_results
 
 
 def make_record(algorithm, target, trial, accuracy, *, step=100, environments=4, **args):
-    """One record with 70/10/20 splits; methods share the seed of a trial unless `args` say otherwise."""
+    """One record with 70/10/20 splits; methods share the seed of a trial unless `args` overrides it."""
     own = {"dataset": "EmojiStyles", "algorithm": algorithm, "test_envs": [target], "trial_seed": trial}
     shared = {"hparams_seed": 0, "seed": 17 + trial, "splits": "70/10/20", "holdout_fraction": 0.2}
     record = {"step": step, "hparams": {}, "args": own | shared | args}
@@ -28,7 +28,7 @@ def record():
 
 @pytest.fixture
 def sweep():
-    """Records of {algorithm: {target: accuracies of trials 0, 1, ..., None where a trial is missing}}."""
+    """Records from {algorithm: {target: accuracies of trials 0, 1, ...}}; None is a missing trial."""
 
     def make(accuracies, **args):
         return Q(
@@ -46,7 +46,7 @@ def sweep():
 
 @pytest.fixture
 def write(tmp_path):
-    """Write each record as the `results.jsonl` of a finished run; gives the sweep directory."""
+    """Write each record as the `results.jsonl` of a finished run; returns the sweep directory."""
 
     def make(records):
         for i, record in enumerate(records):
@@ -61,7 +61,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def collect(write, capsys):
-    """Standard output and error of `collect_results` with some flags over some records."""
+    """Standard output and error of `collect_results` on some records, with some flags."""
 
     def run(records, *flags):
         assert collect_results.main(["--input_dir", str(write(records)), "--selection", "iid", *flags]) == 0

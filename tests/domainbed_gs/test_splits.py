@@ -36,17 +36,17 @@ def test_parts_divide_the_environment_and_every_class(labels, seed):
             assert found >= 1 or n < 3
 
 
-def test_the_split_is_the_same_in_every_trial_and_for_every_target(emoji):
+def test_all_trials_share_one_split(emoji):
     first, other = split(emoji, "70/10/20"), split(emoji, "70/10/20", trial_seed=5)
     assert [keys(parts) for parts in first] == [keys(parts) for parts in other]
 
 
-def test_per_trial_gives_every_trial_its_own(emoji):
+def test_per_trial_gives_each_trial_its_own_split(emoji):
     first, other = (split(emoji, "70/10/20", "per_trial", trial_seed=seed) for seed in (0, 1))
     assert keys(first[0]) != keys(other[0])
 
 
-def test_an_environments_split_does_not_depend_on_the_others_unless_one_stream_is_asked_for(emoji):
+def test_splits_are_independent_of_other_environments_except_with_one_stream(emoji):
     class Reversed:
         ENVIRONMENTS = emoji.ENVIRONMENTS[::-1]
         datasets = emoji.datasets[::-1]
@@ -57,7 +57,7 @@ def test_an_environments_split_does_not_depend_on_the_others_unless_one_stream_i
         assert (keys(forward) == keys(backward)) is same
 
 
-def test_unstratified_leaves_the_classes_to_chance(emoji):
+def test_unstratified_ignores_classes(emoji):
     labels = np.asarray(emoji[0].targets)
     parts = split(emoji, "70/10/20", "unstratified")[0]
     assert len(parts["test"]) == round(0.2 * len(labels))
@@ -66,18 +66,18 @@ def test_unstratified_leaves_the_classes_to_chance(emoji):
 
 
 @pytest.mark.parametrize("shares", ["70/10", "70/10/30", "a/b/c", "100/0/0"])
-def test_percentages_that_make_no_sense_are_refused(emoji, shares):
+def test_invalid_percentages_are_refused(emoji, shares):
     with pytest.raises(UsageError, match="percentages"):
         split(emoji, shares)
 
 
-def test_an_unknown_option_is_told_the_nearest(emoji):
+def test_an_unknown_option_suggests_the_nearest(emoji):
     with pytest.raises(UsageError, match="no option 'per_trail'") as info:
         split(emoji, "70/10/20", "per_trail")
     assert info.value.__notes__ == ["Did you mean per_trial?"]
 
 
-def test_the_command_lines_spelling_reaches_the_scheme(emoji):
+def test_splits_flag_reaches_the_scheme(emoji):
     config = TrainConfig(dataset="EmojiStyles", splits="80/10/10:per_trial")
     parts = make_splits(emoji, config)
     assert [round(len(part) / 1283, 2) for part in parts[0].values()] == [0.8, 0.1, 0.1]

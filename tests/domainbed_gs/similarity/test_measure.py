@@ -1,4 +1,4 @@
-"""Means over pairs of explicit per-sample gradients, and what is left out of them."""
+"""Similarities against means over pairs of explicit per-sample gradients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def explicit(network, x, y):
     return rows
 
 
-def test_all_pairs_of_all_environments_and_no_sample_with_itself(network):
+def test_similarities_are_means_over_all_pairs_of_distinct_samples(network):
     x, y = torch.randn(6, 5), torch.full((6,), 2)
     gradients = explicit(network, x, y)
     environments = np.repeat(range(3), SIZES)
@@ -54,7 +54,7 @@ def test_all_pairs_of_all_environments_and_no_sample_with_itself(network):
     assert found["consensus"] == pytest.approx(np.mean(np.abs(np.sum(np.sign(means), axis=0)) == 3))
 
 
-def test_equal_samples_are_wholly_alike(network):
+def test_equal_samples_have_similarity_one(network):
     x, y = torch.randn(1, 5).expand(4, 5), torch.zeros(4, dtype=torch.int64)
     found = similarities(nn.Sequential(nn.Linear(5, 3)), x, y, [2, 2])
     ones = [found[f"{kind}_{name}"] for kind in ("within", "between") for name in ("cosine", "agreement")]
@@ -62,7 +62,7 @@ def test_equal_samples_are_wholly_alike(network):
     assert found["consensus"] == 1
 
 
-def test_samples_without_a_gradient_are_counted_and_left_out():
+def test_samples_with_a_zero_gradient_are_counted_and_left_out():
     # In float32 the softmax of logits so far apart is exact, and so is its gradient of 0.
     network = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_samples_without_a_gradient_are_counted_and_left_out():
     assert not math.isnan(found["between_cosine_se"])
 
 
-def test_mean_and_error_of_too_few():
+def test_mean_and_error_of_too_few_values_are_nan():
     assert mean_and_error(np.array([1.0, 3.0])) == (2.0, 1.0)
     assert [math.isnan(value) for value in mean_and_error(np.array([1.0]))] == [False, True]
     assert all(math.isnan(value) for value in mean_and_error(np.array([])))

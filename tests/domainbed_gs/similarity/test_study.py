@@ -1,4 +1,4 @@
-"""The gradient study as a user starts it: what it measures, and that it changes nothing else."""
+"""The gradient similarity study from its command line: what it measures, and that training stays the same."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def rows_of(path):
     return table.read(path / table.NAME)
 
 
-def test_a_study_measures_and_is_otherwise_an_ordinary_run(tmp_path, capsys):
+def test_a_study_is_an_ordinary_run_with_measurements(tmp_path, capsys):
     assert similarity.main(flags(tmp_path / "study", samples=3)) == 0
     out = capsys.readouterr().out
-    assert "5 measurements; the mean cosine is larger within environments" in out
+    assert "5 measurements. The mean cosine is larger within environments" in out
     assert out.endswith(f"Figure: {tmp_path / 'study' / 'similarity.png'}\n")
     rows = rows_of(tmp_path / "study")
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
@@ -53,7 +53,7 @@ def test_a_study_measures_and_is_otherwise_an_ordinary_run(tmp_path, capsys):
     assert records_of(tmp_path / "study") == records_of(tmp_path / "plain")
 
 
-def test_again_it_draws_what_is_finished_and_refuses_another_study(tmp_path, capsys):
+def test_a_finished_study_is_drawn_again_and_other_settings_are_refused(tmp_path, capsys):
     similarity.main(flags(tmp_path, every=2, steps=3))
     (tmp_path / "similarity.png").unlink()
     similarity.main(flags(tmp_path, every=2, steps=3))
@@ -64,30 +64,30 @@ def test_again_it_draws_what_is_finished_and_refuses_another_study(tmp_path, cap
         similarity.main(flags(tmp_path, steps=3))
 
 
-def test_an_interrupted_study_ends_with_the_same_table(tmp_path, monkeypatch):
-    similarity.main(flags(tmp_path / "straight", mode="train"))
+def test_an_interrupted_study_produces_the_same_table(tmp_path, monkeypatch):
+    similarity.main(flags(tmp_path / "uninterrupted", mode="train"))
     at = Probes.at
 
-    def leaving(probes, step):
+    def stopping(probes, step):
         if step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return at(probes, step)
 
-    monkeypatch.setattr(Probes, "at", leaving)
+    monkeypatch.setattr(Probes, "at", stopping)
     with pytest.raises(Preempted):
-        similarity.main(flags(tmp_path / "left", mode="train"))
+        similarity.main(flags(tmp_path / "stopped", mode="train"))
     monkeypatch.undo()
-    path = tmp_path / "left" / table.NAME
+    path = tmp_path / "stopped" / table.NAME
     assert [row["step"] for row in table.read(path)] == [0, 1, 2, 3]
     table.append(path, table.read(path)[-1] | {"step": 4})  # past the checkpoint, as after a crash
-    similarity.main(flags(tmp_path / "left", mode="train"))
-    assert path.read_text() == (tmp_path / "straight" / table.NAME).read_text()
-    assert records_of(tmp_path / "left") == records_of(tmp_path / "straight")
+    similarity.main(flags(tmp_path / "stopped", mode="train"))
+    assert path.read_text() == (tmp_path / "uninterrupted" / table.NAME).read_text()
+    assert records_of(tmp_path / "stopped") == records_of(tmp_path / "uninterrupted")
 
 
 @pytest.fixture
 def seen():
-    """Labels that updates of the algorithm `Watching` saw, one list a minibatch."""
+    """Sets of labels of the minibatches of each update of the algorithm `Watching`."""
     labels = []
 
     @REGISTRY.register()
@@ -100,7 +100,7 @@ def seen():
     del REGISTRY["Watching"]
 
 
-def test_training_on_the_class_that_is_measured(seen, tmp_path):
+def test_training_on_the_measured_class(seen, tmp_path):
     similarity.main(flags(tmp_path, algorithm="Watching", train_on="class", samples=2))
     assert all(len(minibatches) == 2 and len(set.union(*minibatches)) == 1 for minibatches in seen)
     assert len({min(minibatches[0]) for minibatches in seen}) > 1
@@ -109,40 +109,40 @@ def test_training_on_the_class_that_is_measured(seen, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"samples": 1}, "--samples takes 2 or more"),
-        ({"every": 0}, "--every takes"),
+        ({"samples": 1}, "--samples must be at least 2"),
+        ({"every": 0}, "--every must be at least 1"),
         ({"mode": "both"}, "--mode takes one of eval, train"),
         ({"train_on": "none"}, "--train_on takes one of all, class"),
         ({"train_on": "class", "every": 2}, "leave out --every"),
-        ({"algorithm": "Fish"}, "Fish has no network of the kind"),
+        ({"algorithm": "Fish"}, "cannot measure gradients of Fish"),
     ],
 )
-def test_a_study_that_makes_no_sense_is_refused_before_anything_is_made(more, message, tmp_path):
+def test_invalid_settings_are_refused_before_the_run_directory_is_created(more, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         similarity.main(flags(tmp_path / "run", **more))
     assert not (tmp_path / "run").exists()
 
 
 def part(labels):
-    """Samples that say which they are, in a part that is every second one of an environment."""
+    """A part with every second sample of an environment, whose inputs are the positions of the samples."""
     labels = torch.tensor(labels)
     environment = TensorDataset(torch.arange(2.0 * len(labels)), labels.repeat_interleave(2))
     return SplitDataset(environment, list(range(0, 2 * len(labels), 2)))
 
 
-def test_probes_are_of_one_class_without_repetition_and_depend_on_seed_and_step_alone():
+def test_probes_have_one_class_and_distinct_samples_and_depend_only_on_seed_and_step():
     parts = [part([0] * 9 + [1] * 3 + [2] * 5), part([2] * 4 + [1] * 6 + [0] * 6 + [3] * 4)]
     probes, again, other = (Probes(parts, 4, seed) for seed in (0, 0, 1))
     assert probes.classes == [0, 1, 2]
     drawn = {0: set(), 1: set(), 2: set()}
     for step in (*range(60), 3):
-        it, same = probes.at(step), again.at(step)
-        for (x, y), (x_again, _) in zip(it.minibatches, same.minibatches, strict=True):
-            assert set(y.tolist()) == {it.label}
+        probe, same = probes.at(step), again.at(step)
+        for (x, y), (x_again, _) in zip(probe.minibatches, same.minibatches, strict=True):
+            assert set(y.tolist()) == {probe.label}
             assert len(set(x.tolist())) == len(x)
             assert torch.equal(x, x_again)
-        assert [len(y) for _, y in it.minibatches] == [3 if it.label == 1 else 4, 4]
-        drawn[it.label] |= set(it.minibatches[0][0].tolist())
+        assert [len(y) for _, y in probe.minibatches] == [3 if probe.label == 1 else 4, 4]
+        drawn[probe.label] |= set(probe.minibatches[0][0].tolist())
     assert [len(drawn[label]) for label in (0, 1, 2)] == [9, 3, 5]
     assert any(probes.at(step).label != other.at(step).label for step in range(9))
 
@@ -152,6 +152,6 @@ def test_a_class_needs_two_samples_in_every_source():
         Probes([part([0, 0, 1]), part([0, 1, 1])], 4, 0)
 
 
-def test_positions_are_those_of_the_part():
+def test_samples_are_those_of_the_part():
     (x, _), _ = Probes([part([0] * 3), part([0] * 3)], 9, 0).at(0).minibatches
     assert np.sort(x.numpy()).tolist() == [0, 2, 4]

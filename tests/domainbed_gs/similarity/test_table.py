@@ -1,4 +1,4 @@
-"""The table of a study, and what is made of it."""
+"""Table of similarities, its summary and its figure."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def path(tmp_path):
     return tmp_path / table.NAME
 
 
-def test_rows_are_read_as_they_were_written(path):
+def test_rows_are_read_as_written(path):
     rows = [row(0), row(1, within_cosine=float("nan")), row(2, between_cosine=1 / 3)]
     for each in rows:
         table.append(path, each)
     np.testing.assert_equal(table.read(path), rows)
 
 
-def test_a_line_that_was_cut_off_is_no_row_and_rows_can_be_dropped(path):
+def test_an_incomplete_line_is_ignored_and_rows_can_be_dropped(path):
     for step in range(5):
         table.append(path, row(step))
     path.write_text(path.read_text()[:-20])
-    assert [it["step"] for it in table.read(path)] == [0, 1, 2, 3]
+    assert [each["step"] for each in table.read(path)] == [0, 1, 2, 3]
     table.keep_before(path, 2)
-    assert [it["step"] for it in table.read(path)] == [0, 1]
+    assert [each["step"] for each in table.read(path)] == [0, 1]
     table.append(path, row(2))
-    assert [it["step"] for it in table.read(path)] == [0, 1, 2]
+    assert [each["step"] for each in table.read(path)] == [0, 1, 2]
     table.keep_before(path, 0)
     assert table.read(path) == []
 
 
-def test_what_is_no_table_is_refused(path):
+def test_a_missing_or_invalid_table_is_an_error(path):
     with pytest.raises(RunError, match="No such file"):
         table.read(path)
     path.write_text("step,loss\n1,2\n")
@@ -51,30 +51,30 @@ def test_what_is_no_table_is_refused(path):
         table.read(path)
 
 
-def test_curves_are_means_over_windows_with_their_errors():
+def test_window_means_and_their_errors():
     rows = [row(step, within_cosine=value) for step, value in enumerate([1.0, 3.0, 5.0, float("nan"), 7.0])]
-    it = summary.curve(rows, "within_cosine", points=3)
-    np.testing.assert_allclose(it.steps, [0.5, 2.5, 4])
-    np.testing.assert_allclose(it.means, [2, 5, 7])
-    np.testing.assert_allclose(it.errors, [1, np.nan, np.nan])
-    assert len(summary.curve([row(0)], "consensus").means) == 1
+    found = summary.window_means(rows, "within_cosine", windows=3)
+    np.testing.assert_allclose(found.steps, [0.5, 2.5, 4])
+    np.testing.assert_allclose(found.means, [2, 5, 7])
+    np.testing.assert_allclose(found.errors, [1, np.nan, np.nan])
+    assert len(summary.window_means([row(0)], "consensus").means) == 1
 
 
 def test_the_summary_has_means_and_the_paired_difference():
     lines = summary.describe([row(0), row(2), row(4, skipped=3)])
     assert lines == [
-        "3 measurements; the mean cosine is larger within environments than between them in 100 % of them, "
-        "by 0.1200 +/- 0.0115",
+        "3 measurements. The mean cosine is larger within environments than between environments in 100 % of "
+        "them; mean difference 0.1200 +/- 0.0115.",
         "  within environments: cosine 0.5200 +/- 0.0115, sign agreement 0.6000 +/- 0.0000",
         " between environments: cosine 0.4000 +/- 0.0000, sign agreement 0.5500 +/- 0.0000",
         "consensus of the environments' signs: 0.3000 +/- 0.0000",
-        "3 samples had a gradient of 0 and were left out.",
+        "Samples with a zero gradient, left out: 3.",
     ]
 
 
-def test_the_figure_shows_all_curves():
+def test_the_figure_shows_all_similarities():
     rows = [row(step) for step in range(6)]
-    cosines, signs = figure.curves(rows, "PACS, target A", 3).axes
+    cosines, signs = figure.similarity_figure(rows, "PACS, target A", 3).axes
     assert [line.get_label() for line in cosines.get_lines()[:2]] == [
         "within environments",
         "between environments",
@@ -83,5 +83,5 @@ def test_the_figure_shows_all_curves():
     np.testing.assert_allclose(within, [0.5 + 0.01 * step for step in range(6)])
     assert [text.get_text() for text in signs.get_legend().get_texts()][2] == "means of the 3 environments"
     assert 0.25 in [line.get_ydata()[0] for line in signs.get_lines()]  # by chance
-    with Image.open(io.BytesIO(figure.draw(rows, "PACS, target A", 3))) as image:
+    with Image.open(io.BytesIO(figure.figure_png(rows, "PACS, target A", 3))) as image:
         assert image.format == "PNG"
