@@ -1,4 +1,4 @@
-"""Errors meant for the person at the keyboard: one line, no traceback, a telling exit status."""
+"""Errors for users: one line on stderr and an exit status, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 
 class DomainBedError(Exception):
-    """Base of all errors that a script reports in one line; `exit_status` is the script's."""
+    """Base class of errors that scripts report in one line. `exit_status` is the script's exit status."""
 
     exit_status = 1
 
@@ -17,20 +17,25 @@ class DomainBedError(Exception):
 
 
 class RunError(DomainBedError):
-    """A run that was asked for correctly could not be finished (exit status 1)."""
+    """A valid command failed while it ran (exit status 1)."""
 
 
 class UsageError(DomainBedError, ValueError):
-    """What was asked for makes no sense (exit status 2)."""
+    """Invalid arguments, settings or input files (exit status 2)."""
 
     exit_status = 2
 
 
 class UnknownName(UsageError, KeyError, NotImplementedError):
-    """A name that nobody registered; its note lists the nearest names.
+    """A name that is not registered. Its note suggests similar names.
 
-    It is a `KeyError` for users of a registry as a mapping, and a `NotImplementedError` because
-    upstream's `get_algorithm_class` and `get_dataset_class` raise that.
+    It is a `KeyError` because a registry is a mapping, and a `NotImplementedError` because upstream's
+    `get_algorithm_class` and `get_dataset_class` raise that.
+
+    Args:
+        kind: kind of the thing, as in "Algorithm not found: AgrSun".
+        name: the unknown name.
+        known: all registered names.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
@@ -41,21 +46,24 @@ class UnknownName(UsageError, KeyError, NotImplementedError):
 
 
 def misspelt(message: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error to raise for a `name` that is none of `known`; its note says which are near."""
+    """A `UsageError` with `message` and a note that suggests names from `known` similar to `name`."""
     error = UsageError(message)
     error.add_note(hint(name, known))
     return error
 
 
 def check_choice(sentence: str, value: object, allowed: Iterable[str]) -> None:
-    """Raise "`sentence` one of ..., not ..." unless `value` is one of `allowed`."""
+    """Check that `value` is one of `allowed`.
+
+    Raises: UsageError "<sentence> one of <allowed>, not <value>".
+    """
     allowed = tuple(allowed)
     if value not in allowed:
         raise UsageError(f"{sentence} one of {', '.join(allowed)}, not {value!r}")
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """'Did you mean ...?' with up to three names nearest to `name`, or a list of all if none is near."""
+    """Suggestion of up to three names similar to `name`, or a list of all names if none is similar."""
     spelling = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), spelling, n=3, cutoff=0.55)
     if near:
@@ -63,13 +71,17 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"Known: {', '.join(spelling.values()) or 'none'}."
 
 
-def run_script(main: Callable[[Sequence[str] | None], int | None]) -> None:
-    """Run a script's `main(argv)` and end the process with its status.
+def run_script(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> None:
+    """Call `main(argv)` and exit with the status it returns.
 
-    A `DomainBedError` becomes one line on stderr and its exit status; Ctrl-C becomes status 130.
+    A `DomainBedError` is printed to stderr in one line and sets the exit status. Ctrl-C exits with 130.
+
+    Args:
+        main: a script's main function.
+        argv: its arguments; None: those of the process.
     """
     try:
-        status = main(None) or 0
+        status = main(argv) or 0
     except DomainBedError as error:
         print(describe(error), file=sys.stderr)  # noqa: T201 - the one place where a script's error is shown
         status = error.exit_status
@@ -77,13 +89,14 @@ def run_script(main: Callable[[Sequence[str] | None], int | None]) -> None:
         print("Interrupted.", file=sys.stderr)  # noqa: T201
         status = 130
     except BrokenPipeError:
-        # The reader of our output has left (`... | head`): nothing to say, and nobody to say it to.
+        # The reader of the output, such as `head`, has closed the pipe. Closing stderr keeps Python from
+        # printing a second error when it flushes stdout.
         sys.stderr.close()
         status = 141
     sys.exit(status)
 
 
 def describe(error: DomainBedError) -> str:
-    """`error: message note...` in one line."""
+    """The error and its notes in one line: "error: <message>. <notes>"."""
     notes: list[str] = getattr(error, "__notes__", [])
     return " ".join([f"error: {error}".rstrip(".") + ".", *notes])

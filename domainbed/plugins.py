@@ -1,13 +1,13 @@
-"""Plugins: functions that register things, found by entry point and called once a process.
+"""Plugins: functions that register algorithms, datasets and the like.
 
-A plugin is a function of no arguments named in the entry-point group `domainbed.plugins`:
+A plugin is a function without arguments, listed in the entry-point group `domainbed.plugins` of a package:
 
     [project.entry-points."domainbed.plugins"]
     my_plugin = "my_package:register"
 
-It may also be named, without being installed, in the environment variable DOMAINBED_PLUGINS
-("module:function", separated by commas; of a "module" alone the import is all, its decorators register),
-or in the pyproject.toml of the checkout that we run from.
+Plugins that are not installed can be listed in the environment variable DOMAINBED_PLUGINS, separated by
+commas, as "module:function" or "module". A module without a function registers things on import. Entry points
+in the pyproject.toml of this checkout are found even if the checkout is not installed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ _status: dict[str, str] | None = None
 
 
 def load() -> dict[str, str]:
-    """Call every plugin's function, once a process.
+    """Call every plugin, once per process. A plugin that raises is skipped with a warning.
 
-    Returns: name of each plugin -> "ok", or why it was skipped. A plugin that fails is named in a
-    warning and skipped; it never stops the others.
+    Returns: "ok" or the error, for each plugin by name.
     """
     global _status
     if _status is None:
@@ -41,20 +40,20 @@ def load() -> dict[str, str]:
 
 
 def found() -> dict[str, str]:
-    """Name of each plugin -> its "module:function", without importing any."""
-    targets = _of_checkout()
+    """The "module:function" of each plugin by name. Imports none of them."""
+    targets = _listed_in_checkout()
     targets |= {point.name: point.value for point in importlib.metadata.entry_points(group=GROUP)}
-    named = [part.strip() for part in os.environ.get(VARIABLE, "").split(",")]
-    return targets | {part: part for part in named if part}
+    listed = [part.strip() for part in os.environ.get(VARIABLE, "").split(",")]
+    return targets | {part: part for part in listed if part}
 
 
-def _of_checkout() -> dict[str, str]:
+def _listed_in_checkout() -> dict[str, str]:
     pyproject = Path(__file__).parents[1] / "pyproject.toml"
     try:
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
         return dict(project["entry-points"][GROUP]) if project["name"] == "domainbed-gs" else {}
     except (OSError, KeyError, tomllib.TOMLDecodeError):
-        return {}  # installed, not run from a checkout
+        return {}  # installed, so not in a checkout
 
 
 def _call(name: str, target: str) -> str:
@@ -63,7 +62,7 @@ def _call(name: str, target: str) -> str:
         imported = importlib.import_module(module)
         if function:
             getattr(imported, function)()
-    except Exception as error:  # whatever somebody else's code raises, ours goes on
+    except Exception as error:  # a plugin may raise anything
         _log.warning("plugin %s (%s) is skipped: %s: %s", name, target, type(error).__name__, error)
         return f"{type(error).__name__}: {error}"
     return "ok"

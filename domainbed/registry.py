@@ -1,4 +1,4 @@
-"""Registry: a name for each algorithm, dataset, featurizer, ..., open to plugins."""
+"""Registries: algorithms, datasets, featurizers and the like by name. Plugins can add to them."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ _DECORATED = re.compile(
 
 
 class Registry(MutableMapping[str, T]):
-    """A mapping from names to things of one kind, in order of registration.
+    """A mapping from names to objects of one kind, in order of registration.
+
+    The first look-up searches `home`, calls `setup` and loads the plugins (see `domainbed.plugins`). An
+    object registered with `add_lazy` or `add_package` is imported on its own first look-up, so that listing
+    names does not import it.
 
     Args:
-        kind: what the things are, as it stands in "<kind> not found: <name>".
-        home: a package whose modules register things by decorator; see `add_package`.
-        imports: modules to import at the first look-up, which register things without a decorator.
-        first: names that come first when the registry is listed, in this order (upstream's).
-
-    The home and the plugins (see `domainbed.plugins`) are searched at the first look-up. A thing registered
-    with `add_lazy` or `add_package` is imported when it is looked up, so listing names imports nothing.
+        kind: kind of the objects, as in "<kind> not found: <name>".
+        home: a package to search on the first look-up; see `add_package`.
+        setup: registers more objects on the first look-up.
+        first: names to list first, in this order.
     """
 
     def __init__(
         self,
         kind: str,
         home: str | None = None,
-        imports: tuple[str, ...] = (),
+        setup: Callable[[], object] | None = None,
         first: tuple[str, ...] = (),
     ) -> None:
         self.kind = kind
         self._home = home
-        self._imports = imports
+        self._setup = setup
         self._first = first
         self._names: dict[str, None] = {}  # an ordered set
-        self._things: dict[str, T] = {}
+        self._objects: dict[str, T] = {}
         self._lazy: dict[str, str] = {}
         self._loaded = False
 
     def register(self, name: str | None = None) -> Callable[[T], T]:
-        """Decorator: register a class or function under `name`, by default its own."""
+        """Decorator that registers a class or function, by default under its own name."""
 
         def add(thing: T) -> T:
             self[name if name is not None else getattr(thing, "__name__")] = thing  # noqa: B009 - T has no bound
@@ -58,14 +59,14 @@ class Registry(MutableMapping[str, T]):
         return add
 
     def add_lazy(self, name: str, target: str) -> None:
-        """Register what `target` ("module:attribute") names; it is imported when it is asked for."""
+        """Register the object that `target` ("module:attribute") names, without importing it."""
         self._names[name] = None
         self._lazy[name] = target
 
     def add_package(self, package: str) -> None:
         """Register what the modules of `package` decorate with `@NAME.register()`, without importing them.
 
-        The names are read from the source text, so listing them needs no import of torch.
+        The names are read from the modules' source code.
         """
         home = importlib.import_module(package)
         for module in pkgutil.iter_modules(home.__path__, prefix=f"{package}."):
@@ -76,35 +77,35 @@ class Registry(MutableMapping[str, T]):
                 self.add_lazy(given or own, f"{module.name}:{own}")
 
     def order(self, names: list[str]) -> list[str]:
-        """`names` without repetitions in the order of listing; unknown ones last, as they come.
+        """`names` without duplicates, in listing order. Unknown names come last and keep their order.
 
-        Imports nothing but plugins, so a report can use it without torch.
+        Imports plugins, but no registered object.
         """
         plugins.load()
         rank = {name: i for i, name in enumerate(dict.fromkeys((*self._first, *self._names)))}
         return sorted(dict.fromkeys(names), key=lambda name: rank.get(name, len(rank)))
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._things:
+        if name not in self._objects:
             if name not in self._lazy:
                 self._load()
             if name in self._lazy:
                 target, _, attribute = self._lazy[name].partition(":")
-                module = importlib.import_module(target)  # which may register the thing itself
-                self._things.setdefault(name, getattr(module, attribute))
-        if name not in self._things:
+                module = importlib.import_module(target)  # which may itself register the object
+                self._objects.setdefault(name, getattr(module, attribute))
+        if name not in self._objects:
             raise UnknownName(self.kind, name, self)
-        return self._things[name]
+        return self._objects[name]
 
     def __setitem__(self, name: str, thing: T) -> None:
         self._names[name] = None
-        self._things[name] = thing
+        self._objects[name] = thing
 
     def __delitem__(self, name: str) -> None:
         if name not in self:
             raise UnknownName(self.kind, name, self)
         del self._names[name]
-        self._things.pop(name, None)
+        self._objects.pop(name, None)
         self._lazy.pop(name, None)
 
     def __iter__(self) -> Iterator[str]:
@@ -125,6 +126,6 @@ class Registry(MutableMapping[str, T]):
         self._loaded = True
         if self._home is not None:
             self.add_package(self._home)
-        for module in self._imports:
-            importlib.import_module(module)
+        if self._setup is not None:
+            self._setup()
         plugins.load()

@@ -6,6 +6,7 @@ adds one for data of its own: `SOURCES["Mine"] = Source(...)`. `install.install`
 
 from __future__ import annotations
 
+import importlib
 import shlex
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ from domainbed.registry import Registry
 if TYPE_CHECKING:
     from domainbed.download.source import Source
 
-SOURCES: Registry[Source] = Registry("Source", imports=("domainbed.download.sources",))
+SOURCES: Registry[Source] = Registry(
+    "Source", setup=lambda: importlib.import_module("domainbed.download.sources")
+)
 
 
 def source_of(dataset: str) -> Source | None:

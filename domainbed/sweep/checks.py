@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from domainbed.errors import UsageError
-from domainbed.sweep.flags import FOR_LAUNCHERS
 from domainbed.sweep.job import Job
+from domainbed.sweep.launchers import launcher_named
 
 _ONE_OR_MORE = ("n_trials", "n_hparams", "workers", "slurm_array", "slurm_time", "slurm_gpus", "slurm_cpus")
 
@@ -18,14 +18,12 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     Raises: UsageError.
     """
     from domainbed.algorithms import get_algorithm_class
-    from domainbed.command_launchers import REGISTRY as LAUNCHERS
     from domainbed.hparams import parse_overrides
     from domainbed.model_selection import METHODS
     from domainbed.training.config import TrainConfig
 
-    launcher = LAUNCHERS[args.command_launcher]
-    if hasattr(launcher, "check"):
-        launcher.check()
+    launcher = launcher_named(args.command_launcher)
+    launcher.check()
     for name in args.selection or ():
         METHODS[name]
     check_numbers(args)
@@ -37,7 +35,7 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     first_of_kind = {(job.train_args["dataset"], job.train_args["algorithm"]): job for job in reversed(jobs)}
     for job in first_of_kind.values():
         TrainConfig(**job.train_args).check()
-    if getattr(launcher, "waits", False):
+    if launcher.waits:
         # Runs elsewhere may have weights that this machine lacks.
         for job in {dataset: job for (dataset, _), job in first_of_kind.items()}.values():
             TrainConfig(**job.train_args).featurizer()
@@ -51,8 +49,3 @@ def check_numbers(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name} takes {least} or more, not {value}")
     if args.time_limit == 0:
         raise UsageError("--time_limit takes minutes, more than 0")
-
-
-def given_for_launcher(args: argparse.Namespace) -> dict[str, object]:
-    """The flags for launchers that were given, by name."""
-    return {name: getattr(args, name) for name in FOR_LAUNCHERS if getattr(args, name) is not None}

@@ -19,14 +19,6 @@ PASSED_ON = (
 """Flags of `train` that a sweep hands to its runs if they are given (upstream's are in `make_args_list`)."""
 
 
-FOR_SLURM = (
-    *("slurm_array", "slurm_time", "slurm_partition", "slurm_gpus", "slurm_cpus", "slurm_mem"),
-    "slurm_constraint",
-)
-FOR_LAUNCHERS = ("workers", "retries", "time_limit", *FOR_SLURM)
-"""Flags that a launcher gets if it has a keyword of the name."""
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The flags; those that upstream requires have defaults, which are printed."""
     parser = argparse.ArgumentParser(description="Run a sweep: many runs in one directory.")

@@ -1,7 +1,8 @@
-"""A job: one run of a sweep, named by the hash of its arguments."""
+"""A job: one run of a sweep, named by the hash of its arguments, and its command line."""
 
 from __future__ import annotations
 
+import argparse
 import copy
 import hashlib
 import json
@@ -12,22 +13,26 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from domainbed.errors import RunError, UsageError
+from domainbed.sweep.launchers import DEFAULTS, LaunchOptions, as_launcher
 from domainbed.training.run_dir import RunState, failure_of, mark_queued, run_state
 
-Launcher = Callable[[list[str]], object]
+_TRAIN = ["python", "-m", "domainbed.scripts.train"]
 
 
 class Job:
-    """One run (spec domainbed-cli.md, 5.3).
+    """One run of a sweep. docs/compatibility.md, "Sweep directories", describes its name and command.
 
     Args:
-        train_args: arguments of `train` without `output_dir`; their JSON text gives the run's name.
-        sweep_output_dir: the sweep's directory.
+        train_args: arguments of `train` without `output_dir`. The hash of their JSON text is the job's name.
+        sweep_output_dir: the sweep directory.
 
     Attributes:
-        state: NOT_LAUNCHED, INCOMPLETE or DONE, as upstream has them.
-        run_state: the finer state that the run's files tell.
-        command_str: the command line, beginning with the bare word `python`.
+        name: name of the run's directory.
+        output_dir: path of the run's directory.
+        train_args: arguments of `train` with `output_dir`.
+        command_str: the command line; it starts with the word `python`.
+        run_state: state of the run, read from its files.
+        state: NOT_LAUNCHED, INCOMPLETE or DONE, the three states that upstream has.
     """
 
     NOT_LAUNCHED: ClassVar[str] = "Not launched"
@@ -49,43 +54,56 @@ class Job:
         keys = ("dataset", "algorithm", "test_envs", "hparams_seed")
         return f"{self.state}: {self.output_dir} {tuple(self.train_args[key] for key in keys)}"
 
-    def looked_at_again(self) -> Job:
-        """The same job with the state that it is in now."""
-        train_args = {name: value for name, value in self.train_args.items() if name != "output_dir"}
-        return Job(train_args, str(Path(self.output_dir).parent))
+    def named_args(self) -> dict[str, Any]:
+        """The arguments that the name is made from: `train_args` without `output_dir`."""
+        return {name: value for name, value in self.train_args.items() if name != "output_dir"}
+
+    def refreshed(self) -> Job:
+        """The same job with its current state."""
+        return Job(self.named_args(), str(Path(self.output_dir).parent))
 
     @property
     def failure(self) -> str:
-        """Why the last attempt failed, in one line; empty if it did not."""
+        """The error of the last attempt, in one line; empty if it did not fail."""
         return failure_of(Path(self.output_dir))
 
     @staticmethod
-    def launch(jobs: Sequence[Job], launcher_fn: Launcher) -> None:
-        """Make the jobs' directories and give their commands to the launcher, in order.
+    def launch(
+        jobs: Sequence[Job],
+        launcher_fn: Callable[[list[str]], object],
+        options: LaunchOptions = DEFAULTS,
+    ) -> None:
+        """Create the jobs' directories and pass their commands to the launcher, in order.
 
-        A launcher with a true attribute `waits` sees the runs through; if it is killed, they count as
-        interrupted. What others queue stays queued until it is deleted.
+        If the launcher waits and this process is killed, jobs that have not started count as interrupted.
+        With other launchers they count as queued until they start.
 
-        Raises: UsageError if a directory can't be made.
+        Args:
+            jobs: the jobs to launch.
+            launcher_fn: a `Launcher`, or a function of a list of command lines.
+            options: options for the launcher.
+
+        Raises: UsageError if a directory cannot be created.
         """
+        launcher = as_launcher(launcher_fn)
         print("Launching...")
         print("Making job directories:")
         for job in jobs:
             try:
-                if getattr(launcher_fn, "waits", False):
+                if launcher.waits:
                     mark_queued(Path(job.output_dir))
                 else:
                     Path(job.output_dir).mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise UsageError(f"{job.output_dir} can't be written: {error.strerror}") from None
-        launcher_fn([job.command_str for job in jobs])
+                raise UsageError(f"cannot write to {job.output_dir}: {error.strerror}") from None
+        launcher([job.command_str for job in jobs], options)
         print(f"Launched {len(jobs)} jobs!")
 
     @staticmethod
     def delete(jobs: Sequence[Job]) -> None:
-        """Remove the jobs' directories with all that is in them; one that is gone already is no error.
+        """Delete the jobs' directories. Directories that do not exist are skipped.
 
-        Raises: RunError if one can't be removed.
+        Raises: RunError if a directory cannot be deleted.
         """
         print("Deleting...")
         for job in jobs:
@@ -94,17 +112,17 @@ class Job:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise RunError(f"{job.output_dir} can't be deleted: {error.strerror}") from None
+                raise RunError(f"cannot delete {job.output_dir}: {error.strerror}") from None
         print(f"Deleted {len(jobs)} jobs!")
 
 
 def command(train_args: Mapping[str, Any]) -> str:
-    """The command line of a run, beginning with the bare word `python`."""
-    return " ".join(["python -m domainbed.scripts.train", *_flags(train_args)])
+    """The command line of a run. It starts with the word `python`."""
+    return " ".join([*_TRAIN, *_flags(train_args)])
 
 
 def _flags(train_args: Mapping[str, Any]) -> list[str]:
-    """`--name value` for each argument; True is a bare flag, None and False are left out."""
+    """`--name value` for each argument. True becomes a bare flag; None and False are left out."""
     flags = []
     for name, value in sorted(train_args.items()):
         if value is True:
@@ -112,7 +130,33 @@ def _flags(train_args: Mapping[str, Any]) -> list[str]:
         elif isinstance(value, list):
             flags.append(f"--{name} {' '.join(str(each) for each in value)}")
         elif isinstance(value, str) and value.startswith("-"):
-            flags.append(shlex.quote(f"--{name}={value}"))  # else it would be taken for a flag
+            flags.append(shlex.quote(f"--{name}={value}"))  # separate words would read as two flags
         elif value is not None and value is not False:
             flags.append(f"--{name} {shlex.quote(value) if isinstance(value, str) else value}")
     return flags
+
+
+def flags_of_train(command_line: str) -> list[str] | None:
+    """The flags of a `train` command. None for other commands, and for those that need a shell."""
+    try:
+        words = shlex.split(command_line)
+    except ValueError:
+        return None
+    plain = shlex.join(words) == command_line
+    return words[len(_TRAIN) :] if plain and words[: len(_TRAIN)] == _TRAIN else None
+
+
+def run_directory(command_line: str) -> Path | None:
+    """Directory of the run that a `train` command starts; None for other commands.
+
+    With invalid flags it is the default directory.
+    """
+    flags = flags_of_train(command_line)
+    if flags is None:
+        return None
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--output_dir", default="train_output")
+    try:
+        return Path(parser.parse_known_args(flags)[0].output_dir)
+    except argparse.ArgumentError:
+        return Path("train_output")

@@ -1,4 +1,4 @@
-"""sweep.json: what a sweep directory was asked to hold, so that a report can say what is missing."""
+"""sweep.json: all runs that were launched into a sweep directory, so that reports can list missing ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NAME = "sweep.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """All runs that launches into one directory asked for.
+    """All runs that were launched into one sweep directory.
 
     Attributes:
-        jobs: name of the run's directory -> the arguments of `train`.
-        selection: names of the selection methods that the sweep is meant to be read with; may be empty.
-        commands: the command lines of the launches, as far as they were noted.
+        jobs: arguments of `train` by the name of the run's directory.
+        selection: default selection methods for reports of the sweep; may be empty.
+        commands: command lines of the launches. Empty for launches by older versions.
     """
 
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -29,9 +29,9 @@ class Manifest:
 
 
 def read_manifest(sweep_dir: Path) -> Manifest | None:
-    """The manifest of `sweep_dir`, or None where there is none (a sweep of upstream's).
+    """The manifest of `sweep_dir`, or None if it has none, as in sweeps of upstream.
 
-    Raises: RunError if the file is damaged.
+    Raises: RunError if the file cannot be read or is damaged.
     """
     path = sweep_dir / NAME
     try:
@@ -41,27 +41,35 @@ def read_manifest(sweep_dir: Path) -> Manifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise RunError(f"{path} can't be read: {error.strerror}") from None
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); delete it and launch the sweep again") from None
 
 
 def manifest_of(sweep_dir: Path) -> Manifest:
-    """The manifest of `sweep_dir`; raises UsageError where no sweep is, RunError if it is damaged."""
+    """The manifest of `sweep_dir`. Raises UsageError if it has none, RunError if the file is damaged."""
     manifest = read_manifest(sweep_dir)
     if manifest is None:
-        raise UsageError(f"{sweep_dir} holds no sweep (no sweep.json); give --output_dir of `sweep launch`")
+        raise UsageError(
+            f"{sweep_dir} contains no sweep (no sweep.json); use the --output_dir of `sweep launch`"
+        )
     return manifest
 
 
 def add_to_manifest(
     sweep_dir: Path, jobs: dict[str, dict[str, Any]], selection: tuple[str, ...], command: str | None = None
 ) -> None:
-    """Write `jobs`, and the command that launches them, into the manifest of `sweep_dir`, beside what it has.
+    """Add a launch to the manifest of `sweep_dir`. Concurrent launches into one directory are all kept.
 
-    Launches into one directory at the same time lose none of each other's.
+    Args:
+        sweep_dir: an existing directory.
+        jobs: arguments of `train` by the name of the run's directory.
+        selection: default selection methods for reports; empty: those of earlier launches.
+        command: command line of the launch.
 
-    Raises: RunError if the manifest that is there is damaged, OSError if it can't be written.
+    Raises:
+        RunError: the existing manifest is damaged.
+        OSError: the manifest cannot be written.
     """
     with locked(sweep_dir / f".{NAME}.lock"):
         before = read_manifest(sweep_dir) or Manifest()

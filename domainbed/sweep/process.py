@@ -1,187 +1,140 @@
-"""One command in a process of its own, a fork of this one, whose end it does not outlive.
-
-A `train` command runs in the fork itself, which has torch loaded already: that saves the seconds of its
-start-up at each of hundreds of runs. Anything else goes through the shell.
-"""
+"""A command that runs in a process of its own, with a time limit. The end of a run is recorded on disk."""
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import importlib
+import contextlib
 import os
-import shlex
 import signal
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
-from domainbed.training.claims import at_work
+from domainbed.sweep.devices import Slot
+from domainbed.sweep.fork import LOG, start
+from domainbed.sweep.job import run_directory
+from domainbed.training.run_dir import (
+    Busy,
+    Preempted,
+    RunState,
+    failure_of,
+    failures_of,
+    record_failure,
+    record_preemption,
+    run_state,
+)
 
-BUSY = os.EX_TEMPFAIL
-"""Exit status of a `train` command whose directory another process is at work in; no failure of the run."""
-LOG = "launch.log"
+BUSY = Busy.exit_status
+"""Exit status of a run that another process is working on."""
+PREEMPTED = Preempted.exit_status
+"""Exit status of a command that was stopped by a signal or its time limit. A relaunch resumes it."""
 
-_TRAIN = ["python", "-m", "domainbed.scripts.train"]
-_PR_SET_PDEATHSIG = 1
-_OMP_PAUSE_HARD = 2  # OpenMP 5.0, section 3.7
-_REQUESTS = (signal.SIGTERM, signal.SIGUSR1)
+GRACE_SECONDS = 60.0
+"""Time that a command has to write its checkpoint between SIGTERM and SIGKILL."""
+POLL_SECONDS = 0.02
+
+_RECORDED = (RunState.DONE, RunState.RUNNING, RunState.PREEMPTED)
+"""States of a run whose directory already says how it ended, or belongs to another process."""
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A place where one command at a time runs.
+class CommandProcess:
+    """A command that runs in a slot.
 
-    Attributes:
-        environment: variables that its commands see beside those of this process.
-        threads: threads for torch; 0 leaves that to torch.
-        fork: whether `train` commands run in forks of this process, or in interpreters of their own.
+    Args:
+        command: a command line.
+        slot: the slot that it uses.
+        time_limit: minutes that it may take; None: no limit.
     """
 
-    environment: dict[str, str] = field(default_factory=dict)
-    threads: int = 0
-    fork: bool = True
+    def __init__(self, command: str, slot: Slot, time_limit: float | None = None) -> None:
+        self.slot = slot
+        self._time_limit = time_limit
+        self._directory = run_directory(command)
+        self._failures_before = failures_of(self._directory) if self._directory is not None else 0
+        self._terminated_at: float | None = None
+        self._ended = False
+        self._pid = start(command, slot)
+        self._started_at = time.monotonic()
+
+    def poll(self) -> int | None:
+        """Exit status (negative: the signal that ended it), or None while the command runs.
+
+        A command that exceeds its time limit is terminated, and its exit status is `PREEMPTED`. Call this
+        regularly, and not again after it has returned a status.
+        """
+        status = self._wait(os.WNOHANG)
+        if status is None:
+            self._enforce_time_limit()
+            return None
+        if self._terminated_at is not None and status in (PREEMPTED, -signal.SIGTERM, -signal.SIGKILL):
+            status = PREEMPTED
+        if self._directory is not None:
+            self._record_end(self._directory, status)
+        return status
+
+    def _enforce_time_limit(self) -> None:
+        now = time.monotonic()
+        if self._terminated_at is not None:
+            if now - self._terminated_at > GRACE_SECONDS:
+                os.kill(self._pid, signal.SIGKILL)
+        elif self._time_limit is not None and now - self._started_at > 60 * self._time_limit:
+            os.kill(self._pid, signal.SIGTERM)
+            self._terminated_at = now
+
+    def _record_end(self, directory: Path, status: int) -> None:
+        """Record how the run in `directory` ended, and remove its log if it succeeded."""
+        if status == 0:
+            (directory / LOG).unlink(missing_ok=True)
+        elif status != BUSY and run_state(directory) not in _RECORDED:
+            if self._terminated_at is not None and status == PREEMPTED:
+                reason = f"stopped by the time limit of {self._time_limit:g} minutes"
+                record_preemption(directory, reason, self._failures_before)
+            elif reason := _failure(directory, status):
+                record_failure(directory, reason, status, self._failures_before + 1)
+
+    def _wait(self, flags: int = 0) -> int | None:
+        pid, wait_status = os.waitpid(self._pid, flags)
+        self._ended = pid == self._pid
+        return os.waitstatus_to_exitcode(wait_status) if self._ended else None
 
 
-def load_what_runs_need() -> None:
-    """Import what each fork would spend seconds on."""
-    # torch._dynamo is loaded by torch's optimizers.
-    for module in ("torch._dynamo", "torchvision", "domainbed.training.api", "domainbed.training.run"):
-        importlib.import_module(module)
+def terminate(processes: Iterable[CommandProcess]) -> None:
+    """Send SIGTERM to all `processes`, and SIGKILL to those that have not ended after `GRACE_SECONDS`.
 
-
-def flags_of_train(command: str) -> list[str] | None:
-    """Flags of a `train` command; None if `command` is another one, or has work for the shell in it."""
+    Returns when all have ended. Does not record their ends.
+    """
+    running = [process for process in processes if not process._ended]
+    for process in running:
+        os.kill(process._pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
     try:
-        words = shlex.split(command)
-    except ValueError:
-        return None
-    plain = shlex.join(words) == command
-    return words[3:] if plain and words[:3] == _TRAIN else None
+        while running and time.monotonic() < deadline:
+            running = [process for process in running if process._wait(os.WNOHANG) is None]
+            time.sleep(POLL_SECONDS)
+    finally:
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process._pid, signal.SIGKILL)
+                process._wait()
 
 
-def run_directory(command: str) -> Path | None:
-    """The directory of a `train` command (its default where the flags make no sense to it), or None."""
-    flags = flags_of_train(command)
-    if flags is None:
-        return None
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    parser.add_argument("--output_dir", default="train_output")
-    try:
-        return Path(parser.parse_known_args(flags)[0].output_dir)
-    except argparse.ArgumentError:
-        return Path("train_output")
-
-
-def start(command: str, slot: Slot) -> int:
-    """Start `command`; its process id. What `train` prints goes to launch.log in its directory."""
-    flags, directory = flags_of_train(command), run_directory(command)
-    if flags is None or directory is None:
-        return _in_fork(lambda: _shell(command, slot), slot)
+def _failure(directory: Path, status: int) -> str:
+    """Why the command of the run in `directory` failed; empty if the run has recorded that itself."""
     log = directory / LOG
-    work = (lambda: _train(flags, slot.threads)) if slot.fork else (lambda: _interpreter(flags, slot))
-    return _in_fork(lambda: _logged(log, work), slot)
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    if status < 0:
+        last = next((line for line in reversed(text.splitlines()) if line.strip()), "nothing")
+        return f"ended by signal {-status} after: {last.removeprefix('error: ')}"
+    reason = _error_in(text)
+    if not reason and not failure_of(directory):
+        return f"exit status {status} without an error message; is the disk full?"
+    return reason
 
 
-def _in_fork(work: Callable[[], int], slot: Slot) -> int:
-    """Do `work` in a fork; the process id. The fork ends with its parent, however that ends."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    _end_idle_threads()
-    parent = os.getpid()
-    # A request that reaches the fork before its own handlers stand must not go to those of the parent.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*_REQUESTS, signal.SIGUSR2))
-    with warnings.catch_warnings():
-        # Python 3.12 warns of a fork beside threads; those of the numeric libraries hold nothing here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return pid
-    status = 1
-    try:
-        # The parent answers these, which a terminal or Slurm sends to the whole group, and ends its forks.
-        for number in (signal.SIGINT, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
-        for number in _REQUESTS:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                os._exit(1)
-        os.environ.update(slot.environment)
-        status = work()
-    finally:
-        os._exit(status)
+def _error_in(log: str) -> str:
+    """The error message at the end of a log; empty if there is none.
 
-
-def _end_idle_threads() -> None:
-    """End those that torch keeps between operations: a fork has none of them, and would wait for them."""
-    pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
-    if pause is not None:
-        pause(_OMP_PAUSE_HARD)
-
-
-def _shell(command: str, slot: Slot) -> int:
-    """Become a shell that runs `command`."""
-    if command.split(maxsplit=1)[:1] == ["python"]:
-        # This interpreter, whatever is called python on the user's path.
-        command = shlex.quote(sys.executable) + command.lstrip().removeprefix("python")
-    _limit_threads(slot)
-    os.execv("/bin/sh", ["sh", "-c", command])
-
-
-def _interpreter(flags: Sequence[str], slot: Slot) -> int:
-    """Become an interpreter that runs `domainbed.scripts.train`."""
-    _limit_threads(slot)
-    os.execv(sys.executable, [sys.executable, *_TRAIN[1:], *flags])
-
-
-def _limit_threads(slot: Slot) -> None:
-    if slot.threads:
-        os.environ["OMP_NUM_THREADS"] = str(slot.threads)
-
-
-def _logged(log: Path, work: Callable[[], int]) -> int:
-    """Do `work` with stdout and stderr in `log`, unless somebody is at work whose log it is."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if at_work(log.parent) is not None:
-        return BUSY
-    # Of two that come here at once both may append: the claim is what lets one of them go on.
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-    return work()
-
-
-def _train(flags: Sequence[str], threads: int) -> int:
-    """Run `domainbed.scripts.train` in this process; its exit status."""
-    import torch
-    from tqdm import tqdm
-
-    from domainbed.errors import run_script
-    from domainbed.scripts import train
-    from domainbed.training.memory import keep_freed_memory
-
-    # tqdm's own lock is shared with forks: one that is killed while it holds it would hold up all others.
-    tqdm.set_lock(threading.RLock())
-    keep_freed_memory()
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        run_script(lambda _: train.main(flags))
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
+    On a full disk the message may be missing or truncated. Then the last line is something else.
+    """
+    last = log.splitlines()[-1] if log.endswith("\n") else ""
+    is_error = last.startswith("error: ") or "Traceback (most recent call last)" in log or ": error: " in last
+    return last.removeprefix("error: ") if is_error else ""

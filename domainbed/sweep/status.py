@@ -1,34 +1,40 @@
-"""How a sweep is getting on, read from the files of its runs alone."""
+"""State of a sweep's runs, read from their files: a listing with progress, and a summary after a launch."""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from domainbed.sweep.disk_space import bytes_in, format_bytes
+from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
-from domainbed.training.run_dir import RunState, end_of, progress_of, run_state
+from domainbed.training.run_dir import Preempted, RunState, end_of, progress_of, run_state
 
-_SHOWN = ("dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed")
+_SHOWN_ARGS = ("dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed")
+_SHOWN_FAILURES = 20
+_WATCH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run.
+    """State of one run.
 
     Attributes:
-        name: of its directory.
-        about: dataset, algorithm, target environments, seeds.
+        name: name of its directory.
+        about: its dataset, algorithm, target environments and seeds.
         state: value of its `RunState`.
-        host: of the process that is at work on it, or was.
-        step: updates done when its last heartbeat was written.
-        n_steps: updates in all.
-        eta_seconds: what is left, at the pace of the process at work.
-        exit_status: of an attempt that failed.
-        error: the line in which it said why.
+        host: host of the process that works on it or did last.
+        step: updates done at the last heartbeat.
+        n_steps: total number of updates.
+        eta_seconds: estimated time left, at the pace of the current process.
+        exit_status: exit status of the last attempt, if it failed.
+        error: error message of the last attempt, if it failed.
     """
 
     name: str
@@ -43,53 +49,48 @@ class RunStatus:
 
 
 def status_of(sweep_dir: Path) -> list[RunStatus]:
-    """All runs of a sweep, in the order of their names.
-
-    Raises: UsageError where no sweep is.
-    """
+    """State of all runs of a sweep, sorted by name. Raises UsageError if `sweep_dir` contains no sweep."""
     manifest = manifest_of(sweep_dir)
     return [_status(sweep_dir / name, args) for name, args in sorted(manifest.jobs.items())]
 
 
-def _status(path: Path, args: Mapping[str, Any]) -> RunStatus:
-    about = {name: args.get(name) for name in _SHOWN}
-    state = run_state(path)
-    status: dict[str, Any] = {}
-    if state in (RunState.RUNNING, RunState.PREEMPTED, RunState.INTERRUPTED):
-        progress = progress_of(path)
-        status = {name: progress.get(name) for name in ("host", "step", "n_steps")}
-        if state is RunState.RUNNING:
-            status["eta_seconds"] = _eta(progress)
-    elif state is RunState.FAILED:
-        end = end_of(path)
-        status = {name: end.get(name) for name in ("host", "exit_status", "error")}
-    return RunStatus(path.name, about, state.value, **status)
+def show(sweep_dir: Path, json_format: bool = False, watch: bool = False) -> int:
+    """Print the state of the sweep in `sweep_dir`.
+
+    Args:
+        sweep_dir: the sweep directory.
+        json_format: print one JSON object instead of text.
+        watch: print again every few seconds until no run is running or queued.
+
+    Returns: exit status: 1 if a run has failed, else 0.
+
+    Raises: UsageError if `sweep_dir` contains no sweep.
+    """
+    while True:
+        runs = status_of(sweep_dir)
+        counts = count_states(runs)
+        if watch and sys.stdout.isatty():
+            print("\033[2J\033[H", end="")  # clears the terminal
+        print(as_json(runs) if json_format else "\n".join(as_text(runs)), flush=True)
+        if not watch or not counts[RunState.RUNNING.value] + counts[RunState.QUEUED.value]:
+            return 1 if counts[RunState.FAILED.value] else 0
+        time.sleep(_WATCH_SECONDS)
 
 
-def _eta(progress: Mapping[str, Any]) -> float | None:
-    """Seconds that a run needs still, by what it has done since its process began."""
-    step, n_steps, first = (progress.get(name) for name in ("step", "n_steps", "first_step"))
-    if step is None or n_steps is None or first is None or step <= first:
-        return None
-    pace: float = progress["seconds"] / (step - first)
-    left: float = pace * (n_steps - step)
-    return left
-
-
-def as_json(runs: Sequence[RunStatus]) -> str:
-    """Counts by state, and every run, as one JSON object."""
-    return json.dumps({"counts": counts(runs), "runs": [asdict(run) for run in runs]}, indent=1)
-
-
-def counts(runs: Sequence[RunStatus]) -> dict[str, int]:
-    """State -> number of runs, for all states."""
+def count_states(runs: Sequence[RunStatus]) -> dict[str, int]:
+    """Number of runs in each state."""
     found = Counter(run.state for run in runs)
     return {state.value: found[state.value] for state in RunState}
 
 
+def as_json(runs: Sequence[RunStatus]) -> str:
+    """All runs, and their number in each state, as one JSON object."""
+    return json.dumps({"counts": count_states(runs), "runs": [asdict(run) for run in runs]}, indent=1)
+
+
 def as_text(runs: Sequence[RunStatus]) -> Iterator[str]:
-    """Lines: counts, what is at work, what failed and why."""
-    numbers = ", ".join(f"{number} {state}" for state, number in counts(runs).items() if number)
+    """Lines of text: the number of runs in each state, and each run that is running or has failed."""
+    numbers = ", ".join(f"{number} {state}" for state, number in count_states(runs).items() if number)
     yield f"{len(runs)} runs: {numbers}."
     for run in runs:
         about = " ".join(f"{name}={value}" for name, value in run.about.items())
@@ -99,6 +100,58 @@ def as_text(runs: Sequence[RunStatus]) -> Iterator[str]:
             yield f"  running  {run.name} {about}: {step}{left}, on {run.host}"
         elif run.state == RunState.FAILED.value:
             yield f"  FAILED   {run.name} {about}: {run.error} (exit status {run.exit_status})"
+
+
+def report_ends(jobs: Sequence[Job]) -> int:
+    """Print which runs failed and why, how many are unfinished, and the disk space that all take up.
+
+    Returns: exit status: 1 if a run failed, 3 if runs were stopped and can be resumed, else 0.
+    """
+    running = [job for job in jobs if job.run_state is RunState.RUNNING]
+    preempted = [job for job in jobs if job.run_state is RunState.PREEMPTED]
+    failed = [job for job in jobs if job.state != Job.DONE and job not in running and job not in preempted]
+    for job in failed[:_SHOWN_FAILURES]:
+        reason = job.failure or "no reason was recorded; is the disk full?"
+        print(f"FAILED {job}: {reason}", file=sys.stderr)
+    if failed:
+        print(
+            f"{len(failed)} of {len(jobs)} runs failed; see failed.json in their directories.",
+            file=sys.stderr,
+        )
+    if running:
+        print(f"{len(running)} runs are running in other processes.")
+    if preempted:
+        print(f"{len(preempted)} runs were stopped (time limit or signal). Launch the sweep again to resume.")
+    size = bytes_in(Path(job.output_dir) for job in jobs)
+    print(f"The directories of {len(jobs)} runs take up {format_bytes(size)}.")
+    if failed:
+        return 1
+    return Preempted.exit_status if preempted else 0
+
+
+def _status(path: Path, args: Mapping[str, Any]) -> RunStatus:
+    about = {name: args.get(name) for name in _SHOWN_ARGS}
+    state = run_state(path)
+    details: dict[str, Any] = {}
+    if state in (RunState.RUNNING, RunState.PREEMPTED, RunState.INTERRUPTED):
+        progress = progress_of(path)
+        details = {name: progress.get(name) for name in ("host", "step", "n_steps")}
+        if state is RunState.RUNNING:
+            details["eta_seconds"] = _eta(progress)
+    elif state is RunState.FAILED:
+        end = end_of(path)
+        details = {name: end.get(name) for name in ("host", "exit_status", "error")}
+    return RunStatus(path.name, about, state.value, **details)
+
+
+def _eta(progress: Mapping[str, Any]) -> float | None:
+    """Estimated seconds that a run still needs, at the pace since its process started."""
+    step, n_steps, first = (progress.get(name) for name in ("step", "n_steps", "first_step"))
+    if step is None or n_steps is None or first is None or step <= first:
+        return None
+    pace: float = progress["seconds"] / (step - first)
+    left: float = pace * (n_steps - step)
+    return left
 
 
 def _duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""An elastic worker: it pulls runs from a sweep directory until none is left.
+"""A worker that runs what is left of a sweep.
 
-Any number of workers on any hosts may share a directory. What is to be done is read from its sweep.json and
-from the files of its runs; of several workers that start a run at once, its claim lets one go on.
+Any number of workers on any hosts may share a sweep directory. They read what is left to do from its
+sweep.json and from the files of its runs. If several start the same run, the run's claim lets one continue.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed.errors import UsageError
+from domainbed.sweep.devices import Slot
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
-from domainbed.sweep.pool import TIME_LIMIT, Pool, Task
-from domainbed.sweep.process import BUSY, Slot
+from domainbed.sweep.pool import Pool, Task
+from domainbed.sweep.process import BUSY, PREEMPTED
 from domainbed.training.run_dir import RunState, end_of, failures_of, run_state
 from domainbed.training.signals import Requests
 
-LOOK_AGAIN_SECONDS = 1.0
-"""Least time between two looks at the runs that others are at work on."""
+RECHECK_SECONDS = 1.0
+"""Least time between two checks of the runs that other workers are working on."""
 
 
 def work(
@@ -31,27 +32,26 @@ def work(
     time_limit: float | None = None,
     requests: Requests | None = None,
 ) -> list[Job]:
-    """Work on the sweep in `sweep_dir` until each of its runs is done, or has failed for good.
+    """Work on the sweep in `sweep_dir` until each of its runs is done or has failed.
 
-    Runs that others are at work on are waited for, and taken over if these die. A run that this worker told
-    to leave, at the time limit, is left to other workers and launches.
+    Waits for runs that other workers are working on, and takes them over if those workers die. Runs that
+    this worker stops at the time limit are left to other workers and later launches.
 
     Args:
-        sweep_dir: where a sweep was launched.
-        slots: places to run in.
-        retries: how often a run that failed, here or elsewhere, is started again; one that was refused as
-            bad usage is not.
-        time_limit: minutes that a run may take.
-        requests: asks this worker to leave; by default SIGTERM, SIGUSR1 and Ctrl-C.
+        sweep_dir: directory of a launched sweep.
+        slots: where to run.
+        retries: number of times that a failed run is started again, by any worker. A run that failed with
+            `UsageError`'s exit status is not.
+        time_limit: minutes that a run may take; None: no limit.
+        requests: signals that stop this worker; None: SIGTERM, SIGUSR1 and Ctrl-C.
 
-    Returns: all runs of the sweep as they are then.
+    Returns: all jobs of the sweep in their final state.
 
     Raises:
-        UsageError: no sweep is there.
-        Preempted, Interrupted: this worker was told to leave; its runs have written their checkpoints.
+        UsageError: `sweep_dir` contains no sweep.
+        Preempted, Interrupted: a signal stopped this worker. Its runs have written their checkpoints.
     """
-    queue = SweepQueue(sweep_dir, retries)
-    pool = Pool(queue, slots, time_limit)
+    pool = Pool(SweepQueue(sweep_dir, retries), slots, time_limit)
     if requests is not None:
         pool.work(requests)
     else:
@@ -61,13 +61,13 @@ def work(
 
 
 def sweep_jobs(sweep_dir: Path) -> list[Job]:
-    """All runs of a sweep, in the order of their names; raises UsageError where no sweep is."""
+    """All jobs of the sweep in `sweep_dir`, sorted by name. Raises UsageError if it contains no sweep."""
     manifest = manifest_of(sweep_dir)
     return [Job(args, str(sweep_dir)) for _, args in sorted(manifest.jobs.items())]
 
 
 class SweepQueue:
-    """What is left of a sweep, from a place of this worker's own on: so workers rarely meet at one run."""
+    """The unfinished runs of a sweep, from a random position on, so that workers rarely try the same run."""
 
     def __init__(self, sweep_dir: Path, retries: int) -> None:
         jobs = sweep_jobs(sweep_dir)
@@ -75,24 +75,24 @@ class SweepQueue:
         self._retries = retries
         self._commands = [job.command_str for job in jobs]
         self._paths = [Path(job.output_dir) for job in jobs]
-        self._to_look_at = deque(range(len(jobs)))
-        self._to_look_at.rotate(secrets.randbelow(len(jobs) or 1))
-        self._elsewhere: deque[int] = deque()
-        self._look_again = 0.0
-        # Counted here too: a full disk keeps no reasons, and nothing may be started for ever.
+        self._pending = deque(range(len(jobs)))
+        self._pending.rotate(secrets.randbelow(len(jobs) or 1))
+        self._running_elsewhere: deque[int] = deque()
+        self._next_recheck = 0.0
+        # On a full disk a failure may leave no file. Counting here as well keeps retries finite.
         self._failures_here: Counter[int] = Counter()
 
     def take(self) -> Task | None:
-        """A run that nobody is at work on."""
-        if not self._to_look_at and time.monotonic() >= self._look_again:
-            self._to_look_at, self._elsewhere = self._elsewhere, self._to_look_at
-        while self._to_look_at:
-            number = self._to_look_at.popleft()
+        """A run that no worker is working on."""
+        if not self._pending and time.monotonic() >= self._next_recheck:
+            self._pending, self._running_elsewhere = self._running_elsewhere, self._pending
+        while self._pending:
+            number = self._pending.popleft()
             state = run_state(self._paths[number])
             if state is RunState.DONE:
                 self.finished += 1
             elif state is RunState.RUNNING:
-                self._leave(number)
+                self._recheck_later(number)
             elif not self._may_start(number, state):
                 self.finished += 1
                 self.failed += 1
@@ -100,23 +100,23 @@ class SweepQueue:
                 return Task(number, self._commands[number])
         return None
 
-    def ended(self, task: Task, status: int) -> None:
-        """Look at the run again if it failed, or if others are at work on it."""
+    def report(self, task: Task, status: int) -> None:
+        """Check the run again if it failed or if another worker is working on it."""
         if status == BUSY:
-            self._leave(task.number)
-        elif status in (0, TIME_LIMIT):
+            self._recheck_later(task.number)
+        elif status in (0, PREEMPTED):
             self.finished += 1
         else:
             self._failures_here[task.number] += 1
-            self._to_look_at.append(task.number)
+            self._pending.append(task.number)
 
     def exhausted(self) -> bool:
-        """Whether each run is done, or has failed for good."""
-        return not self._to_look_at and not self._elsewhere
+        """Whether each run is done, running here, or has failed with no retries left."""
+        return not self._pending and not self._running_elsewhere
 
-    def _leave(self, number: int) -> None:
-        self._elsewhere.append(number)
-        self._look_again = time.monotonic() + LOOK_AGAIN_SECONDS
+    def _recheck_later(self, number: int) -> None:
+        self._running_elsewhere.append(number)
+        self._next_recheck = time.monotonic() + RECHECK_SECONDS
 
     def _may_start(self, number: int, state: RunState) -> bool:
         failures = self._failures_here[number]

@@ -210,7 +210,7 @@ def test_a_sweep_on_a_full_disk_says_so(forked_script, start_script, wait_until,
     done = forked_script("sweep", "launch", *flags)
     assert done.returncode == 2
     assert done.stderr.startswith("error: 6 runs need about ")
-    assert "are free; make room, name another --output_dir" in done.stderr
+    assert "free; free some space, choose another --output_dir" in done.stderr
     assert done.stderr.count("\n") == 1
     # Room enough at the start, and none as soon as the first run is at work.
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)

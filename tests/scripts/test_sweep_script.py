@@ -35,12 +35,12 @@ def test_a_launch_runs_what_it_shows_and_a_second_one_has_nothing_to_do(run, tmp
     lines = done.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines[:6]] == ["Not launched"] * 6
     assert lines[6:8] == ["6 jobs: 0 done, 0 incomplete, 6 not launched.", "About to launch 6 jobs."]
-    assert re.fullmatch(r"The directories of 6 runs take \d+(\.\d+)? kB\.", lines.pop(-3))
+    assert re.fullmatch(r"The directories of 6 runs take up \d+(\.\d+)? kB\.", lines.pop(-3))
     assert lines[8:] == [
         "Are you sure? (y/n) Launching...",
         "Making job directories:",
         "Launched 6 jobs!",
-        "The sweep is in sweep; its tables:",
+        "The sweep is in sweep. To print its tables:",
         "    python -m domainbed.scripts.collect_results --input_dir sweep",
     ]
     assert "6/6" in done.stderr
@@ -81,15 +81,15 @@ def test_a_first_letter_y_is_a_yes(run, answer):
 
 def test_nobody_to_answer_is_said(run, tmp_path, one_line_error):
     message = one_line_error(run("launch", input=""), 2)
-    assert "give --skip_confirmation where nobody can be asked" in message
+    assert "use --skip_confirmation to launch without asking" in message
     assert not (tmp_path / "sweep").exists()
 
 
 def test_the_literal_command_says_what_it_chose(forked_script, tmp_path):
     done = forked_script("sweep", "launch", "--algorithms", "AgrSum", input="n\n")
     assert done.returncode == 0
-    assert "No --data_dir: the datasets that need none, EmojiStyles." in done.stdout
-    assert "No --output_dir: sweep_output/EmojiStyles-AgrSum." in done.stdout
+    assert "No --data_dir given; using the datasets that need none: EmojiStyles." in done.stdout
+    assert "No --output_dir given; writing to sweep_output/EmojiStyles-AgrSum." in done.stdout
     # 3 trials x 10 sets of targets x 20 seeds of hyper-parameters
     assert "600 jobs: 0 done, 0 incomplete, 600 not launched." in done.stdout
     assert done.stdout.endswith("Are you sure? (y/n) Nevermind!\n")
@@ -166,7 +166,7 @@ def test_an_output_directory_that_cannot_be_written(run, tmp_path, one_line_erro
     (tmp_path / "file").write_text("", encoding="utf-8")
     for place in ("file", "file/sweep", "/proc/sweep"):
         message = one_line_error(run("launch", "--skip_confirmation", "--output_dir", place), 2)
-        assert f"--output_dir {place} can't be written: " in message
+        assert f"cannot write to --output_dir {place}: " in message
 
 
 def test_a_damaged_manifest_is_named_and_kept(run, tmp_path, one_line_error):
@@ -186,14 +186,11 @@ def test_a_second_launch_does_the_failed_runs_alone(run, tmp_path):
     failures = [line for line in first.stderr.splitlines() if line.startswith("FAILED Incomplete: sweep/")]
     assert len(failures) == 3
     assert all("'GroupDRO'" in line and line.endswith("try a smaller lr.") for line in failures)
-    assert "3 of 6 runs failed; each says why in its directory." in first.stderr
+    assert "3 of 6 runs failed; see failed.json in their directories." in first.stderr
     assert "Traceback" not in first.stderr
     second = run("launch", *flags)
     assert second.returncode == 1
-    assert (
-        "3 incomplete jobs failed, 0 were interrupted: they start again.\nAbout to launch 3 jobs."
-        in second.stdout
-    )
+    assert "Restarting 3 incomplete jobs: 3 failed, 0 were stopped.\nAbout to launch 3 jobs." in second.stdout
     assert len(list((tmp_path / "sweep").glob("*/attempt-1/results.jsonl"))) == 3
     assert len(list((tmp_path / "sweep").glob("*/done"))) == 3
 

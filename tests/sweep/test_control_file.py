@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.scripts.sweep import choose, make_jobs
+from domainbed.sweep.actions import choose_defaults, make_jobs
 from domainbed.sweep.flags import parse
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -14,7 +14,7 @@ SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 def jobs_of(*flags):
     args = parse(["launch", *flags])
-    choose(args)
+    choose_defaults(args)
     return [job.train_args for job in make_jobs(args)]
 
 

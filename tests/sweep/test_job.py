@@ -99,13 +99,13 @@ def test_launching_hands_over_the_commands_and_deleting_brings_back(tmp_path, ca
     received = []
     Job.launch([job], received.append)
     assert received == [[job.command_str]]
-    assert job.looked_at_again().state == Job.INCOMPLETE
-    assert job.looked_at_again().name == job.name
+    assert job.refreshed().state == Job.INCOMPLETE
+    assert job.refreshed().name == job.name
     # Nobody here sees to it, so nobody can say that it was interrupted.
-    assert job.looked_at_again().run_state is RunState.QUEUED
+    assert job.refreshed().run_state is RunState.QUEUED
     assert not (tmp_path / job.name / "queued.json").exists()
     Job.delete([job, job])
-    assert job.looked_at_again().state == Job.NOT_LAUNCHED
+    assert job.refreshed().state == Job.NOT_LAUNCHED
     lines = ["Launching...", "Making job directories:", "Launched 1 jobs!", "Deleting...", "Deleted 2 jobs!"]
     assert capsys.readouterr().out.splitlines() == lines
 
@@ -113,7 +113,7 @@ def test_launching_hands_over_the_commands_and_deleting_brings_back(tmp_path, ca
 def test_directories_that_cannot_be_made_or_removed_are_named(tmp_path):
     job = Job(ARGS, str(tmp_path))
     (tmp_path / job.name).write_text("a file in the way", encoding="utf-8")
-    with pytest.raises(UsageError, match=f"{job.name} can't be written: File exists"):
+    with pytest.raises(UsageError, match=f"cannot write to .*{job.name}: File exists"):
         Job.launch([job], lambda commands: None)
-    with pytest.raises(RunError, match=f"{job.name} can't be deleted: Not a directory"):
+    with pytest.raises(RunError, match=f"cannot delete .*{job.name}: Not a directory"):
         Job.delete([job])

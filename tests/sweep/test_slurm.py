@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.sweep.slurm import check_slurm, slurm_launcher
+from domainbed.sweep.launchers import LaunchOptions
+from domainbed.sweep.slurm import slurm_launcher
 from domainbed.training.claims import newest
 from domainbed.training.run_dir import RunState, run_state
 
@@ -32,7 +33,7 @@ def test_without_slurm_the_launcher_is_refused_before_anything_is_made(forked_sc
     refused = forked_script("sweep", "launch", *FLAGS, *SLURM, "--output_dir", "sweep")
     assert refused.returncode == 2
     assert refused.stderr == (
-        "error: launcher slurm needs Slurm's sbatch, and there is none here; "
+        "error: launcher slurm needs sbatch, which was not found; "
         "launch from a login node, or use --command_launcher local.\n"
     )
     assert not list(tmp_path.iterdir())
@@ -52,7 +53,7 @@ def as_if_slurm(tmp_path, monkeypatch):
 def test_without_submitit_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UsageError, match=re.escape('pip install "domainbed-gs[slurm]"')):
-        check_slurm()
+        slurm_launcher.check()
 
 
 @pytest.mark.usefixtures("as_if_slurm")
@@ -60,15 +61,15 @@ def test_without_submitit_it_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("folder", "flags", "message"),
     [
-        ("a\ntouch owned", {}, "takes no line breaks"),
-        ("a%j", {}, "takes no % in the name of a log"),
+        ("a\ntouch owned", {}, "accepts no line breaks"),
+        ("a%j", {}, "accepts no % in the path of a log"),
         ("a", {"slurm_partition": "main\ntouch owned"}, "slurm_partition"),
         ("a", {"slurm_constraint": "x\\"}, "slurm_constraint"),
     ],
 )
 def test_what_would_leave_its_line_of_the_batch_script_is_refused(tmp_path, folder, flags, message):
     with pytest.raises(UsageError, match=message):
-        slurm_launcher(["true"], str(tmp_path / folder), **flags)
+        slurm_launcher(["true"], LaunchOptions(output_dir=tmp_path / folder, **flags))
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
 

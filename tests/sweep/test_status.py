@@ -4,7 +4,7 @@ import pytest
 
 from domainbed.errors import UsageError
 from domainbed.sweep.manifest import add_to_manifest
-from domainbed.sweep.status import as_json, as_text, counts, status_of
+from domainbed.sweep.status import as_json, as_text, count_states, status_of
 from domainbed.training.claims import myself
 from domainbed.training.run_dir import mark_queued, record_failure
 
@@ -59,7 +59,7 @@ def test_text_and_json_say_the_same(folder):
         f"  running  starting {about}: starting, on {host}",
     ]
     content = json.loads(as_json(runs))
-    assert content["counts"] == counts(runs)
+    assert content["counts"] == count_states(runs)
     assert sum(content["counts"].values()) == len(content["runs"]) == 8
 
 
@@ -70,5 +70,5 @@ def test_hours_are_told_as_hours(folder):
 
 
 def test_a_directory_without_a_sweep_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="holds no sweep"):
+    with pytest.raises(UsageError, match="contains no sweep"):
         status_of(tmp_path)

@@ -11,11 +11,11 @@ import pytest
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.erm import ERM
-from domainbed.sweep import pool, worker
-from domainbed.sweep.commands import run_commands
+from domainbed.sweep import process, worker
+from domainbed.sweep.devices import Slot
 from domainbed.sweep.job import Job
+from domainbed.sweep.local import run_commands
 from domainbed.sweep.manifest import add_to_manifest, read_manifest
-from domainbed.sweep.process import Slot
 from domainbed.sweep.worker import SweepQueue, sweep_jobs, work
 from domainbed.training import claims
 from domainbed.training.claims import newest
@@ -174,18 +174,18 @@ def test_a_run_past_its_time_limit_goes_on_at_the_next_launch(tmp_path, sweep):
     flags = ("--test_envs", 0, "--checkpoint_freq", 100_000, "--steps", 100_000)
     limited = sweep("launch", *flags, "--time_limit", 0.05, "--retries", 2)
     assert limited.returncode == 3, limited.stderr
-    assert "1 runs left before they were done (time limit, or told to)" in limited.stdout
+    assert "1 runs were stopped (time limit or signal)." in limited.stdout
     assert "FAILED" not in limited.stderr
     (run,) = runs_in(tmp_path / "sweep")
     assert run_state(run) is RunState.PREEMPTED
     assert (run / "checkpoint.pt").exists()
     again = sweep("launch", *flags, "--time_limit", 0.05)
-    assert "0 incomplete jobs failed, 1 were interrupted: they start again." in again.stdout
+    assert "Restarting 1 incomplete jobs: 0 failed, 1 were stopped." in again.stdout
     assert "Goes on after " in (run / "launch.log").read_text(encoding="utf-8")
 
 
 def test_what_does_not_leave_in_time_is_killed_and_counts_as_preempted(tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.3)
     REGISTRY["Deaf"] = Deaf
     command = (
         "python -m domainbed.scripts.train --dataset Debug28 --algorithm Deaf "
@@ -271,9 +271,9 @@ def test_workers_begin_at_different_places(tmp_path, monkeypatch):
 def test_a_directory_without_a_sweep_is_refused(start_script, tmp_path):
     ended = start_script("sweep", "work", "--output_dir", "nowhere").wait()
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: nowhere holds no sweep (no sweep.json); give --output_dir")
+    assert ended.stderr.startswith("error: nowhere contains no sweep (no sweep.json); use the --output_dir")
     ended = start_script("sweep", "work").wait()
-    assert ended.stderr == "error: work needs the sweep's directory: give --output_dir (or --config).\n"
+    assert ended.stderr == "error: work needs the sweep directory: give --output_dir or --config.\n"
 
 
 def test_the_jobs_of_a_sweep_keep_their_names(tmp_path, ready):

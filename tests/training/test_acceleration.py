@@ -13,8 +13,8 @@ from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 from domainbed.algorithms.base import Algorithm
 from domainbed.errors import RunError, UsageError
 from domainbed.hparams_registry import default_hparams
-from domainbed.scripts.sweep import make_jobs
 from domainbed.seeds import seed_all
+from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
 from domainbed.training import acceleration
 from domainbed.training.acceleration import accelerate, check_device

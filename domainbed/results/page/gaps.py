@@ -5,7 +5,7 @@ from __future__ import annotations
 from domainbed.results import notes
 from domainbed.results.page.content import Content
 from domainbed.results.writing import print_paragraphs, print_table
-from domainbed.sweep.status import counts, status_of
+from domainbed.sweep.status import count_states, status_of
 from domainbed.training.run_dir import RunState
 
 COLUMNS = ["State", "Reason", "Dataset", "Algorithm", "Targets", "Hparams seed", "Trial", "Folder"]
@@ -17,7 +17,7 @@ def write(content: Content) -> None:
     lines = [*content.notes, *notes.on_tables(content.accuracies, context.records)]
     if context.manifest is not None:
         runs = status_of(context.input_dir)
-        numbers = ", ".join(f"{number} {state}" for state, number in counts(runs).items() if number)
+        numbers = ", ".join(f"{number} {state}" for state, number in count_states(runs).items() if number)
         lines.insert(0, f"Runs that were asked for: {numbers}.")
         rows = [
             [run.state, run.error or "-", *(str(value) for value in run.about.values()), run.name]

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.erm import ERM
-from domainbed.command_launchers import local_launcher
-from domainbed.sweep.commands import run_commands
+from domainbed.sweep.devices import Slot
 from domainbed.sweep.job import Job
+from domainbed.sweep.launchers import LaunchOptions
+from domainbed.sweep.local import local_launcher, run_commands
 from domainbed.sweep.manifest import read_manifest
-from domainbed.sweep.process import BUSY, Slot
+from domainbed.sweep.process import BUSY
 from domainbed.training.run_dir import RunState, failure_of, run_state
 
 TRAIN = "python -m domainbed.scripts.train --dataset Debug28 --skip_model_save"
@@ -132,14 +133,14 @@ def test_a_command_with_work_for_the_shell_goes_through_it(tmp_path, monkeypatch
 
 def test_a_finished_run_is_not_done_again(tmp_path):
     run = command(tmp_path / "run", "--steps", 2)
-    assert local_launcher([run, run], workers=1) == [0, 0]
+    assert local_launcher([run, run], LaunchOptions(workers=1)) == [0, 0]
     assert len((tmp_path / "run" / "results.jsonl").read_text(encoding="utf-8").splitlines()) == 2
     assert not list((tmp_path / "run").glob("attempt-*"))
 
 
 def test_a_run_twice_at_once_is_done_once(tmp_path):
     run = command(tmp_path / "run", "--steps", 3)
-    statuses = local_launcher([run] * 4, workers=4)
+    statuses = local_launcher([run] * 4, LaunchOptions(workers=4))
     assert statuses.count(0) >= 1
     assert set(statuses) <= {0, BUSY}
     assert run_state(tmp_path / "run") is RunState.DONE
@@ -160,14 +161,14 @@ def test_a_killed_run_is_done_again_with_the_same_records(
     assert "Traceback" not in err
     assert f"FAILED Incomplete: sweep/{killed.name} " in err
     assert "ended by signal 9 after: " in err
-    assert "1 of 3 runs failed; each says why in its directory." in err
-    assert "The sweep is in sweep; its tables:" in out
+    assert "1 of 3 runs failed; see failed.json in their directories." in err
+    assert "The sweep is in sweep. To print its tables:" in out
     assert run_state(killed) is RunState.FAILED
 
     again = sweep("launch", *flags)
     assert again.returncode == 0, again.stderr
     assert "3 jobs: 2 done, 1 incomplete, 0 not launched." in again.stdout
-    assert "1 incomplete jobs failed, 0 were interrupted: they start again." in again.stdout
+    assert "Restarting 1 incomplete jobs: 1 failed, 0 were stopped." in again.stdout
     assert "About to launch 1 jobs." in again.stdout
     assert (killed / "attempt-1" / "results.jsonl").stat().st_size
     expected = dict(read_manifest(tmp_path / "sweep").jobs[killed.name])
@@ -192,7 +193,7 @@ def test_runs_end_with_the_sweep_and_the_next_launch_finishes_it(
     states = sorted(run_state(path).value for path in runs)
     assert states == ["interrupted", "preempted", "preempted"]
     listed = sweep("launch", "--steps", 100_000, "--checkpoint_freq", 1, "--command_launcher", "dummy")
-    assert "0 incomplete jobs failed, 3 were interrupted: they start again." in listed.stdout
+    assert "Restarting 3 incomplete jobs: 0 failed, 3 were stopped." in listed.stdout
     assert listed.stdout.count("Dummy launcher: ") == 3
 
 
@@ -222,11 +223,11 @@ def test_delete_incomplete_and_a_second_launch_leave_running_runs_alone(
     assert not others
     launched = sweep("launch", *flags)
     assert launched.returncode == 0
-    nothing = "Nothing to do in sweep: others see to 1 running, 2 queued."
+    nothing = "Nothing to launch in sweep; other processes have 1 running, 2 queued."
     assert f"About to launch 0 jobs.\n{nothing}" in launched.stdout
     deleted = sweep("delete_incomplete", *flags)
     assert deleted.returncode == 0
-    assert "1 of the incomplete ones are running and stay.\nAbout to delete 2 jobs." in deleted.stdout
+    assert "Keeping 1 incomplete jobs that are running.\nAbout to delete 2 jobs." in deleted.stdout
     assert alive(pid)
     assert path.exists()
     assert first.poll() is None

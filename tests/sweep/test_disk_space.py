@@ -4,8 +4,7 @@ from collections import namedtuple
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.sweep import disk
-from domainbed.sweep.disk import bytes_in, check_room, in_words
+from domainbed.sweep.disk_space import bytes_in, check_disk_space, format_bytes
 from domainbed.sweep.job import Job
 
 Usage = namedtuple("Usage", "total used free")
@@ -24,21 +23,23 @@ def jobs(number, **args):
 def test_room_is_needed_for_a_model_of_each_run_and_the_checkpoints_at_work(tmp_path, monkeypatch, capsys):
     expected = 10 * RESNET50 + 2 * 2 * 3 * RESNET50
     room(monkeypatch, int(1.1 * expected))
-    check_room(tmp_path / "not" / "there", jobs(10), at_a_time=2)
+    check_disk_space(tmp_path / "not" / "there", jobs(10), concurrency=2)
     assert capsys.readouterr().err == ""
     room(monkeypatch, int(0.9 * expected))
-    check_room(tmp_path, jobs(10), at_a_time=2)
+    check_disk_space(tmp_path, jobs(10), concurrency=2)
     assert capsys.readouterr().err.startswith("warning: 10 runs need about 2.08 GB in ")
-    check_room(tmp_path, jobs(10, skip_model_save=True), at_a_time=2)
+    check_disk_space(tmp_path, jobs(10, skip_model_save=True), concurrency=2)
     assert capsys.readouterr().err == ""
     room(monkeypatch, int(0.4 * expected))
-    with pytest.raises(UsageError, match="make room, name another --output_dir, or give --skip_model_save"):
-        check_room(tmp_path, jobs(10), at_a_time=2)
+    with pytest.raises(
+        UsageError, match="free some space, choose another --output_dir, or use --skip_model_save"
+    ):
+        check_disk_space(tmp_path, jobs(10), concurrency=2)
 
 
 def test_a_file_system_that_does_not_say_is_left_alone(tmp_path, monkeypatch):
     room(monkeypatch, free=0, total=0)
-    check_room(tmp_path, jobs(1), at_a_time=1)
+    check_disk_space(tmp_path, jobs(1), concurrency=1)
 
 
 def test_a_launch_that_has_no_room_makes_nothing(tmp_path, monkeypatch, sweep):
@@ -63,10 +64,10 @@ def test_the_size_of_directories_counts_all_that_is_below(tmp_path):
     ("size", "words"), [(0, "0 B"), (999, "999 B"), (1234, "1.23 kB"), (5.6e9, "5.6 GB"), (2.5e12, "2.5 TB")]
 )
 def test_sizes_in_words(size, words):
-    assert in_words(size) == words
+    assert format_bytes(size) == words
 
 
 def test_the_estimate_asks_for_no_pretrained_weights(tmp_path, monkeypatch):
     hparams = '{"featurizer": "alexnet", "weights_file": "missing.pth"}'
     room(monkeypatch, free=10**12)
-    disk.check_room(tmp_path, jobs(1, hparams=hparams), at_a_time=1)
+    check_disk_space(tmp_path, jobs(1, hparams=hparams), concurrency=1)

@@ -1,0 +1,140 @@
+"""The commands of `sweep`, given its parsed flags: launch, delete_incomplete, work and status."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainbed.errors import UsageError
+from domainbed.sweep.checks import check_jobs, check_numbers
+from domainbed.sweep.devices import default_slots
+from domainbed.sweep.flags import PASSED_ON
+from domainbed.sweep.grid import make_args_list
+from domainbed.sweep.job import Job
+from domainbed.sweep.launch import delete_incomplete, launch
+from domainbed.sweep.launchers import LAUNCHER_FLAGS, LaunchOptions, check_flags, launcher_named
+from domainbed.sweep.status import report_ends, show
+from domainbed.sweep.worker import work
+
+
+def run_action(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Run the command `args.command` of `sweep`.
+
+    Args:
+        args: the flags, as `domainbed.sweep.flags.parse` returns them.
+        argv: the words of the command line, for sweep.json.
+
+    Returns: exit status.
+
+    Raises: UsageError or RunError.
+    """
+    if args.command == "status":
+        return show(_sweep_dir(args), json_format=args.json, watch=args.watch)
+    if args.command == "work":
+        check_numbers(args)
+        slots = default_slots(args.workers)
+        return report_ends(work(_sweep_dir(args), slots, args.retries or 0, args.time_limit))
+    choose_defaults(args)
+    jobs = make_jobs(args)
+    if args.command == "launch":
+        check_jobs(args, jobs)
+        options = launch_options(args)
+    for job in jobs if not args.quiet else ():
+        print(job)
+    print_counts(jobs)
+    confirm = (lambda: None) if args.skip_confirmation else ask_for_confirmation
+    if args.command == "delete_incomplete":
+        delete_incomplete(jobs, confirm)
+        return 0
+    return launch(
+        jobs,
+        launcher_named(args.command_launcher),
+        options,
+        selection=args.selection or (),
+        command=shlex.join(["python", "-m", "domainbed.scripts.sweep", *argv]),
+        confirm=confirm,
+    )
+
+
+def choose_defaults(args: argparse.Namespace) -> None:
+    """Choose the datasets, algorithms and output directory that are not given, and print the choice."""
+    from domainbed.algorithms import ALGORITHMS
+    from domainbed.datasets import DATASETS, get_dataset_class
+
+    if args.datasets is None:
+        args.datasets = [name for name in DATASETS if "Debug" not in name]
+        if args.data_dir is None:
+            args.datasets = [name for name in args.datasets if not get_dataset_class(name).NEEDS_DATA]
+            print(f"No --data_dir given; using the datasets that need none: {', '.join(args.datasets)}.")
+    if args.algorithms is None:
+        args.algorithms = list(ALGORITHMS)
+    # A repeated name would make each of its runs twice, in the same directory.
+    args.datasets, args.algorithms = list(dict.fromkeys(args.datasets)), list(dict.fromkeys(args.algorithms))
+    if args.output_dir is None:
+        about = "-".join([*args.datasets, *args.algorithms]) if len(args.algorithms) <= 8 else "all"
+        args.output_dir = str(Path("sweep_output") / about.replace("/", "_")[:80])
+        print(f"No --output_dir given; writing to {args.output_dir}.")
+
+
+def make_jobs(args: argparse.Namespace) -> list[Job]:
+    """All jobs of the sweep."""
+    extra = {name: getattr(args, name) for name in PASSED_ON}
+    return [
+        Job(train_args, args.output_dir)
+        for grouping in dict.fromkeys(args.grouping or [None])
+        for train_args in make_args_list(
+            n_trials=args.n_trials,
+            dataset_names=args.datasets,
+            algorithms=args.algorithms,
+            n_hparams_from=args.n_hparams_from,
+            n_hparams=args.n_hparams,
+            steps=args.steps,
+            data_dir=args.data_dir,
+            task=args.task,
+            holdout_fraction=args.holdout_fraction,
+            single_test_envs=args.single_test_envs,
+            hparams=args.hparams,
+            seed_scheme=args.seed_scheme,
+            extra=extra | {"grouping": grouping},
+            test_envs=args.test_envs,
+        )
+    ]
+
+
+def launch_options(args: argparse.Namespace) -> LaunchOptions:
+    """The options for the launcher that is asked for. Raises UsageError for a flag that it does not use."""
+    given = {name: getattr(args, name) for name in LAUNCHER_FLAGS if getattr(args, name) is not None}
+    check_flags(args.command_launcher, list(given))
+    return LaunchOptions(output_dir=Path(args.output_dir), **given)
+
+
+def print_counts(jobs: Sequence[Job]) -> None:
+    """Print how many jobs are in each of the states of `Job`."""
+    done, incomplete, not_launched = (
+        sum(job.state == state for job in jobs) for state in (Job.DONE, Job.INCOMPLETE, Job.NOT_LAUNCHED)
+    )
+    print(f"{len(jobs)} jobs: {done} done, {incomplete} incomplete, {not_launched} not launched.")
+
+
+def ask_for_confirmation() -> None:
+    """Ask the user, and exit with status 0 unless the answer starts with "y".
+
+    Raises: UsageError if stdin is closed.
+    """
+    try:
+        response = input("Are you sure? (y/n) ")
+    except EOFError:
+        print()
+        raise UsageError("no answer on stdin; use --skip_confirmation to launch without asking") from None
+    if response.strip()[:1].lower() != "y":
+        print("Nevermind!")
+        sys.exit(0)
+
+
+def _sweep_dir(args: argparse.Namespace) -> Path:
+    if args.output_dir is None:
+        raise UsageError(f"{args.command} needs the sweep directory: give --output_dir or --config")
+    return Path(args.output_dir)

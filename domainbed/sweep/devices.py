@@ -1,0 +1,58 @@
+"""CPU cores and GPUs of this machine, divided into slots for runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Resources that one command at a time uses.
+
+    Attributes:
+        environment: variables to add to the command's environment.
+        threads: number of threads for torch; 0: torch's default.
+        fork: whether runs start in a fork of this process, which has torch loaded, or in a new interpreter.
+    """
+
+    environment: dict[str, str] = field(default_factory=dict)
+    threads: int = 0
+    fork: bool = True
+
+
+def default_slots(workers: int | None = None) -> list[Slot]:
+    """`gpu_slots` on a machine with several GPUs, else `local_slots`."""
+    return gpu_slots(workers) if len(gpus()) > 1 else local_slots(workers)
+
+
+def local_slots(workers: int | None = None) -> list[Slot]:
+    """`workers` slots that share the cores. By default one per core, or a single one if there is a GPU."""
+    if workers is None:
+        workers = 1 if gpus() else cores()
+    return [Slot(threads=max(1, cores() // workers))] * workers
+
+
+def gpu_slots(workers: int | None = None) -> list[Slot]:
+    """`workers` slots per GPU, by default one. Empty without a GPU."""
+    slot_gpus = gpus() * (workers or 1)
+    threads = max(1, cores() // len(slot_gpus)) if slot_gpus else 1
+    return [Slot(environment={"CUDA_VISIBLE_DEVICES": gpu}, threads=threads, fork=False) for gpu in slot_gpus]
+
+
+def cores() -> int:
+    """Number of CPU cores that this process may use. In a Slurm job, at most the number it was given."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allocated = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(available, int(allocated)) if allocated.isdecimal() else available
+
+
+def gpus() -> list[str]:
+    """Identifiers of the GPUs in CUDA_VISIBLE_DEVICES, or of all GPUs if it is not set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu not in ("", "-1")]
+    import torch
+
+    # torch.cuda.device_count does not create a CUDA context, which a fork could not use.
+    return [str(gpu) for gpu in range(torch.cuda.device_count())]

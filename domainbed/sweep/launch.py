@@ -1,0 +1,97 @@
+"""Launch the jobs of a sweep, or delete unfinished ones."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+
+from domainbed.errors import UsageError
+from domainbed.sweep.disk_space import check_disk_space
+from domainbed.sweep.job import Job
+from domainbed.sweep.launchers import Launcher, LaunchOptions
+from domainbed.sweep.manifest import add_to_manifest
+from domainbed.sweep.status import report_ends
+from domainbed.training.run_dir import RunState
+
+Confirm = Callable[[], object]
+"""Is called before anything is written or deleted. Raises an exception to cancel."""
+
+
+def launch(
+    jobs: Sequence[Job],
+    launcher: Launcher,
+    options: LaunchOptions,
+    selection: Sequence[str] = (),
+    command: str | None = None,
+    confirm: Confirm = lambda: None,
+) -> int:
+    """Launch the jobs that have not started, and again those that failed or were stopped.
+
+    Args:
+        jobs: all jobs of the sweep.
+        launcher: starts their commands.
+        options: options for the launcher. `output_dir` is the sweep directory.
+        selection: default selection methods for reports of the sweep.
+        command: command line of this launch, for sweep.json.
+        confirm: see `Confirm`.
+
+    Returns: exit status. It is 0 if the launcher does not wait for the runs, else that of `report_ends`.
+
+    Raises: UsageError if the disk has too little space or a directory cannot be written.
+    """
+    stopped = [job for job in jobs if job.run_state in (RunState.INTERRUPTED, RunState.PREEMPTED)]
+    failed = [job for job in jobs if job.run_state is RunState.FAILED]
+    to_launch = [job for job in jobs if job.run_state is RunState.ABSENT or job in stopped or job in failed]
+    if stopped or failed:
+        print(
+            f"Restarting {len(stopped) + len(failed)} incomplete jobs: "
+            f"{len(failed)} failed, {len(stopped)} were stopped."
+        )
+    print(f"About to launch {len(to_launch)} jobs.")
+    if not to_launch:
+        print(f"Nothing to launch in {options.output_dir}{_elsewhere(jobs)}.")
+        return 0
+    concurrency = launcher.concurrency(options)
+    if concurrency is not None:
+        check_disk_space(options.output_dir, to_launch, concurrency)
+    confirm()
+    try:
+        options.output_dir.mkdir(parents=True, exist_ok=True)
+        add_to_manifest(
+            options.output_dir, {job.name: job.named_args() for job in jobs}, tuple(selection), command
+        )
+    except OSError as error:
+        raise UsageError(f"cannot write to --output_dir {options.output_dir}: {error.strerror}") from None
+    Job.launch(to_launch, launcher, options)
+    if not launcher.waits:
+        return 0
+    status = report_ends([job.refreshed() for job in to_launch])
+    report = f"python -m domainbed.scripts.collect_results --input_dir {shlex.quote(str(options.output_dir))}"
+    print(f"The sweep is in {options.output_dir}. To print its tables:\n    {report}")
+    return status
+
+
+def _elsewhere(jobs: Sequence[Job]) -> str:
+    """How many jobs other processes are seeing to, to append to a sentence."""
+    counts = {
+        state.value: sum(job.run_state is state for job in jobs)
+        for state in (RunState.RUNNING, RunState.QUEUED)
+    }
+    text = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    return f"; other processes have {text}" if text else ""
+
+
+def delete_incomplete(jobs: Sequence[Job], confirm: Confirm = lambda: None) -> None:
+    """Delete the directories of incomplete jobs, except of those that are running.
+
+    Raises: RunError if a directory cannot be deleted.
+    """
+    running = [job for job in jobs if job.run_state is RunState.RUNNING]
+    if running:
+        print(f"Keeping {len(running)} incomplete jobs that are running.")
+    to_delete = [job for job in jobs if job.state == Job.INCOMPLETE and job not in running]
+    print(f"About to delete {len(to_delete)} jobs.")
+    if to_delete:
+        confirm()
+        # Some may have started since their state was read.
+        Job.delete([job for job in to_delete if job.refreshed().run_state is not RunState.RUNNING])
