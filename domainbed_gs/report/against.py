@@ -56,12 +56,13 @@ class AgainstSection:
         method = METHODS[selection]
         cells = match_cells(compute(context.records, method), published)
         if context.format == "csv":
-            print_table("Beside published numbers", *_csv_table(cells), "csv")
+            table = _csv_table(cells)
+            print_table("Beside published numbers", table.columns, table.rows, "csv")
         else:
             for dataset in dict.fromkeys(cell.dataset for cell in cells):
                 table = _table([cell for cell in cells if cell.dataset == dataset])
                 title = f"Dataset: {dataset}, beside published numbers (%)"
-                print_table(title, *table, context.format)
+                print_table(title, table.columns, table.rows, context.format)
         differences = different_settings(context.records, cells, published)
         if published.selection and selection not in published.selection:
             differences.insert(0, f"selection is {selection}, published with {published.selection[0]}")

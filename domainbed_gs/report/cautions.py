@@ -70,12 +70,12 @@ def _missing_trials(report: PairedReport, runs: Runs, jobs: list[Record]) -> Ite
         missing = sorted(trials[cell.dataset] - cell.trials.keys())
         if cell.target is None or not missing:
             continue
-        several = len(missing) > 1
         if cell.comparison is None:
-            effect = f"No method is compared on {'those trials' if several else 'that trial'}."
+            effect = f"No method is compared on {'that trial' if len(missing) == 1 else 'those trials'}."
         else:
-            effect = f"It is compared with {report.baseline} on {cell.comparison.pairs} shared trials."
-        listed = f"{'trials' if several else 'trial'} {', '.join(map(str, missing))}"
+            shared = _count(cell.comparison.pairs, "shared trial")
+            effect = f"It is compared with {report.baseline} on {shared}."
+        listed = f"{'trial' if len(missing) == 1 else 'trials'} {', '.join(map(str, missing))}"
         place = f"{cell.dataset}, target {cell.target_name}"
         yield f"{place}: {cell.algorithm} has no result for {listed}. {effect}"
 
@@ -138,17 +138,20 @@ def _shares(some: Counter[str], of: Counter[str]) -> str:
     return ", ".join(f"{name} in {n} of {of[name]}" for name, n in some.items() if n)
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _too_few_pairs(report: PairedReport) -> Iterator[str]:
     """Numbers of pairs for which the p-value cannot be below `ALPHA`, before or after Holm's correction."""
     compared = [cell.comparison for cell in report.cells if cell.holm_p is not None and cell.comparison]
     kinds = Counter((each.pairs, each.ties) for each in compared if each.smallest_p >= ALPHA)
     for (pairs, ties), n in sorted(kinds.items()):
         tied = f", {ties} of them tied" if ties else ""
-        number = "1 pair" if pairs == 1 else f"{pairs} pairs"
         yield (
-            f"{number}{tied} ({n} of {report.family} tests): p cannot be below {ALPHA}. The smallest "
-            f"possible p is {smallest_p(pairs - ties):.4g}; at least {pairs_needed()} untied pairs are "
-            "needed."
+            f"{_count(pairs, 'pair')}{tied} ({n} of {report.family} tests): p cannot be below {ALPHA}. "
+            f"The smallest possible p is {smallest_p(pairs - ties):.4g}; at least {pairs_needed()} untied "
+            "pairs are needed."
         )
     lowest = min((each.smallest_p for each in compared), default=0.0) * report.family
     if lowest >= ALPHA:

@@ -202,7 +202,14 @@ def _cells(
         name = AVERAGE if target is None else dataset.environments[target]
         for method, trials in zip(methods, column, strict=True):
             comparison = None if method == methods[0] else _compare_shared(trials, column[0], seed)
-            yield Cell(dataset.name, target, name, method, trials, comparison)
+            yield Cell(
+                dataset=dataset.name,
+                target=target,
+                target_name=name,
+                algorithm=method,
+                trials=trials,
+                comparison=comparison,
+            )
 
 
 def _compare_shared(trials: Trials, baseline: Trials, seed: int) -> Comparison:

@@ -106,7 +106,8 @@ def selection_name(context: ReportContext) -> str:
 def print_tables(report: PairedReport, selection: str, format: str, heading: str) -> None:
     """Print accuracies and differences, dataset by dataset; in CSV a single table with all numbers."""
     if format == "csv":
-        print_table(heading, *csv_table(report, selection), format)
+        table = csv_table(report, selection)
+        print_table(heading, table.columns, table.rows, format)
         return
     if format == "latex":
         print_lines(f"\n\\subsection{{{escape(heading)}}}")
@@ -114,11 +115,12 @@ def print_tables(report: PairedReport, selection: str, format: str, heading: str
         cells = report.of(dataset)
         targets = TARGETS_PER_TABLE if format == "text" else len(cells)
         for table in divide(accuracy_table(cells), targets):
-            print_table(f"Dataset: {dataset}, target accuracy (%)", *table, format)
+            title = f"Dataset: {dataset}, target accuracy (%)"
+            print_table(title, table.columns, table.rows, format)
         table = difference_table(cells)
         if table.rows:
             title = f"Dataset: {dataset}, difference to {report.baseline} (percentage points)"
-            print_table(title, *table, format)
+            print_table(title, table.columns, table.rows, format)
 
 
 def print_notes(

@@ -74,7 +74,7 @@ class RanksSection:
         page = context.format == "html"
         if args.ranks or page:
             table = _table(ranking, full_precision=context.format == "csv")
-            print_table("Average ranks over datasets", *table, context.format)
+            print_table("Average ranks over datasets", table.columns, table.rows, context.format)
             print_paragraphs(_describe(ranking, method.name), context.format)
         if page and have_matplotlib():
             caption = (

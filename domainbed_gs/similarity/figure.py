@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Different lightness and dashes, for colour-blind readers.
-STYLES: dict[str, tuple[str, str]] = dict(zip(KINDS, ((BLUE, "solid"), (ORANGE, "dashed")), strict=True))
+STYLES = {"within": (BLUE, "solid"), "between": (ORANGE, "dashed")}
 
 
 def figure_png(rows: Sequence[Row], title: str, environments: int) -> bytes:
@@ -37,8 +37,9 @@ def similarity_figure(rows: Sequence[Row], title: str, environments: int) -> Fig
     figure = Figure(figsize=(10, 3.9), layout="constrained")
     cosines, signs = figure.subplots(1, 2)
     for kind in KINDS:
-        _draw_curve(cosines, rows, f"{kind}_cosine", f"{kind} environments", *STYLES[kind])
-        _draw_curve(signs, rows, f"{kind}_agreement", f"two samples {kind} environments", *STYLES[kind])
+        colour, dashes = STYLES[kind]
+        _draw_curve(cosines, rows, f"{kind}_cosine", f"{kind} environments", colour, dashes)
+        _draw_curve(signs, rows, f"{kind}_agreement", f"two samples {kind} environments", colour, dashes)
     _draw_curve(signs, rows, "consensus", f"means of the {environments} environments", GREY, "dotted")
     cosines.axhline(0, color=PALE, linewidth=0.9)
     for chance in (0.5, 2.0 ** (1 - environments)):
