@@ -92,7 +92,7 @@ def test_an_overflowing_distance_stays_finite(name):
 def test_upstreams_helpers():
     mmd, coral = make("MMD"), make("CORAL")
     assert (mmd.kernel_type, coral.kernel_type) == ("gaussian", "mean_cov")
-    x, y = torch.randn(4, 3), torch.randn(5, 3)
+    x, y = torch.randn(4, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     torch.testing.assert_close(mmd.my_cdist(x, y), torch.cdist(x, y) ** 2)
     torch.testing.assert_close(
         mmd.gaussian_kernel(x, y, gamma=[0.5]), torch.exp(-0.5 * torch.cdist(x, y) ** 2)

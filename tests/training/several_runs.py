@@ -1,6 +1,7 @@
 """Runs one after the other, whose settings a JSON file has: a program for torchrun.
 
-A run that is refused leaves its error in refused.txt beside its directory.
+A run whose settings have `float64` computes in that precision. A run that is refused leaves its error in
+refused.txt beside its directory.
 """
 
 import json
@@ -35,12 +36,22 @@ class Uneven(Debug):
         ]
 
 
+def carry_out(settings):
+    """One run, in float64 where its settings say so."""
+    settings = dict(settings)
+    torch.set_default_dtype(torch.float64 if settings.pop("float64", False) else torch.float32)
+    try:
+        train(from_settings(settings))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def main():
     datasets.Uneven = Uneven
     distributed.init_process_group("gloo")
     for settings in json.loads(Path(sys.argv[1]).read_text()):
         try:
-            train(from_settings(settings))
+            carry_out(settings)
         except DomainBedError as error:
             Path(settings["output_dir"] + "-refused.txt").write_text(f"{type(error).__name__}: {error}")
         except SystemExit as left:

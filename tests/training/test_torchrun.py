@@ -16,9 +16,7 @@ import torch
 from domainbed import datasets
 from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 from domainbed.training import checkpoint
-from domainbed.training.api import train
 from domainbed.training.claims import newest
-from domainbed.training.config import from_settings
 from domainbed.training.run_dir import RunState, run_state
 
 HERE = Path(__file__).parent
@@ -77,22 +75,28 @@ def carry_out(folder, runs):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "Uneven", module.Uneven, raising=False)
         for settings in in_directories(folder, runs):
-            train(from_settings(settings))
+            module.carry_out(settings)
 
 
-def assert_equal_runs(path, single):
-    """Weights and records are equal to 1e-5 relative."""
+def assert_equal_runs(path, single, relative):
+    """Weights are equal up to that relative difference; so are records, to 1e-6 at best.
+
+    Statistics are added up in float32 in any run; one more sign that agrees would be a difference of 1e-5.
+    """
     expected, got = (
         torch.load(each / "model.pkl", weights_only=True)["model_dict"] for each in (single, path)
     )
     assert expected.keys() == got.keys()
     difference = sum((expected[name] - got[name]).double().square().sum() for name in expected)
-    assert difference.sqrt() <= 1e-5 * sum(each.double().square().sum() for each in expected.values()).sqrt()
+    assert (
+        difference.sqrt() <= relative * sum(each.double().square().sum() for each in expected.values()).sqrt()
+    )
+    relative = max(relative, 1e-6)
     pairs = zip(*((each / "results.jsonl").read_text().splitlines() for each in (single, path)), strict=True)
     for one, other in (map(json.loads, pair) for pair in pairs):
         values = {name: value for name, value in one.items() if isinstance(value, int | float)}
         for name in values.keys() - {"step_time", "mem_gb"}:
-            assert other[name] == pytest.approx(values[name], rel=1e-5, abs=1e-7), name
+            assert other[name] == pytest.approx(values[name], rel=relative, abs=relative / 100), name
         assert one.keys() == other.keys()
 
 
@@ -107,6 +111,9 @@ EQUAL = {
         "AgrSum", 4, featurizer="mlp", mlp_dropout=0.5, shared_dropout=True, passes="separate"
     ),
 }
+# In float32 a few signs of gradients hang on the order of sums, which the number of processes changes: a
+# component that flips is in the sum or not. In float64 none does, so that a tight bound holds everywhere.
+EQUAL = {name: settings | {"float64": True} for name, settings in EQUAL.items()}
 REFUSED = {
     "unable": settings_of("Fish", 3),
     "norm": settings_of("AgrSum", 3, featurizer="wide_resnet"),
@@ -132,7 +139,7 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize("name", EQUAL)
 def test_two_processes_are_equal_to_one(runs, name):
-    assert_equal_runs(runs / "two" / name, runs / "one" / name)
+    assert_equal_runs(runs / "two" / name, runs / "one" / name, 1e-9)
 
 
 @pytest.mark.slow
@@ -148,7 +155,7 @@ def test_every_algorithm_that_can_on_real_images(tmp_path, ranks):
     carry_out(tmp_path / "one", every)
     ended(shared)
     for name in every:
-        assert_equal_runs(tmp_path / "shared" / name, tmp_path / "one" / name)
+        assert_equal_runs(tmp_path / "shared" / name, tmp_path / "one" / name, 1e-5)
 
 
 @pytest.mark.parametrize(
