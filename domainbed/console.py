@@ -111,6 +111,12 @@ def print_separator() -> None:
     print("=" * 80)  # noqa: T201 - its job
 
 
+def shortened_list(items: Sequence[str], most: int = 10) -> str:
+    """`items` on one line, separated by commas: the first `most`, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
 def _text(cell: object) -> str:
     return f"{cell:.10f}" if isinstance(cell, float | np.floating) else str(cell)
 

@@ -1,22 +1,24 @@
-"""Selection methods: which hyper-parameters, and which step, a sweep's result is read from (API spec 9).
+"""Selection methods: the hyper-parameters and the step at which a sweep's accuracy is reported.
 
-A method is a class registered in `METHODS` under a short name; a plugin adds its own there.
+A method is a class registered in `METHODS` under a short name. Plugins register their own there. The methods
+of upstream are those of Gulrajani and Lopez-Paz 2021 (arXiv 2007.01434), section 3.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from domainbed.records.jsonl import Record, by_run
 from domainbed.records.query import Q
+from domainbed.records.results_file import Record
+from domainbed.records.sweep_records import by_run
 from domainbed.registry import Registry
 
 RunAcc = dict[str, float]
-"""`{"val_acc": what selection maximises, "test_acc": what it reports}`, both in [0, 1]."""
+"""`{"val_acc": the accuracy to maximise, "test_acc": the accuracy to report}`, both in [0, 1]."""
 
 
 def get_test_records(records: Q[Record]) -> Q[Record]:
@@ -24,17 +26,42 @@ def get_test_records(records: Q[Record]) -> Q[Record]:
     return Q([record for record in records if len(record["args"]["test_envs"]) == 1])
 
 
-class SelectionMethod:
-    """A rule that reads one accuracy from the records of a (trial, dataset, algorithm, target) group.
+def merge_records(records: Iterable[Record]) -> Q[Record]:
+    """One record for each set of runs whose `args` differ in `holdout_fraction` alone.
 
-    Never instantiated; a subclass says `name` and `run_acc`.
+    Each key has the value of the last record that has it. Merged records are in order of first appearance.
+    """
+    merged: dict[Hashable, Record] = {}
+    for args, records_of_run in by_run(records):
+        run = recursive_freeze({name: value for name, value in args.items() if name != "holdout_fraction"})
+        for record in records_of_run:
+            merged.setdefault(run, {}).update(record)
+    return Q(list(merged.values()))
+
+
+def recursive_freeze(obj: object) -> Hashable:
+    """A hashable copy of `obj`: dicts and sets become frozensets, lists and tuples become tuples."""
+    if isinstance(obj, dict):
+        return frozenset((key, recursive_freeze(value)) for key, value in obj.items())
+    if isinstance(obj, list | tuple):
+        return tuple(recursive_freeze(value) for value in obj)
+    if isinstance(obj, set | frozenset):
+        return frozenset(recursive_freeze(value) for value in obj)
+    assert isinstance(obj, Hashable)
+    return obj
+
+
+class SelectionMethod:
+    """A rule that reads one accuracy from the records of one trial, dataset, algorithm and target.
+
+    Subclasses are used as classes, without instances. They define `name` and `run_acc`.
 
     Attributes:
-        name: the method in words, as tables show it.
-        chosen_by: what decides between hyper-parameters, and between steps; empty: its name says it.
-        reported: what `test_acc` is.
-        merges_stages: whether the records of a run are to be merged into one first (two-stage runs of
-            `train_autolr`, CLI spec 9.3).
+        name: description of the method, as tables show it.
+        chosen_by: the accuracy that decides between hyper-parameters and between steps; by default `name`.
+        reported: description of `test_acc`.
+        merges_stages: whether to merge the two stages of a run of `train_autolr` into one record first
+            (docs/compatibility.md, "Tables").
     """
 
     name: ClassVar[str]
@@ -43,34 +70,36 @@ class SelectionMethod:
     merges_stages: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        raise TypeError(f"{type(self).__name__} is used as a class, without an instance")
+        raise TypeError(f"{type(self).__name__} cannot be instantiated; use the class itself")
 
     @classmethod
     def about(cls) -> str:
-        """What is selected by what, and what is shown, as the beginning of a sentence."""
+        """What the method selects by and what it reports, as the beginning of a sentence."""
         return f"Selected by {cls.chosen_by or cls.name}; shown is {cls.reported}"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
-        """Accuracies of the records of one hparams seed at the step that the rule picks; None if it can't."""
+        """Accuracies of one hparams seed at the selected step; None if no step can be selected."""
         raise NotImplementedError
 
     @classmethod
     def hparams_accs(cls, records: Q[Record]) -> list[tuple[RunAcc, Q[Record]]]:
-        """(accuracies, records) of each hparams seed that has a result, best `val_acc` first.
+        """(accuracies, records) of each hparams seed with a result, in descending order of `val_acc`.
 
-        Among equals the largest hparams seed comes first, as upstream has it; NaN comes last.
+        Of equal seeds the largest comes first, as in upstream. NaN comes last.
         """
+        if cls.merges_stages:
+            records = merge_records(records)
         of_seeds: dict[int, list[Record]] = {}
-        for args, of_run in by_run(records):
-            of_seeds.setdefault(args["hparams_seed"], []).extend(of_run)
+        for args, records_of_run in by_run(records):
+            of_seeds.setdefault(args["hparams_seed"], []).extend(records_of_run)
         accs = [(cls.run_acc(Q(of_seeds[seed])), Q(of_seeds[seed])) for seed in sorted(of_seeds)]
         chosen = Q([(acc, run_records) for acc, run_records in accs if acc is not None])
         return chosen.sorted(key=lambda pair: pair[0]["val_acc"])[::-1]
 
     @classmethod
     def sweep_acc(cls, records: Q[Record]) -> float | None:
-        """`test_acc` of the best hparams seed; None if there is none."""
+        """`test_acc` of the best hparams seed; None if no seed has a result."""
         accs = cls.hparams_accs(records)
         return accs[0][0]["test_acc"] if accs else None
 
@@ -78,7 +107,7 @@ class SelectionMethod:
 METHODS: Registry[type[SelectionMethod]] = Registry("Selection method")
 
 UPSTREAM = ("iid", "loo", "oracle")
-"""What upstream reports, in its order."""
+"""The methods that upstream reports, in its order."""
 
 
 @METHODS.register("iid")
@@ -93,7 +122,7 @@ class IIDAccuracySelectionMethod(SelectionMethod):
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
-        """The first such step; steps without the accuracy of the target are passed over."""
+        """Accuracies at the first such step. Steps without an accuracy on the target are skipped."""
         accs = [cls._step_acc(record) for record in get_test_records(run_records)]
         complete = [acc for acc in accs if acc is not None]
         return Q(complete).argmax("val_acc") if complete else None
@@ -110,10 +139,10 @@ class IIDAccuracySelectionMethod(SelectionMethod):
 
 @METHODS.register("loo")
 class LeaveOneOutSelectionMethod(SelectionMethod):
-    """The step that does best on each source environment when that one is held out of training too.
+    """Leave-one-domain-out cross-validation.
 
-    It needs runs with two targets, {target, source}, for every source (Gulrajani and Lopez-Paz 2021,
-    leave-one-domain-out cross-validation).
+    Selects the step with the largest mean accuracy on the source environments, each measured in a run that
+    holds out this source as well. Needs runs with two targets, {target, source}, for every source.
     """
 
     name = "leave-one-domain-out cross-validation"
@@ -122,7 +151,7 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
-        """The first such step among those for which all runs have a record."""
+        """Accuracies at the first such step, among the steps that all runs have recorded."""
         accs = [cls._step_acc(records) for _, records in run_records.group("step")]
         complete = [acc for acc in accs if acc is not None]
         return Q(complete).argmax("val_acc") if complete else None
@@ -149,7 +178,7 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
 
 @METHODS.register("oracle")
 class OracleSelectionMethod(SelectionMethod):
-    """The last step, by the accuracy on the target's own out-split: no early stopping."""
+    """The last step. The accuracy on the target's own out-split decides between hparams seeds."""
 
     name = "test-domain validation set (oracle)"
     chosen_by = "the last step's accuracy on the target's own out-split"
@@ -157,7 +186,7 @@ class OracleSelectionMethod(SelectionMethod):
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
-        """The record with the largest step, the last one if steps repeat."""
+        """Accuracies at the largest step, in its last record if the step was recorded more than once."""
         test_records = get_test_records(run_records)
         if not len(test_records):
             return None
@@ -169,7 +198,7 @@ class OracleSelectionMethod(SelectionMethod):
 
 @METHODS.register("autolr")
 class IIDAutoLRAccuracySelectionMethod(IIDAccuracySelectionMethod):
-    """As `iid`, but reports the second stage of `train_autolr`, which trains on the whole environments."""
+    """Like `iid`, but reports the second stage of `train_autolr`, which trains on whole environments."""
 
     name = "auto lr training-domain validation set"
     reported = "the accuracy on the target's in-split after the stage that trains on whole environments"
@@ -179,22 +208,22 @@ class IIDAutoLRAccuracySelectionMethod(IIDAccuracySelectionMethod):
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Mean of one or more numbers, to the last bit that of `np.mean`, which upstream selects by.
+    """Mean of one or more numbers, bit for bit equal to `np.mean`, by which upstream selects.
 
-    NumPy adds eight and more numbers pairwise, and fewer one after the other; sweeps have many means of few.
+    NumPy sums fewer than eight numbers one after the other. Doing the same here is faster for short lists.
     """
     if len(values) >= 8:
         return float(np.mean(values))
     total = 0.0
-    for value in values:  # not sum(), which is more exact from Python 3.12 on
+    for value in values:  # not sum(): from Python 3.12 on, it compensates for rounding errors
         total += value
     return total / len(values)
 
 
 def _environments(record: Record) -> int:
-    """Number of environments that `record` knows of: consecutive ones that have an out-split's accuracy.
+    """Number of environments in `record`: consecutive ones that are targets or have an out-split accuracy.
 
-    A target counts without it: a run need not evaluate what no selection looks at.
+    Targets may lack that accuracy, since runs by default evaluate only the splits that selection reads.
     """
     targets = record["args"]["test_envs"]
     count = 0

@@ -1,8 +1,8 @@
-"""The paper's selection: the best step on the sources' validation splits, tested on the target's test split.
+"""Selection methods of the ICCV 2021 protocol (arXiv 2108.01621): validation on sources, test on the target.
 
-For runs with splits into train, validation and test (arXiv 2108.01621; spec: gradient-surgery.md A.6,
-A.8 rows 1 and 7). In a record `env{i}_out_acc` is the validation and `env{i}_test_acc` the test accuracy of
-environment i, and `sizes` has the numbers of samples, as "env{i}_out".
+They read runs whose environments are split into train, validation and test. In a record `env{i}_out_acc` is
+the validation accuracy and `env{i}_test_acc` the test accuracy of environment i, and `sizes` has the number
+of validation samples as `env{i}_out`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import re
 import numpy as np
 
 from domainbed.model_selection import RunAcc, SelectionMethod, get_test_records
-from domainbed.records.jsonl import Record
 from domainbed.records.query import Q
+from domainbed.records.results_file import Record
 
 _OUT_ACC = re.compile(r"env(\d+)_out_acc")
 
 
 class ICCV2021SelectionMethod(SelectionMethod):
-    """The step with the best validation accuracy, pooled over the samples of all sources (micro average)."""
+    """The step with the largest validation accuracy, pooled over samples of all sources (micro average)."""
 
     name = "source validation set (micro average over samples), tested on the target's test split"
     chosen_by = "the best step's validation accuracy, pooled over the samples of the sources"
@@ -28,9 +28,9 @@ class ICCV2021SelectionMethod(SelectionMethod):
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
-        """`val_acc` and `test_acc` at the chosen step of one run, among records with exactly one target.
+        """Accuracies at the selected step, among records with exactly one target.
 
-        None where no record has a validation accuracy, or the chosen one has no test accuracy.
+        None if no record has a validation accuracy, or if the selected one has no test accuracy.
         """
         records = list(get_test_records(run_records).sorted(lambda record: record["step"]))
         chosen = cls._choose(records)
@@ -42,12 +42,12 @@ class ICCV2021SelectionMethod(SelectionMethod):
     @classmethod
     def _choose(cls, records: list[Record]) -> Record | None:
         validated = [record for record in records if not math.isnan(cls._val_acc(record))]
-        # max takes the first of equals: ties keep the earliest step, as the authors' strict ">" does.
+        # max returns the first of equal records, so ties keep the earliest step, as in the authors' code.
         return max(validated, key=cls._val_acc, default=None)
 
     @staticmethod
     def _val_acc(record: Record) -> float:
-        """Validation accuracy over the sources in [0, 1]; nan where the record does not have it."""
+        """Validation accuracy over the sources, in [0, 1]; NaN if the record lacks an accuracy or a size."""
         accuracies = _validation(record)
         sizes = [record.get("sizes", {}).get(f"env{i}_out", 0) for i in accuracies]
         return (
@@ -56,7 +56,7 @@ class ICCV2021SelectionMethod(SelectionMethod):
 
 
 class ICCV2021MacroSelectionMethod(ICCV2021SelectionMethod):
-    """The step with the best mean of the sources' validation accuracies (macro average)."""
+    """The step with the largest mean of the sources' validation accuracies (macro average)."""
 
     name = "source validation set (macro average over environments), tested on the target's test split"
     chosen_by = "the best step's mean of the sources' validation accuracies"
@@ -68,7 +68,7 @@ class ICCV2021MacroSelectionMethod(ICCV2021SelectionMethod):
 
 
 class LastSelectionMethod(ICCV2021SelectionMethod):
-    """The last step, as the authors' code tests it; between hparams seeds the validation accuracy decides."""
+    """The last step, as in the authors' code. Validation accuracy decides between hparams seeds."""
 
     name = "last step, tested on the target's test split"
     chosen_by = "the last step's validation accuracy, pooled over the samples of the sources"
@@ -79,6 +79,6 @@ class LastSelectionMethod(ICCV2021SelectionMethod):
 
 
 def _validation(record: Record) -> dict[int, float]:
-    """Environment -> validation accuracy, for all environments but the target, in order."""
+    """Validation accuracy of each source environment, by its index, in ascending order."""
     found = {int(match[1]): record[key] for key in record if (match := _OUT_ACC.fullmatch(key))}
     return {i: found[i] for i in sorted(found) if i not in record["args"]["test_envs"]}

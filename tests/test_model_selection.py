@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -15,6 +16,8 @@ from domainbed.model_selection import (
     OracleSelectionMethod,
     SelectionMethod,
     get_test_records,
+    merge_records,
+    recursive_freeze,
 )
 from domainbed.records.query import Q
 
@@ -178,3 +181,37 @@ def test_leave_one_out_is_the_sum_of_numpy_to_the_last_bit(accs, data):
     found = LeaveOneOutSelectionMethod.run_acc(Q(shuffled))
     assert found["val_acc"] == np.sum([acc for i, acc in enumerate(accs) if i != target]) / (n - 1)
     assert found["test_acc"] == 0.25
+
+
+def stage_record(seed, step, holdout):
+    args = {"dataset": "VLCS", "hparams_seed": seed, "test_envs": [0], "holdout_fraction": holdout}
+    return {"args": args, "step": step}
+
+
+def test_merge_records_keeps_order_and_leaves_its_input_alone():
+    records = [
+        stage_record(seed, step, 0.2 * (1 - stage)) for stage in (0, 1) for seed in (2, 1) for step in (0, 7)
+    ]
+    before = json.dumps(records)
+    merged = merge_records(records)
+    assert [(r["args"]["hparams_seed"], r["step"], r["args"]["holdout_fraction"]) for r in merged] == [
+        (2, 7, 0.0),
+        (1, 7, 0.0),
+    ]
+    assert json.dumps(records) == before
+
+
+def test_recursive_freeze():
+    frozen = recursive_freeze({"a": [1, {"b": 2}], "c": {3, 4}})
+    assert frozen == frozenset({("a", (1, frozenset({("b", 2)}))), ("c", frozenset({3, 4}))})
+    assert hash(frozen) == hash(recursive_freeze({"c": {4, 3}, "a": [1, {"b": 2}]}))
+
+
+def test_two_stages_are_merged_before_selection():
+    first, second = (record(9, [0], *accs) for accs in ([(0.1, 0.2), (0.5, 0.6)], [(0.3, None), (0.4, 0.7)]))
+    second["fd_env0_in_acc"] = 0.95
+    first["args"]["holdout_fraction"], second["args"]["holdout_fraction"] = 0.2, 0.0
+    ((accs, records),) = IIDAutoLRAccuracySelectionMethod.hparams_accs(Q([first, second]))
+    assert accs == {"val_acc": 0.7, "test_acc": 0.95}
+    assert records == [first | second]
+    assert IIDAutoLRAccuracySelectionMethod.hparams_accs(records) == [(accs, records)]

@@ -1,5 +1,5 @@
 """Upstream's import path of what loads and groups records."""
 
-from domainbed.records.grouping import get_grouped_records, load_records
+from domainbed.records.sweep_records import get_grouped_records, load_records
 
 __all__ = ["get_grouped_records", "load_records"]

@@ -1,1 +1,1 @@
-"""Records of runs: append, read, query, as a frame."""
+"""Records of runs: append, read and query them, one at a time or for a whole sweep."""

@@ -1,1 +1,1 @@
-"""Results: records on disk, what selection makes of them, and the tables that show it."""
+"""Results of a sweep: accuracies by selection method, and the tables, reports and pages that show them."""

@@ -1,4 +1,4 @@
-"""What one selection method makes of a sweep: an accuracy for each trial, environment, dataset, algorithm."""
+"""Accuracies of a sweep by one selection method: for each trial, environment, dataset and algorithm."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ import numpy as np
 from domainbed import algorithms, datasets
 from domainbed.errors import DomainBedError
 from domainbed.model_selection import SelectionMethod
-from domainbed.records.grouping import get_grouped_records
-from domainbed.records.jsonl import Record, by_run
 from domainbed.records.query import Q
-from domainbed.results.merging import merged_for
+from domainbed.records.results_file import Record
+from domainbed.records.sweep_records import by_run, get_grouped_records
 
 _ACCURACY = re.compile(r"env(\d+)_(in|out|test)_acc")
 
 
 @dataclass(frozen=True)
-class Columns:
+class ShownDataset:
     """A dataset as tables show it.
 
     Attributes:
-        name: its name.
+        name: name of the dataset.
         environments: names of its environments, in order.
-        known: whether `domainbed.datasets` has it; otherwise the records say how many environments it has.
+        registered: whether `domainbed.datasets` has the dataset. If not, such as for a folder of images, the
+            records tell the number of environments.
     """
 
     name: str
     environments: tuple[str, ...]
-    known: bool = True
+    registered: bool = True
 
 
 @dataclass
 class Accuracies:
-    """Results of one selection method, as fractions.
+    """Accuracies of a sweep by one selection method, in [0, 1].
 
     Attributes:
-        method: the method in words.
-        about: what it selects by what, and what is shown, as the beginning of a sentence.
-        algorithms: names of the algorithms, in order of the rows.
-        datasets: the datasets, in order of the tables.
-        by_target: (dataset, algorithm, target) -> trial seed -> accuracy; trials in order of appearance.
-        by_trial: (dataset, algorithm) -> trial seed -> accuracies of all its targets.
+        method: description of the selection method.
+        algorithms: names of the algorithms, in the order of table rows.
+        datasets: the datasets, in the order of tables.
+        about: what the method selects by and what it reports, as the beginning of a sentence.
+        by_target: (dataset, algorithm, target) -> trial seed -> accuracy, trials in order of appearance.
+        by_trial: (dataset, algorithm) -> trial seed -> accuracies of all targets of the trial.
     """
 
     method: str
     algorithms: list[str]
-    datasets: list[Columns]
+    datasets: list[ShownDataset]
     about: str = ""
     by_target: dict[tuple[str, str, int], dict[int, float]] = field(default_factory=dict)
     by_trial: dict[tuple[str, str], dict[int, list[float]]] = field(default_factory=dict)
@@ -58,18 +58,22 @@ class Accuracies:
         return list(self.by_target.get((dataset, algorithm, target), {}).values())
 
     def averages(self, dataset: str, algorithm: str) -> list[float]:
-        """For each trial, in order of its seed, the mean over the targets that it has."""
+        """Mean accuracy of each trial over the targets that it has, by ascending trial seed."""
         trials = self.by_trial.get((dataset, algorithm), {})
         return [float(np.mean(trials[seed])) for seed in sorted(trials)]
 
 
-def compute(records: Q[Record], method: type[SelectionMethod]) -> Accuracies:
-    """Let `method` read every (trial, dataset, algorithm, target) group of `records`."""
-    present = dict.fromkeys(args["algorithm"] for args, _ in by_run(records))
-    rows = algorithms.REGISTRY.order(list(present))
-    result = Accuracies(method.name, rows, shown_datasets(records), method.about())
+def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Accuracies:
+    """Apply `method` to each group of `records` with one trial, dataset, algorithm and target."""
+    names = dict.fromkeys(args["algorithm"] for args, _ in by_run(records))
+    result = Accuracies(
+        method=method.name,
+        algorithms=algorithms.REGISTRY.order(list(names)),
+        datasets=shown_datasets(records),
+        about=method.about(),
+    )
     for group in get_grouped_records(records):
-        accuracy = method.sweep_acc(merged_for(method, group["records"]))
+        accuracy = method.sweep_acc(group["records"])
         if accuracy is None:
             continue
         dataset, algorithm, trial = group["dataset"], group["algorithm"], group["trial_seed"]
@@ -78,26 +82,26 @@ def compute(records: Q[Record], method: type[SelectionMethod]) -> Accuracies:
     return result
 
 
-def shown_datasets(records: Q[Record]) -> list[Columns]:
-    """The datasets of `records`: those of `datasets.DATASETS` in its order, then the others by name.
+def shown_datasets(records: Q[Record]) -> list[ShownDataset]:
+    """Datasets of `records`: the registered ones in the order of `datasets.DATASETS`, then others by name.
 
-    One that is not in `DATASETS` is left out if its records do not say how many environments it has.
+    A dataset is left out if it is not registered and its records do not tell the number of environments.
     """
-    present = {args["dataset"] for args, _ in by_run(records)}
-    known = [name for name in datasets.DATASETS if name in present]
-    columns = [Columns(name, tuple(datasets.get_dataset_class(name).ENVIRONMENTS)) for name in known]
-    for name in sorted(present.difference(known)):
+    names = {args["dataset"] for args, _ in by_run(records)}
+    registered = [name for name in datasets.DATASETS if name in names]
+    shown = [ShownDataset(name, tuple(datasets.get_dataset_class(name).ENVIRONMENTS)) for name in registered]
+    for name in sorted(names.difference(registered)):
         environments = _environments(name, records.filter_equals("args.dataset", name))
         if environments:
-            columns.append(Columns(name, environments, known=False))
-    return columns
+            shown.append(ShownDataset(name, environments, registered=False))
+    return shown
 
 
 def _environments(dataset: str, records: Q[Record]) -> tuple[str, ...]:
-    """Names of the environments of an unknown dataset, such as a folder, as many as `records` know of."""
+    """Names of the environments of a dataset that is not registered, as many as `records` have."""
     keys = {key for record in records for key in record}
-    found = [int(match[1]) for match in map(_ACCURACY.fullmatch, keys) if match]
-    count = max(found, default=-1) + 1
+    indices = [int(match[1]) for match in map(_ACCURACY.fullmatch, keys) if match]
+    count = max(indices, default=-1) + 1
     try:
         names = tuple(datasets.get_dataset_class(dataset).ENVIRONMENTS)
     except DomainBedError:

@@ -1,27 +1,28 @@
-"""What a reader of a report should know: what is unfinished, missing, or averaged over less than the rest."""
+"""Notes for the reader of a report: what is unfinished, missing, or averaged over fewer trials or targets."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from domainbed.records.jsonl import Record, by_run
+from domainbed.console import shortened_list
 from domainbed.records.query import Q
-from domainbed.records.runs import Runs, listing
+from domainbed.records.results_file import Record
+from domainbed.records.sweep_records import SweepRecords, by_run
 from domainbed.results.accuracies import Accuracies
 from domainbed.sweep.manifest import Manifest
 
 
-def on_runs(runs: Runs, manifest: Manifest | None, finished_only: bool) -> list[str]:
-    """Notes, one line each, on unfinished runs and on runs of the manifest that have no records."""
+def notes_on_runs(sweep: SweepRecords, manifest: Manifest | None, finished_only: bool) -> list[str]:
+    """Notes, of one line each, on unfinished runs and on launched runs without records."""
     notes = []
-    started = [run for run in runs.runs if run.file.records]
+    started = [run for run in sweep.runs if run.file.records]
     unfinished = sum(not run.finished for run in started)
     if unfinished:
-        what = (
-            "are left out" if finished_only else "count with what they have; --finished_only leaves them out"
+        effect = (
+            "are left out" if finished_only else "count with their records; --finished_only leaves them out"
         )
-        notes.append(f"{unfinished} of {len(started)} runs are unfinished (no file `done`) and {what}")
+        notes.append(f"{unfinished} of {len(started)} runs are unfinished (no file `done`) and {effect}")
     if manifest is not None:
         missing = len(manifest.jobs.keys() - {run.path.name for run in started})
         if missing:
@@ -29,28 +30,30 @@ def on_runs(runs: Runs, manifest: Manifest | None, finished_only: bool) -> list[
     return notes
 
 
-def on_tables(accuracies: Mapping[str, Accuracies], records: Q[Record]) -> list[str]:
-    """Notes, one line each, on datasets that we don't know and on cells of an incomplete sweep.
+def notes_on_accuracies(accuracies: Mapping[str, Accuracies], records: Q[Record]) -> list[str]:
+    """Notes, of one line each, on unknown datasets and on table cells of an incomplete sweep.
 
     Args:
-        accuracies: short name of each selection method -> its results.
-        records: the records that these were made of.
+        accuracies: results by the short name of their selection method.
+        records: the records that the accuracies were computed from.
     """
-    shown = [columns for results in accuracies.values() for columns in results.datasets]
-    unknown = dict.fromkeys(columns.name for columns in shown if not columns.known)
+    shown = [dataset for results in accuracies.values() for dataset in results.datasets]
+    unregistered = dict.fromkeys(dataset.name for dataset in shown if not dataset.registered)
     seeds = {(args["dataset"], args["trial_seed"]) for args, _ in by_run(records)}
-    left_out = sorted({dataset for dataset, _ in seeds} - {columns.name for columns in shown})
+    left_out = sorted({dataset for dataset, _ in seeds} - {dataset.name for dataset in shown})
     trials = Counter(dataset for dataset, _ in seeds)
     kinds = {
-        "datasets that domainbed.datasets lacks, shown last": list(unknown),
-        "datasets left out, since nothing tells how many environments they have": left_out,
-        "cells without a result (X)": _per_method(accuracies, _empty),
+        "datasets that domainbed.datasets lacks, shown last": list(unregistered),
+        "datasets left out, since their number of environments is unknown": left_out,
+        "cells without a result (X)": _per_method(accuracies, _empty_cells),
         "cells over fewer trials than the dataset has": _per_method(
-            accuracies, lambda results: _short(results, trials)
+            accuracies, lambda results: _incomplete_cells(results, trials)
         ),
-        "averages over fewer environments than the dataset has": _per_method(accuracies, _uneven),
+        "averages over fewer environments than the dataset has": _per_method(
+            accuracies, _incomplete_averages
+        ),
     }
-    return [f"{what}: {listing(items)}" for what, items in kinds.items() if items]
+    return [f"{what}: {shortened_list(items)}" for what, items in kinds.items() if items]
 
 
 def _per_method(accuracies: Mapping[str, Accuracies], count: Callable[[Accuracies], int]) -> list[str]:
@@ -58,26 +61,26 @@ def _per_method(accuracies: Mapping[str, Accuracies], count: Callable[[Accuracie
     return [f"{name} {number}" for name, number in counts.items() if number]
 
 
-def _trials(results: Accuracies) -> list[tuple[str, int]]:
-    """(dataset, number of trials) for each cell of the datasets' tables."""
+def _cells(results: Accuracies) -> list[tuple[str, int]]:
+    """(dataset, number of trials) of each cell in the datasets' tables."""
     return [
-        (columns.name, len(results.trials(columns.name, algorithm, i)))
-        for columns in results.datasets
+        (dataset.name, len(results.trials(dataset.name, algorithm, i)))
+        for dataset in results.datasets
         for algorithm in results.algorithms
-        for i in range(len(columns.environments))
+        for i in range(len(dataset.environments))
     ]
 
 
-def _empty(results: Accuracies) -> int:
-    return sum(cell == 0 for _, cell in _trials(results))
+def _empty_cells(results: Accuracies) -> int:
+    return sum(trials == 0 for _, trials in _cells(results))
 
 
-def _short(results: Accuracies, trials: Mapping[str, int]) -> int:
-    return sum(0 < cell < trials[dataset] for dataset, cell in _trials(results))
+def _incomplete_cells(results: Accuracies, trials_of_dataset: Mapping[str, int]) -> int:
+    return sum(0 < trials < trials_of_dataset[dataset] for dataset, trials in _cells(results))
 
 
-def _uneven(results: Accuracies) -> int:
-    environments = {columns.name: len(columns.environments) for columns in results.datasets}
+def _incomplete_averages(results: Accuracies) -> int:
+    environments = {dataset.name: len(dataset.environments) for dataset in results.datasets}
     return sum(
         any(len(targets) < environments[dataset] for targets in trials.values())
         for (dataset, _), trials in results.by_trial.items()

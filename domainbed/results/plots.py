@@ -1,6 +1,6 @@
-"""How figures of reports look, and what they are written as.
+"""Style and output formats of figures.
 
-Drawn on matplotlib's Figure without pyplot: no display, no global state.
+Figures are matplotlib `Figure` objects, made without pyplot: no display and no global state.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.patches import PathPatch
 
 DPI = 150
+"""Resolution of PNG files."""
 
 PALETTE = ("#8C8C8C", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-"""Okabe and Ito's colours, which colour-blind readers tell apart, in an order of differing lightness;
-grey for the baseline, which comes first."""
+"""The colour-blind-safe palette of Okabe and Ito (2008), with grey first, for the baseline.
+
+Neighbouring colours differ in lightness.
+"""
 
 GREY, BLUE, ORANGE = PALETTE[:3]
 
@@ -33,22 +36,22 @@ HOW_TO_GET = "figures need matplotlib, which is not installed: pip install 'doma
 
 
 def have_matplotlib() -> bool:
-    """Whether figures can be drawn."""
+    """Whether matplotlib can be imported."""
     try:
-        import matplotlib.figure  # noqa: F401 - whatever draws needs it
+        import matplotlib.figure  # noqa: F401 - only to see whether it exists
     except ImportError:
         return False
     return True
 
 
 def require_matplotlib() -> None:
-    """Raise UsageError, which says what to install, where figures can't be drawn."""
+    """Raise UsageError, with the command that installs matplotlib, if matplotlib is missing."""
     if not have_matplotlib():
         raise UsageError(HOW_TO_GET)
 
 
 def plain_axes(axis: Axes, grid: Literal["x", "y", "both"] = "y") -> None:
-    """The dress of all panels: a pale grid behind, from the marks of the axis named, and no frame."""
+    """Apply the style of all panels: no frame, and a pale grid behind the data at the ticks of `grid`."""
     axis.grid(axis=grid, color="#E6E6E6", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.tick_params(colors=INK, length=3)
@@ -56,7 +59,7 @@ def plain_axes(axis: Axes, grid: Literal["x", "y", "both"] = "y") -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as the content of a PNG file."""
+    """The figure as the bytes of a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -66,18 +69,18 @@ def png(figure: Figure) -> bytes:
 
 
 def inline_svg(figure: Figure, label: str) -> str:
-    """The figure as an `<svg>` for a page: text stays text; as wide as there is room, up to its size.
+    """The figure as an `<svg>` element, which shrinks with the page. Text stays text.
 
     Args:
-        figure: what is drawn; the same content gives the same text.
-        label: what it shows, for readers who don't see it; no other figure of the page may have it.
+        figure: the figure. The result is a function of its content and of `label`.
+        label: description of the figure for screen readers, unique on the page.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     FigureCanvasSVG(figure)
     file = io.BytesIO()
-    # Marks and clips are referred to by names, which the salt makes this figure's own.
+    # The salt makes the ids of markers and clip paths unique on the page.
     with matplotlib.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": label, "font.sans-serif": ["DejaVu Sans"]}
     ):
@@ -88,9 +91,9 @@ def inline_svg(figure: Figure, label: str) -> str:
         element.attrib = {_local(name): value for name, value in element.attrib.items()}
         element.text, element.tail = (text and text.strip() for text in (element.text, element.tail))
         if element.tag == "g":
-            element.attrib.pop("id", None)  # the same in every figure, and nobody refers to it
+            element.attrib.pop("id", None)  # repeats in every figure, and nothing refers to it
     for definitions in root.findall("defs"):
-        root.remove(definitions)  # a style, which in a page would be that of everything
+        root.remove(definitions)  # a style sheet, which would apply to the whole page
     width = root.attrib.pop("width")
     del root.attrib["height"], root.attrib["version"]
     root.attrib |= {"role": "img", "aria-label": label, "style": f"max-width:{width}"}
@@ -98,7 +101,7 @@ def inline_svg(figure: Figure, label: str) -> str:
 
 
 def _local(name: str) -> str:
-    """The name of an element or attribute without its namespace, as HTML has it."""
+    """Name of an XML element or attribute without its namespace."""
     return name.rpartition("}")[2]
 
 
@@ -106,15 +109,22 @@ def boxes(
     axis: Axes,
     values: Sequence[np.ndarray],
     positions: Sequence[int],
-    **options: Any,  # noqa: ANN401 - matplotlib's
+    **options: Any,  # noqa: ANN401 - passed to matplotlib
 ) -> list[PathPatch]:
-    """Box plots in the style of all figures; `options` go to `boxplot`. Returns the boxes, to be coloured."""
+    """Draw box plots without fliers and return the boxes, to be coloured.
+
+    Args:
+        axis: the axes to draw on.
+        values: one array of values for each box.
+        positions: one position for each box.
+        options: further arguments of `Axes.boxplot`.
+    """
     line = {"color": INK, "linewidth": 0.9}
     drawn = axis.boxplot(
         values,
         positions=positions,
         patch_artist=True,
-        showfliers=False,  # every trial is drawn as a dot anyway
+        showfliers=False,  # figures draw each trial as a dot
         medianprops={"color": INK, "linewidth": 1.8},
         whiskerprops=line,
         capprops=line,

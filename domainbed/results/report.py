@@ -1,4 +1,4 @@
-"""The report on a sweep: the DomainBed tables, then the sections that plugins add."""
+"""The report on a sweep: the DomainBed tables, then the sections of plugins."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from domainbed.records.jsonl import Record
 from domainbed.records.query import Q
+from domainbed.records.results_file import Record
 from domainbed.registry import Registry
 from domainbed.results.accuracies import Accuracies
-from domainbed.results.documents import DOCUMENTS
+from domainbed.results.domainbed_tables import FORMATS
 from domainbed.sweep.manifest import Manifest
 
 _log = logging.getLogger(__name__)
@@ -21,14 +21,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What a section can write about.
+    """The sweep and the options that a section gets.
 
     Attributes:
         records: records of all runs.
         input_dir: the sweep directory.
-        args: the parsed command line, with the sections' own arguments; `typed` is the line itself.
-        format: "text", "latex", "markdown", "csv", or "html" for a part of a page.
-        manifest: what the sweep was asked to hold, if it says so.
+        args: the options of all sections, as their `add_arguments` declared them.
+        format: "text", "latex", "markdown", "csv", or "html" for a section of a page.
+        manifest: the runs that were launched; None for a sweep without `sweep.json`.
     """
 
     records: Q[Record]
@@ -39,58 +39,70 @@ class ReportContext:
 
 
 class ReportSection(Protocol):
-    """A part of the report below the DomainBed tables.
+    """A section of the report, below the DomainBed tables.
 
-    Importing its module must be cheap: no torch, pandas, scipy, matplotlib before `write`.
+    Importing its module must be cheap: import torch, pandas, scipy and matplotlib in `write` only.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the section's flags; none may make an abbreviation of upstream's ambiguous."""
+        """Add the section's flags. None may make an abbreviation of upstream's flags ambiguous."""
 
     def wanted(self, args: argparse.Namespace) -> bool:
-        """Whether the command line asks for the section."""
+        """Whether the options ask for the section."""
 
     def write(self, context: ReportContext) -> None:
-        """Print the section to the current `sys.stdout`; in HTML without a heading, headings being h3."""
+        """Print the section to the current `sys.stdout`. HTML has no heading, and starts at h3."""
 
 
 @runtime_checkable
 class PageSection(ReportSection, Protocol):
-    """A section that a page (`--html`) has unasked.
+    """A section that a page (`--html`) includes by default.
 
     Attributes:
-        title: its heading there.
+        title: its heading on the page.
     """
 
     title: str
 
     def belongs(self, context: ReportContext) -> bool:
-        """Whether the sweep has what the section is about."""
+        """Whether the sweep has results for the section to show."""
 
 
 SECTIONS: Registry[ReportSection] = Registry("Report section")
 
 
 def sections() -> Iterator[tuple[str, ReportSection]]:
-    """Name and section, in order; one whose module fails to import is named in the log and skipped."""
+    """(name, section) of each registered section, in order.
+
+    A section whose module cannot be imported is skipped with a warning in the log.
+    """
     for name in SECTIONS:
         try:
             yield name, SECTIONS[name]
-        except Exception as error:  # whatever a plugin's import raises, the tables are shown
+        except Exception as error:  # a broken plugin must not hide the tables
             _log.warning("report section %s is skipped: %s: %s", name, type(error).__name__, error)
 
 
-def write_report(context: ReportContext, accuracies: Mapping[str, Accuracies]) -> None:
+def default_section_args() -> argparse.Namespace:
+    """The options of all sections at their defaults."""
+    parser = argparse.ArgumentParser()
+    for _, section in sections():
+        section.add_arguments(parser)
+    return parser.parse_args([])
+
+
+def print_report(context: ReportContext, accuracies: Mapping[str, Accuracies]) -> None:
     """Print the report to the current `sys.stdout`.
 
     Args:
-        accuracies: short name of each selection method -> its results, in order.
+        context: the sweep, the format, and the options that choose sections.
+        accuracies: accuracies by the short name of their selection method, in order.
     """
-    document = DOCUMENTS[context.format]
-    document.begin(len(context.records))
+    report_format = FORMATS[context.format]
+    report_format.print_head(len(context.records))
     for short_name, results in accuracies.items():
-        document.method(short_name, results)
+        report_format.print_tables(short_name, results)
     for _, section in sections():
         if section.wanted(context.args):
             section.write(context)
-    document.end()
+    report_format.print_end()

@@ -1,4 +1,4 @@
-"""Tables as text, LaTeX, Markdown, CSV and HTML."""
+"""Tables of text cells, as text, LaTeX, Markdown, CSV and HTML."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ _LATEX = str.maketrans(
 )
 
 _NUMBER = re.compile(r"\[?[+\-]?\d.*|[-X]", re.DOTALL)
-"""A cell that is a number, several, or none."""
+"""A cell with a number, several numbers, or no result."""
 
-LONG = 40
-"""Characters of a cell from which on it is a sentence."""
+LONGEST_LABEL = 40
+"""Characters of the longest cell that is a label. HTML wraps columns with longer cells like sentences."""
 
 _LATEX_END = "\\bottomrule\n\\end{tabular}}\n\\end{center}"
 
 
 def format_mean(data: Iterable[float], latex: bool) -> tuple[float | None, float | None, str]:
-    """Mean and standard error, in percent, of fractions, and both as text; (None, None, "X") of none.
+    """Mean and standard error of accuracies, in percent, and both as text (upstream's function).
 
-    The standard error is that of the population's standard deviation (ddof 0), as upstream has it.
+    The standard error is the population standard deviation (ddof=0) divided by the square root of their
+    number, as in upstream. Without accuracies the result is (None, None, "X").
     """
     values = list(data)
     if not values:
@@ -48,29 +49,41 @@ def print_table(
     colwidth: int = 10,
     latex: bool = True,
 ) -> None:
-    """Print rows of cells with their labels as upstream does (CLI spec 7.4).
+    """Print a table in upstream's layout, in text or LaTeX (see docs/compatibility.md, "Tables").
 
-    Every cell is cut to `colwidth`. In LaTeX the labels are escaped, and `header_text` is not shown.
+    Args:
+        table: one list of cells for each row, without the row labels. It is not changed.
+        header_text: the line above the table in text. LaTeX omits it.
+        row_labels: one label for each row.
+        col_labels: one label for each column, including that of the row labels.
+        colwidth: number of characters to which every cell is cut or padded.
+        latex: print LaTeX, with escaped labels.
     """
     if latex:
-        print(_latex_begin(len(table[0])))  # noqa: T201 - its job
-        print_row(bold(col_labels), colwidth, latex)
+        print(_latex_begin(len(table[0])))  # noqa: T201 - this function prints
+        print_row(_bold(col_labels), colwidth, latex)
         print("\\midrule")  # noqa: T201
     else:
         print(f"\n-------- {header_text}")  # noqa: T201
         print_row(col_labels, colwidth)
     for label, row in zip(row_labels, table, strict=True):
-        print_row([escape(label) if latex else label, *row], colwidth, latex)
+        print_row([latex_escape(label) if latex else label, *row], colwidth, latex)
     if latex:
         print(_LATEX_END)  # noqa: T201
 
 
-def render(title: str, columns: list[str], rows: list[list[str]], format: str, colwidth: int = 0) -> str:
-    """One table of plain-text cells as "text", "latex" (booktabs, escaped), "markdown", "csv" or "html".
+def render_table(
+    title: str, columns: list[str], rows: list[list[str]], format: str, colwidth: int = 0
+) -> str:
+    """One table as a string without a final newline.
 
-    The string ends without a newline; it begins with an empty line except in CSV, where the first column,
-    `table`, holds the title. In text, columns are `colwidth` wide (longer cells are cut), or as wide as
-    needed if it is 0; LaTeX is never cut, and has, as HTML has, a plus-minus sign for "+/-".
+    Args:
+        title: heading of the table. CSV has it in a first column, `table`.
+        columns: labels of the columns.
+        rows: one list of plain-text cells for each row. LaTeX and HTML show "+/-" as a plus-minus sign.
+        format: "text", "latex" (booktabs), "markdown", "csv" or "html".
+        colwidth: width in text to which cells are cut or padded; 0: as wide as needed. Other formats
+            do not cut cells.
     """
     if format == "html":
         return _html(title, columns, rows)
@@ -85,24 +98,26 @@ def render(title: str, columns: list[str], rows: list[list[str]], format: str, c
         table = [f"| {' | '.join(row)} |" for row in (lines[0], rule, *lines[1:])]
         return "\n".join(["", f"### {title}", "", *table])
     latex = format == "latex"
-    lines = [bold(columns), *([escape(cell) for cell in row] for row in rows)] if latex else [columns, *rows]
+    lines = [columns, *rows]
+    if latex:
+        lines = [_bold(columns), *([latex_escape(cell) for cell in row] for row in rows)]
     longest = [max(map(len, column)) for column in zip(*lines, strict=True)]
     widths = [max(colwidth, width) if latex else colwidth or width for width in longest]
     header, *body = [format_row(line, widths, latex) for line in lines]
     if latex:
-        caption = f"\n\\subsubsection{{{escape(title)}}}"
+        caption = f"\n\\subsubsection{{{latex_escape(title)}}}"
         return "\n".join([caption, _latex_begin(len(columns) - 1), header, "\\midrule", *body, _LATEX_END])
     return "\n".join(["", f"-------- {title}", header, *body])
 
 
 def _html(title: str, columns: list[str], rows: list[list[str]]) -> str:
-    """A heading and a table in a box that scrolls where it is narrower than the table."""
+    """A heading, and a table in a box that scrolls if the table is wider."""
     kinds = [""] + [_kind(column) for column in list(zip(*rows, strict=True))[1:]]
     head = "".join(
-        f'<th scope="col"{kind}>{html_text(label)}</th>' for kind, label in zip(kinds, columns, strict=True)
+        f'<th scope="col"{kind}>{html_escape(label)}</th>' for kind, label in zip(kinds, columns, strict=True)
     )
     body = "\n".join(f"<tr>{_html_cells(row, kinds)}</tr>" for row in rows)
-    about = html_text(title)
+    about = html_escape(title)
     return (
         f'<h3>{about}</h3>\n<div class="table" role="region" aria-label="{about}" tabindex="0"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
@@ -110,43 +125,43 @@ def _html(title: str, columns: list[str], rows: list[list[str]]) -> str:
 
 
 def _kind(cells: Sequence[str]) -> str:
-    """The class, as an attribute, of a column of numbers or of sentences."""
+    """The HTML attribute for a column of numbers or of sentences; empty for other columns."""
     if all(_NUMBER.fullmatch(cell) for cell in cells):
         return ' class="number"'
-    return ' class="long"' if max(map(len, cells)) > LONG else ""
+    return ' class="long"' if max(map(len, cells)) > LONGEST_LABEL else ""
 
 
 def _html_cells(row: list[str], kinds: list[str]) -> str:
-    cells = [f"<td{kind}>{html_text(cell)}</td>" for kind, cell in zip(kinds[1:], row[1:], strict=True)]
-    return f'<th scope="row">{html_text(row[0])}</th>' + "".join(cells)
+    cells = [f"<td{kind}>{html_escape(cell)}</td>" for kind, cell in zip(kinds[1:], row[1:], strict=True)]
+    return f'<th scope="row">{html_escape(row[0])}</th>' + "".join(cells)
 
 
-def html_text(text: str) -> str:
-    """`text` for HTML: escaped, with "+/-" as a plus-minus sign."""
+def html_escape(text: str) -> str:
+    """`text` escaped for HTML, with "+/-" as a plus-minus sign."""
     return html.escape(text.replace(" +/- ", " ± "))
 
 
-def escape(text: str) -> str:
-    """`text` for LaTeX, its special characters escaped and "+/-" as a plus-minus sign."""
+def latex_escape(text: str) -> str:
+    """`text` escaped for LaTeX, with "+/-" as a plus-minus sign."""
     return " $\\pm$ ".join(part.translate(_LATEX) for part in text.split(" +/- "))
 
 
-def bold(labels: Iterable[str]) -> list[str]:
-    """Column labels for LaTeX."""
-    return [f"\\textbf{{{escape(str(label))}}}" for label in labels]
+def _bold(labels: Iterable[str]) -> list[str]:
+    """Column labels for LaTeX, escaped and in bold."""
+    return [f"\\textbf{{{latex_escape(str(label))}}}" for label in labels]
 
 
 def latex_width(least: int, row_labels: Iterable[str], col_labels: Iterable[str]) -> int:
-    """The column width, at least `least`, at which `print_table` cuts no LaTeX command or its brace.
+    """Smallest column width, but at least `least`, at which `print_table` cuts no LaTeX command.
 
-    A long row label without special characters is cut all the same, as in upstream.
+    Long row labels without special characters are not counted: they are cut, as in upstream.
     """
-    escaped = [escape(label) for label in row_labels if escape(label) != label]
-    return max([least, *map(len, bold(col_labels)), *map(len, escaped)])
+    escaped = [latex_escape(label) for label in row_labels if latex_escape(label) != label]
+    return max([least, *map(len, _bold(col_labels)), *map(len, escaped)])
 
 
 def _latex_begin(columns: int) -> str:
-    """The lines above the header row of a table with `columns` columns besides that of the row labels."""
+    """The lines above the header row of a table with `columns` columns besides the row labels."""
     return "\n".join(
         [
             "",

@@ -101,8 +101,8 @@ def _train(config: TrainConfig, work: Work | None = None, more_settings: Setting
 
 def train_to_frame(settings: dict[str, Any]) -> pd.DataFrame:
     """`domainbed.train`: settings by name, no printing, the records as a frame."""
-    from domainbed.records.frame import to_frame
-    from domainbed.records.jsonl import read_records
+    from domainbed.records.results_file import read_records
+    from domainbed.records.sweep_records import to_frame
 
     with contextlib.ExitStack() as stack:
         if "output_dir" not in settings:

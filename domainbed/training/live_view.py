@@ -16,8 +16,7 @@ from pathlib import Path
 
 from domainbed.errors import UsageError
 from domainbed.files import write_whole
-from domainbed.records.jsonl import NAME as RECORDS
-from domainbed.records.jsonl import Record, read_records
+from domainbed.records.results_file import RESULTS_FILE, Record, read_records
 
 NAME = "events.out.tfevents.records"
 """TensorBoard reads files with "tfevents" in their names."""
@@ -44,7 +43,7 @@ def update(run_dir: Path) -> None:
     """
     path = run_dir / NAME
     try:
-        now = encoded(read_records(run_dir / RECORDS).records)
+        now = encoded(read_records(run_dir / RESULTS_FILE).records)
         before = path.read_bytes() if path.exists() else b""
         if before and now.startswith(before):
             with path.open("ab") as file:

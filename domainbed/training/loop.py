@@ -19,8 +19,7 @@ from domainbed.console import print_row
 from domainbed.errors import RunError
 from domainbed.hparams import option
 from domainbed.networks.base import provenance_of
-from domainbed.records.jsonl import NAME as RECORDS
-from domainbed.records.jsonl import append_record, drop_records_after
+from domainbed.records.results_file import RESULTS_FILE, append_record, drop_records_after
 from domainbed.seeds import Purpose, counter_seed, seed_all
 from domainbed.training import checkpoint, live_view, split_file
 from domainbed.training.config import TrainConfig
@@ -165,7 +164,7 @@ class Loop:
             record = record | self._evaluation.accuracies(step, requests.check)
             self._printed = _print_record(record, self._printed)
             self.directory.check_held()
-            append_record(self.directory.path / RECORDS, record | self.constant)
+            append_record(self.directory.path / RESULTS_FILE, record | self.constant)
             if run.config.tensorboard:
                 live_view.update(self.directory.path)
             _check_finite(record, run.config)
@@ -226,7 +225,7 @@ class Loop:
         self.run.algorithm.load_training_state(content["algorithm"])
         self.run.averaging.load_state_dict(content["averaging"])
         checkpoint.set_generator_states(content["generators"])
-        drop_records_after(self.directory.path / RECORDS, self._recorded)
+        drop_records_after(self.directory.path / RESULTS_FILE, self._recorded)
 
     def save_model(self, name: str) -> None:
         """Write the model into the run's directory."""

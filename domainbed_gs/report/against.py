@@ -16,11 +16,11 @@ from statistics import fmean, stdev
 
 from domainbed.errors import UsageError
 from domainbed.model_selection import METHODS
-from domainbed.records.jsonl import Record
 from domainbed.records.query import Q
-from domainbed.results.accuracies import Accuracies, Columns, compute
+from domainbed.records.results_file import Record
+from domainbed.results.accuracies import Accuracies, ShownDataset, compute_accuracies
+from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
-from domainbed.results.writing import print_paragraphs, print_table
 from domainbed_gs.report.comparison import AVERAGE
 from domainbed_gs.report.paired import NOTHING, Table, selection_name
 from domainbed_gs.report.published import Published, PublishedCell, load, plain
@@ -54,15 +54,15 @@ class AgainstSection:
         published = load(context.args.against)
         selection = selection_name(context)
         method = METHODS[selection]
-        cells = match_cells(compute(context.records, method), published)
+        cells = match_cells(compute_accuracies(context.records, method), published)
         if context.format == "csv":
             table = _csv_table(cells)
-            print_table("Beside published numbers", table.columns, table.rows, "csv")
+            print_section_table("Beside published numbers", table.columns, table.rows, "csv")
         else:
             for dataset in dict.fromkeys(cell.dataset for cell in cells):
                 table = _table([cell for cell in cells if cell.dataset == dataset])
                 title = f"Dataset: {dataset}, beside published numbers (%)"
-                print_table(title, table.columns, table.rows, context.format)
+                print_section_table(title, table.columns, table.rows, context.format)
         differences = different_settings(context.records, cells, published)
         if published.selection and selection not in published.selection:
             differences.insert(0, f"selection is {selection}, published with {published.selection[0]}")
@@ -139,7 +139,9 @@ def match_cells(accuracies: Accuracies, published: Published) -> list[MatchedCel
     return found
 
 
-def _match_dataset(columns: Columns, accuracies: Accuracies, published: Published) -> Iterator[MatchedCell]:
+def _match_dataset(
+    columns: ShownDataset, accuracies: Accuracies, published: Published
+) -> Iterator[MatchedCell]:
     dataset = plain(Path(columns.name).name)
     targets = {target for of_dataset, target, _ in published.cells if of_dataset == dataset}
     rows: list[tuple[str, str, int | None]] = [
@@ -165,7 +167,7 @@ def _match_dataset(columns: Columns, accuracies: Accuracies, published: Publishe
                 )
 
 
-def _averages(accuracies: Accuracies, columns: Columns, algorithm: str) -> list[float]:
+def _averages(accuracies: Accuracies, columns: ShownDataset, algorithm: str) -> list[float]:
     """Mean over all targets, for each trial that has all of them."""
     trials = accuracies.by_trial.get((columns.name, algorithm), {}).values()
     return [fmean(shares) for shares in trials if len(shares) == len(columns.environments)]

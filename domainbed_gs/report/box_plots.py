@@ -23,7 +23,7 @@ from domainbed.results.plots import (
     png,
     require_matplotlib,
 )
-from domainbed.results.writing import print_panels
+from domainbed.results.printing import print_panels
 from domainbed_gs.report.comparison import Cell, PairedReport
 from domainbed_gs.report.statistics import ALPHA, Floats
 

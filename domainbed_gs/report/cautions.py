@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from domainbed.model_selection import get_test_records
-from domainbed.records.jsonl import Record
 from domainbed.records.query import Q
+from domainbed.records.results_file import Record
 from domainbed.sweep.manifest import Manifest
 from domainbed_gs.report.comparison import PairedReport
 from domainbed_gs.report.statistics import ALPHA, pairs_needed, smallest_p

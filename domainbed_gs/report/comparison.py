@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 import numpy as np
 
 from domainbed.errors import UsageError, hint
-from domainbed.results.accuracies import Accuracies, Columns
+from domainbed.results.accuracies import Accuracies, ShownDataset
 from domainbed_gs.report.statistics import (
     ALPHA,
     Floats,
@@ -152,7 +152,7 @@ def compare_all(accuracies: Accuracies, baseline: str, seed: int = 0) -> PairedR
     A method without accuracies on a dataset has no cells there, and neither has a target without accuracies.
 
     Args:
-        accuracies: results of `domainbed.results.accuracies.compute`; NaN counts as missing.
+        accuracies: results of `domainbed.results.accuracies.compute_accuracies`; NaN counts as missing.
         baseline: name of an algorithm.
         seed: seed of the bootstrap.
 
@@ -182,7 +182,7 @@ def _finite(trials: Trials) -> Trials:
 
 
 def _cells(
-    dataset: Columns, own: dict[tuple[str, int], Trials], methods: Sequence[str], seed: int
+    dataset: ShownDataset, own: dict[tuple[str, int], Trials], methods: Sequence[str], seed: int
 ) -> Iterator[Cell]:
     """Cells of one dataset.
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from domainbed.errors import UsageError
 from domainbed.model_selection import METHODS, SelectionMethod
-from domainbed.records.jsonl import Record
 from domainbed.records.query import Q
-from domainbed.results.accuracies import compute, shown_datasets
-from domainbed.results.conditions import algorithm_and_condition
+from domainbed.records.results_file import Record
+from domainbed.results.accuracies import compute_accuracies, shown_datasets
+from domainbed.results.loading import algorithm_and_condition
 from domainbed.results.report import ReportContext
 from domainbed.sweep.manifest import Manifest
 from domainbed.training.config import GROUPING
@@ -98,7 +98,7 @@ def compare_conditions(
 
     Args:
         records: records of a sweep, with method names such as "AgrSum/pooled" as `algorithm`
-            (`domainbed.results.conditions`).
+            (`domainbed.results.loading`).
         manifest: jobs that the sweep launched, with the same names; None if unknown.
         selection: selection method.
         seed: seed of the bootstrap.
@@ -121,7 +121,7 @@ def compare_conditions(
             if _algorithm(record["args"]) in compared
         ]
     )
-    accuracies = compute(own, selection)
+    accuracies = compute_accuracies(own, selection)
     accuracies.algorithms = [name for name in GROUPING if name in accuracies.algorithms]
     environments = {columns.name: columns.environments for columns in shown_datasets(records)}
     accuracies.datasets = [

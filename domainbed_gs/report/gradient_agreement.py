@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from domainbed.algorithms import REGISTRY
 from domainbed.model_selection import get_test_records
-from domainbed.records.jsonl import Record
 from domainbed.records.query import Q
-from domainbed.results.accuracies import Columns, shown_datasets
-from domainbed.results.curves import Curve, curve, draw_curve, logged
+from domainbed.records.results_file import Record
+from domainbed.results.accuracies import ShownDataset, shown_datasets
+from domainbed.results.curves import LearningCurve, draw_curve, learning_curve, logged
 from domainbed.results.plots import BLUE, INK, PALE, have_matplotlib, plain_axes
+from domainbed.results.printing import print_panels, print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
-from domainbed.results.writing import print_panels, print_paragraphs, print_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ MEASURES = {
 COLUMNS = ["Algorithm", "Measure", "First record", "Halfway", "Last record"]
 """Columns of the table: values of a measure at the first, middle and last record."""
 
-Curves = dict[str, dict[str, Curve]]
+Curves = dict[str, dict[str, LearningCurve]]
 """Algorithm -> measure -> curve."""
 
 
@@ -66,7 +66,7 @@ class GradientsSection:
         for columns, curves in datasets:
             title = f"Dataset: {columns.name}, agreement of gradients"
             if curves:
-                print_table(title, COLUMNS, list(_rows(curves)), context.format)
+                print_section_table(title, COLUMNS, list(_rows(curves)), context.format)
         lines = [f"{name}: {meaning}." for name, meaning in MEASURES.items()]
         lines.append(
             "A record has the mean over the updates since the previous record. Shown are the mean +/- "
@@ -81,14 +81,14 @@ class GradientsSection:
 SECTION = GradientsSection()
 
 
-def _curves(records: Q[Record], columns: Columns) -> Curves:
+def _curves(records: Q[Record], columns: ShownDataset) -> Curves:
     """Curves of the runs with one target on one dataset."""
     found: Curves = {}
     of_dataset = get_test_records(records.filter_equals("args.dataset", columns.name))
     for algorithm, own in of_dataset.group("args.algorithm"):
         runs = own.group("args.trial_seed, args.test_envs, args.hparams_seed")
         for name in MEASURES:
-            measured = curve([(key[0], of_run) for key, of_run in runs], logged(name))
+            measured = learning_curve([(key[0], of_run) for key, of_run in runs], logged(name))
             if measured is not None:
                 found.setdefault(algorithm, {})[name] = measured
     return {name: found[name] for name in REGISTRY.order(list(found))}
@@ -102,7 +102,7 @@ def _rows(curves: Curves) -> Iterator[list[str]]:
             yield [algorithm, name, *texts]
 
 
-def _print_figures(columns: Columns, curves: Curves) -> None:
+def _print_figures(columns: ShownDataset, curves: Curves) -> None:
     sources = len(columns.environments) - 1
     chance = {"agreement": 2.0 ** (1 - sources), "cosine": 0.0}
     panels = [
@@ -119,7 +119,7 @@ def _print_figures(columns: Columns, curves: Curves) -> None:
     print_panels(title, panels, caption)
 
 
-def _panel(algorithm: str, name: str, measured: Curve, chance: float) -> Figure:
+def _panel(algorithm: str, name: str, measured: LearningCurve, chance: float) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.4, 2.4), layout="constrained")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from domainbed.model_selection import METHODS
-from domainbed.results.accuracies import compute
+from domainbed.results.accuracies import compute_accuracies
+from domainbed.results.printing import print_figure_names, print_lines, print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
-from domainbed.results.tables import escape
-from domainbed.results.writing import print_figure_names, print_lines, print_paragraphs, print_table
+from domainbed.results.tables import latex_escape
 from domainbed_gs.report.box_plots import print_box_plots, write_box_plots
 from domainbed_gs.report.cautions import cautions
 from domainbed_gs.report.comparison import AVERAGE, Cell, PairedReport, compare_all
@@ -81,7 +81,7 @@ class PairedSection:
         """
         args = context.args
         selection = selection_name(context)
-        accuracies = compute(context.records, METHODS[selection])
+        accuracies = compute_accuracies(context.records, METHODS[selection])
         report = compare_all(accuracies, args.baseline, seed=args.bootstrap_seed)
         if args.paired or context.format == "html":
             print_tables(report, selection, context.format, f"Paired comparison with {report.baseline}")
@@ -107,20 +107,20 @@ def print_tables(report: PairedReport, selection: str, format: str, heading: str
     """Print accuracies and differences, dataset by dataset; in CSV a single table with all numbers."""
     if format == "csv":
         table = csv_table(report, selection)
-        print_table(heading, table.columns, table.rows, format)
+        print_section_table(heading, table.columns, table.rows, format)
         return
     if format == "latex":
-        print_lines(f"\n\\subsection{{{escape(heading)}}}")
+        print_lines(f"\n\\subsection{{{latex_escape(heading)}}}")
     for dataset in report.datasets:
         cells = report.of(dataset)
         targets = TARGETS_PER_TABLE if format == "text" else len(cells)
         for table in divide(accuracy_table(cells), targets):
             title = f"Dataset: {dataset}, target accuracy (%)"
-            print_table(title, table.columns, table.rows, format)
+            print_section_table(title, table.columns, table.rows, format)
         table = difference_table(cells)
         if table.rows:
             title = f"Dataset: {dataset}, difference to {report.baseline} (percentage points)"
-            print_table(title, table.columns, table.rows, format)
+            print_section_table(title, table.columns, table.rows, format)
 
 
 def print_notes(

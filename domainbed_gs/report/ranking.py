@@ -19,10 +19,10 @@ import numpy as np
 from domainbed.errors import RunError, UsageError
 from domainbed.files import write_whole
 from domainbed.model_selection import METHODS
-from domainbed.results.accuracies import Accuracies, compute
+from domainbed.results.accuracies import Accuracies, compute_accuracies
 from domainbed.results.plots import have_matplotlib, png, require_matplotlib
+from domainbed.results.printing import print_figure_names, print_panels, print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
-from domainbed.results.writing import print_figure_names, print_panels, print_paragraphs, print_table
 from domainbed_gs.report.paired import Table, selection_name
 from domainbed_gs.report.rank_diagram import diagram
 from domainbed_gs.report.statistics import ALPHA, Floats, critical_difference, friedman
@@ -70,11 +70,11 @@ class RanksSection:
         """
         args = context.args
         method = METHODS[selection_name(context)]
-        ranking = rank(compute(context.records, method))
+        ranking = rank(compute_accuracies(context.records, method))
         page = context.format == "html"
         if args.ranks or page:
             table = _table(ranking, full_precision=context.format == "csv")
-            print_table("Average ranks over datasets", table.columns, table.rows, context.format)
+            print_section_table("Average ranks over datasets", table.columns, table.rows, context.format)
             print_paragraphs(_describe(ranking, method.name), context.format)
         if page and have_matplotlib():
             caption = (

@@ -23,7 +23,7 @@ HOMES = {
         "training.accuracy": ["accuracy"],
     },
     "query": {"records.query": ["Q", "hashable", "make_selector_fn"]},
-    "reporting": {"records.grouping": ["get_grouped_records", "load_records"]},
+    "reporting": {"records.sweep_records": ["get_grouped_records", "load_records"]},
     "fast_data_loader": {
         "training.fast_data_loader": [
             *("FastDataLoader", "InfiniteDataLoader", "InfiniteDataLoaderWithoutReplacement"),

@@ -35,10 +35,10 @@ def test_notes_on_a_partial_sweep(vlcs, tmp_path, capsys, caplog):
         for record in caplog.records
         if record.name.startswith(("domainbed.records", "domainbed.results"))
     ] == [
-        f"warning: a last line that was cut off is skipped: {folders[1]}/results.jsonl:6",
-        f"warning: lines that are no records are skipped: {folders[2]}/results.jsonl:1,"
+        f"warning: skipped a last line that was cut short: {folders[1]}/results.jsonl:6",
+        f"warning: skipped lines that are not records: {folders[2]}/results.jsonl:1,"
         f" {folders[2]}/results.jsonl:4",
-        "note: 1 of 31 runs are unfinished (no file `done`) and count with what they have;"
+        "note: 1 of 31 runs are unfinished (no file `done`) and count with their records;"
         " --finished_only leaves them out",
         "note: 1 of the 32 runs in sweep.json have no records yet",
     ]
@@ -77,9 +77,7 @@ def test_rows_and_tables_in_upstreams_order_unknown_ones_last(vlcs, tmp_path, ca
     assert photos[1].split() == ["ERM", "X", "X", "X", "X", "X"]
     assert photos[3].split()[-1] != "X"
     assert "note: datasets that domainbed.datasets lacks, shown last: my/photos" in err
-    assert (
-        "note: datasets left out, since nothing tells how many environments they have: nothing_known" in err
-    )
+    assert "note: datasets left out, since their number of environments is unknown: nothing_known" in err
 
 
 def test_folder_that_cannot_be_written(vlcs, tmp_path, capsys):
@@ -88,7 +86,7 @@ def test_folder_that_cannot_be_written(vlcs, tmp_path, capsys):
     assert collect_results.main(["--input_dir", str(sweep), "--output_dir", str(tmp_path / "file")]) == 0
     out, err = capsys.readouterr()
     assert out == vlcs.expected_text()
-    assert "warning: no copy in" in err
+    assert "warning: cannot write" in err
     assert (
         collect_results.main(["--input_dir", str(sweep), "--output_dir", str(tmp_path / "new" / "place")])
         == 0

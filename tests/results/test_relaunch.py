@@ -1,4 +1,4 @@
-"""`--relaunch_best`: the sweep file holds what the arrays say is best, and `sweep` takes it."""
+"""`--relaunch_best`: the sweep file has the best settings, and `sweep` accepts it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pytest
 from domainbed.errors import RunError
 from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
-from domainbed.results.relaunch import best
-from domainbed.results.settings import Setting, candidates, settings
-from domainbed.scripts import collect_results, sweep
+from domainbed.results.hparam_search import HparamSetting, hparam_settings, ranked_candidates
+from domainbed.results.relaunch import best_setting
+from domainbed.scripts import collect_results
+from domainbed.sweep.actions import make_jobs
+from domainbed.sweep.flags import parse
 
 DEFAULT = {"dataset": "EmojiStyles", "task": "domain_generalization"}
 
@@ -47,7 +49,7 @@ def relaunch(sweep_dir, path, *flags):
 
 
 def jobs_of(*flags):
-    return [job.train_args for job in sweep.make_jobs(sweep.parse(["launch", *map(str, flags)]))]
+    return [job.train_args for job in make_jobs(parse(["launch", *map(str, flags)]))]
 
 
 def best_seed(vlcs):
@@ -75,18 +77,28 @@ def test_the_best_setting_of_each_algorithm_as_a_sweep_file(vlcs, tmp_path, caps
     for algorithm, seed in expected.items():
         wanted = {"lr": [5e-05, 0.0001][seed], "batch_size": [32, 17][seed], "resnet18": False}
         assert content["hparams"][algorithm] == wanted
-    # Not a word of what is the default.
+    # Settings at their default are omitted.
     assert {*content} == {
-        *("output_dir", "n_trials", "n_hparams", "seed_scheme", "selection", "datasets", "algorithms"),
-        *("test_envs", "single_test_envs", "steps", "data_dir", "hparams"),
+        "output_dir",
+        "n_trials",
+        "n_hparams",
+        "seed_scheme",
+        "selection",
+        "datasets",
+        "algorithms",
+        "test_envs",
+        "single_test_envs",
+        "steps",
+        "data_dir",
+        "hparams",
     }
     assert (content["selection"], content["single_test_envs"]) == (["iid"], True)
     assert (content["test_envs"], content["steps"], content["data_dir"]) == ([0, 1, 2, 3], 1001, "/data")
     relaunch(folder, path, "--selection", "loo")
-    assert tomllib.loads(path.read_text())["single_test_envs"] is False  # it needs pairs of targets
+    assert tomllib.loads(path.read_text())["single_test_envs"] is False  # this method needs pairs of targets
 
 
-def test_the_file_makes_the_runs_it_says(emoji, tmp_path):
+def test_the_file_launches_the_runs_that_it_describes(emoji, tmp_path):
     folder = emoji({"ERM": {0: 0.5, 1: 0.6}, "AgrSum": {0: 0.7, 1: 0.5}}, grouping="domain")
     relaunch(folder, tmp_path / "best.toml", "--selection", "iid")
     jobs = jobs_of("--config", tmp_path / "best.toml")
@@ -96,7 +108,7 @@ def test_the_file_makes_the_runs_it_says(emoji, tmp_path):
     seeds = {(job["trial_seed"], *job["test_envs"], job["seed"]) for job in jobs}
     assert len(seeds) == 4 * 20  # the two algorithms share them
     assert {job["splits"] for job in jobs} == {"70/10/20"}
-    assert sweep.parse(["launch", "--config", str(tmp_path / "best.toml")]).output_dir == f"{folder}-best"
+    assert parse(["launch", "--config", str(tmp_path / "best.toml")]).output_dir == f"{folder}-best"
 
 
 def test_datasets_and_conditions_become_presets(emoji, tmp_path, capsys):
@@ -115,34 +127,24 @@ def test_datasets_and_conditions_become_presets(emoji, tmp_path, capsys):
 
 def test_what_cannot_be_relaunched(emoji, tmp_path):
     folder = emoji({"ERM": {0: 0.7, 1: 0.5}})
-    with pytest.raises(RunError, match="can't be written"):
+    with pytest.raises(RunError, match="cannot write"):
         relaunch(folder, tmp_path / "no" / "best.toml", "--selection", "iid")
-    with pytest.raises(RunError, match=r"no setting .* has a result"):
+    with pytest.raises(RunError, match=r"no setting .* has results"):
         relaunch(folder, tmp_path / "best.toml", "--selection", "loo")
     run = next(folder.glob("ERM-*-0-*/results.jsonl"))
     run.write_text(run.read_text().replace('"steps": 21', '"steps": 22'))
-    with pytest.raises(RunError, match="made alike; steps on EmojiStyles is one of"):
+    with pytest.raises(RunError, match="equal settings, but steps on EmojiStyles is one of"):
         relaunch(folder, tmp_path / "best.toml", "--selection", "iid")
 
 
-def test_a_setting_that_lacks_a_target_or_a_number_is_no_best_one(vlcs):
+def test_a_setting_without_a_target_or_a_number_is_never_the_best(vlcs):
     records = [record for key in vlcs.runs for record in vlcs.records(key, str(key))]
-    groups = candidates(Q(records), METHODS["iid"])
-    (both,) = settings(groups).values()
-    worse, better = sorted(both, key=lambda it: it.val_acc)
-    assert best(both) is better
-    lacking = Setting(better.hparams, [it for it in better.candidates if it.target != 3])
-    assert best([worse, lacking]) is worse
-    broken = Setting(better.hparams, [replace(it, val_acc=math.nan) for it in better.candidates])
-    assert best([worse, broken]) is worse
-    assert best([broken]) is None
-
-
-def test_candidates_are_those_of_the_selection_method_the_chosen_one_first(vlcs):
-    records = [record for key in vlcs.runs for record in vlcs.records(key, str(key))]
-    for name in ("iid", "loo", "oracle"):
-        groups = candidates(Q(records), METHODS[name])
-        assert {(first.trial, first.target): first.test_acc for first, *_ in groups} == {
-            (trial, target): vlcs.chosen(trial, target, name) for trial in (0, 1) for target in range(4)
-        }
-        assert all(it.run[0]["args"]["test_envs"] == [it.target] for group in groups for it in group)
+    groups = ranked_candidates(Q(records), METHODS["iid"])
+    (both,) = hparam_settings(groups).values()
+    worse, better = sorted(both, key=lambda setting: setting.val_acc)
+    assert best_setting(both) is better
+    lacking = HparamSetting(better.hparams, [each for each in better.candidates if each.target != 3])
+    assert best_setting([worse, lacking]) is worse
+    broken = HparamSetting(better.hparams, [replace(each, val_acc=math.nan) for each in better.candidates])
+    assert best_setting([worse, broken]) is worse
+    assert best_setting([broken]) is None

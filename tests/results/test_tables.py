@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from domainbed.results.tables import escape, format_mean, latex_width, print_table, render
+from domainbed.results.tables import format_mean, latex_escape, latex_width, print_table, render_table
 
 TABLE = [["1", "2"], ["3", "4"]]
 
@@ -57,33 +57,33 @@ def test_latex_width():
     assert latex_width(20, ["a_" * 15], ["C"]) == 45
 
 
-def test_escape():
-    assert escape("a_b & 5% #1 {x} $y$") == r"a\_b \& 5\% \#1 \{x\} \$y\$"
-    assert escape("~^\\") == r"\textasciitilde{}\textasciicircum{}\textbackslash{}"
-    assert escape("77.1 +/- 0.2") == r"77.1 $\pm$ 0.2"
+def test_latex_escape():
+    assert latex_escape("a_b & 5% #1 {x} $y$") == r"a\_b \& 5\% \#1 \{x\} \$y\$"
+    assert latex_escape("~^\\") == r"\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    assert latex_escape("77.1 +/- 0.2") == r"77.1 $\pm$ 0.2"
 
 
 COLUMNS, ROWS = ["Algorithm", "p"], [["IB_ERM", "0.031*"], ["a|b", "1.0 +/- 0.5"]]
 
 
-def test_render_text():
-    assert render("Title", COLUMNS, ROWS, "text").split("\n") == [
+def test_render_table_text():
+    assert render_table("Title", COLUMNS, ROWS, "text").split("\n") == [
         "",
         "-------- Title",
         "Algorithm  p           ",
         "IB_ERM     0.031*      ",
         "a|b        1.0 +/- 0.5 ",
     ]
-    assert render("Title", COLUMNS, ROWS, "text", colwidth=4).split("\n")[2:] == [
+    assert render_table("Title", COLUMNS, ROWS, "text", colwidth=4).split("\n")[2:] == [
         "Algo  p    ",
         "IB_E  0.03 ",
         "a|b   1.0  ",
     ]
 
 
-def test_render_latex_is_never_cut():
+def test_render_table_latex_is_never_cut():
     for colwidth in (0, 4):
-        assert render("T_1", COLUMNS, ROWS, "latex", colwidth).split("\n") == [
+        assert render_table("T_1", COLUMNS, ROWS, "latex", colwidth).split("\n") == [
             "",
             "\\subsubsection{T\\_1}",
             "",
@@ -101,8 +101,8 @@ def test_render_latex_is_never_cut():
         ]
 
 
-def test_render_markdown_and_csv():
-    assert render("Title", COLUMNS, ROWS, "markdown").split("\n") == [
+def test_render_table_markdown_and_csv():
+    assert render_table("Title", COLUMNS, ROWS, "markdown").split("\n") == [
         "",
         "### Title",
         "",
@@ -111,6 +111,6 @@ def test_render_markdown_and_csv():
         "| IB_ERM | 0.031* |",
         "| a\\|b | 1.0 +/- 0.5 |",
     ]
-    text = render("a, b", COLUMNS, ROWS, "csv")
+    text = render_table("a, b", COLUMNS, ROWS, "csv")
     assert list(csv.reader(io.StringIO(text))) == [["table", *COLUMNS], *(["a, b", *row] for row in ROWS)]
     assert not text.endswith("\n")

@@ -241,7 +241,9 @@ def test_torn_and_foreign_lines_are_named_and_the_rest_is_shown(train, script, t
     done = script("collect_results", "--input_dir", "sweep")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "no records are skipped: sweep/0/results.jsonl:2, sweep/0/results.jsonl:3" in done.stderr
+    assert (
+        "skipped lines that are not records: sweep/0/results.jsonl:2, sweep/0/results.jsonl:3" in done.stderr
+    )
     assert "sweep/0/results.jsonl:5" in done.stderr  # the torn one
     assert "Averages, model selection method: training-domain validation set" in done.stdout
 

@@ -1,1 +1,1 @@
-"""The report as one page: HTML that needs nothing but itself (`collect_results --html`)."""
+"""The report as one HTML page that loads nothing from elsewhere (`collect_results --html`)."""

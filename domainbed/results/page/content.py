@@ -1,4 +1,4 @@
-"""What a page is about, for all its parts."""
+"""The content of a page, which every part of it reads."""
 
 from __future__ import annotations
 
@@ -7,41 +7,44 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from domainbed.model_selection import SelectionMethod
-from domainbed.records.jsonl import Record
+from domainbed.records.results_file import Record
 from domainbed.results.accuracies import Accuracies
+from domainbed.results.hparam_search import Candidate, ranked_candidates
 from domainbed.results.report import ReportContext
-from domainbed.results.settings import Candidate, candidates
 
 
 @dataclass(frozen=True)
-class Content:
-    """A sweep and what was made of it.
+class PageContent:
+    """A sweep and its results.
 
     Attributes:
-        context: records, directory, manifest and flags; its `format` is "html".
-        methods: short name -> selection method, the first being the page's own where one is enough.
-        accuracies: short name -> what the method makes of the records.
-        notes: what is unfinished, missing or damaged.
+        context: the sweep, and the options of sections; its `format` is "html".
+        methods: selection methods by short name. Parts that need only one use the first.
+        accuracies: accuracies by the short name of their selection method.
+        notes: one line for each kind of unfinished, missing or damaged run.
+        command: the command line that made the page; empty if a Python program did.
     """
 
     context: ReportContext
     methods: Mapping[str, type[SelectionMethod]]
     accuracies: Mapping[str, Accuracies]
     notes: Sequence[str]
+    command: str = ""
 
     @property
     def selection(self) -> str:
-        """Short name of the page's own selection method."""
+        """Short name of the first selection method."""
         return next(iter(self.methods))
 
     @cached_property
-    def groups(self) -> list[list[Candidate]]:
-        """The candidates of the page's own method; see `candidates`."""
-        return candidates(self.context.records, self.methods[self.selection])
+    def candidates(self) -> list[list[Candidate]]:
+        """Candidates of the first selection method (see `ranked_candidates`)."""
+        return ranked_candidates(self.context.records, self.methods[self.selection])
 
     @cached_property
     def runs(self) -> list[Record]:
         """The last record of each run."""
-        return list(
-            {str(it["args"].get("output_dir", it["args"])): it for it in self.context.records}.values()
-        )
+        last = {
+            str(record["args"].get("output_dir", record["args"])): record for record in self.context.records
+        }
+        return list(last.values())

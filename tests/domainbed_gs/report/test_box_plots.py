@@ -8,7 +8,7 @@ from PIL import Image
 
 from domainbed.errors import RunError, UsageError
 from domainbed.model_selection import METHODS
-from domainbed.results.accuracies import compute
+from domainbed.results.accuracies import compute_accuracies
 from domainbed.results.plots import DPI
 from domainbed_gs.report.box_plots import box_plot, file_names, write_box_plots
 from domainbed_gs.report.comparison import compare_all
@@ -19,7 +19,7 @@ BETTER = [0.51, 0.52, 0.53, 0.54, 0.55, 0.56]
 @pytest.fixture
 def report(sweep):
     def make(accuracies, **args):
-        return compare_all(compute(sweep(accuracies, **args), METHODS["iccv2021"]), "ERM")
+        return compare_all(compute_accuracies(sweep(accuracies, **args), METHODS["iccv2021"]), "ERM")
 
     return make
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
-from domainbed.results.accuracies import compute
+from domainbed.results.accuracies import compute_accuracies
 from domainbed.sweep.manifest import Manifest
 from domainbed_gs.report.cautions import cautions
 from domainbed_gs.report.comparison import compare_all
@@ -13,7 +13,7 @@ BETTER = [0.51, 0.52, 0.53, 0.54, 0.55, 0.56]
 
 
 def cautions_on(records, manifest=None):
-    return cautions(compare_all(compute(records, METHODS["iccv2021"]), "ERM"), records, manifest)
+    return cautions(compare_all(compute_accuracies(records, METHODS["iccv2021"]), "ERM"), records, manifest)
 
 
 def job(algorithm, target, trial, dataset="EmojiStyles"):

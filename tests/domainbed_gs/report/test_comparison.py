@@ -8,7 +8,7 @@ import pytest
 from domainbed.errors import UsageError, describe
 from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
-from domainbed.results.accuracies import compute
+from domainbed.results.accuracies import compute_accuracies
 from domainbed_gs.report.comparison import compare, compare_all
 from domainbed_gs.report.statistics import holm, signed_rank_p
 
@@ -49,7 +49,7 @@ def test_different_numbers_of_trials_are_refused():
 
 
 def report_of(records, baseline="ERM", method="iccv2021"):
-    return compare_all(compute(records, METHODS[method]), baseline)
+    return compare_all(compute_accuracies(records, METHODS[method]), baseline)
 
 
 def by_place(report):

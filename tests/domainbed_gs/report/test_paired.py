@@ -14,7 +14,7 @@ import pytest
 
 from domainbed.errors import UnknownName, UsageError
 from domainbed.model_selection import METHODS
-from domainbed.results.accuracies import compute
+from domainbed.results.accuracies import compute_accuracies
 from domainbed.scripts import collect_results
 from domainbed_gs.report.comparison import compare_all
 
@@ -32,7 +32,7 @@ def records(sweep):
 
 
 def expected(records):
-    return compare_all(compute(records, METHODS["iccv2021"]), "ERM")
+    return compare_all(compute_accuracies(records, METHODS["iccv2021"]), "ERM")
 
 
 def texts(cell):

@@ -16,7 +16,7 @@ from PIL import Image
 from domainbed.errors import RunError, UsageError
 from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
-from domainbed.results.accuracies import compute
+from domainbed.results.accuracies import compute_accuracies
 from domainbed_gs.report.rank_diagram import diagram
 from domainbed_gs.report.ranking import rank, rank_table
 
@@ -101,7 +101,7 @@ def three_methods(sweep):
 
 
 def test_ranks_of_a_sweep(three_methods):
-    ranking = rank(compute(Q(three_methods), METHODS["iid"]))
+    ranking = rank(compute_accuracies(Q(three_methods), METHODS["iid"]))
     assert ranking.ranks == {"AgrSum": [1.0, 1.0], "ERM": [2.0, 3.0], "PCGrad": [3.0, 2.0]}
     assert (ranking.datasets, ranking.left_out) == (["VLCS", "PACS"], ["IRM"])
 
@@ -138,7 +138,7 @@ def test_one_dataset_is_not_ranked_on_a_page_and_is_an_error_elsewhere(sweep, co
     collect(records, "--html", str(tmp_path / "page.html"))
     assert "Ranks over datasets" not in (tmp_path / "page.html").read_text()
     with pytest.raises(UsageError, match=r"ranks need at least 2 datasets.*found 1 and 3"):
-        rank(compute(records, METHODS["iid"]))
+        rank(compute_accuracies(records, METHODS["iid"]))
 
 
 def test_the_diagram_shows_every_name_and_the_critical_difference(demsar, three_methods, collect, tmp_path):

@@ -120,7 +120,7 @@ def test_a_winner_runs_again_to_the_same_numbers(forked_script, tmp_path):
 
 def test_nothing_to_list_names_what_there_is(vlcs, tmp_path):
     sweep = vlcs.write(tmp_path / "sweep")
-    with pytest.raises(RunError, match="no records of EMR on VLCS with target 0; there are: ERM on VLCS"):
+    with pytest.raises(RunError, match="no records of EMR on VLCS with target 0; the sweep has ERM on VLCS"):
         list_top_hparams.main(
             ["--input_dir", str(sweep), "--dataset", "VLCS", "--algorithm", "EMR", "--test_env", "0"]
         )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainbed.errors import RunError
-from domainbed.records.jsonl import append_record, by_run, read_records
+from domainbed.records.results_file import append_record, read_records
 
 REPOSITORY = Path(__file__).parents[2]
 ARGS = {"trial_seed": 0, "dataset": "VLCS", "algorithm": "ERM", "hparams_seed": 0, "test_envs": [1]}
@@ -30,19 +30,19 @@ records = st.builds(
 )
 
 
-def same(one, other):
-    """Equality for which NaN equals NaN."""
+def equal(one, other):
+    """Equality under which NaN equals NaN."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 @given(written=st.lists(records, max_size=5))
-def test_what_is_appended_is_read(tmp_path_factory, written):
+def test_appended_records_are_read_back(tmp_path_factory, written):
     path = tmp_path_factory.mktemp("run") / "results.jsonl"
     path.touch()
     for each in written:
         append_record(path, each)
     content = read_records(path)
-    assert same(content.records, written)
+    assert equal(content.records, written)
     assert (content.damaged, content.torn) == ([], None)
     assert path.read_bytes().count(b"\n") == len(written)
 
@@ -53,8 +53,8 @@ def test_a_line_is_json_with_sorted_keys(tmp_path):
     assert path.read_text() == '{"a": [1, 2], "b": NaN, "step": 3}\n'
 
 
-def test_torn_at_every_byte(tmp_path):
-    """Whatever part of the second record reached the disk, the first one and the next one are read."""
+def test_file_cut_at_every_byte(tmp_path):
+    """If any part of the second record was written, the first record and the next one are still read."""
     path = tmp_path / "results.jsonl"
     append_record(path, record(0))
     first = path.stat().st_size
@@ -77,7 +77,7 @@ def test_torn_at_every_byte(tmp_path):
 @given(
     lines=st.lists(st.one_of(records.map(lambda each: json.dumps(each).encode()), st.binary()), max_size=6)
 )
-def test_damage_costs_only_its_own_line(tmp_path_factory, lines):
+def test_a_damaged_line_affects_no_other_line(tmp_path_factory, lines):
     lines = [line.replace(b"\n", b"\r") for line in lines]
     path = tmp_path_factory.mktemp("run") / "results.jsonl"
     path.write_bytes(b"".join(line + b"\n" for line in lines))
@@ -102,14 +102,14 @@ def test_damage_costs_only_its_own_line(tmp_path_factory, lines):
     ],
     ids=str,
 )
-def test_json_that_is_no_record(tmp_path, foreign):
+def test_json_values_that_are_not_records(tmp_path, foreign):
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps(record()) + "\n" + json.dumps(foreign) + "\n")
     content = read_records(path)
     assert (len(content.records), content.damaged) == (1, [2])
 
 
-def test_equal_settings_are_held_once(tmp_path):
+def test_equal_settings_share_one_object(tmp_path):
     path = tmp_path / "results.jsonl"
     for step in range(3):
         append_record(path, record(step, sizes={"env0_in": 9}))
@@ -121,7 +121,7 @@ def test_equal_settings_are_held_once(tmp_path):
     assert first["hparams"] == {"lr": 1e-3}
 
 
-def test_lines_that_are_json_only_together(tmp_path):
+def test_lines_that_are_valid_json_only_when_joined(tmp_path):
     path = tmp_path / "results.jsonl"
     lines = ["[1", "2]", json.dumps(record(0)), '{"step": [3', json.dumps(record(4)) + "]}"]
     path.write_text("\n".join(lines))
@@ -130,25 +130,15 @@ def test_lines_that_are_json_only_together(tmp_path):
     assert (content.damaged, content.torn) == ([1, 2, 4], 5)
 
 
-def test_stretches_of_records_of_a_run():
-    other = ARGS | {"trial_seed": 1}
-    records = [record(0), record(1), record(0) | {"args": other}, record(2)]
-    assert [(args, [each["step"] for each in of_run]) for args, of_run in by_run(records)] == [
-        (ARGS, [0, 1]),
-        (other, [0]),
-        (ARGS, [2]),
-    ]
-
-
-def test_no_permission(tmp_path):
+def test_file_that_cannot_be_written(tmp_path):
     with pytest.raises(RunError, match="cannot write"):
         append_record(tmp_path, record())
     with pytest.raises(RunError, match=r"cannot write .*missing"):
         append_record(tmp_path / "missing" / "results.jsonl", record())
 
 
-def test_full_disk_leaves_no_part_of_a_record(tmp_path):
-    """A limit on the size of files stands in for a full disk: the write stops in the middle of the line."""
+def test_full_disk_leaves_no_partial_record(tmp_path):
+    """A limit on the file size simulates a full disk: the write stops in the middle of the line."""
     path = tmp_path / "results.jsonl"
     append_record(path, record())
     before = path.read_bytes()
@@ -156,7 +146,7 @@ def test_full_disk_leaves_no_part_of_a_record(tmp_path):
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from domainbed.errors import RunError\n"
-        "from domainbed.records.jsonl import append_record\n"
+        "from domainbed.records.results_file import append_record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
         "try:\n"

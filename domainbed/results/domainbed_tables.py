@@ -1,0 +1,192 @@
+"""The DomainBed tables: what they contain, and how each format prints them to `sys.stdout`.
+
+Each dataset has a table of algorithms by target environments. A table of averages by datasets follows.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from domainbed.results.accuracies import Accuracies, ShownDataset
+from domainbed.results.printing import print_footer, print_lines
+from domainbed.results.tables import format_mean, latex_escape, latex_width, print_table, render_table
+
+_ERROR = "mean +/- standard error over trials (ddof=0)"
+
+
+@dataclass(frozen=True)
+class DomainBedTable:
+    """One table, as text.
+
+    Attributes:
+        subject: name of the dataset, or "Averages".
+        title: the line above the table.
+        columns: labels of all columns, including that of the row labels.
+        rows: labels of the rows.
+        cells: one list of texts for each row.
+        colwidth: width of a column in plain text.
+        footer: what is selected by what, and what the numbers are, in one sentence.
+    """
+
+    subject: str
+    title: str
+    columns: list[str]
+    rows: list[str]
+    cells: list[list[str]]
+    colwidth: int
+    footer: str
+
+
+def domainbed_tables(accuracies: Accuracies, latex: bool = False) -> Iterator[DomainBedTable]:
+    """The table of each dataset, then the table of averages. Numbers have a LaTeX sign if `latex`."""
+    selection = f"model selection method: {accuracies.method}"
+    for dataset in accuracies.datasets:
+        yield DomainBedTable(
+            subject=dataset.name,
+            title=f"Dataset: {dataset.name}, {selection}",
+            columns=["Algorithm", *dataset.environments, "Avg"],
+            rows=accuracies.algorithms,
+            cells=[
+                _cells(_by_target(accuracies, dataset, algorithm), latex)
+                for algorithm in accuracies.algorithms
+            ],
+            colwidth=20,
+            footer=f"{accuracies.about} in %, {_ERROR}.",
+        )
+    yield DomainBedTable(
+        subject="Averages",
+        title=f"Averages, {selection}",
+        columns=["Algorithm", *(dataset.name for dataset in accuracies.datasets), "Avg"],
+        rows=accuracies.algorithms,
+        cells=[_cells(_by_dataset(accuracies, algorithm), latex) for algorithm in accuracies.algorithms],
+        colwidth=25,
+        footer=f"{accuracies.about} in %, averaged over the targets in each trial, {_ERROR}.",
+    )
+
+
+def _by_target(accuracies: Accuracies, dataset: ShownDataset, algorithm: str) -> list[list[float]]:
+    targets = range(len(dataset.environments))
+    return [accuracies.trials(dataset.name, algorithm, target) for target in targets]
+
+
+def _by_dataset(accuracies: Accuracies, algorithm: str) -> list[list[float]]:
+    return [accuracies.averages(dataset.name, algorithm) for dataset in accuracies.datasets]
+
+
+def _cells(columns: Sequence[list[float]], latex: bool) -> list[str]:
+    """Mean and error of each column, then the mean of the means, or X if a column has no accuracies."""
+    formatted = [format_mean(trials, latex) for trials in columns]
+    means = [mean for mean, _, _ in formatted if mean is not None]
+    complete = bool(means) and len(means) == len(columns)
+    return [text for _, _, text in formatted] + [f"{sum(means) / len(means):.1f}" if complete else "X"]
+
+
+@dataclass(frozen=True)
+class ReportFormat:
+    """How a report is printed in one format.
+
+    Attributes:
+        suffix: suffix of the report's file.
+        print_head: prints what comes first, given the number of records.
+        print_tables: prints the tables of one selection method, given its short name and its accuracies.
+        print_end: prints what comes last.
+    """
+
+    suffix: str
+    print_head: Callable[[int], None]
+    print_tables: Callable[[str, Accuracies], None]
+    print_end: Callable[[], None]
+
+
+def print_upstream_tables(accuracies: Accuracies, latex: bool) -> None:
+    """Print the tables of one selection method as upstream does, in text or LaTeX.
+
+    In LaTeX, columns are widened where `print_table` would cut off the closing brace of a label. A footer
+    follows each table.
+    """
+    for table in domainbed_tables(accuracies, latex):
+        width = table.colwidth
+        if latex:
+            print_lines("", f"\\subsubsection{{{latex_escape(table.subject)}}}")
+            width = latex_width(width, table.rows, table.columns)
+        print_table(table.cells, table.title, table.rows, table.columns, width, latex)
+        print_footer(table.footer, "latex" if latex else "text")
+
+
+def print_rendered_tables(accuracies: Accuracies, format: str) -> None:
+    """Print the tables of one selection method as "markdown" or "html"."""
+    for table in domainbed_tables(accuracies):
+        rows = [[label, *cells] for label, cells in zip(table.rows, table.cells, strict=True)]
+        print_lines(render_table(table.title, table.columns, rows, format))
+        print_footer(table.footer, format)
+
+
+def print_csv_rows(short_name: str, accuracies: Accuracies) -> None:
+    """Print one line for each cell, in percent at full precision. Mean and stderr are empty where n is 0."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for dataset, algorithm, environment, trials in _tidy_rows(accuracies):
+        mean, err, _ = format_mean(trials, latex=False)
+        writer.writerow([short_name, dataset, algorithm, environment, mean, err, len(trials)])
+    for footer in dict.fromkeys(table.footer for table in domainbed_tables(accuracies)):
+        print_footer(f"{short_name}: {footer}", "csv")
+
+
+def _tidy_rows(accuracies: Accuracies) -> Iterator[tuple[str, str, str, list[float]]]:
+    """(dataset, algorithm, environment, accuracies of the trials) of each cell in all tables.
+
+    Environment "Avg" is a cell of the table of averages.
+    """
+    for dataset in accuracies.datasets:
+        for algorithm in accuracies.algorithms:
+            by_target = _by_target(accuracies, dataset, algorithm)
+            for environment, trials in zip(dataset.environments, by_target, strict=True):
+                yield dataset.name, algorithm, environment, trials
+            yield dataset.name, algorithm, "Avg", accuracies.averages(dataset.name, algorithm)
+
+
+def _print_latex_head(records: int) -> None:
+    print_lines(
+        "\\documentclass{article}",
+        "\\usepackage{booktabs}",
+        "\\usepackage{adjustbox}",
+        "\\begin{document}",
+        "\\section{Full DomainBed results}",
+        f"% Total records: {records}",
+    )
+
+
+def _print_latex_tables(short_name: str, accuracies: Accuracies) -> None:
+    print_lines("", f"\\subsection{{Model selection: {latex_escape(accuracies.method)}}}")
+    print_upstream_tables(accuracies, latex=True)
+
+
+FORMATS = {
+    "text": ReportFormat(
+        suffix=".txt",
+        print_head=lambda records: print_lines(f"Total records: {records}"),
+        print_tables=lambda short_name, accuracies: print_upstream_tables(accuracies, latex=False),
+        print_end=lambda: None,
+    ),
+    "latex": ReportFormat(
+        suffix=".tex",
+        print_head=_print_latex_head,
+        print_tables=_print_latex_tables,
+        print_end=lambda: print_lines("\\end{document}"),
+    ),
+    "markdown": ReportFormat(
+        suffix=".md",
+        print_head=lambda records: print_lines(f"Total records: {records}"),
+        print_tables=lambda short_name, accuracies: print_rendered_tables(accuracies, "markdown"),
+        print_end=lambda: None,
+    ),
+    "csv": ReportFormat(
+        suffix=".csv",
+        print_head=lambda records: print_lines("selection,dataset,algorithm,environment,mean,stderr,n"),
+        print_tables=print_csv_rows,
+        print_end=lambda: None,
+    ),
+}
+"""Formats of a report by name."""

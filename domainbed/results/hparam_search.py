@@ -1,0 +1,107 @@
+"""The hyper-parameter search of a sweep, as a selection method sees it: candidates and their accuracies."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from domainbed.hparams import Value
+from domainbed.model_selection import SelectionMethod, get_test_records
+from domainbed.records.query import Q
+from domainbed.records.results_file import Record
+from domainbed.records.sweep_records import get_grouped_records
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One hparams seed in one trial on one target. A selection method chooses among these.
+
+    Attributes:
+        dataset: name of the dataset.
+        algorithm: name of the algorithm.
+        trial: trial seed.
+        target: index of the target environment.
+        hparams: the hyper-parameters.
+        val_acc: the accuracy that selection maximises, in [0, 1].
+        test_acc: the accuracy that it reports, in [0, 1].
+        records: records of all runs with the target, including those that hold out a second environment.
+    """
+
+    dataset: str
+    algorithm: str
+    trial: int
+    target: int
+    hparams: Mapping[str, Value]
+    val_acc: float
+    test_acc: float
+    records: Q[Record]
+
+    @property
+    def run(self) -> Q[Record]:
+        """Records of the run that holds out the target alone."""
+        return get_test_records(self.records)
+
+
+@dataclass(frozen=True)
+class HparamSetting:
+    """One setting of the hyper-parameters of an algorithm on a dataset.
+
+    Attributes:
+        hparams: the hyper-parameters.
+        candidates: those with these hyper-parameters, over targets and trials.
+    """
+
+    hparams: Mapping[str, Value]
+    candidates: list[Candidate]
+
+    @property
+    def val_acc(self) -> float:
+        """Mean of the accuracy that selection maximises, in [0, 1]."""
+        return fmean(candidate.val_acc for candidate in self.candidates)
+
+    @property
+    def test_acc(self) -> float:
+        """Mean of the accuracy that selection reports, in [0, 1]."""
+        return fmean(candidate.test_acc for candidate in self.candidates)
+
+    @property
+    def targets(self) -> list[int]:
+        """The targets on which the setting was tried, in ascending order."""
+        return sorted({candidate.target for candidate in self.candidates})
+
+
+def ranked_candidates(records: Iterable[Record], method: type[SelectionMethod]) -> list[list[Candidate]]:
+    """The candidates of each trial, dataset, algorithm and target with a result, best first."""
+    groups = []
+    for group in get_grouped_records(records):
+        candidates = [
+            Candidate(
+                dataset=group["dataset"],
+                algorithm=group["algorithm"],
+                trial=group["trial_seed"],
+                target=group["test_env"],
+                hparams=records_of_seed[0].get("hparams", {}),
+                val_acc=accuracies["val_acc"],
+                test_acc=accuracies["test_acc"],
+                records=records_of_seed,
+            )
+            for accuracies, records_of_seed in method.hparams_accs(group["records"])
+        ]
+        if candidates:
+            groups.append(candidates)
+    return groups
+
+
+def hparam_settings(groups: Iterable[list[Candidate]]) -> dict[tuple[str, str], list[HparamSetting]]:
+    """(dataset, algorithm) -> its settings, in order of appearance."""
+    found: dict[tuple[str, str], dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
+    for candidate in (candidate for group in groups for candidate in group):
+        key = candidate.dataset, candidate.algorithm
+        found[key][json.dumps(candidate.hparams, sort_keys=True)].append(candidate)
+    return {
+        key: [HparamSetting(candidates[0].hparams, candidates) for candidates in by_hparams.values()]
+        for key, by_hparams in found.items()
+    }

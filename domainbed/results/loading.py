@@ -1,0 +1,158 @@
+"""Load a sweep for a report: its records, what it was launched to hold, and notes on what is missing.
+
+Runs of one algorithm under several conditions (`--grouping`) are several methods to a report. A method is
+named after algorithm and condition, such as "AgrSum/pooled", or "AgrSum" under the default, `domain`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from domainbed import model_selection
+from domainbed.errors import RunError
+from domainbed.model_selection import METHODS, SelectionMethod
+from domainbed.records.query import Q
+from domainbed.records.results_file import RESULTS_FILE, Record
+from domainbed.records.sweep_records import by_run, read_sweep_records
+from domainbed.results.notes import notes_on_runs
+from domainbed.sweep.manifest import Manifest, read_manifest
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedSweep:
+    """A sweep as found on disk.
+
+    Attributes:
+        directory: the sweep directory.
+        records: records of its runs, at least one. Their `args["algorithm"]` is the name of a method.
+        manifest: the runs that were launched, likewise; None for a sweep without `sweep.json`.
+        notes: one line for each kind of unfinished, missing or damaged run.
+    """
+
+    directory: Path
+    records: Q[Record]
+    manifest: Manifest | None
+    notes: tuple[str, ...]
+
+    def selection_methods(self, names: Sequence[str] | None = None) -> dict[str, type[SelectionMethod]]:
+        """Selection methods by short name: `names`, by default those of the manifest, else upstream's.
+
+        Raises: UnknownName.
+        """
+        names = names or (self.manifest.selection if self.manifest else ()) or model_selection.UPSTREAM
+        return {name: METHODS[name] for name in names}
+
+
+def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool = False) -> LoadedSweep:
+    """Read the sweep in `directory`. The notes are also written to the log.
+
+    Args:
+        directory: the sweep directory.
+        finished_only: leave out unfinished runs.
+        mix_data: accept runs of one dataset that used different data.
+
+    Raises:
+        UsageError: `directory` does not exist.
+        RunError: there are no records, or the runs used different data and `mix_data` is False.
+    """
+    runs = read_sweep_records(directory)
+    try:
+        manifest = read_manifest(directory)
+    except RunError as error:
+        _log.warning("warning: %s", error)
+        manifest = None
+    notes = notes_on_runs(runs, manifest, finished_only)
+    for note in notes:
+        _log.warning("note: %s", note)
+    records = Q(with_method_names((runs.finished() if finished_only else runs).records()))
+    if not records:
+        raise RunError(_no_records(directory, finished_only))
+    if not mix_data:
+        check_same_data(records)
+    if manifest is not None:
+        jobs = {name: with_method_name(args) for name, args in manifest.jobs.items()}
+        manifest = replace(manifest, jobs=jobs)
+    return LoadedSweep(directory, records, manifest, (*runs.warnings, *notes))
+
+
+def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every script that loads a sweep has."""
+    parser.add_argument("--input_dir", type=Path, required=True, help="sweep directory, one folder a run")
+    parser.add_argument("--finished_only", action="store_true", help="leave out unfinished runs")
+    parser.add_argument(
+        "--mix_data", action="store_true", help="accept runs of one dataset that used different data"
+    )
+
+
+SELECTION_HELP = (
+    "selection methods by short name: iid, loo, oracle, autolr, or a plugin's "
+    "(default: those that the sweep's file names, else iid loo oracle)"
+)
+
+
+def method_name(algorithm: str, condition: str | None) -> str:
+    """Name of `algorithm` under `condition`: "AgrSum/pooled", or "AgrSum" under `domain` or None."""
+    return algorithm if condition in (None, "domain") else f"{algorithm}/{condition}"
+
+
+def algorithm_and_condition(method: str) -> tuple[str, str]:
+    """The parts of a method's name: ("AgrSum", "pooled"), or ("AgrSum", "domain")."""
+    algorithm, _, condition = method.partition("/")
+    return algorithm, condition or "domain"
+
+
+def with_method_name(args: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the `args` of a run whose `algorithm` is the name of the method."""
+    condition = args.get("grouping")
+    return {**args, "algorithm": method_name(args["algorithm"], condition)} if condition else dict(args)
+
+
+def with_method_names(records: Iterable[Record]) -> list[Record]:
+    """`records` with names of methods as `algorithm`. Records whose name changes are copied."""
+    renamed: list[Record] = []
+    for args, records_of_run in by_run(records):
+        new_args = with_method_name(args)
+        if new_args["algorithm"] == args["algorithm"]:
+            renamed += records_of_run
+        else:
+            renamed += [record | {"args": new_args} for record in records_of_run]
+    return renamed
+
+
+def check_same_data(records: Q[Record]) -> None:
+    """Check that all runs on a dataset used the same data, by the checksum and version in their records.
+
+    Records without them, such as upstream's, are not checked.
+
+    Raises: RunError, which names a run for each of the data.
+    """
+    runs: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
+    for args, records_of_run in by_run(records):
+        for data, _ in itertools.groupby(record.get("data") for record in records_of_run):
+            if isinstance(data, dict):
+                identity = str(data.get("checksum")), str(data.get("version"))
+                paths = runs.setdefault(args["dataset"], {}).setdefault(identity, {})
+                paths[str(args.get("output_dir"))] = None
+    for dataset, by_data in runs.items():
+        if len(by_data) > 1:
+            kinds = ", ".join(
+                f"checksum {checksum} version {version} ({len(paths)} runs, e.g. {next(iter(paths))})"
+                for (checksum, version), paths in by_data.items()
+            )
+            raise RunError(f"runs on {dataset} used different data: {kinds}; use --mix_data to pool them")
+
+
+def _no_records(directory: Path, finished_only: bool) -> str:
+    if (directory / RESULTS_FILE).exists():
+        return f"{directory} is the folder of one run; give the sweep directory above it"
+    what = "finished run" if finished_only else "record"
+    place = f"{directory} (looked for */{RESULTS_FILE})"
+    return f"no {what} found in {place}; launch the sweep, or wait for its runs"

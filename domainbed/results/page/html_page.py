@@ -1,0 +1,127 @@
+"""The page as a whole: its parts in order, and the HTML around them."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
+
+from domainbed.console import shortened_list
+from domainbed.errors import DomainBedError
+from domainbed.results.domainbed_tables import print_rendered_tables
+from domainbed.results.page import learning_curves, overview, runs, sensitivity
+from domainbed.results.page.content import PageContent
+from domainbed.results.plots import HOW_TO_GET, have_matplotlib
+from domainbed.results.printing import print_paragraphs
+from domainbed.results.report import PageSection, ReportContext, ReportSection, sections
+
+
+@dataclass(frozen=True)
+class PagePart:
+    """A part of every page.
+
+    Attributes:
+        name: its id, to which the contents link.
+        title: its heading.
+        write: prints its HTML to the current `sys.stdout`. A part that prints nothing is left out.
+    """
+
+    name: str
+    title: str
+    write: Callable[[PageContent], None]
+
+
+@dataclass(frozen=True)
+class RenderedPart:
+    """A part as HTML; `name` and `title` as in `PagePart`."""
+
+    name: str
+    title: str
+    body: str
+
+
+def print_result_tables(content: PageContent) -> None:
+    """Print the DomainBed tables of each selection method."""
+    for accuracies in content.accuracies.values():
+        print_rendered_tables(accuracies, content.context.format)
+
+
+PARTS_BEFORE_SECTIONS = (
+    PagePart("overview", "What was run", overview.write),
+    PagePart("results", "Results", print_result_tables),
+)
+PARTS_AFTER_SECTIONS = (
+    PagePart("curves", "Learning curves", learning_curves.write),
+    PagePart("sensitivity", "Hyper-parameter sensitivity", sensitivity.write),
+    PagePart("gaps", "Failures and gaps", runs.write_gaps),
+    PagePart("repeat", "How to repeat it", runs.write_commands),
+)
+"""The parts of every page, before and after the sections of plugins."""
+
+
+def render_page(content: PageContent) -> str:
+    """The HTML of the page. It refers to nothing outside itself, and is a function of `content` alone.
+
+    Raises: DomainBedError of a section that the options ask for. If a section that is included by default
+        fails, the page shows the reason instead.
+    """
+    parts = [
+        *(_render_part(part, content) for part in PARTS_BEFORE_SECTIONS),
+        *_render_sections(content.context),
+        *(_render_part(part, content) for part in PARTS_AFTER_SECTIONS),
+    ]
+    parts = [part for part in parts if part.body.strip()]
+    folder = files(__package__) / "assets"
+    page, style, script = (
+        (folder / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "sort.js")
+    )
+    return Template(page).substitute(
+        title=html.escape(f"Report on {content.context.input_dir.resolve().name}"),
+        summary=html.escape(_summary(content)),
+        contents="\n".join(
+            f'<li><a href="#{part.name}">{html.escape(part.title)}</a></li>' for part in parts
+        ),
+        parts="\n".join(
+            f'<section id="{part.name}">\n<h2>{html.escape(part.title)}</h2>\n{part.body}</section>'
+            for part in parts
+        ),
+        style=style,
+        script=script,
+    )
+
+
+def _summary(content: PageContent) -> str:
+    algorithms = shortened_list(content.accuracies[content.selection].algorithms, most=12)
+    datasets = shortened_list(list(dict.fromkeys(run["args"]["dataset"] for run in content.runs)))
+    summary = f"{len(content.runs)} runs of {algorithms} on {datasets}."
+    return summary if have_matplotlib() else f"{summary} This page has no figures: {HOW_TO_GET}."
+
+
+def _render_part(part: PagePart, content: PageContent) -> RenderedPart:
+    body = io.StringIO()
+    with contextlib.redirect_stdout(body):
+        part.write(content)
+    return RenderedPart(part.name, part.title, body.getvalue())
+
+
+def _render_sections(context: ReportContext) -> Iterator[RenderedPart]:
+    for name, section in sections():
+        wanted = section.wanted(context.args)
+        if wanted or (isinstance(section, PageSection) and section.belongs(context)):
+            body = io.StringIO()
+            with contextlib.redirect_stdout(body):
+                _write_section(section, context, wanted)
+            yield RenderedPart(html.escape(name), getattr(section, "title", name), body.getvalue())
+
+
+def _write_section(section: ReportSection, context: ReportContext, wanted: bool) -> None:
+    try:
+        section.write(context)
+    except DomainBedError as error:
+        if wanted:
+            raise
+        print_paragraphs([f"Left out: {error}."], context.format)

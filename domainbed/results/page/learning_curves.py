@@ -1,0 +1,102 @@
+"""The part of a page with learning curves: one panel for each algorithm."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from domainbed.results.curves import (
+    LearningCurve,
+    draw_curve,
+    learning_curve,
+    source_validation,
+    target_accuracy,
+)
+from domainbed.results.hparam_search import Candidate
+from domainbed.results.page.content import PageContent
+from domainbed.results.plots import BLUE, INK, ORANGE, PALE, have_matplotlib, plain_axes
+from domainbed.results.printing import print_panels, print_paragraphs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write(content: PageContent) -> None:
+    """Print source validation and target accuracy over the updates, for each dataset."""
+    if not have_matplotlib():
+        return
+    selected: dict[str, dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
+    for best, *_ in content.candidates:
+        selected[best.dataset][best.algorithm].append(best)
+    if not selected:
+        print_paragraphs(["No run has a result by this selection."], "html")
+    results = content.accuracies[content.selection]
+    for dataset in (shown.name for shown in results.datasets if shown.name in selected):
+        curves = {}
+        for algorithm in results.algorithms:
+            if algorithm in selected[dataset]:
+                runs = [(candidate.trial, candidate.run) for candidate in selected[dataset][algorithm]]
+                curves[algorithm] = (
+                    learning_curve(runs, source_validation),
+                    learning_curve(runs, target_accuracy),
+                )
+        first = next(iter(curves))
+        limits = _limits([curve for pair in curves.values() for curve in pair if curve is not None])
+        panels = [
+            (
+                algorithm,
+                _panel(
+                    algorithm,
+                    validation=validation,
+                    target=target,
+                    reference=curves[first][1] if algorithm != first else None,
+                    limits=limits,
+                ),
+            )
+            for algorithm, (validation, target) in curves.items()
+        ]
+        print_panels(f"Dataset: {dataset}, accuracy over the updates", panels, _caption(content, first))
+
+
+def _caption(content: PageContent, first: str) -> str:
+    return (
+        "Solid, circles: mean accuracy on the validation (out) splits of the sources. Dashed, squares: "
+        "accuracy on the target, averaged over targets: on its test split if it has one, else on its "
+        "in-split. "
+        f"Dotted: the target accuracy of {first}, for comparison. Band: standard error over trials. Runs: "
+        f"those that selection by {content.selection} chose among hyper-parameters."
+    )
+
+
+def _limits(curves: list[LearningCurve]) -> tuple[float, float]:
+    """Limits of the y axis, shared by all panels."""
+    low = min(float((curve.means - curve.errors).min()) for curve in curves)
+    high = max(float((curve.means + curve.errors).max()) for curve in curves)
+    return low - 2, high + 2
+
+
+def _panel(
+    algorithm: str,
+    *,
+    validation: LearningCurve | None,
+    target: LearningCurve | None,
+    reference: LearningCurve | None,
+    limits: tuple[float, float],
+) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4, 2.6), layout="constrained")
+    axis = figure.subplots()
+    if reference is not None:
+        axis.plot(reference.steps, reference.means, color=PALE, linestyle="dotted", linewidth=1.4)
+    if validation is not None:
+        draw_curve(axis, validation, "source validation", color=BLUE, dashes="solid", marker="o")
+    if target is not None:
+        draw_curve(axis, target, "target", color=ORANGE, dashes="dashed", marker="s")
+    axis.set_ylim(limits)
+    axis.set_title(algorithm, color=INK, fontsize=11)
+    axis.set_xlabel("updates", color=INK)
+    axis.set_ylabel("accuracy (%)", color=INK)
+    plain_axes(axis)
+    axis.legend(frameon=False, fontsize=8)
+    return figure

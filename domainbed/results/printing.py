@@ -1,0 +1,87 @@
+"""Print the parts of a report (tables, sentences, figures) to `sys.stdout`, in each format."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from domainbed.results.tables import html_escape, latex_escape, render_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEXT_WIDTH = 118
+"""Characters in a line of a paragraph."""
+
+
+def print_lines(*lines: str, to: TextIO | None = None) -> None:
+    """Print lines to `to`, by default the current `sys.stdout`."""
+    print(*lines, sep="\n", file=to)
+
+
+def print_section_table(title: str, columns: list[str], rows: list[list[str]], format: str) -> None:
+    """Print a table below the DomainBed tables (see `tables.render_table`).
+
+    In CSV an empty line comes first, since the table above has other columns.
+    """
+    print_lines(*([""] if format == "csv" else []), render_table(title, columns, rows, format))
+
+
+def print_paragraphs(lines: Sequence[str], format: str) -> None:
+    """Print sentences below a table, in CSV to stderr."""
+    if format == "csv":
+        print_lines(*lines, to=sys.stderr)
+    elif format == "latex":
+        print_lines("", *(f"{_latex_sentence(line)}\n" for line in lines))
+    elif format == "markdown":
+        print_lines("", *(f"- {line}" for line in lines))
+    elif format == "html":
+        print_lines("<ul>", *(f"<li>{html_escape(line)}</li>" for line in lines), "</ul>")
+    else:
+        print_lines("", *(textwrap.fill(line, TEXT_WIDTH, subsequent_indent="    ") for line in lines))
+
+
+def print_footer(line: str, format: str) -> None:
+    """Print the sentence under a table.
+
+    In text and CSV it goes to stderr, so that stdout stays equal to upstream's, or pure data.
+    """
+    if format == "latex":
+        print_lines(f"\n\\noindent{{\\footnotesize {_latex_sentence(line)}}}")
+    elif format == "markdown":
+        print_lines("", f"*{line}*")
+    elif format == "html":
+        print_lines(f'<p class="footer">{html_escape(line)}</p>')
+    else:
+        text = textwrap.fill(line, TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ")
+        print_lines(text, to=sys.stderr)
+
+
+def print_figure_names(paths: Sequence[Path], format: str) -> None:
+    """Print the paths of figures, in CSV to stderr."""
+    prefix = {"latex": "% ", "markdown": "- "}.get(format, "")
+    print_lines(*(f"{prefix}Figure: {path}" for path in paths), to=sys.stderr if format == "csv" else None)
+
+
+def print_panels(title: str, panels: Sequence[tuple[str, Figure]], caption: str) -> None:
+    """Print figures into a page, side by side if there is room. Without figures nothing is printed.
+
+    Args:
+        title: heading above the figures, unique on the page.
+        panels: (name, figure) of each panel. Names are unique among the panels.
+        caption: sentences below the figures.
+    """
+    from domainbed.results.plots import inline_svg
+
+    if panels:
+        drawn = [f"<div>{inline_svg(figure, f'{title}: {name}')}</div>" for name, figure in panels]
+        print_lines(f"<h3>{html_escape(title)}</h3>", '<figure><div class="panels">', *drawn, "</div>")
+        print_lines(f"<figcaption>{html_escape(caption)}</figcaption></figure>")
+
+
+def _latex_sentence(line: str) -> str:
+    """`line` escaped for LaTeX. "<" and ">" become math, since TeX's default text font lacks them."""
+    return latex_escape(line).replace("<", "$<$").replace(">", "$>$")
