@@ -16,8 +16,8 @@ from domainbed.algorithms import get_algorithm_class
 from domainbed.training import run
 from domainbed.training.config import TrainConfig
 from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate
-from domainbed.training.memory import keep_freed_memory
-from domainbed.training.reader import Reader
+from domainbed.training.prefetcher import Prefetcher
+from domainbed.training.train_command import keep_freed_memory
 
 
 def main():
@@ -36,7 +36,7 @@ def main():
 
 def ours(made, which):
     parts = parts_to_evaluate(made.splits, [0], which)
-    reader = Reader({EVALUATION: PartBatches(parts)}, made.num_workers)
+    reader = Prefetcher({EVALUATION: PartBatches(parts)}, made.num_workers)
     evaluation = Evaluation(made.algorithm, parts, made.device, reader, seed=0)
     return lambda: evaluation.accuracies(0)
 

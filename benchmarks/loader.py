@@ -25,8 +25,8 @@ from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import augmenting_transform, plain_transform
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.images.environment import Place, PreparedImages
-from domainbed.training.data import fetch
-from domainbed.training.memory import keep_freed_memory
+from domainbed.training.minibatches import load_minibatch
+from domainbed.training.train_command import keep_freed_memory
 
 COUNT, BATCH, ROUNDS = 256, 32, 25
 NORMALISED = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
@@ -73,7 +73,7 @@ def from_cache(paths, transform, place):
     files = ImageFiles([(path, 0) for path in paths], transform)
     part = SplitDataset(PreparedImages("benchmark", files, place), list(range(COUNT)))
     rng, step = np.random.default_rng(0), iter(range(10**9))
-    return lambda: fetch(part, rng.integers(COUNT, size=BATCH), (0, next(step)))
+    return lambda: load_minibatch(part, rng.integers(COUNT, size=BATCH), (0, next(step)))
 
 
 def main():

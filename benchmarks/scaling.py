@@ -10,7 +10,7 @@ import argparse
 from cases import algorithm, minibatches
 from timing import interleaved, print_environment, report
 
-from domainbed.training.memory import keep_freed_memory
+from domainbed.training.train_command import keep_freed_memory
 
 
 def main():

@@ -15,7 +15,7 @@ import argparse
 from cases import CASES, algorithm, minibatches, plain_erm, retained_mask, stacked_agr_sum
 from timing import Elsewhere, interleaved, print_environment, report
 
-from domainbed.training.memory import keep_freed_memory
+from domainbed.training.train_command import keep_freed_memory
 
 METHODS = ("ERM", "AgrSum", "PCGrad", "AgrRand", "ANDMask", "CAGrad", "Fishr")
 

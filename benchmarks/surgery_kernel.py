@@ -13,7 +13,7 @@ from timing import interleaved, print_environment, report
 
 from domainbed.gradients.fused import can_fuse, fused
 from domainbed.gradients.parameter_gradients import Held
-from domainbed.training.memory import keep_freed_memory
+from domainbed.training.train_command import keep_freed_memory
 from domainbed_gs.algorithms.sign import AGREEING
 
 K = 3

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and locks between processes."""
+"""Atomic writes of files, and a lock between processes."""
 
 from __future__ import annotations
 
@@ -12,36 +12,39 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def whole(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write to that becomes `path` at the end, so that a reader, or a crash, sees all or nothing.
+def open_atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file for writing that replaces `path` when the context ends without an error.
 
-    A temporary file beside the target is flushed to disk and moved over it; after an error it is removed
-    and the target is what it was.
+    The content goes to a temporary file in the same directory, which is flushed to disk and then renamed, so
+    that neither a reader nor a crash ever sees a partial file. After an error `path` is unchanged.
 
     Args:
-        path: what is written.
-        previous: where the old file is moved first, if it is to be kept.
+        path: the file to replace.
+        previous: where to move the old file. By default it is overwritten.
     """
-    with _beside(path) as (file, temporary):
+    with _temporary_file_for(path) as (file, temporary):
         yield file
-        _to_disk(file)
+        _flush_to_disk(file)
         if previous is not None and path.exists():
             path.replace(previous)
         temporary.replace(path)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path` so that no reader ever sees a partial file. Text is encoded as UTF-8."""
     data = content.encode("utf-8") if isinstance(content, str) else content
-    with whole(path) as file:
+    with open_atomic(path) as file:
         file.write(data)
 
 
-def make_whole(path: Path, content: str) -> bool:
-    """Make `path` with `content`, whole; False if it is there already. Of several processes, one makes it."""
-    with _beside(path) as (file, temporary):
+def create_atomic(path: Path, content: str) -> bool:
+    """Create `path` with `content` and return True, or return False if it already exists.
+
+    Of several processes that call this at the same time, exactly one succeeds.
+    """
+    with _temporary_file_for(path) as (file, temporary):
         file.write(content.encode("utf-8"))
-        _to_disk(file)
+        _flush_to_disk(file)
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -50,8 +53,8 @@ def make_whole(path: Path, content: str) -> bool:
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A temporary file beside `path`, which is removed if it is still there at the end."""
+def _temporary_file_for(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Open a temporary file in the directory of `path`; it is removed at the end if it still exists."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
@@ -62,7 +65,7 @@ def _beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
         temporary.unlink(missing_ok=True)
 
 
-def _to_disk(file: BinaryIO) -> None:
+def _flush_to_disk(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 
@@ -74,10 +77,10 @@ def _umask() -> int:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, which is made, and wait for whoever has it.
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`, which is created if needed. Blocks until it is free.
 
-    Where the file system knows no locks, nothing is held.
+    On file systems without locks, nothing is locked.
     """
     with path.open("a") as file:
         with contextlib.suppress(OSError):

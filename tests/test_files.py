@@ -4,13 +4,13 @@ import sys
 
 import pytest
 
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 
 
 def test_it_writes_and_replaces(tmp_path):
     path = tmp_path / "file"
-    write_whole(path, "one")
-    write_whole(path, b"two")
+    write_atomic(path, "one")
+    write_atomic(path, b"two")
     assert path.read_bytes() == b"two"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
@@ -18,11 +18,11 @@ def test_it_writes_and_replaces(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file"
-    write_whole(path, "old")
+    write_atomic(path, "old")
     with pytest.raises(OSError):
-        write_whole(path / "below", "new")
+        write_atomic(path / "below", "new")
     with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "\ud800")
+        write_atomic(path, "\ud800")
     assert path.read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
@@ -31,9 +31,9 @@ def test_killed_at_any_moment_the_file_is_one_of_the_two(tmp_path):
     """A process that writes without end is killed; what is there is whole."""
     path = tmp_path / "file"
     code = (
-        "import sys; from pathlib import Path; from domainbed.files import write_whole\n"
+        "import sys; from pathlib import Path; from domainbed.files import write_atomic\n"
         "texts = ['a' * 300000, 'b' * 300000]\n"
-        "for i in range(10**6):\n    write_whole(Path(sys.argv[1]), texts[i % 2]); print(i, flush=True)"
+        "for i in range(10**6):\n    write_atomic(Path(sys.argv[1]), texts[i % 2]); print(i, flush=True)"
     )
     for kill_after in (1, 3, 8):
         writer = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 
 if TYPE_CHECKING:
     from domainbed.download.source import Source
@@ -43,7 +43,7 @@ def kept_list(source: Source, data_dir: Path) -> dict[str, int] | None:
 
 def keep_list(source: Source, data_dir: Path, folder: Path) -> None:
     """Keep the list of the files in `folder`, hidden in the data directory."""
-    write_whole(_list_path(source, data_dir), _encoded(file_list(folder, source.holds)))
+    write_atomic(_list_path(source, data_dir), _encoded(file_list(folder, source.holds)))
 
 
 def _size(path: str) -> int:

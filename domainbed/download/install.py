@@ -12,7 +12,7 @@ from domainbed.download.source import File, Source
 from domainbed.download.unpack import DamagedArchive, unpack
 from domainbed.download.verify import Report, verify
 from domainbed.errors import RunError
-from domainbed.files import locked
+from domainbed.files import file_lock
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def install(source: Source, data_dir: Path, how: How) -> Report:
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with locked(data_dir / f".{source.name}.lock"):
+        with file_lock(data_dir / f".{source.name}.lock"):
             if source.is_there(data_dir):
                 report = _verified(source, data_dir, how)
             else:

@@ -12,7 +12,7 @@ from typing import cast
 from tqdm import tqdm
 
 from domainbed.errors import RunError
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 from domainbed.version import __version__
 
 _CHUNK = 1 << 16
@@ -101,7 +101,7 @@ def _store(response: http.client.HTTPResponse, part: Path, version: Path, have: 
         part.unlink(missing_ok=True)
         version.unlink(missing_ok=True)
         if strong:
-            write_whole(version, strong.encode("latin-1"))
+            write_atomic(version, strong.encode("latin-1"))
     total = None if rest is None else start + rest
     bar = tqdm(
         *(None, f"fetching {part.stem}", total),

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from domainbed.datasets.copies import digest
 from domainbed.datasets.image_files import ImageEnvironment, image_size
 from domainbed.datasets.image_transforms import PlainTransform
-from domainbed.files import locked, whole
+from domainbed.files import file_lock, open_atomic
 from domainbed.images.decoded import HeldImages, read_images, write_header
 
 _FORMAT = 2
@@ -65,7 +65,7 @@ def held(
     path = folder / f"{stem}.images"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / f".{stem}.lock"):
+        with file_lock(folder / f".{stem}.lock"):
             if not path.exists():
                 for leftover in folder.glob(f".{path.name}.*"):  # of a process that died
                     leftover.unlink()
@@ -100,7 +100,7 @@ def _build(
     if needed > _SHARE * free:
         gigabytes = f"{needed / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free"
         raise OSError(errno.ENOSPC, f"{gigabytes}, of which a file may take half")
-    with whole(path) as file:
+    with open_atomic(path) as file:
         first = write_header(file, sizes, np.zeros(len(sizes), dtype=np.uint64))
 
         def keep(index: int) -> int:

@@ -1,6 +1,6 @@
 """Upstream's import path of its loaders."""
 
-from domainbed.training.fast_data_loader import (
+from domainbed.training.upstream_loaders import (
     FastDataLoader,
     InfiniteDataLoader,
     InfiniteDataLoaderWithoutReplacement,

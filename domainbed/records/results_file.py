@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from domainbed.errors import RunError
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 
 Record = dict[str, Any]
 """One checkpoint of one run.
@@ -125,7 +125,7 @@ def drop_records_after(path: Path, step: int) -> None:
             "use --restart to start the run over"
         )
     if end < len(data):
-        write_whole(path, data[:end])
+        write_atomic(path, data[:end])
 
 
 def _write_and_sync(descriptor: int, data: bytes) -> None:

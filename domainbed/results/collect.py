@@ -12,7 +12,7 @@ from pathlib import Path
 
 from domainbed.console import Tee
 from domainbed.errors import RunError
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 from domainbed.model_selection import SelectionMethod
 from domainbed.results.accuracies import compute_accuracies
 from domainbed.results.domainbed_tables import FORMATS
@@ -89,7 +89,7 @@ def _keep_copy(report: str, folder: Path, name: str) -> None:
     """Write the copy of the report. If that fails, only warn, since stdout has the report."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / name, report)
+        write_atomic(folder / name, report)
     except OSError as error:
         reason = error.strerror or error
         print_lines(
@@ -104,7 +104,7 @@ def _write_page(path: Path, content: PageContent) -> None:
     page = render_page(content)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, page)
+        write_atomic(path, page)
     except OSError as error:
         raise RunError(f"cannot write the page to {path}: {error.strerror or error}") from None
     print_lines(f"Page: {path}", to=sys.stderr)

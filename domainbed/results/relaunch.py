@@ -13,7 +13,7 @@ from typing import Any
 
 from domainbed.algorithms import REGISTRY
 from domainbed.errors import RunError
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 from domainbed.hparams import Value
 from domainbed.model_selection import LeaveOneOutSelectionMethod, SelectionMethod
 from domainbed.results.hparam_search import Candidate, HparamSetting, hparam_settings
@@ -105,7 +105,7 @@ def write_sweep_of_best(
     for preset, ((dataset, condition), settings_of_part) in zip(presets, parts.items(), strict=True):
         lines += _part(preset, dataset, condition, settings_of_part, pairs)
     try:
-        write_whole(path, "\n".join(lines) + "\n")
+        write_atomic(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise RunError(f"cannot write {path} (--relaunch_best): {error.strerror or error}") from None
     return commands

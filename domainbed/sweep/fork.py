@@ -19,7 +19,7 @@ from pathlib import Path
 
 from domainbed.sweep.devices import Slot
 from domainbed.sweep.job import flags_of_train, run_directory
-from domainbed.training.claims import at_work
+from domainbed.training.claims import active_owner
 from domainbed.training.run_dir import Busy
 
 LOG = "launch.log"
@@ -116,7 +116,7 @@ def _limit_threads(slot: Slot) -> None:
 def _log_output(log: Path, work: Callable[[], int]) -> int:
     """Call `work` with stdout and stderr redirected to `log`, unless another process works on the run."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    if at_work(log.parent) is not None:
+    if active_owner(log.parent) is not None:
         return Busy.exit_status
     # Two processes may both get here and append to the log. Only the one that takes the claim continues.
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
@@ -133,8 +133,7 @@ def _train(flags: Sequence[str], threads: int) -> int:
     from tqdm import tqdm
 
     from domainbed.errors import run_script
-    from domainbed.scripts import train
-    from domainbed.training.memory import keep_freed_memory
+    from domainbed.training.train_command import keep_freed_memory, main
 
     # Forks share tqdm's default lock: if one were killed while holding it, all others would wait forever.
     tqdm.set_lock(threading.RLock())
@@ -142,7 +141,7 @@ def _train(flags: Sequence[str], threads: int) -> int:
     if threads:
         torch.set_num_threads(threads)
     try:
-        run_script(train.main, flags)
+        run_script(main, flags)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except BaseException:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from domainbed.errors import RunError, UsageError
 from domainbed.sweep.launchers import DEFAULTS, LaunchOptions, as_launcher
-from domainbed.training.run_dir import RunState, failure_of, mark_queued, run_state
+from domainbed.training.run_state import RunState, failure_reason, mark_queued, run_state
 
 _TRAIN = ["python", "-m", "domainbed.scripts.train"]
 
@@ -65,7 +65,7 @@ class Job:
     @property
     def failure(self) -> str:
         """The error of the last attempt, in one line; empty if it did not fail."""
-        return failure_of(Path(self.output_dir))
+        return failure_reason(Path(self.output_dir))
 
     @staticmethod
     def launch(

@@ -11,7 +11,7 @@ from domainbed.sweep.job import Job
 from domainbed.sweep.launchers import Launcher, LaunchOptions
 from domainbed.sweep.manifest import add_to_manifest
 from domainbed.sweep.status import report_ends
-from domainbed.training.run_dir import RunState
+from domainbed.training.run_state import RunState
 
 Confirm = Callable[[], object]
 """Is called before anything is written or deleted. Raises an exception to cancel."""

@@ -11,8 +11,8 @@ from domainbed.sweep.job import run_directory
 from domainbed.sweep.launchers import DEFAULTS, Launcher, LaunchOptions
 from domainbed.sweep.pool import Pool, Task
 from domainbed.sweep.process import BUSY, PREEMPTED
-from domainbed.training.run_dir import RunState, run_state
-from domainbed.training.signals import Requests
+from domainbed.training.run_state import RunState, run_state
+from domainbed.training.stop_requests import StopRequests
 
 _FINAL = (0, BUSY, PREEMPTED, UsageError.exit_status)
 """Exit statuses after which a command is not retried."""
@@ -84,7 +84,7 @@ def run_commands(
         Interrupted: Ctrl-C. The running commands were stopped.
     """
     queue = CommandQueue(commands, retries)
-    with Requests() as requests:
+    with StopRequests() as requests:
         Pool(queue, slots, time_limit).work(requests)
     return queue.statuses
 

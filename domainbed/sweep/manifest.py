@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.errors import RunError, UsageError
-from domainbed.files import locked, write_whole
+from domainbed.files import file_lock, write_atomic
 
 NAME = "sweep.json"
 
@@ -71,7 +71,7 @@ def add_to_manifest(
         RunError: the existing manifest is damaged.
         OSError: the manifest cannot be written.
     """
-    with locked(sweep_dir / f".{NAME}.lock"):
+    with file_lock(sweep_dir / f".{NAME}.lock"):
         before = read_manifest(sweep_dir) or Manifest()
         commands = dict.fromkeys((*before.commands, *([command] if command else ())))
         content = {
@@ -80,4 +80,4 @@ def add_to_manifest(
             **({"commands": list(commands)} if commands else {}),
             "version": 1,
         }
-        write_whole(sweep_dir / NAME, json.dumps(content, indent=1, sort_keys=True) + "\n")
+        write_atomic(sweep_dir / NAME, json.dumps(content, indent=1, sort_keys=True) + "\n")

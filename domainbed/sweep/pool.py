@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from domainbed.sweep.devices import Slot
 from domainbed.sweep.process import POLL_SECONDS, CommandProcess, terminate
-from domainbed.training.signals import Requests
+from domainbed.training.stop_requests import StopRequests
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Pool:
         self._free = list(slots)[::-1]
         self._running: list[tuple[Task, CommandProcess]] = []
 
-    def work(self, requests: Requests) -> None:
+    def work(self, requests: StopRequests) -> None:
         """Run commands until the queue is exhausted, with a progress bar on stderr.
 
         Raises: Preempted or Interrupted when `requests` has received a signal. On any exception the running

@@ -12,16 +12,16 @@ from pathlib import Path
 from domainbed.sweep.devices import Slot
 from domainbed.sweep.fork import LOG, start
 from domainbed.sweep.job import run_directory
-from domainbed.training.run_dir import (
-    Busy,
-    Preempted,
+from domainbed.training.run_dir import Busy
+from domainbed.training.run_state import (
     RunState,
-    failure_of,
-    failures_of,
+    failure_count,
+    failure_reason,
     record_failure,
     record_preemption,
     run_state,
 )
+from domainbed.training.stop_requests import Preempted
 
 BUSY = Busy.exit_status
 """Exit status of a run that another process is working on."""
@@ -49,7 +49,7 @@ class CommandProcess:
         self.slot = slot
         self._time_limit = time_limit
         self._directory = run_directory(command)
-        self._failures_before = failures_of(self._directory) if self._directory is not None else 0
+        self._failures_before = failure_count(self._directory) if self._directory is not None else 0
         self._terminated_at: float | None = None
         self._ended = False
         self._pid = start(command, slot)
@@ -125,7 +125,7 @@ def _failure(directory: Path, status: int) -> str:
         last = next((line for line in reversed(text.splitlines()) if line.strip()), "nothing")
         return f"ended by signal {-status} after: {last.removeprefix('error: ')}"
     reason = _error_in(text)
-    if not reason and not failure_of(directory):
+    if not reason and not failure_reason(directory):
         return f"exit status {status} without an error message; is the disk full?"
     return reason
 

@@ -20,8 +20,8 @@ from domainbed.sweep.devices import default_slots
 from domainbed.sweep.job import run_directory
 from domainbed.sweep.launchers import DEFAULTS, LAUNCHER_FLAGS, Launcher, LaunchOptions
 from domainbed.sweep.worker import work
-from domainbed.training.run_dir import Preempted, forget_failure
-from domainbed.training.signals import Requests
+from domainbed.training.run_state import clear_failure
+from domainbed.training.stop_requests import Preempted, StopRequests
 
 FOLDER = "slurm"
 """Folder in the sweep directory for submitit's files and the workers' logs."""
@@ -66,7 +66,7 @@ class SlurmLauncher(Launcher):
         resources = {name: value for name, value in requested.items() if value is not None}
         _check_characters({"--output_dir": str(folder), **resources})
         for directory in filter(None, map(run_directory, commands)):
-            forget_failure(directory)
+            clear_failure(directory)
         executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=_MAX_TIMEOUTS)
         executor.update_parameters(
             name="domainbed",
@@ -134,7 +134,7 @@ class ArrayWorker:
         requeued.
         """
         requeue = signal.getsignal(signal.SIGUSR2)  # submitit's handler: calls `checkpoint`, requeues, exits
-        with Requests(also=[signal.SIGUSR2]) as requests:
+        with StopRequests(extra_signals=[signal.SIGUSR2]) as requests:
             try:
                 slots = default_slots(self.workers)
                 work(Path(self.sweep_dir), slots, self.retries, self.time_limit, requests)

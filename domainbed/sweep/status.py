@@ -14,7 +14,8 @@ from typing import Any
 from domainbed.sweep.disk_space import bytes_in, format_bytes
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
-from domainbed.training.run_dir import Preempted, RunState, end_of, progress_of, run_state
+from domainbed.training.run_state import RunState, last_failure, last_progress, run_state
+from domainbed.training.stop_requests import Preempted
 
 _SHOWN_ARGS = ("dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed")
 _SHOWN_FAILURES = 20
@@ -134,12 +135,12 @@ def _status(path: Path, args: Mapping[str, Any]) -> RunStatus:
     state = run_state(path)
     details: dict[str, Any] = {}
     if state in (RunState.RUNNING, RunState.PREEMPTED, RunState.INTERRUPTED):
-        progress = progress_of(path)
+        progress = last_progress(path)
         details = {name: progress.get(name) for name in ("host", "step", "n_steps")}
         if state is RunState.RUNNING:
             details["eta_seconds"] = _eta(progress)
     elif state is RunState.FAILED:
-        end = end_of(path)
+        end = last_failure(path)
         details = {name: end.get(name) for name in ("host", "exit_status", "error")}
     return RunStatus(path.name, about, state.value, **details)
 

@@ -18,8 +18,8 @@ from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
 from domainbed.sweep.pool import Pool, Task
 from domainbed.sweep.process import BUSY, PREEMPTED
-from domainbed.training.run_dir import RunState, end_of, failures_of, run_state
-from domainbed.training.signals import Requests
+from domainbed.training.run_state import RunState, failure_count, last_failure, run_state
+from domainbed.training.stop_requests import StopRequests
 
 RECHECK_SECONDS = 1.0
 """Least time between two checks of the runs that other workers are working on."""
@@ -30,7 +30,7 @@ def work(
     slots: Sequence[Slot],
     retries: int = 0,
     time_limit: float | None = None,
-    requests: Requests | None = None,
+    requests: StopRequests | None = None,
 ) -> list[Job]:
     """Work on the sweep in `sweep_dir` until each of its runs is done or has failed.
 
@@ -55,7 +55,7 @@ def work(
     if requests is not None:
         pool.work(requests)
     else:
-        with Requests() as own:
+        with StopRequests() as own:
             pool.work(own)
     return sweep_jobs(sweep_dir)
 
@@ -121,7 +121,7 @@ class SweepQueue:
     def _may_start(self, number: int, state: RunState) -> bool:
         failures = self._failures_here[number]
         if state is RunState.FAILED:
-            if end_of(self._paths[number]).get("exit_status") == UsageError.exit_status:
+            if last_failure(self._paths[number]).get("exit_status") == UsageError.exit_status:
                 return False
-            failures = max(failures, failures_of(self._paths[number]))
+            failures = max(failures, failure_count(self._paths[number]))
         return failures <= self._retries

@@ -63,17 +63,17 @@ def one_of_several() -> bool:
 
 def _train_together(config: TrainConfig) -> None:
     """`train` as one of several processes."""
-    from domainbed.training import shared_run
+    from domainbed.training import distributed_run
     from domainbed.training.torchrun import TorchrunGroup
 
     with TorchrunGroup() as group:
         if group.rank == 0:
             config.check()
-            shared_run.check_shareable(config, group)
-            _train(group.placed(config), partial(shared_run.lead, group=group))
+            distributed_run.check_shareable(config, group)
+            _train(group.placed(config), partial(distributed_run.lead, group=group))
         else:
             with _one_line():
-                shared_run.follow(config, group)
+                distributed_run.follow(config, group)
 
 
 def _train(config: TrainConfig, work: Work | None = None, more_settings: Settings | None = None) -> None:

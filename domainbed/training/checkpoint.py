@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from domainbed.files import whole
+from domainbed.files import open_atomic
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint-previous.pt"
@@ -31,7 +31,7 @@ def save(directory: Path, content: Checkpoint) -> None:
 
     Raises: OSError if there is no room; the checkpoints are what they were then.
     """
-    with whole(directory / NAME, previous=directory / PREVIOUS) as file:
+    with open_atomic(directory / NAME, previous=directory / PREVIOUS) as file:
         try:
             torch.save({"version": _VERSION, **content}, file)
         except RuntimeError as error:

@@ -1,12 +1,13 @@
-"""Who works on a directory: one process at a time, of all hosts that share the file system.
+"""Claims on a directory: only one process works in it at a time, across all hosts that share the file system.
 
-    claim-N.json   the N-th claim: its holder, and a heartbeat that the holder renews
+    claim-N.json   the N-th claim: which process holds it, and a heartbeat that this process renews
 
-The claim with the highest number counts. Its file is made by a hard link, which a file system grants to one
-process only, and is never removed while it counts; so of several that want to take over, one does. Neither
-file locks nor the agreement of clocks is relied on: a claim is taken over when its holder's process is gone
-from this host, was given back, or was watched for a while without a heartbeat. A holder that was frozen and
-taken for dead finds a higher number when it looks, and must not write any more.
+Only the claim with the highest number is valid. Its file is created by a hard link, which a file system
+grants to one process only, and is not removed while it is valid. So if several processes try to take over,
+one succeeds. Neither file locks nor synchronized clocks are needed: a claim is taken over if its holder was
+a process of this host that has exited, if it was released, or if no heartbeat arrived while this process
+watched it. A holder that hung and lost its claim finds a higher number when it checks, and must not write
+any more.
 """
 
 from __future__ import annotations
@@ -20,19 +21,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from domainbed.files import make_whole, write_whole
+from domainbed.files import create_atomic, write_atomic
 
 HEARTBEAT_SECONDS = 10.0
+"""Seconds from one heartbeat to the next."""
 STALE_SECONDS = 60.0
-"""A heartbeat older than this is doubtful; then the claim is watched for `WATCH_SECONDS`."""
+"""Age of a heartbeat, in seconds, from which the claim is watched before it is taken over."""
 WATCH_SECONDS = 3 * HEARTBEAT_SECONDS
+"""How long, in seconds, a stale claim is watched for a new heartbeat."""
 
 Owner = dict[str, Any]
-"""What a claim's file says: pid, host, started, beat, whether it was released, and the holder's progress."""
+"""Content of a claim's file: pid, host, processes, started, beat, seconds, released, and progress."""
 
 
-class Held(Exception):
-    """Another process holds the claim; `owner` is what its file says."""
+class AlreadyClaimed(Exception):
+    """Another process holds the claim.
+
+    Attributes:
+        owner: content of the claim's file.
+    """
 
     def __init__(self, owner: Owner) -> None:
         super().__init__(f"process {owner.get('pid')} on {owner.get('host')}")
@@ -40,26 +47,35 @@ class Held(Exception):
 
 
 class Claim:
-    """The right to write in `directory`, taken on construction and held until `release`.
+    """The right to write in `directory`, acquired on construction and held until `release`.
 
-    A thread renews the heartbeat, and tells `progress` and the seconds since the claim was taken.
+    A thread renews the heartbeat, which also reports `progress` and the seconds since the claim was acquired.
 
-    Raises: Held if another process has it; OSError if the directory can't be written.
+    Args:
+        directory: an existing directory.
+
+    Attributes:
+        number: number of the claim.
+        progress: entries that the next heartbeat adds to the claim's file.
+
+    Raises:
+        AlreadyClaimed: another process holds the claim.
+        OSError: the directory cannot be written.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.progress: dict[str, int] = {}
-        number, owner = newest(directory)
-        if owner is not None and not _is_over(directory, number, owner):
-            raise Held(owner)
+        number, owner = latest_claim(directory)
+        if owner is not None and not _can_be_taken_over(directory, number, owner):
+            raise AlreadyClaimed(owner)
         self.number = number + 1
-        self._beats = 0
-        self._began = time.monotonic()
-        if not make_whole(self.path, json.dumps(self._content())):
-            raise Held(newest(directory)[1] or {})
+        self._heartbeats = 0
+        self._acquired_at = time.monotonic()
+        if not create_atomic(self.path, json.dumps(self._content())):
+            raise AlreadyClaimed(latest_claim(directory)[1] or {})
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread = threading.Thread(target=self._renew_heartbeat, daemon=True)
         self._thread.start()
         for old in directory.glob("claim-*.json"):
             if _number_of(old) < self.number:
@@ -70,39 +86,44 @@ class Claim:
         """The claim's file."""
         return self.directory / f"claim-{self.number}.json"
 
-    def held(self) -> bool:
-        """Whether nobody took over since."""
-        return _newest_number(self.directory) == self.number
+    def is_held(self) -> bool:
+        """Whether no other process has taken over."""
+        return _latest_number(self.directory) == self.number
 
-    def release(self, for_good: bool = False) -> None:
-        """Give the claim back. Does nothing if it was lost.
+    def release(self, remove: bool = False) -> None:
+        """Release the claim. Does nothing if another process has taken over.
 
         Args:
-            for_good: nobody will need it again; its file is removed.
+            remove: also remove the claim's file, because no process will need the directory again.
         """
         self._stop.set()
         self._thread.join()
-        if self.held():
-            with contextlib.suppress(OSError):  # a full disk; the process is gone soon
-                if for_good:
+        if self.is_held():
+            # If the disk is full, the claim ends with this process.
+            with contextlib.suppress(OSError):
+                if remove:
                     self.path.unlink()
                     return
-                write_whole(self.path, json.dumps({**self._content(), "released": True}))
+                write_atomic(self.path, json.dumps({**self._content(), "released": True}))
 
     def _content(self) -> Owner:
-        seconds = round(time.monotonic() - self._began, 1)
-        return {**myself(), "beat": self._beats, "seconds": seconds, **self.progress}
+        seconds = round(time.monotonic() - self._acquired_at, 1)
+        return {**this_process(), "beat": self._heartbeats, "seconds": seconds, **self.progress}
 
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS) and self.held():
-            self._beats += 1
-            with contextlib.suppress(OSError):  # a full disk now may have room at the next beat
-                write_whole(self.path, json.dumps(self._content()))
+    def _renew_heartbeat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS) and self.is_held():
+            self._heartbeats += 1
+            # If the disk is full now, it may have room at the next heartbeat.
+            with contextlib.suppress(OSError):
+                write_atomic(self.path, json.dumps(self._content()))
 
 
-def newest(directory: Path) -> tuple[int, Owner | None]:
-    """Number of the claim that counts in `directory`, and its owner; (0, None) if there is none."""
-    number = _newest_number(directory)
+def latest_claim(directory: Path) -> tuple[int, Owner | None]:
+    """Number and owner of the valid claim on `directory`, or (0, None) if it was never claimed.
+
+    The owner is an empty dict if the claim's file is damaged.
+    """
+    number = _latest_number(directory)
     if not number:
         return 0, None
     try:
@@ -112,47 +133,50 @@ def newest(directory: Path) -> tuple[int, Owner | None]:
     return number, owner if isinstance(owner, dict) else {}
 
 
-def at_work(directory: Path) -> Owner | None:
-    """The owner of the claim on `directory`, if it seems to be alive; None otherwise.
+def active_owner(directory: Path) -> Owner | None:
+    """The owner of the claim on `directory` if it seems to be running, else None.
 
-    At a glance, which compares the age of its heartbeat with this host's clock.
+    Does not wait: it compares the time of the last heartbeat with this host's clock.
     """
-    number, owner = newest(directory)
-    if owner is None or owner.get("released") or _is_gone(owner):
+    number, owner = latest_claim(directory)
+    if owner is None or owner.get("released") or _has_exited(owner):
         return None
-    return None if _is_doubtful(directory / f"claim-{number}.json") else owner
+    return None if _is_stale(directory / f"claim-{number}.json") else owner
 
 
-def myself() -> Owner:
-    """This process, as a claim's file tells it from all others."""
+def this_process() -> Owner:
+    """Identity of this process, different from that of every other process on any host."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "processes": _process_table(),
-        "started": _start_of(os.getpid()),
+        "started": _start_time(os.getpid()),
     }
 
 
-def is_alive(owner: Owner, marker: Path) -> bool:
-    """Whether the process that wrote `marker` is alive, as far as it can be told at a glance."""
-    return not _is_gone(owner) and (_is_local(owner) or not _is_doubtful(marker))
+def seems_running(owner: Owner, marker: Path) -> bool:
+    """Whether the process that wrote `marker` still seems to be running.
+
+    A process of another host seems to be running while `marker` is not stale.
+    """
+    return not _has_exited(owner) and (_is_local(owner) or not _is_stale(marker))
 
 
-def _is_over(directory: Path, number: int, owner: Owner) -> bool:
-    """Whether the claim may be taken over; watches a doubtful one for a while."""
-    if owner.get("released") or _is_gone(owner):
+def _can_be_taken_over(directory: Path, number: int, owner: Owner) -> bool:
+    """Whether the claim can be taken over. Watches a stale claim for a new heartbeat first."""
+    if owner.get("released") or _has_exited(owner):
         return True
-    if not _is_doubtful(directory / f"claim-{number}.json"):
+    if not _is_stale(directory / f"claim-{number}.json"):
         return False
-    until = time.monotonic() + WATCH_SECONDS
-    while time.monotonic() < until:
+    deadline = time.monotonic() + WATCH_SECONDS
+    while time.monotonic() < deadline:
         time.sleep(WATCH_SECONDS / 20)
-        if newest(directory) != (number, owner):
+        if latest_claim(directory) != (number, owner):
             return False
     return True
 
 
-def _newest_number(directory: Path) -> int:
+def _latest_number(directory: Path) -> int:
     return max(map(_number_of, directory.glob("claim-*.json")), default=0)
 
 
@@ -166,7 +190,7 @@ def _is_local(owner: Owner) -> bool:
 
 
 def _process_table() -> str | None:
-    """Which table of processes this one is in: hosts and containers may share a name, and a pid."""
+    """Identity of the process table of this process. Hosts and containers may share names and pids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -174,25 +198,28 @@ def _process_table() -> str | None:
         return None
 
 
-def _is_gone(owner: Owner) -> bool:
-    """Whether the owner was a process of this host that has ended."""
+def _has_exited(owner: Owner) -> bool:
+    """Whether the owner was a process of this host that has exited."""
     if not _is_local(owner):
         return False
-    return owner.get("started") is None or _start_of(int(owner.get("pid", -1))) != owner["started"]
+    return owner.get("started") is None or _start_time(int(owner.get("pid", -1))) != owner["started"]
 
 
-def _is_doubtful(marker: Path) -> bool:
-    """Whether a heartbeat is old, or from the future, which a clock that was set back makes."""
+def _is_stale(marker: Path) -> bool:
+    """Whether a heartbeat is old, or lies in the future because a clock was set back."""
     try:
         return abs(time.time() - marker.stat().st_mtime) > STALE_SECONDS
     except OSError:
         return True
 
 
-def _start_of(pid: int) -> str | None:
-    """When process `pid` of this host started (field 22 in /proc), which tells a reused pid apart."""
+def _start_time(pid: int) -> str | None:
+    """Start time of process `pid` of this host (field 22 of /proc/PID/stat), which exposes a reused pid.
+
+    None if the process has exited, which includes zombies.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]  # a zombie works on nothing
+        return None if fields[0] == "Z" else fields[19]
     except (OSError, IndexError):
         return None

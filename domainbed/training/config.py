@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from domainbed.errors import UsageError, check_choice, misspelt
 from domainbed.hparams import Hparam, Value, option, override, parse_overrides
-from domainbed.training import live_view
+from domainbed.training import tensorboard_events
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
@@ -118,7 +118,7 @@ class TrainConfig:
                 "give --uda_holdout_fraction a share of them, e.g. 0.5"
             )
         if self.tensorboard:
-            live_view.require_tensorboard()
+            tensorboard_events.require_tensorboard()
         from domainbed.training.splits import check_splits
 
         check_splits(self)

@@ -17,8 +17,8 @@ from domainbed.algorithms.base import Algorithm, Minibatch
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.seeds import Purpose, counter_seed, seed_all
 from domainbed.training.accuracy import correct
-from domainbed.training.data import fetch, in_memory
-from domainbed.training.reader import Reader
+from domainbed.training.minibatches import in_memory, load_minibatch
+from domainbed.training.prefetcher import Prefetcher
 
 if TYPE_CHECKING:
     from domainbed.training.splits import Parts
@@ -52,11 +52,11 @@ def parts_to_evaluate(
     return {name: part for name, part in named.items() if len(part)}
 
 
-def plain(part: SplitDataset) -> SplitDataset:
+def without_augmentation(part: SplitDataset) -> SplitDataset:
     """The same samples without augmentation, where the environment has any."""
     below = part.underlying_dataset
     if isinstance(below, SplitDataset):
-        return SplitDataset(plain(below), part.keys)
+        return SplitDataset(without_augmentation(below), part.keys)
     return SplitDataset(below.plain(), part.keys) if hasattr(below, "plain") else part
 
 
@@ -73,7 +73,7 @@ class PartBatches:
     def __getitem__(self, key: tuple[str, int, tuple[int, ...]]) -> Minibatch:
         name, start, draws = key
         part = self._parts[name]
-        return fetch(part, np.arange(start, min(start + BATCH_SIZE, len(part))), draws)
+        return load_minibatch(part, np.arange(start, min(start + BATCH_SIZE, len(part))), draws)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Evaluation:
     algorithm: Algorithm
     parts: Mapping[str, SplitDataset]
     device: torch.device
-    reader: Reader
+    reader: Prefetcher
     seed: int
 
     def accuracies(self, step: int, before_batch: Callable[[], None] = lambda: None) -> dict[str, float]:

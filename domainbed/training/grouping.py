@@ -16,7 +16,7 @@ import torch
 
 from domainbed.algorithms.base import Minibatch, concatenate
 from domainbed.seeds import Purpose, generator
-from domainbed.training.data import Minibatches
+from domainbed.training.minibatches import Minibatches
 
 
 class SingleDomain(Minibatches):

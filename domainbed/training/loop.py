@@ -21,14 +21,20 @@ from domainbed.hparams import option
 from domainbed.networks.base import provenance_of
 from domainbed.records.results_file import RESULTS_FILE, append_record, drop_records_after
 from domainbed.seeds import Purpose, counter_seed, seed_all
-from domainbed.training import checkpoint, live_view, split_file
+from domainbed.training import checkpoint, split_file, tensorboard_events
 from domainbed.training.config import TrainConfig
-from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate, plain
+from domainbed.training.evaluation import (
+    EVALUATION,
+    Evaluation,
+    PartBatches,
+    parts_to_evaluate,
+    without_augmentation,
+)
 from domainbed.training.model_file import save_model
-from domainbed.training.reader import Reader, Source
+from domainbed.training.prefetcher import Prefetcher, Source
 from domainbed.training.run import Run
-from domainbed.training.run_dir import Preempted, RunDir
-from domainbed.training.signals import Interrupted, Requests
+from domainbed.training.run_dir import RunDir
+from domainbed.training.stop_requests import Interrupted, Preempted, StopRequests
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +62,7 @@ def train(run: Run, directory: RunDir, make: Callable[[Run, RunDir], Loop] | Non
         split_file.write(Path(path), run.dataset, run.splits)
     about = {name: loop.constant[name] for name in ("sizes", "hparams", "data", "weights")}
     directory.write_summary({"counts": run.dataset.summary["counts"], **about})
-    with Requests() as requests:
+    with StopRequests() as requests:
         loop.carry_out(requests)
     if not run.config.skip_model_save:
         with run.averaging.handed_out():
@@ -84,11 +90,11 @@ class Loop:
         self._draws: tuple[int, ...] = (run.config.seed, Purpose.UPDATE)
         parts = parts_to_evaluate(run.splits, run.config.test_envs, run.config.evaluate)
         augmented = option(run.hparams, "augment_evaluation")
-        parts = parts if augmented else {name: plain(part) for name, part in parts.items()}
+        parts = parts if augmented else {name: without_augmentation(part) for name, part in parts.items()}
         sources: dict[str, Source] = {"labeled": run.minibatches, EVALUATION: PartBatches(parts)}
         if run.unlabeled is not None:
             sources["unlabeled"] = run.unlabeled
-        self._reader = Reader(sources, run.num_workers, run.device.type == "cuda")
+        self._reader = Prefetcher(sources, run.num_workers, run.device.type == "cuda")
         self._evaluation = Evaluation(run.algorithm, parts, run.device, self._reader, run.config.seed)
         self._logged: dict[str, list[float | DeviceScalar]] = defaultdict(list)
         # Of the updates since the last record: seconds before this process, and when it began with them.
@@ -97,7 +103,7 @@ class Loop:
         self._pending: dict[str, Any] | None = None  # the next record, without its accuracies yet
         self._printed: list[str] = []
 
-    def carry_out(self, requests: Requests) -> None:
+    def carry_out(self, requests: StopRequests) -> None:
         """Do all updates that are left, with records and checkpoints.
 
         Raises: Preempted or Interrupted, after a checkpoint, if `requests` has such a request.
@@ -130,14 +136,14 @@ class Loop:
                     inputs = None if unlabeled is None else [x for x, _ in _to(next(unlabeled), run.device)]
                     self._update(_to(next(loader), run.device), inputs)
                     bar.update()
-                    self.directory.tell(self.updates, run.n_steps, first)
+                    self.directory.set_progress(self.updates, run.n_steps, first)
         except (Preempted, Interrupted):
             self.save()
             raise
         finally:
             self._reader.close()
 
-    def _check(self, requests: Requests) -> None:
+    def _check(self, requests: StopRequests) -> None:
         """Raise Preempted or Interrupted if the run is to be left."""
         requests.check()
 
@@ -154,7 +160,7 @@ class Loop:
         at_a_record = step % self.run.checkpoint_freq == 0 or step == self.run.n_steps - 1
         return step > self._recorded and at_a_record
 
-    def _record(self, requests: Requests) -> None:
+    def _record(self, requests: StopRequests) -> None:
         """Append the record that is due after the last update."""
         run = self.run
         record = self._begin_record(requests) if self._pending is None else self._pending
@@ -163,10 +169,10 @@ class Loop:
             step = record["step"]
             record = record | self._evaluation.accuracies(step, requests.check)
             self._printed = _print_record(record, self._printed)
-            self.directory.check_held()
+            self.directory.check_claim()
             append_record(self.directory.path / RESULTS_FILE, record | self.constant)
             if run.config.tensorboard:
-                live_view.update(self.directory.path)
+                tensorboard_events.update(self.directory.path)
             _check_finite(record, run.config)
             if run.config.save_model_every_checkpoint and not run.config.skip_model_save:
                 self.save_model(f"model_step{step}.pkl")
@@ -174,7 +180,7 @@ class Loop:
         self._recorded = step
         self._began = time.perf_counter()
 
-    def _begin_record(self, requests: Requests) -> dict[str, Any]:
+    def _begin_record(self, requests: StopRequests) -> dict[str, Any]:
         """A record without its accuracies."""
         run, step = self.run, self.updates - 1
         # Reading the values waits for the device, so the time after it is that of the updates.
@@ -188,7 +194,7 @@ class Loop:
         self._seconds = 0.0
         return record
 
-    def _validation_loss(self, step: int, requests: Requests) -> float:
+    def _validation_loss(self, step: int, requests: StopRequests) -> float:
         """Mean loss on the sources' validation parts."""
         names = [f"env{index}_out" for index in self.run.sources]
         validation = [name for name in names if name in self._evaluation.parts]
@@ -196,7 +202,7 @@ class Loop:
 
     def save(self) -> None:
         """Write a checkpoint. If there is no room for it, the one before stays, and training goes on."""
-        self.directory.check_held()
+        self.directory.check_claim()
         began = time.perf_counter()
         content = {
             "updates": self.updates,
@@ -230,7 +236,7 @@ class Loop:
     def save_model(self, name: str) -> None:
         """Write the model into the run's directory."""
         run = self.run
-        self.directory.check_held()
+        self.directory.check_claim()
         save_model(
             self.directory.path / name, run.algorithm, run.dataset, len(run.sources), run.config.recorded()
         )

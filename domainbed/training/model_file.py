@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from domainbed.errors import UsageError
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
@@ -38,7 +38,7 @@ def save_model(
     )
     buffer = io.BytesIO()
     torch.save(dict(zip(_KEYS, content, strict=True)), buffer)
-    write_whole(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
 
 
 def load_model(path: Path) -> Algorithm:

@@ -21,8 +21,8 @@ from domainbed.seeds import seed_all
 from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.averaging import Averaging, make_averaging
 from domainbed.training.config import TrainConfig
-from domainbed.training.data import EnvironmentSampler, Minibatches, in_memory
 from domainbed.training.grouping import grouped
+from domainbed.training.minibatches import EnvironmentSampler, Minibatches, in_memory
 from domainbed.training.splits import make_splits
 
 if TYPE_CHECKING:

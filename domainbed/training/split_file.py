@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed.errors import UsageError, check_choice
-from domainbed.files import make_whole
+from domainbed.files import create_atomic
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
@@ -76,7 +76,7 @@ def write(path: Path, dataset: MultipleDomainDataset, splits: Sequence[Parts]) -
     }
     text = json.dumps({**_about(dataset), "environments": environments}) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not make_whole(path, text) and path.read_text(encoding="utf-8") != text:
+    if not create_atomic(path, text) and path.read_text(encoding="utf-8") != text:
         raise UsageError(
             f"--write_splits {path} holds another split; name another file, or one for each split: "
             "splits-{trial_seed}-{test_envs}.json"

@@ -26,8 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 from domainbed.errors import DomainBedError, RunError, UsageError
 from domainbed.process_group import ProcessGroup
 from domainbed.training.config import TrainConfig
-from domainbed.training.run_dir import Preempted
-from domainbed.training.signals import Interrupted
+from domainbed.training.stop_requests import Interrupted, Preempted
 
 # No evaluation takes as long. Whoever waits for a process that is gone is told at once, or torchrun ends it.
 _PATIENCE = timedelta(days=30)

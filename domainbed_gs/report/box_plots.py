@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from domainbed.errors import RunError, UsageError
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 from domainbed.results.plots import (
     BLUE,
     GREY,
@@ -50,7 +50,7 @@ def write_box_plots(report: PairedReport, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for dataset, path in zip(report.datasets, paths, strict=True):
-            write_whole(path, png(box_plot(dataset, report)))
+            write_atomic(path, png(box_plot(dataset, report)))
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"cannot write figures to {folder}: it is a file; name a folder instead") from None
     except OSError as error:

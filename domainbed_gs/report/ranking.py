@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from domainbed.errors import RunError, UsageError
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 from domainbed.model_selection import METHODS
 from domainbed.results.accuracies import Accuracies, compute_accuracies
 from domainbed.results.plots import have_matplotlib, png, require_matplotlib
@@ -219,6 +219,6 @@ def _write_diagram(ranking: Ranking, path: Path) -> None:
     require_matplotlib()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, png(_diagram(ranking)))
+        write_atomic(path, png(_diagram(ranking)))
     except OSError as error:
         raise RunError(f"cannot write the diagram to {path}: {error.strerror or error}") from None

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed.errors import UsageError, run_script
-from domainbed.scripts import train
+from domainbed.training import train_command
 
 STUDY_FLAGS = ("samples", "every", "mode", "train_on")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser with the flags of `train` and those of the study."""
-    parser = train.build_parser()
+    parser = train_command.build_parser()
     parser.prog = "python -m domainbed_gs.scripts.similarity"
     parser.description = "Train one model and measure similarities of per-sample gradients during training."
     add = parser.add_argument_group("similarities").add_argument
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train with measurements, then print a summary and draw the figure; returns the exit status."""
     flags = vars(build_parser().parse_args(argv))
-    from domainbed.files import write_whole
+    from domainbed.files import write_atomic
     from domainbed.training.config import TrainConfig
     from domainbed_gs.similarity import figure, study, summary, table
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:  # matplotlib is missing; the run itself succeeded
         print(f"warning: {error}", file=sys.stderr)
         return 0
-    write_whole(folder / "similarity.png", picture)
+    write_atomic(folder / "similarity.png", picture)
     print(f"Figure: {folder / 'similarity.png'}")
     return 0
 

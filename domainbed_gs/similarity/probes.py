@@ -12,8 +12,8 @@ from domainbed.datasets.base import labels_of
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
 from domainbed.seeds import Purpose, generator
-from domainbed.training.data import fetch
-from domainbed.training.evaluation import plain
+from domainbed.training.evaluation import without_augmentation
+from domainbed.training.minibatches import load_minibatch
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Probes:
     def __init__(self, parts: Sequence[SplitDataset], samples: int, seed: int) -> None:
         self.samples = samples
         self.seed = seed
-        self._parts = [plain(part) for part in parts]
+        self._parts = [without_augmentation(part) for part in parts]
         labels = [labels_of(part) for part in parts]
         shared = set.intersection(*({int(c) for c in np.unique(own) if sum(own == c) > 1} for own in labels))
         if not shared:
@@ -65,5 +65,5 @@ class Probes:
         for number, (part, positions) in enumerate(zip(self._parts, self._positions, strict=True)):
             available = positions[label]
             drawn = rng.choice(available, min(self.samples, len(available)), replace=False)
-            minibatches.append(fetch(part, drawn, (self.seed, Purpose.PROBES, step, number)))
+            minibatches.append(load_minibatch(part, drawn, (self.seed, Purpose.PROBES, step, number)))
         return Probe(label, minibatches)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from domainbed.errors import RunError
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 from domainbed_gs.similarity.measure import COLUMNS
 
 NAME = "similarity.csv"
@@ -21,7 +21,7 @@ Row = dict[str, float | str]
 def append(path: Path, row: Row) -> None:
     """Append a measurement to `path`, creating the file if necessary."""
     if not path.exists():
-        write_whole(path, _line(HEADER))
+        write_atomic(path, _line(HEADER))
     with path.open("a", encoding="utf-8", newline="") as file:
         file.write(_line([row[name] for name in HEADER]))
 
@@ -44,7 +44,7 @@ def keep_before(path: Path, step: int) -> None:
     """Drop the measurements of `step` and later steps, which a run resumed at `step` repeats."""
     if path.exists():
         kept = [row for row in zip(_lines(path)[1:], read(path), strict=True) if float(row[1]["step"]) < step]
-        write_whole(path, _line(HEADER) + "".join(f"{line}\n" for line, _ in kept))
+        write_atomic(path, _line(HEADER) + "".join(f"{line}\n" for line, _ in kept))
 
 
 def _lines(path: Path) -> list[str]:

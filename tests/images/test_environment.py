@@ -7,7 +7,7 @@ from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, augmenting_transform, plain_transform
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.images.environment import Place, PreparedImages, prepare
-from domainbed.training.data import fetch, in_memory
+from domainbed.training.minibatches import in_memory, load_minibatch
 
 CPU = torch.device("cpu")
 SAME = [(30, 30)] * 7
@@ -43,12 +43,12 @@ def test_augmented_samples_do_not_depend_on_the_cache(sizes, how, write_files, t
     _, uncached, cached = environments(samples, augmenting_transform(HPARAMS, **how), tmp_path)
     part, other = (SplitDataset(each, [6, 5, 4, 3, 2, 1, 0]) for each in (cached, uncached))
     assert (in_memory(part), in_memory(other)) == (True, False)
-    x, y = fetch(part, np.array([1, 1, 2]), (1, 2))
+    x, y = load_minibatch(part, np.array([1, 1, 2]), (1, 2))
     assert y.tolist() == [2, 2, 1]
     assert not torch.equal(x[0], x[1])
-    assert torch.equal(x, fetch(other, np.array([1, 1, 2]), (1, 2))[0])
-    assert torch.equal(x[:2], fetch(part, np.array([1, 1]), (1, 2))[0])
-    assert not torch.equal(x, fetch(part, np.array([1, 1, 2]), (1, 3))[0])
+    assert torch.equal(x, load_minibatch(other, np.array([1, 1, 2]), (1, 2))[0])
+    assert torch.equal(x[:2], load_minibatch(part, np.array([1, 1]), (1, 2))[0])
+    assert not torch.equal(x, load_minibatch(part, np.array([1, 1, 2]), (1, 3))[0])
 
 
 def test_inputs_can_be_trained_on(write_files, tmp_path):

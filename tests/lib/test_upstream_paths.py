@@ -25,7 +25,7 @@ HOMES = {
     "query": {"records.query": ["Q", "hashable", "make_selector_fn"]},
     "reporting": {"records.sweep_records": ["get_grouped_records", "load_records"]},
     "fast_data_loader": {
-        "training.fast_data_loader": [
+        "training.upstream_loaders": [
             *("FastDataLoader", "InfiniteDataLoader", "InfiniteDataLoaderWithoutReplacement"),
         ]
     },

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from domainbed.errors import RunError
-from domainbed.scripts import list_top_hparams, train
+from domainbed.scripts import list_top_hparams
+from domainbed.training import train_command
 
 REPOSITORY = Path(__file__).parents[2]
 NAMES = [
@@ -87,7 +88,7 @@ def test_winners_are_commands_with_their_hyperparameters(vlcs, tmp_path, capsys)
     arguments = ["--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "3", "--selection", "iid"]
     assert list_top_hparams.main(["--input_dir", str(sweep), *arguments]) == 0
     commands = capsys.readouterr().out.partition("Commands that run")[2].splitlines()[1:]
-    flags = [vars(train.build_parser().parse_args(shlex.split(command)[3:])) for command in commands]
+    flags = [vars(train_command.build_parser().parse_args(shlex.split(command)[3:])) for command in commands]
     assert {each["trial_seed"] for each in flags} == {0, 1}
     for each in flags:
         (record, *_) = vlcs.records((each["trial_seed"], (3,), each["hparams_seed"]), "")

@@ -170,8 +170,8 @@ def test_an_output_directory_that_cannot_be_written(train, tmp_path, one_line_er
     (tmp_path / "file").write_text("precious", encoding="utf-8")
     for place in ("file", "file/run", "/proc/run"):
         message = one_line_error(train("--output_dir", place), 2)
-        assert message.startswith(f"error: output directory {place} can't be written (")
-        assert message.endswith("name another --output_dir.")
+        assert message.startswith(f"error: cannot write to output directory {place} (")
+        assert message.endswith("choose another --output_dir.")
     assert (tmp_path / "file").read_text(encoding="utf-8") == "precious"
 
 

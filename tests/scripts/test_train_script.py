@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from domainbed.scripts.train import build_parser
 from domainbed.training.config import TrainConfig
+from domainbed.training.train_command import build_parser
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "torchvision", "wilds", "timm", "pandas", "scipy", "matplotlib", "submitit"}

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainbed.errors import RunError, UsageError
-from domainbed.scripts.train import build_parser
 from domainbed.sweep.job import Job
-from domainbed.training.claims import myself
-from domainbed.training.run_dir import RunState, mark_queued, record_failure
+from domainbed.training.claims import this_process
+from domainbed.training.run_state import RunState, mark_queued, record_failure
+from domainbed.training.train_command import build_parser
 
 ARGS = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0, 2], "hparams_seed": 3}
 
@@ -80,10 +80,10 @@ def test_states_follow_the_files(tmp_path):
     assert state() == ("Not launched", RunState.ABSENT)
     mark_queued(folder)
     assert state() == ("Incomplete", RunState.QUEUED)
-    dead = myself() | {"started": "never"}
+    dead = this_process() | {"started": "never"}
     (folder / "queued.json").write_text(json.dumps(dead), encoding="utf-8")
     assert state() == ("Incomplete", RunState.INTERRUPTED)
-    (folder / "claim-1.json").write_text(json.dumps(myself()), encoding="utf-8")
+    (folder / "claim-1.json").write_text(json.dumps(this_process()), encoding="utf-8")
     assert state() == ("Incomplete", RunState.RUNNING)
     (folder / "claim-1.json").write_text(json.dumps(dead), encoding="utf-8")
     assert state() == ("Incomplete", RunState.INTERRUPTED)

@@ -18,7 +18,7 @@ from domainbed.sweep.launchers import LaunchOptions
 from domainbed.sweep.local import local_launcher, run_commands
 from domainbed.sweep.manifest import read_manifest
 from domainbed.sweep.process import BUSY
-from domainbed.training.run_dir import RunState, failure_of, run_state
+from domainbed.training.run_state import RunState, failure_reason, run_state
 
 TRAIN = "python -m domainbed.scripts.train --dataset Debug28 --skip_model_save"
 SMALL = "--hparams '{\"batch_size\": 8}'"
@@ -73,12 +73,12 @@ def test_one_run_that_fails_does_not_stop_the_others(tmp_path, fork):
     assert run_state(tmp_path / "good0") is RunState.DONE
     assert not (tmp_path / "good0" / "launch.log").exists()
     assert run_state(tmp_path / "typo") is RunState.FAILED
-    assert failure_of(tmp_path / "typo").startswith(
+    assert failure_reason(tmp_path / "typo").startswith(
         "unknown hyper-parameter 'batch_sise'. Did you mean batch_size"
     )
     if fork:
-        assert "unrecognized arguments: --nosuch 1" in failure_of(tmp_path / "flag")
-        assert "training diverged; try a smaller lr" in failure_of(tmp_path / "diverged")
+        assert "unrecognized arguments: --nosuch 1" in failure_reason(tmp_path / "flag")
+        assert "training diverged; try a smaller lr" in failure_reason(tmp_path / "diverged")
         assert (tmp_path / "diverged" / "results.jsonl").stat().st_size
         assert "error: loss is nan" in (tmp_path / "diverged" / "launch.log").read_text(encoding="utf-8")
 
@@ -87,9 +87,9 @@ def test_the_reason_is_that_of_the_last_attempt(tmp_path):
     run_commands(
         [command(tmp_path / "run", "--steps", 4, "--hparams", '{"lr": 1e30, "batch_size": 8}')], [Slot()]
     )
-    assert "diverged" in failure_of(tmp_path / "run")
+    assert "diverged" in failure_reason(tmp_path / "run")
     run_commands([command(tmp_path / "run", "--steps", 0)], [Slot()])
-    assert failure_of(tmp_path / "run") == "--steps takes a number of updates of 1 or more, not 0."
+    assert failure_reason(tmp_path / "run") == "--steps takes a number of updates of 1 or more, not 0."
 
 
 def test_a_bug_in_a_run_leaves_its_traceback(tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_a_bug_in_a_run_leaves_its_traceback(tmp_path, monkeypatch):
 
     monkeypatch.setitem(REGISTRY, "Buggy", Buggy)
     assert run_commands([command(tmp_path / "run", "--algorithm", "Buggy")], [Slot()]) == [1]
-    assert failure_of(tmp_path / "run") == "ZeroDivisionError: division by zero"
+    assert failure_reason(tmp_path / "run") == "ZeroDivisionError: division by zero"
     assert "Traceback" in (tmp_path / "run" / "launch.log").read_text(encoding="utf-8")
 
 

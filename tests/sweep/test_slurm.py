@@ -14,8 +14,8 @@ import pytest
 from domainbed.errors import UsageError
 from domainbed.sweep.launchers import LaunchOptions
 from domainbed.sweep.slurm import slurm_launcher
-from domainbed.training.claims import newest
-from domainbed.training.run_dir import RunState, run_state
+from domainbed.training.claims import latest_claim
+from domainbed.training.run_state import RunState, run_state
 
 ROOT = Path(__file__).parents[2]
 TOOL = Path(os.environ.get("SLURM_LOCAL", ROOT.parent / "shared" / "tools" / "slurm-local"))
@@ -103,7 +103,7 @@ def tasks_in_training(sweep):
     """Task of the array -> directory of the run that it trains."""
     found = {}
     for run in sweep.glob("*/results.jsonl"):
-        owner = newest(run.parent)[1]
+        owner = latest_claim(run.parent)[1]
         if run_state(run.parent) is RunState.RUNNING and owner and run.stat().st_size:
             found[task_of(owner["pid"])] = run.parent
     return found

@@ -5,8 +5,8 @@ import pytest
 from domainbed.errors import UsageError
 from domainbed.sweep.manifest import add_to_manifest
 from domainbed.sweep.status import as_json, as_text, count_states, status_of
-from domainbed.training.claims import myself
-from domainbed.training.run_dir import mark_queued, record_failure
+from domainbed.training.claims import this_process
+from domainbed.training.run_state import mark_queued, record_failure
 
 ARGS = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0], "hparams_seed": 0, "trial_seed": 0}
 
@@ -20,9 +20,9 @@ def folder(tmp_path):
         mark_queued(tmp_path / name)
     (tmp_path / "done" / "done").write_text("done")
     record_failure(tmp_path / "failed", "loss is\nnan", 1)
-    claim = myself() | {"beat": 3, "seconds": 20.0, "step": 30, "n_steps": 120, "first_step": 20}
+    claim = this_process() | {"beat": 3, "seconds": 20.0, "step": 30, "n_steps": 120, "first_step": 20}
     (tmp_path / "running" / "claim-1.json").write_text(json.dumps(claim))
-    (tmp_path / "starting" / "claim-1.json").write_text(json.dumps(myself()))
+    (tmp_path / "starting" / "claim-1.json").write_text(json.dumps(this_process()))
     (tmp_path / "interrupted" / "claim-2.json").write_text(json.dumps(claim | {"started": "never"}))
     (tmp_path / "preempted" / "claim-2.json").write_text(json.dumps(claim | {"released": True}))
     (tmp_path / "preempted" / "preempted.json").write_text("{}")
@@ -38,7 +38,7 @@ def test_states_progress_and_reasons_come_from_the_files(folder):
     }
     assert runs["running"].eta_seconds == pytest.approx(20.0 / 10 * 90)
     assert (runs["running"].step, runs["running"].n_steps) == (30, 120)
-    assert runs["running"].host == myself()["host"]
+    assert runs["running"].host == this_process()["host"]
     assert runs["starting"].eta_seconds is None
     assert (runs["failed"].exit_status, runs["failed"].error) == (1, "loss is nan")
     assert runs["preempted"].step == 30
@@ -52,7 +52,7 @@ def test_text_and_json_say_the_same(folder):
         "8 runs: 1 not launched, 1 queued, 2 running, 1 preempted, 1 interrupted, 1 failed, 1 done."
     )
     about = "dataset=Debug28 algorithm=ERM test_envs=[0] hparams_seed=0 trial_seed=0"
-    host = myself()["host"]
+    host = this_process()["host"]
     assert lines[1:] == [
         f"  FAILED   failed {about}: loss is nan (exit status 1)",
         f"  running  running {about}: step 30 of 120, 3 min 00 s left, on {host}",

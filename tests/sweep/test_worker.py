@@ -18,8 +18,8 @@ from domainbed.sweep.local import run_commands
 from domainbed.sweep.manifest import add_to_manifest, read_manifest
 from domainbed.sweep.worker import SweepQueue, sweep_jobs, work
 from domainbed.training import claims
-from domainbed.training.claims import newest
-from domainbed.training.run_dir import RunState, failure_of, failures_of, run_state
+from domainbed.training.claims import latest_claim
+from domainbed.training.run_state import RunState, failure_count, failure_reason, run_state
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_ten_workers_of_which_three_are_killed_do_each_run_once(
         time.sleep(draws.random())
 
         def one_at_work():
-            owners = [(path, newest(path)[1]) for path in runs if run_state(path) is RunState.RUNNING]
+            owners = [(path, latest_claim(path)[1]) for path in runs if run_state(path) is RunState.RUNNING]
             found = [(path, parent_of(owner["pid"])) for path, owner in owners if owner]
             return [(path, pid) for path, pid in found if pid in workers]
 
@@ -143,7 +143,7 @@ def test_a_launch_tries_failed_runs_again_if_asked(tmp_path, sweep, flaky):
     assert (first.returncode, Flaky.begun()) == (1, 2)
     assert "RuntimeError: not yet" in first.stderr
     assert "1 of 1 runs failed" in first.stderr
-    assert failures_of(runs_in(tmp_path / "sweep")[0]) == 2
+    assert failure_count(runs_in(tmp_path / "sweep")[0]) == 2
     second = sweep("launch", *flaky, "--retries", 1)
     assert (second.returncode, Flaky.begun()) == (0, 3)
 
@@ -161,13 +161,13 @@ def test_bad_usage_is_not_tried_again(tmp_path):
         f"python -m domainbed.scripts.train --dataset Debug28 --algorithm AgrSun --output_dir {tmp_path}/a"
     )
     assert run_commands([command], [Slot()], retries=3) == [2]
-    assert failures_of(tmp_path / "a") == 1
+    assert failure_count(tmp_path / "a") == 1
     args = {"dataset": "Debug28", "algorithm": "AgrSun", "test_envs": [0], "hparams_seed": 0}
     job = Job(args, str(tmp_path / "sweep"))
     (tmp_path / "sweep").mkdir()
     add_to_manifest(tmp_path / "sweep", {job.name: args}, ())
     assert [each.name for each in work(tmp_path / "sweep", [Slot()], retries=3)] == [job.name]
-    assert failures_of(Path(job.output_dir)) == 1
+    assert failure_count(Path(job.output_dir)) == 1
 
 
 def test_a_run_past_its_time_limit_goes_on_at_the_next_launch(tmp_path, sweep):
@@ -197,7 +197,7 @@ def test_what_does_not_leave_in_time_is_killed_and_counts_as_preempted(tmp_path,
     finally:
         del REGISTRY["Deaf"]
     assert run_state(tmp_path / "a") is RunState.PREEMPTED
-    assert not failure_of(tmp_path / "a")
+    assert not failure_reason(tmp_path / "a")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -211,7 +211,7 @@ def test_told_to_leave_its_runs_write_checkpoints_first(
     ended = leaving.wait()
     assert ended.returncode == 3
     assert ended.stderr.splitlines()[-1] == (
-        f"error: told to leave ({number.name}); the same command goes on from the checkpoint."
+        f"error: Stopped by {number.name}. Run the same command to resume from the checkpoint."
     )
     assert run_state(path) is RunState.PREEMPTED
     assert (path / "checkpoint.pt").exists()

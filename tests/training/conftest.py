@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from domainbed.training.run_dir import RunState, run_state
+from domainbed.training.run_state import RunState, run_state
 
 CHANGING = ("step_time", "mem_gb", "args")
 

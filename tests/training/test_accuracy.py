@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from domainbed.errors import UsageError
 from domainbed.training.accuracy import accuracy
-from domainbed.training.fast_data_loader import FastDataLoader
+from domainbed.training.upstream_loaders import FastDataLoader
 
 
 class Echo(nn.Module):

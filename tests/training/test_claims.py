@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 from domainbed.training import claims
-from domainbed.training.claims import Claim, Held, at_work, is_alive, myself, newest
+from domainbed.training.claims import (
+    AlreadyClaimed,
+    Claim,
+    active_owner,
+    latest_claim,
+    seems_running,
+    this_process,
+)
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"pid": 1, "host": "elsewhere", "processes": "another", "started": "0", "beat": 0}
@@ -42,16 +49,16 @@ def set_age(path, seconds):
 
 
 def test_one_after_the_other(tmp_path):
-    assert newest(tmp_path) == (0, None)
+    assert latest_claim(tmp_path) == (0, None)
     first = Claim(tmp_path)
-    assert first.held()
-    assert at_work(tmp_path)["pid"] == os.getpid()
-    with pytest.raises(Held, match=f"process {os.getpid()} on"):
+    assert first.is_held()
+    assert active_owner(tmp_path)["pid"] == os.getpid()
+    with pytest.raises(AlreadyClaimed, match=f"process {os.getpid()} on"):
         Claim(tmp_path)
     first.release()
-    assert at_work(tmp_path) is None
+    assert active_owner(tmp_path) is None
     second = Claim(tmp_path)
-    assert (second.number, first.held(), second.held()) == (2, False, True)
+    assert (second.number, first.is_held(), second.is_held()) == (2, False, True)
     second.release()
     assert [path.name for path in tmp_path.iterdir()] == ["claim-2.json"]
 
@@ -59,11 +66,11 @@ def test_one_after_the_other(tmp_path):
 def test_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path):
     worker = process("claims.Claim(Path(sys.argv[1])); print('in', flush=True); time.sleep(60)", tmp_path)
     worker.stdout.readline()
-    with pytest.raises(Held, match=f"process {worker.pid} on"):
+    with pytest.raises(AlreadyClaimed, match=f"process {worker.pid} on"):
         Claim(tmp_path)
     worker.kill()
     worker.communicate()
-    assert at_work(tmp_path) is None
+    assert active_owner(tmp_path) is None
     Claim(tmp_path).release()
 
 
@@ -73,32 +80,32 @@ def test_of_many_that_take_over_a_dead_claim_one_gets_it(tmp_path):
     code = (
         "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
         "try:\n    claims.Claim(Path(sys.argv[1])); print('mine', flush=True); time.sleep(3)\n"
-        "except claims.Held: print('refused')"
+        "except claims.AlreadyClaimed: print('refused')"
     )
     workers = [process(code, tmp_path, time.time() + 1) for _ in range(5)]
     ends = sorted(worker.communicate()[0].strip() for worker in workers)
     assert ends == ["mine", *["refused"] * 4]
-    assert newest(tmp_path)[0] == 4
+    assert latest_claim(tmp_path)[0] == 4
 
 
 @pytest.mark.usefixtures("fast")
 def test_a_frozen_holder_loses_its_claim_and_notices(tmp_path):
     code = (
         "claim = claims.Claim(Path(sys.argv[1])); print('in', flush=True); sys.stdin.readline()\n"
-        "print('held' if claim.held() else 'lost'); claim.release()"
+        "print('held' if claim.is_held() else 'lost'); claim.release()"
     )
     worker = process(code, tmp_path)
     worker.stdout.readline()
     worker.send_signal(signal.SIGSTOP)
-    with pytest.raises(Held):
+    with pytest.raises(AlreadyClaimed):
         Claim(tmp_path)
     time.sleep(0.6)
     claim = Claim(tmp_path)
     worker.send_signal(signal.SIGCONT)
     assert worker.communicate("go on\n")[0].strip() == "lost"
     time.sleep(0.2)
-    assert claim.held()
-    assert newest(tmp_path)[1]["pid"] == os.getpid()
+    assert claim.is_held()
+    assert latest_claim(tmp_path)[1]["pid"] == os.getpid()
     claim.release()
 
 
@@ -111,7 +118,7 @@ def test_clocks_alone_take_nobodys_claim(tmp_path, age):
 
     def beat():
         for beats in range(1000):
-            write_whole(marker, json.dumps(ELSEWHERE | {"beat": beats}))
+            write_atomic(marker, json.dumps(ELSEWHERE | {"beat": beats}))
             set_age(marker, age)
             if stop.wait(0.05):
                 return
@@ -119,7 +126,7 @@ def test_clocks_alone_take_nobodys_claim(tmp_path, age):
     beating = threading.Thread(target=beat)
     beating.start()
     time.sleep(0.1)
-    with pytest.raises(Held, match="process 1 on elsewhere"):
+    with pytest.raises(AlreadyClaimed, match="process 1 on elsewhere"):
         Claim(tmp_path)
     stop.set()
     beating.join()
@@ -128,8 +135,8 @@ def test_clocks_alone_take_nobodys_claim(tmp_path, age):
 
 def test_a_fresh_claim_of_another_host_is_respected_without_waiting(tmp_path):
     (tmp_path / "claim-1.json").write_text(json.dumps(ELSEWHERE))
-    assert at_work(tmp_path) == ELSEWHERE
-    with pytest.raises(Held, match="elsewhere"):
+    assert active_owner(tmp_path) == ELSEWHERE
+    with pytest.raises(AlreadyClaimed, match="elsewhere"):
         Claim(tmp_path)
 
 
@@ -138,17 +145,17 @@ def test_the_heart_beats_and_tells_the_progress(tmp_path):
     claim = Claim(tmp_path)
     claim.progress = {"step": 7}
     for _ in range(200):
-        if newest(tmp_path)[1].get("step") == 7:
+        if latest_claim(tmp_path)[1].get("step") == 7:
             break
         time.sleep(0.02)
-    assert newest(tmp_path)[1]["beat"] > 0
+    assert latest_claim(tmp_path)[1]["beat"] > 0
     claim.release()
 
 
 @pytest.mark.usefixtures("fast")
 def test_a_damaged_claim_is_watched_and_then_taken(tmp_path):
     (tmp_path / "claim-2.json").write_text("{")
-    with pytest.raises(Held):
+    with pytest.raises(AlreadyClaimed):
         Claim(tmp_path)
     set_age(tmp_path / "claim-2.json", 60)
     Claim(tmp_path).release()
@@ -157,9 +164,9 @@ def test_a_damaged_claim_is_watched_and_then_taken(tmp_path):
 def test_a_reused_pid_is_another_process(tmp_path):
     marker = tmp_path / "marker"
     marker.touch()
-    assert is_alive(myself(), marker)
-    assert not is_alive(myself() | {"started": "1"}, marker)
-    assert is_alive(ELSEWHERE, marker)
+    assert seems_running(this_process(), marker)
+    assert not seems_running(this_process() | {"started": "1"}, marker)
+    assert seems_running(ELSEWHERE, marker)
     set_age(marker, 3600)
-    assert not is_alive(ELSEWHERE, marker)
-    assert is_alive(myself(), marker)
+    assert not seems_running(ELSEWHERE, marker)
+    assert seems_running(this_process(), marker)

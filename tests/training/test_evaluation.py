@@ -8,8 +8,14 @@ from domainbed.datasets import get_dataset_class
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.hparams_registry import default_hparams
 from domainbed.training.config import TrainConfig
-from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate, plain
-from domainbed.training.reader import Reader
+from domainbed.training.evaluation import (
+    EVALUATION,
+    Evaluation,
+    PartBatches,
+    parts_to_evaluate,
+    without_augmentation,
+)
+from domainbed.training.prefetcher import Prefetcher
 from domainbed.training.splits import make_splits
 
 
@@ -45,7 +51,7 @@ class OnDisk:
 
 
 def evaluation(model, parts, num_workers=0, seed=0):
-    reader = Reader({EVALUATION: PartBatches(parts)}, num_workers)
+    reader = Prefetcher({EVALUATION: PartBatches(parts)}, num_workers)
     return Evaluation(model, parts, torch.device("cpu"), reader, seed)
 
 
@@ -96,7 +102,7 @@ def test_inference_mode_changes_no_bit_and_training_goes_on(name, monkeypatch):
 
 def test_minibatches_that_come_during_an_evaluation_can_be_trained_on():
     parts = {"env0_in": SplitDataset(OnDisk(), list(range(300)))}
-    reader = Reader({"labeled": PartBatches(parts), EVALUATION: PartBatches(parts)}, num_workers=1)
+    reader = Prefetcher({"labeled": PartBatches(parts), EVALUATION: PartBatches(parts)}, num_workers=1)
     labeled = reader.read("labeled", [("env0_in", start, (0,)) for start in range(0, 300, 50)])
     next(labeled)
     Evaluation(Noisy(0), parts, torch.device("cpu"), reader, 0).accuracies(0)
@@ -132,7 +138,7 @@ def test_the_plain_view_reaches_through_parts_of_parts():
 
     part = SplitDataset(SplitDataset(Augmented(), [2, 1, 0]), [0, 2])
     assert [part[0], part[1]] == [("augmented", 2), ("augmented", 0)]
-    assert [plain(part)[0], plain(part)[1]] == ["plain2", "plain0"]
+    assert [without_augmentation(part)[0], without_augmentation(part)[1]] == ["plain2", "plain0"]
 
 
 def test_the_numbers_of_a_seed_never_change():

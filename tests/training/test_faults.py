@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from domainbed.training import checkpoint, claims
-from domainbed.training.run_dir import RunState, run_state
+from domainbed.training.run_state import RunState, run_state
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,7 +115,7 @@ def test_of_two_at_once_one_is_refused(start_script, flags, straight, tmp_path, 
     wait_until((path / "results.jsonl").exists)
     second = start_script("train", *flags(path)).wait()
     assert second.returncode == os.EX_TEMPFAIL
-    assert f"is being worked on by process {first.pid} on" in second.stderr
+    assert f"is in use by process {first.pid} on" in second.stderr
     assert second.stderr.count("\n") == 1
     assert first.wait().returncode == 0
     assert_same(path, straight)

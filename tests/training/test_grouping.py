@@ -11,9 +11,9 @@ import domainbed
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
 from domainbed.training.config import TrainConfig
-from domainbed.training.data import EnvironmentSampler, Minibatches
+from domainbed.training.distributed_run import check_shareable
 from domainbed.training.grouping import grouped
-from domainbed.training.shared_run import check_shareable
+from domainbed.training.minibatches import EnvironmentSampler, Minibatches
 
 SIZES = (40, 24, 60)
 HPARAMS = {"batch_size": 4, "featurizer": "small_cnn"}

@@ -15,7 +15,8 @@ from domainbed.errors import RunError, UsageError
 from domainbed.training import checkpoint, loop
 from domainbed.training.config import TrainConfig
 from domainbed.training.run import build
-from domainbed.training.run_dir import RunDir, RunState, run_state
+from domainbed.training.run_dir import RunDir
+from domainbed.training.run_state import RunState, run_state
 
 
 def updates_in(path):
@@ -107,7 +108,7 @@ def run_in(path, monkeypatch=None, leave_at=0, **settings):
     hparams = '{"batch_size": 4, "featurizer": "small_cnn"}'
     config = TrainConfig(**{**SMALL, "hparams": hparams, **settings, "output_dir": str(path)})
     if leave_at:
-        monkeypatch.setattr(loop, "Requests", lambda: Asked(leave_at))
+        monkeypatch.setattr(loop, "StopRequests", lambda: Asked(leave_at))
     kept = {name: value for name, value in config.recorded().items() if name != "output_dir"}
     try:
         with RunDir(path, kept) as directory:

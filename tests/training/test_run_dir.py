@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import RunError, UsageError
-from domainbed.training.run_dir import RunDir, RunState, failure_of, mark_queued, run_state
+from domainbed.training.run_dir import RunDir
+from domainbed.training.run_state import RunState, failure_reason, mark_queued, run_state
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"dataset": "Debug28", "steps": 3}
@@ -35,7 +36,7 @@ def test_a_failure_keeps_its_reason_in_one_line(tmp_path):
     with pytest.raises(RunError, match="loss"), RunDir(tmp_path, SETTINGS):
         raise RunError("loss is\nnan")
     assert run_state(tmp_path) is RunState.FAILED
-    assert failure_of(tmp_path) == "loss is nan"
+    assert failure_reason(tmp_path) == "loss is nan"
 
 
 def test_ctrl_c_is_an_interruption_and_no_failure(tmp_path):
@@ -92,7 +93,7 @@ def test_a_killed_run_is_interrupted_and_a_living_one_refused(tmp_path):
     worker = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
     worker.stdout.readline()
     assert run_state(tmp_path) is RunState.RUNNING
-    with pytest.raises(RunError, match=f"being worked on by process {worker.pid}"):
+    with pytest.raises(RunError, match=f"is in use by process {worker.pid}"):
         enter(tmp_path)
     assert run_state(tmp_path) is RunState.RUNNING
     worker.send_signal(signal.SIGKILL)
@@ -104,7 +105,7 @@ def test_a_killed_run_is_interrupted_and_a_living_one_refused(tmp_path):
 def test_what_a_dead_launcher_queued_is_interrupted(tmp_path):
     mark_queued(tmp_path / "run")
     assert run_state(tmp_path / "run") is RunState.QUEUED
-    code = "import sys; from pathlib import Path; from domainbed.training.run_dir import mark_queued\n"
+    code = "import sys; from pathlib import Path; from domainbed.training.run_state import mark_queued\n"
     code += "mark_queued(Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, tmp_path / "run"]
     subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
@@ -147,5 +148,5 @@ def test_results_of_unknown_origin_are_not_mixed_with_ours(tmp_path):
 
 def test_a_directory_that_cannot_be_written_is_the_users_mistake(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"can't be written \(Not a directory\)"):
+    with pytest.raises(UsageError, match=r"cannot write to output directory .* \(Not a directory\)"):
         enter(tmp_path / "file" / "run")

@@ -16,8 +16,8 @@ import torch
 from domainbed import datasets
 from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 from domainbed.training import checkpoint
-from domainbed.training.claims import newest
-from domainbed.training.run_dir import RunState, run_state
+from domainbed.training.claims import latest_claim
+from domainbed.training.run_state import RunState, run_state
 
 HERE = Path(__file__).parent
 ABLE = (
@@ -179,17 +179,19 @@ def test_which_algorithms_can_be_shared():
 
 
 def wait_for_updates(torchrun, path, number, claim=1):
-    """Wait until that many updates, or more, are in the checkpoint of a process with that claim."""
-    while newest(path)[0] < claim or not (content := checkpoint.load(path)) or content["updates"] < number:
+    """Wait until a process with claim number `claim` has a checkpoint of at least `number` updates."""
+    while True:
+        content = checkpoint.load(path) if latest_claim(path)[0] >= claim else None
+        if content is not None and content["updates"] >= number:
+            return content["updates"]
         assert torchrun.poll() is None, torchrun.communicate()[0]
         time.sleep(0.01)
-    return content["updates"]
 
 
 def workers_of(torchrun, path):
     """Process of rank 0, and of rank 1."""
     children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
-    first = newest(path)[1]["pid"]
+    first = latest_claim(path)[1]["pid"]
     (second,) = {int(child) for child in children} - {first}
     return first, second
 

@@ -9,7 +9,7 @@ from domainbed.results.page.content import PageContent
 from domainbed.results.printing import print_lines, print_paragraphs, print_section_table
 from domainbed.results.relaunch import train_command
 from domainbed.sweep.status import count_states, status_of
-from domainbed.training.run_dir import RunState
+from domainbed.training.run_state import RunState
 from domainbed.version import __version__
 
 _COLUMNS = ["State", "Reason", "Dataset", "Algorithm", "Targets", "Hparams seed", "Trial", "Folder"]

@@ -16,7 +16,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
 from domainbed.scripts import train
-from domainbed.training.run_dir import Preempted
+from domainbed.training.stop_requests import Preempted
 from domainbed_gs.scripts import similarity
 from domainbed_gs.similarity import table
 from domainbed_gs.similarity.probes import Probes

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from domainbed.errors import UsageError
-from domainbed.files import write_whole
+from domainbed.files import write_atomic
 from domainbed.records.results_file import RESULTS_FILE, Record, read_records
 
 NAME = "events.out.tfevents.records"
@@ -49,7 +49,7 @@ def update(run_dir: Path) -> None:
             with path.open("ab") as file:
                 file.write(now[len(before) :])
         else:
-            write_whole(path, now)
+            write_atomic(path, now)
     except OSError as error:
         _log.warning("no events for TensorBoard in %s: %s", path, error.strerror)
 

@@ -77,7 +77,7 @@ class Minibatches(Dataset[list[Minibatch]]):
 
     def __getitem__(self, step: int) -> list[Minibatch]:
         return [
-            fetch(part, sampler.indices(step), (*sampler.seeds, Purpose.AUGMENTATION, step))
+            load_minibatch(part, sampler.indices(step), (*sampler.seeds, Purpose.AUGMENTATION, step))
             for part, sampler in zip(self.parts, self.samplers, strict=True)
         ]
 
@@ -86,7 +86,7 @@ class Minibatches(Dataset[list[Minibatch]]):
         return all(map(in_memory, self.parts))
 
 
-def fetch(part: SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) -> Minibatch:
+def load_minibatch(part: SplitDataset, positions: np.ndarray, draws: tuple[int, ...]) -> Minibatch:
     """Inputs and labels of samples of a part, stacked.
 
     Args:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.scripts import train
-from domainbed.training import live_view
+from domainbed.training import tensorboard_events, train_command
 from domainbed.training.config import TrainConfig
 
 
@@ -25,34 +24,34 @@ ARGS = {"trial_seed": 0, "dataset": "VLCS", "algorithm": "ERM", "hparams_seed": 
 
 
 def test_new_records_are_appended_and_changed_ones_replace_the_file(tmp_path, shown):
-    path = tmp_path / live_view.NAME
+    path = tmp_path / tensorboard_events.NAME
     write_records(tmp_path, [0])
-    live_view.update(tmp_path)
+    tensorboard_events.update(tmp_path)
     first, inode = path.read_bytes(), path.stat().st_ino
     write_records(tmp_path, [0, 10])
-    live_view.update(tmp_path)
+    tensorboard_events.update(tmp_path)
     assert path.read_bytes().startswith(first)
     assert path.stat().st_ino == inode  # a TensorBoard that has it open sees what is new
-    live_view.update(tmp_path)
+    tensorboard_events.update(tmp_path)
     assert shown(tmp_path)["training/loss", 10].value == pytest.approx(1 / 11)
     write_records(tmp_path, [0, 10, 20], loss=2.0)
-    live_view.update(tmp_path)
+    tensorboard_events.update(tmp_path)
     assert shown(tmp_path)["training/loss", 0].value == 2.0
     path.write_bytes(path.read_bytes()[:-7])  # a crash while it was written
-    live_view.update(tmp_path)
+    tensorboard_events.update(tmp_path)
     assert {step for tag, step in shown(tmp_path) if tag == "accuracy/env0_in_acc"} == {0, 10, 20}
 
 
 def test_times_are_seconds_of_training(tmp_path, shown):
     write_records(tmp_path, [0, 10])
-    live_view.update(tmp_path)
+    tensorboard_events.update(tmp_path)
     assert [shown(tmp_path)["training/loss", step].wall_time for step in (0, 10)] == [0.5, 5.5]
 
 
 def test_a_file_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     write_records(tmp_path, [0])
-    (tmp_path / live_view.NAME).mkdir()
-    live_view.update(tmp_path)
+    (tmp_path / tensorboard_events.NAME).mkdir()
+    tensorboard_events.update(tmp_path)
     assert "no events for TensorBoard" in caplog.text
 
 
@@ -63,5 +62,5 @@ def test_without_tensorboard_the_error_says_what_to_install(hide):
 
 
 def test_upstreams_abbreviation_of_test_envs_holds():
-    assert train.build_parser().parse_args(["--te", "1", "2"]).test_envs == [1, 2]
-    assert Path(live_view.NAME).match("*tfevents*")
+    assert train_command.build_parser().parse_args(["--te", "1", "2"]).test_envs == [1, 2]
+    assert Path(tensorboard_events.NAME).match("*tfevents*")

@@ -6,7 +6,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import numpy as np
-from domainbed.training.memory import keep_freed_memory
+from domainbed.training.train_command import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,8 +21,8 @@ print(faults() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told")
-def test_freed_memory_is_used_again_without_asking_the_system():
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has this setting")
+def test_freed_memory_is_reused():
     def faults(argument):
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, argument], capture_output=True, text=True, check=True

@@ -23,11 +23,11 @@ from domainbed.training import loop
 from domainbed.training.averaging import Averaging
 from domainbed.training.checkpoint import Checkpoint
 from domainbed.training.config import TrainConfig
-from domainbed.training.data import Minibatches
 from domainbed.training.loop import Loop
+from domainbed.training.minibatches import Minibatches
 from domainbed.training.run import Run, build
 from domainbed.training.run_dir import RunDir
-from domainbed.training.signals import Requests
+from domainbed.training.stop_requests import StopRequests
 from domainbed.training.torchrun import TorchrunGroup
 
 
@@ -68,7 +68,7 @@ def follow(config: TrainConfig, group: TorchrunGroup) -> None:
     following = _Following(run, group)
     if checkpoint is not None:
         following.go_on_from(checkpoint)
-    with Requests() as requests:
+    with StopRequests() as requests:
         following.carry_out(requests)
         group.hear()
 
@@ -99,14 +99,14 @@ class _Leading(Loop):
         super().__init__(run, directory)
         self.group = group
 
-    def carry_out(self, requests: Requests) -> None:
+    def carry_out(self, requests: StopRequests) -> None:
         super().carry_out(requests)
         self.group.awaited = True
 
-    def _check(self, requests: Requests) -> None:
+    def _check(self, requests: StopRequests) -> None:
         self.group.agree_on_leaving(requests.check)
 
-    def _record(self, requests: Requests) -> None:
+    def _record(self, requests: StopRequests) -> None:
         record = super()._record
         self.group.alone(lambda: record(requests))
 
@@ -123,10 +123,10 @@ class _Following(Loop):
         self.run.averaging = Averaging(run.algorithm)
         self._draws = (*self._draws, group.rank)
 
-    def _check(self, requests: Requests) -> None:
+    def _check(self, requests: StopRequests) -> None:
         self.group.agree_on_leaving(requests.check)
 
-    def _record(self, requests: Requests) -> None:
+    def _record(self, requests: StopRequests) -> None:
         self._logged.clear()
         self._recorded = self.updates - 1
         self.group.hear()

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from domainbed.errors import UsageError
-from domainbed.training import fast_data_loader
-from domainbed.training.fast_data_loader import (
+from domainbed.training import upstream_loaders
+from domainbed.training.upstream_loaders import (
     FastDataLoader,
     InfiniteDataLoader,
     InfiniteDataLoaderWithoutReplacement,
@@ -32,7 +32,7 @@ def test_upstreams_order_and_draws(case):
     weights = () if case["cls"] == "FastDataLoader" else (case["weights"],)
     if case["weights"]:
         weights = (torch.tensor(case["weights"]),)
-    loader = getattr(fast_data_loader, case["cls"])(
+    loader = getattr(upstream_loaders, case["cls"])(
         range(case["length"]), *weights, case["batch_size"], VECTORS["num_workers"]
     )
     assert upcoming() == case["rand_after_construction"]

@@ -26,7 +26,7 @@ class Source(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...  # noqa: ANN401 - each source has its own
 
 
-class Reader:
+class Prefetcher:
     """Items of several sources, read ahead by one pool of processes.
 
     Several streams of items may be open at a time: while a run evaluates, its next minibatches wait.

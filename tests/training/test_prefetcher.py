@@ -4,7 +4,7 @@ import os
 import pytest
 
 from domainbed.datasets.image_files import UnreadableImage
-from domainbed.training.reader import Reader
+from domainbed.training.prefetcher import Prefetcher
 
 # Later Pythons warn of every fork of a process with threads; torch's loaders fork.
 pytestmark = pytest.mark.filterwarnings(
@@ -27,7 +27,7 @@ class Numbers:
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_streams_keep_their_order_whatever_is_read_between(num_workers):
-    reader = Reader({"a": Numbers(1), "b": Numbers(10), "c": Numbers(100)}, num_workers)
+    reader = Prefetcher({"a": Numbers(1), "b": Numbers(10), "c": Numbers(100)}, num_workers)
     labeled, unlabeled = reader.read("a", range(12)), reader.read("b", range(12))
     seen = []
     for step in range(12):
@@ -42,7 +42,7 @@ def test_streams_keep_their_order_whatever_is_read_between(num_workers):
 
 
 def test_all_streams_share_one_pool_and_what_is_in_memory_is_read_here():
-    reader = Reader({"a": Numbers(1), "b": Numbers(10), "c": Numbers(100, in_memory=True)}, 2)
+    reader = Prefetcher({"a": Numbers(1), "b": Numbers(10), "c": Numbers(100, in_memory=True)}, 2)
     makers = {name: {maker for _, maker in reader.read(name, range(8))} for name in "abc"}
     assert len(makers["a"] | makers["b"]) == 2
     assert os.getpid() not in makers["a"] | makers["b"]
@@ -50,7 +50,7 @@ def test_all_streams_share_one_pool_and_what_is_in_memory_is_read_here():
 
 
 def test_a_stream_that_is_left_does_not_disturb_the_others():
-    reader = Reader({"a": Numbers(1), "b": Numbers(10)}, 1)
+    reader = Prefetcher({"a": Numbers(1), "b": Numbers(10)}, 1)
     outer = reader.read("a", range(9))
     assert next(outer)[0] == 0
     left = reader.read("b", range(50))
@@ -61,7 +61,7 @@ def test_a_stream_that_is_left_does_not_disturb_the_others():
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_error_reaches_the_one_who_reads(num_workers):
-    reader = Reader({"a": Numbers(1), "b": Numbers(2)}, num_workers)
+    reader = Prefetcher({"a": Numbers(1), "b": Numbers(2)}, num_workers)
     stream = reader.read("a", range(12, 20))
     assert next(stream)[0] == 12
     assert [value for value, _ in reader.read("b", range(9))] == list(range(0, 18, 2))

@@ -5,9 +5,9 @@ from torch.utils.data import TensorDataset
 
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.splitting import SplitDataset
-from domainbed.training.data import EnvironmentSampler, Minibatches, fetch, in_memory
 from domainbed.training.grouping import grouped
-from domainbed.training.reader import Reader
+from domainbed.training.minibatches import EnvironmentSampler, Minibatches, in_memory, load_minibatch
+from domainbed.training.prefetcher import Prefetcher
 
 
 class Augmented:
@@ -63,12 +63,12 @@ def test_a_small_environment_gives_what_it_has(sampling):
 def test_fetch_from_memory_equals_sample_by_sample():
     emoji = get_dataset_class("EmojiStyles")(None, [], {})[1]
     part = SplitDataset(SplitDataset(emoji, list(range(100, 200))), [5, 90, 5])
-    x, y = fetch(part, np.array([2, 1]), (0,))
+    x, y = load_minibatch(part, np.array([2, 1]), (0,))
     assert in_memory(part)
     assert torch.equal(x, torch.stack([part[2][0], part[1][0]]))
     assert y.tolist() == [int(part[2][1]), int(part[1][1])]
     tensors = TensorDataset(torch.arange(12.0).view(6, 2), torch.arange(6))
-    x, y = fetch(SplitDataset(tensors, [3, 1, 0]), np.array([1, 0]), (0,))
+    x, y = load_minibatch(SplitDataset(tensors, [3, 1, 0]), np.array([1, 0]), (0,))
     assert y.tolist() == [1, 3]
     assert x[0].tolist() == [2.0, 3.0]
 
@@ -81,10 +81,10 @@ def test_augmentation_belongs_to_the_minibatch_and_leaves_the_global_generators_
     expected_next = (torch.rand(1), np.random.rand())
     torch.manual_seed(0)
     np.random.seed(0)
-    first, _ = fetch(part, np.array([3, 3]), (1, 2))
+    first, _ = load_minibatch(part, np.array([3, 3]), (1, 2))
     assert (torch.rand(1), np.random.rand()) == expected_next
-    again, _ = fetch(part, np.array([3, 3]), (1, 2))
-    other, _ = fetch(part, np.array([3, 3]), (1, 3))
+    again, _ = load_minibatch(part, np.array([3, 3]), (1, 2))
+    other, _ = load_minibatch(part, np.array([3, 3]), (1, 3))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
@@ -96,7 +96,7 @@ def test_loader_processes_change_nothing(num_workers):
     samplers = [sampler("replacement", len(part), seeds=(4, i)) for i, part in enumerate(parts)]
     minibatches = Minibatches(parts, samplers, n_steps=6)
     alone, helped = (
-        list(Reader({"labeled": minibatches}, n).read("labeled", range(6))) for n in (0, num_workers)
+        list(Prefetcher({"labeled": minibatches}, n).read("labeled", range(6))) for n in (0, num_workers)
     )
     assert len(alone) == len(helped) == 6
     for a, b in zip(alone, helped, strict=True):
