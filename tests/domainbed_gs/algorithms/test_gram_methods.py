@@ -5,6 +5,9 @@ import torch
 from domainbed.errors import UsageError
 from domainbed_gs import surgery
 
+pytestmark = pytest.mark.usefixtures("float64")
+"""In float32 the signs of a few gradients depend on the order of sums, which differs between processors."""
+
 
 @pytest.fixture
 def updated(make, minibatches, gradients_of, given_to_adam):
@@ -42,26 +45,26 @@ def updated(make, minibatches, gradients_of, given_to_adam):
 def test_the_network_gets_what_the_function_says(updated, name, overrides, rule):
     g, found, returned = updated(name, **overrides)
     weights = rule((g.double() @ g.double().T).numpy())
-    torch.testing.assert_close(found, surgery.combine(list(g), weights), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found, surgery.combine(list(g), weights), rtol=1e-6, atol=1e-9)
     agree = g.sign().sum(0).abs() == 3
-    assert returned["agreement"] == pytest.approx(agree.float().mean().item(), abs=1e-3)
+    assert returned["agreement"] == pytest.approx(agree.float().mean().item(), abs=1e-6)
     scale = 1 if name in ("PCGrad", "GradVac") else 3
     removed = 1 - scale * found.norm().item() / g.sum(0).norm().item()
-    assert returned["removed"] == pytest.approx(removed, abs=1e-4)
+    assert returned["removed"] == pytest.approx(removed, abs=1e-6)
     assert returned["fallback"] == 0
     assert set(returned) == {"loss", "agreement", "cosine", "removed", "fallback"}
 
 
 def test_nash_direction_has_the_length_that_is_asked_for(updated):
     g, found, _ = updated("NashMTL")
-    assert found.norm().item() == pytest.approx(g.mean(0).norm().item(), rel=1e-4)
+    assert found.norm().item() == pytest.approx(g.mean(0).norm().item(), rel=1e-6)
     _, solution, _ = updated("NashMTL", nash_length="solution")
-    assert solution.norm().item() == pytest.approx(3**0.5, rel=1e-4)
+    assert solution.norm().item() == pytest.approx(3**0.5, rel=1e-6)
     reference = (3 * torch.linalg.norm(g @ g.T).item()) ** 0.5
     _, free, _ = updated("NashMTL", nash_length="reference", nash_max_norm=1e9)
-    assert free.norm().item() == pytest.approx(reference, rel=1e-4)
+    assert free.norm().item() == pytest.approx(reference, rel=1e-6)
     _, clipped, _ = updated("NashMTL", nash_length="reference", nash_max_norm=reference / 2)
-    assert clipped.norm().item() == pytest.approx(reference / 2, rel=1e-4)
+    assert clipped.norm().item() == pytest.approx(reference / 2, rel=1e-6)
 
 
 def test_nash_remembers_its_last_solution(make, minibatches):

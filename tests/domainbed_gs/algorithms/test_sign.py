@@ -4,6 +4,9 @@ import torch
 from domainbed.errors import UsageError
 from domainbed_gs.algorithms import AgrRand
 
+pytestmark = pytest.mark.usefixtures("float64")
+"""In float32 the signs of a few gradients depend on the order of sums, which differs between processors."""
+
 
 def disagreement(gradients):
     return gradients.sign().sum(0).abs() != len(gradients)
@@ -17,15 +20,15 @@ def test_agr_sum_gives_adam_the_masked_sum(make, minibatches, gradients_of, give
     returned = algorithm.update(batches)
     agree = ~disagreement(g)
     expected = torch.where(agree, g.sum(0), 0) / scale
-    torch.testing.assert_close(given_to_adam(algorithm), expected, rtol=1e-4, atol=1e-6)
-    assert returned["agreement"] == pytest.approx(agree.float().mean().item(), abs=1e-3)
+    torch.testing.assert_close(given_to_adam(algorithm), expected, rtol=1e-9, atol=1e-12)
+    assert returned["agreement"] == pytest.approx(agree.float().mean().item(), abs=1e-6)
     assert returned["removed"] == pytest.approx(
-        1 - (expected * scale).norm().item() / g.sum(0).norm().item(), abs=1e-3
+        1 - (expected * scale).norm().item() / g.sum(0).norm().item(), abs=1e-6
     )
     cosines = [
         torch.nn.functional.cosine_similarity(g[i], g[j], dim=0).item() for i, j in ((0, 1), (0, 2), (1, 2))
     ]
-    assert returned["cosine"] == pytest.approx(sum(cosines) / 3, abs=1e-5)
+    assert returned["cosine"] == pytest.approx(sum(cosines) / 3, abs=1e-6)
 
 
 def test_masked_components_stay_without_momentum_or_decay(make, minibatches, gradients_of, weights_of):
@@ -37,7 +40,7 @@ def test_masked_components_stay_without_momentum_or_decay(make, minibatches, gra
     before = weights_of(algorithm)
     algorithm.update(batches)
     moved = weights_of(algorithm) != before
-    assert moved[disagree].float().mean() < 1e-3
+    assert not moved[disagree].any()
     assert moved[~disagree].float().mean() > 0.9
 
 
@@ -52,8 +55,7 @@ def test_freeze_masked_leaves_disagreeing_weights_whatever_adam_remembers(
         before = weights_of(algorithm)
         algorithm.update(batches)
         moved = weights_of(algorithm) != before
-        # Signs of tiny gradients may differ between two ways to compute them.
-        assert moved[disagree].float().mean() < 1e-3
+        assert not moved[disagree].any()
         assert moved[~disagree].float().mean() > 0.9
 
 
@@ -63,8 +65,7 @@ def test_where_weight_decay_acts(make, minibatches, gradients_of, weights_of, wd
     algorithm = make("AgrSum", wd=wd, weight_decay=0.01, lr=1e-3)
     batches = minibatches()
     g = gradients_of(algorithm, batches)
-    # Without those whose sign hangs on rounding.
-    disagree = disagreement(g) & (g.abs().min(0).values > 1e-5)
+    disagree = disagreement(g)
     assert disagree.sum() > 1000
     before = weights_of(algorithm)[disagree]
     algorithm.update(batches)
@@ -72,7 +73,7 @@ def test_where_weight_decay_acts(make, minibatches, gradients_of, weights_of, wd
     if wd == "masked":
         assert not step.any()
     elif wd == "decoupled":
-        torch.testing.assert_close(step, -1e-3 * 0.01 * before, rtol=1e-2, atol=1e-7)
+        torch.testing.assert_close(step, -1e-3 * 0.01 * before, rtol=1e-6, atol=1e-12)
     else:
         large = before.abs() > 1e-3
         torch.testing.assert_close(step[large], -1e-3 * before[large].sign(), rtol=1e-2, atol=1e-6)
@@ -123,8 +124,8 @@ def test_graddrop_keeps_one_sign_of_each_component(make, minibatches, gradients_
     found = given_to_adam(algorithm)
     sides = torch.stack([g.clamp_min(0).sum(0), g.clamp_max(0).sum(0)])
     chosen = sides.gather(0, (found < 0).long()[None])[0]
-    torch.testing.assert_close(found, chosen, rtol=1e-4, atol=1e-6)
-    assert returned["removed"] == pytest.approx(1 - (found.norm() / g.sum(0).norm()).item(), abs=1e-4)
+    torch.testing.assert_close(found, chosen, rtol=1e-9, atol=1e-12)
+    assert returned["removed"] == pytest.approx(1 - (found.norm() / g.sum(0).norm()).item(), abs=1e-6)
 
 
 def test_all_that_leaks_is_the_sum(make, minibatches, gradients_of, given_to_adam):
@@ -132,6 +133,6 @@ def test_all_that_leaks_is_the_sum(make, minibatches, gradients_of, given_to_ada
     batches = minibatches()
     expected = gradients_of(algorithm, batches).sum(0)
     algorithm.update(batches)
-    torch.testing.assert_close(given_to_adam(algorithm), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(given_to_adam(algorithm), expected, rtol=1e-9, atol=1e-12)
     with pytest.raises(UsageError, match="hyper-parameter leak is from 0 to 1"):
         make("GradDrop", leak=1.5)

@@ -9,6 +9,9 @@ SUMS = ("AgrSum", "AgrRand", "GradDrop", "PCGrad", "GradVac")
 MEANS = ("CAGrad", "MGDA", "IMTLG", "NashMTL", "AlignedMTL", "UPGrad", "DualProj", "Aggregation")
 METHODS = (*SUMS, *MEANS)
 
+pytestmark = pytest.mark.usefixtures("float64")
+"""In float32 the signs of a few gradients depend on the order of sums, which differs between processors."""
+
 
 @pytest.mark.parametrize("name", METHODS)
 def test_one_source_environment_is_plain_training(make, minibatches, given_to_adam, name):
@@ -20,7 +23,7 @@ def test_one_source_environment_is_plain_training(make, minibatches, given_to_ad
     erm.update(minibatches(1))
     nonzero = given_to_adam(erm) != 0
     torch.testing.assert_close(
-        given_to_adam(algorithm)[nonzero], given_to_adam(erm)[nonzero], rtol=1e-5, atol=1e-7
+        given_to_adam(algorithm)[nonzero], given_to_adam(erm)[nonzero], rtol=1e-9, atol=1e-12
     )
 
 
@@ -33,7 +36,7 @@ def test_identical_environments_give_k_times_or_once_the_gradient(make, minibatc
     algorithm = make(name)
     algorithm.update(minibatches(1) * 3)
     nonzero = expected != 0
-    torch.testing.assert_close(given_to_adam(algorithm)[nonzero], expected[nonzero], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(given_to_adam(algorithm)[nonzero], expected[nonzero], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -43,7 +46,7 @@ def test_sum_is_k_times_mean(make, minibatches, given_to_adam, name):
         algorithm = make(name, reduction=reduction)
         returned = algorithm.update(minibatches())
         found[reduction] = given_to_adam(algorithm), returned["removed"]
-    torch.testing.assert_close(found["sum"][0], 3 * found["mean"][0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["sum"][0], 3 * found["mean"][0], rtol=1e-9, atol=1e-12)
     assert found["sum"][1] == pytest.approx(found["mean"][1])
     default = make(name)
     default.update(minibatches())
