@@ -10,7 +10,7 @@ import enum
 import json
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,45 @@ class Constant:
         return self.value
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The valid values of a hyper-parameter or setting: some choices, or numbers within bounds.
+
+    Attributes:
+        choices: all valid values; empty for any value.
+        at_least: smallest valid value.
+        above: a valid value is larger than this.
+        at_most: largest valid value.
+        below: a valid value is smaller than this.
+    """
+
+    choices: tuple[Value, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def check_limits(self, subject: str, value: object) -> None:
+        """Raise UsageError, in a sentence that begins with `subject`, if `value` is outside the limits."""
+        if self.choices and value not in self.choices:
+            listed = ", ".join(str(each) for each in self.choices)
+            error = UsageError(f"{subject} is one of {listed}, not {value!r}")
+            if isinstance(value, str):
+                error.add_note(hint(value, map(str, self.choices)))
+            raise error
+        for bound, holds, words in (
+            (self.at_least, operator.ge, "at least"),
+            (self.above, operator.gt, "more than"),
+            (self.at_most, operator.le, "at most"),
+            (self.below, operator.lt, "less than"),
+        ):
+            if bound is not None and not (isinstance(value, int | float) and holds(value, bound)):
+                text = f"{bound:g}" if isinstance(bound, float) else bound
+                raise UsageError(f"{subject} must be {words} {text}, not {value}")
+
+
 @dataclass(frozen=True)
-class Hparam:
+class Hparam(Limits):
     """One hyper-parameter.
 
     Attributes:
@@ -55,11 +92,6 @@ class Hparam:
         random: draws the value for other seeds; makes at most one draw.
         help: meaning, in a few words.
         type: Python type of a valid value, by default that of `default`.
-        choices: the valid values, if they are few.
-        at_least: smallest valid value.
-        above: bound that a valid value exceeds.
-        at_most: largest valid value.
-        below: bound that a valid value stays below.
         kind: role in an experiment. By default `SEARCHED` if the random value can differ from `default`,
             else `DESIGN`.
     """
@@ -68,11 +100,6 @@ class Hparam:
     random: Draw
     help: str = ""
     type: type | None = None
-    choices: tuple[Value, ...] = ()
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
     kind: Kind = None  # type: ignore[assignment] # __post_init__ replaces None
 
     def __post_init__(self) -> None:
@@ -81,12 +108,12 @@ class Hparam:
             object.__setattr__(self, "kind", kind)
 
     def draw(self, random_state: np.random.RandomState) -> Value:
-        """The random value as a plain Python one (NumPy scalars break JSON and safe loading)."""
+        """The random value as a plain Python one: JSON and `torch.load` refuse NumPy scalars."""
         value = self.random(random_state)
         return value.item() if isinstance(value, np.generic) else value
 
     def check(self, name: str, value: object) -> Value:
-        """`value` if it is valid (an int will do for a float); raises `UsageError` if not."""
+        """`value`, if it is valid; an int is a valid float. Raises `UsageError` otherwise."""
         wanted = self.type or type(self.default)
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or (isinstance(value, bool) and wanted is not bool):
@@ -95,27 +122,8 @@ class Hparam:
         assert isinstance(value, bool | int | float | str)
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"hyper-parameter {name} is a finite number, not {value}")
-        if self.choices and value not in self.choices:
-            error = UsageError(f"hyper-parameter {name} is one of {_listed(self.choices)}, not {value!r}")
-            if isinstance(value, str):
-                error.add_note(hint(value, map(str, self.choices)))
-            raise error
-        self._check_bounds(name, value)
+        self.check_limits(f"hyper-parameter {name}", value)
         return value
-
-    def _check_bounds(self, name: str, value: Value) -> None:
-        for bound, holds, words in (
-            (self.at_least, operator.ge, "at least"),
-            (self.above, operator.gt, "more than"),
-            (self.at_most, operator.le, "at most"),
-            (self.below, operator.lt, "less than"),
-        ):
-            if bound is not None and not (isinstance(value, int | float) and holds(value, bound)):
-                raise UsageError(f"hyper-parameter {name} must be {words} {bound:g}, not {value}")
-
-
-def _listed(choices: Sequence[Value]) -> str:
-    return ", ".join(str(each) for each in choices)
 
 
 Declaration = Hparam | Callable[[str], Hparam]
@@ -140,7 +148,7 @@ def option(hparams: Mapping[str, Any], name: str) -> Value:
 
 
 def resolve(declaration: Declaration, dataset: str) -> Hparam:
-    """The `Hparam` that a table's entry stands for on `dataset`."""
+    """The `Hparam` that a table's entry declares for `dataset`."""
     return declaration if isinstance(declaration, Hparam) else declaration(dataset)
 
 
@@ -175,7 +183,7 @@ def log2_int(low: float, high: float) -> Draw:
 
 
 def choice(*values: Value) -> Draw:
-    """One of `values`, each as likely. One draw; equal types, as NumPy makes them."""
+    """One of `values`, all equally likely. NumPy converts them to one type."""
 
     def draw(r: np.random.RandomState) -> Value:
         picked: Value = r.choice(list(values)).item()
@@ -185,7 +193,7 @@ def choice(*values: Value) -> Draw:
 
 
 def parse_overrides(text: str | None) -> dict[str, object]:
-    """The object that `--hparams` holds; empty for None.
+    """The JSON object in `text`, the value of `--hparams`; empty for None.
 
     Raises: UsageError if `text` is not a JSON object.
     """

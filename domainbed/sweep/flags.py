@@ -8,15 +8,13 @@ from pathlib import Path
 
 from domainbed.errors import UsageError
 from domainbed.sweep.grid import SEED_SCHEMES
-from domainbed.training.config import GROUPING
+from domainbed.training.config import SETTINGS
+from domainbed.training.settings import InSweep
 
 COMMANDS = ("launch", "delete_incomplete", "status", "work")
-PASSED_ON = (
-    *("uda_holdout_fraction", "checkpoint_freq", "skip_model_save", "splits", "evaluate", "sampling"),
-    *("write_splits", "device", "num_workers", "cache_dir", "deterministic", "checkpoint_every"),
-    *("tensorboard", "precision", "channels_last", "compile"),
+PASSED_ON = tuple(
+    name for name, each in SETTINGS.items() if each.in_sweep is InSweep.GIVEN and name != "steps"
 )
-"""Flags of `train` that a sweep hands to its runs if they are given (upstream's are in `make_args_list`)."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,7 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--write_splits", type=str, help="as in train; the name has {dataset}, {trial_seed}, {test_envs}")
     add("--evaluate", type=str, help="as in train")
     add("--sampling", type=str, help="as in train")
-    add("--grouping", nargs="+", choices=GROUPING, help="as in train; runs with each of those given")
+    add(
+        "--grouping",
+        nargs="+",
+        choices=SETTINGS["grouping"].choices,
+        help="as in train; runs with each of those given",
+    )
     add("--precision", type=str, help="as in train")
     add("--channels_last", action="store_true", default=None, help="as in train")
     add("--compile", action="store_true", default=None, help="as in train")

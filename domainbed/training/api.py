@@ -78,8 +78,7 @@ def _train_together(config: TrainConfig) -> None:
 
 def _train(config: TrainConfig, work: Work | None = None, more_settings: Settings | None = None) -> None:
     """Build the run and let `work` train it: `loop.train`, if nothing else."""
-    settings = {name: value for name, value in config.recorded().items() if name != "output_dir"}
-    settings |= more_settings or {}
+    settings = {**config.compared(), **(more_settings or {})}
     with RunDir(Path(config.output_dir), settings, config.restart) as directory:
         if directory.finished:
             print(f"{directory.path} holds this run, finished. Give --restart to do it again.")

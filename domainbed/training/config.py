@@ -1,117 +1,255 @@
-"""The settings of one run, checked at the door."""
+"""The settings of one run, each declared with its meaning, default, limits and role."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import operator
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from domainbed.errors import UsageError, check_choice, misspelt
-from domainbed.hparams import Hparam, Value, option, override, parse_overrides
+from domainbed.errors import UsageError, misspelt
+from domainbed.hparams import Hparam, Kind, Value, option, override, parse_overrides
 from domainbed.training import tensorboard_events
+from domainbed.training.settings import InSweep, setting, settings_of
+from domainbed.training.splits import SUFFIX, SplitRequest, check_request, parse_scheme
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
     from domainbed.datasets.base import MultipleDomainDataset
     from domainbed.networks.base import FeaturizerModule
 
-TASKS = ("domain_generalization", "domain_adaptation")
-EVALUATE = ("selection", "all")
-SAMPLING = ("replacement", "epochs")
-GROUPING = ("domain", "single_domain", "pooled")
-PRECISION = ("fp32", "tf32", "bf16")
+LARGEST_SEED = 2**63 - 1
 
-EXECUTION = (
-    *("device", "num_workers", "restart", "deterministic", "checkpoint_every"),
-    *("write_splits", "check_images", "cache_dir", "tensorboard"),
-)
-"""Settings of how a run is carried out, not of what it computes; they are not written into records."""
+RETIRED: Mapping[str, Any] = {}
+"""Settings that only earlier releases had -> the value that changed nothing: runs with it still resume."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Flags of `domainbed.scripts.train`, by the same names; its `--help` says what each means.
+    """The settings of one run: flags of `domainbed.scripts.train` by the same names.
 
-    The first sixteen are upstream's.
+    The first sixteen are upstream's. A setting is declared here alone: parsers, checks, records, sweeps and
+    docs/settings.md are made from the declarations.
     """
 
-    data_dir: str | None = None
-    dataset: str = "RotatedMNIST"
-    algorithm: str = "ERM"
-    task: str = "domain_generalization"
-    hparams: str | None = None
-    hparams_seed: int = 0
-    trial_seed: int = 0
-    seed: int = 0
-    steps: int | None = None
-    checkpoint_freq: int | None = None
-    test_envs: list[int] = field(default_factory=lambda: [0])
-    output_dir: str = "train_output"
-    holdout_fraction: float = 0.2
-    uda_holdout_fraction: float = 0
-    skip_model_save: bool = False
-    save_model_every_checkpoint: bool = False
-    splits: str = "holdout"
-    evaluate: str = "selection"
-    sampling: str = "replacement"
-    grouping: str = "domain"
-    precision: str = "fp32"
-    channels_last: bool = False
-    compile: bool = False
-    device: str = "auto"
-    num_workers: int | None = None
-    cache_dir: str | None = None
-    restart: bool = False
-    deterministic: bool = False
-    checkpoint_every: float = 5.0
-    write_splits: str | None = None
-    check_images: bool = False
-    tensorboard: bool = False
+    data_dir: str | None = setting(
+        None,
+        "root folder of the datasets; some datasets need none",
+        kind=Kind.INCIDENTAL,
+        in_sweep=InSweep.ALWAYS,
+    )
+    dataset: str = setting(
+        "RotatedMNIST", "name of a dataset, or path of root/environment/class/image", in_sweep=InSweep.GRID
+    )
+    algorithm: str = setting(
+        "ERM", "name of an algorithm (domainbed.scripts.list shows them)", in_sweep=InSweep.GRID
+    )
+    task: str = setting(
+        "domain_generalization",
+        "domain_adaptation adds unlabeled images of the targets to training",
+        choices=("domain_generalization", "domain_adaptation"),
+        in_sweep=InSweep.ALWAYS,
+    )
+    hparams: str | None = setting(
+        None,
+        "JSON object that overrides hyper-parameters, e.g. '{\"lr\": 0.001}'",
+        in_sweep=InSweep.GRID,
+    )
+    hparams_seed: int = setting(
+        0,
+        "0: default hyper-parameters; other seeds: random ones",
+        kind=Kind.SEARCHED,
+        in_sweep=InSweep.GRID,
+        at_least=0,
+        at_most=LARGEST_SEED,
+    )
+    trial_seed: int = setting(
+        0,
+        "seed of the splits and of random hyper-parameters",
+        kind=Kind.SEED,
+        in_sweep=InSweep.GRID,
+        at_least=0,
+        at_most=LARGEST_SEED,
+    )
+    seed: int = setting(
+        0,
+        "seed of everything else",
+        kind=Kind.SEED,
+        in_sweep=InSweep.GRID,
+        at_least=0,
+        at_most=LARGEST_SEED,
+    )
+    steps: int | None = setting(
+        None, "number of updates (default: the dataset's)", in_sweep=InSweep.GIVEN, at_least=1
+    )
+    checkpoint_freq: int | None = setting(
+        None,
+        "number of updates from one evaluation to the next; 0: the dataset's (default: the dataset's)",
+        in_sweep=InSweep.GIVEN,
+        at_least=0,
+    )
+    test_envs: list[int] = setting([0], "indices of the target environments", in_sweep=InSweep.GRID)
+    output_dir: str = setting(
+        "train_output",
+        "directory of the run; created if missing",
+        kind=Kind.INCIDENTAL,
+        compared=False,
+        in_sweep=InSweep.GRID,
+    )
+    holdout_fraction: float = setting(
+        0.2,
+        "share of each environment for validation",
+        in_sweep=InSweep.ALWAYS,
+        at_least=0,
+        below=1,
+    )
+    uda_holdout_fraction: float = setting(
+        0,
+        "share of each target's images that are given unlabeled",
+        in_sweep=InSweep.GIVEN,
+        at_least=0,
+        below=1,
+    )
+    skip_model_save: bool = setting(
+        False, "do not write model.pkl", kind=Kind.INCIDENTAL, in_sweep=InSweep.GIVEN
+    )
+    save_model_every_checkpoint: bool = setting(
+        False, "also write model_step{N}.pkl at each evaluation", kind=Kind.INCIDENTAL
+    )
+    splits: str = setting(
+        "holdout",
+        "holdout (upstream's in/out), train/validation/test as 70/10/20, or a file of --write_splits",
+        in_sweep=InSweep.GIVEN,
+    )
+    evaluate: str = setting(
+        "selection",
+        "selection: the parts that selection methods read; all: also the sources' other parts (upstream)",
+        kind=Kind.INCIDENTAL,
+        choices=("selection", "all"),
+        in_sweep=InSweep.GIVEN,
+        value_before="all",
+    )
+    sampling: str = setting(
+        "replacement",
+        "how minibatches are drawn: with replacement (upstream), or without it through epochs",
+        choices=("replacement", "epochs"),
+        in_sweep=InSweep.GIVEN,
+    )
+    grouping: str = setting(
+        "domain",
+        "what an update sees as environments: domain, or a control: single_domain, pooled",
+        choices=("domain", "single_domain", "pooled"),
+        in_sweep=InSweep.SEVERAL,
+    )
+    precision: str = setting(
+        "fp32",
+        "fp32, tf32 (matrix products in TF32, on a GPU), or bf16 (autocast of the featurizer)",
+        choices=("fp32", "tf32", "bf16"),
+        in_sweep=InSweep.GIVEN,
+    )
+    channels_last: bool = setting(
+        False,
+        "store images with channels innermost in memory, for convolutions",
+        kind=Kind.INCIDENTAL,
+        in_sweep=InSweep.GIVEN,
+    )
+    compile: bool = setting(
+        False,
+        "compile the featurizer by torch.compile; the first update takes a minute",
+        kind=Kind.INCIDENTAL,
+        in_sweep=InSweep.GIVEN,
+    )
+    device: str = setting(
+        "auto",
+        "auto, cpu, cuda, cuda:1, ...",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+        in_sweep=InSweep.GIVEN,
+    )
+    num_workers: int | None = setting(
+        None,
+        "number of loader processes, for images that are not cached (default: one for each core)",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+        in_sweep=InSweep.GIVEN,
+        at_least=0,
+    )
+    cache_dir: str | None = setting(
+        None,
+        "folder of decoded images, shared by runs, or none (default: ~/.cache/domainbed)",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+        in_sweep=InSweep.GIVEN,
+    )
+    restart: bool = setting(
+        False,
+        "start the run again from the beginning; earlier files move to attempt-N",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+    )
+    deterministic: bool = setting(
+        False,
+        "use only operations that repeat exactly on a GPU",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+        in_sweep=InSweep.GIVEN,
+    )
+    checkpoint_every: float = setting(
+        5.0,
+        "minutes between checkpoints; 0: after each update",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+        in_sweep=InSweep.GIVEN,
+        at_least=0,
+    )
+    write_splits: str | None = setting(
+        None,
+        "write the splits to this file (.json), for --splits; {dataset}, {trial_seed} and {test_envs} in its "
+        "name stand for the run's",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+        in_sweep=InSweep.GIVEN,
+    )
+    check_images: bool = setting(
+        False,
+        "first read every image, and look for copies",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+    )
+    tensorboard: bool = setting(
+        False,
+        "also write the records as TensorBoard events",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+        in_sweep=InSweep.GIVEN,
+    )
 
     def recorded(self) -> dict[str, Any]:
-        """What is written as `args` into every record."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in EXECUTION}
+        """The `args` entry of each record."""
+        return {name: getattr(self, name) for name, each in SETTINGS.items() if each.recorded}
+
+    def compared(self) -> dict[str, Any]:
+        """The settings that a later run in the same directory must have too."""
+        return {name: getattr(self, name) for name, each in SETTINGS.items() if each.compared}
 
     def check(self) -> None:
-        """Refuse what makes no sense, before anything is computed or written.
+        """Check the settings, alone and together, before anything is computed or written.
 
-        Raises: UsageError (UnknownName for a misspelt algorithm, dataset or split scheme).
+        Raises: UsageError (UnknownName for an unknown algorithm, dataset or split scheme).
         """
         algorithm_class = self.algorithm_class()
         dataset_class = self.dataset_class()
         missing = dataset_class.missing(self.data_dir)
         if missing:
             raise UsageError(missing)
+        for name, declared in SETTINGS.items():
+            declared.check(getattr(self, name))
         check_test_envs(self.test_envs, dataset_class.ENVIRONMENTS, self.dataset)
-        check_choice("--task takes", self.task, TASKS)
-        check_choice("--evaluate takes", self.evaluate, EVALUATE)
-        check_choice("--sampling takes", self.sampling, SAMPLING)
-        check_choice("--grouping takes", self.grouping, GROUPING)
-        check_choice("--precision takes", self.precision, PRECISION)
         if self.compile and not algorithm_class.COMPILABLE:
             raise UsageError(
-                f"{self.algorithm} differentiates its network's gradients once more, which torch.compile "
-                "can't: leave out --compile"
+                f"{self.algorithm} needs second derivatives of its network, which torch.compile does not "
+                "support; leave out --compile"
             )
-        if self.steps is not None and self.steps < 1:
-            raise UsageError(f"--steps takes a number of updates of 1 or more, not {self.steps}")
-        if self.checkpoint_freq is not None and self.checkpoint_freq < 0:
-            raise UsageError(f"--checkpoint_freq takes a number of updates, not {self.checkpoint_freq}")
-        if not self.checkpoint_every >= 0:
-            raise UsageError(f"--checkpoint_every takes minutes, 0 or more, not {self.checkpoint_every}")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise UsageError(f"--num_workers takes 0 or more processes, not {self.num_workers}")
-        for name in ("seed", "trial_seed", "hparams_seed"):
-            if not 0 <= getattr(self, name) < 2**63:
-                raise UsageError(f"--{name} takes a number from 0 to 2^63 - 1, not {getattr(self, name)}")
-        for name in ("holdout_fraction", "uda_holdout_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"--{name} takes a share from 0 to below 1, not {getattr(self, name)}")
         if self.task == "domain_adaptation" and not self.uda_holdout_fraction:
             raise UsageError(
                 "domain adaptation needs unlabeled images of the target environments: "
@@ -119,16 +257,39 @@ class TrainConfig:
             )
         if self.tensorboard:
             tensorboard_events.require_tensorboard()
-        from domainbed.training.splits import check_splits
-
-        check_splits(self)
+        check_request(self.split_request())
+        if self.write_splits is not None and not self.write_splits.endswith(SUFFIX):
+            raise UsageError(f"--write_splits takes a name that ends with .json, not {self.write_splits!r}")
         if self.resolved_hparams()["class_balanced"] and self.sampling != "replacement":
             raise UsageError("class_balanced draws with replacement: leave out --sampling epochs")
 
-    def featurizer(self, **overrides: Value) -> FeaturizerModule:
-        """The featurizer of this run, new; `overrides` win over its hyper-parameters.
+    def split_request(self) -> SplitRequest:
+        """What the splits of this run depend on."""
+        scheme, options = parse_scheme(self.fill_placeholders(self.splits))
+        return SplitRequest(
+            test_envs=tuple(self.test_envs),
+            trial_seed=self.trial_seed,
+            holdout_fraction=self.holdout_fraction,
+            uda_holdout_fraction=self.uda_holdout_fraction,
+            options=options,
+            scheme=scheme,
+        )
 
-        Raises: UsageError if its pretrained weights can't be had; it says what to fetch and where to put it.
+    def fill_placeholders(self, text: str) -> str:
+        """`text` with this run's values for `{dataset}`, `{trial_seed}` and `{test_envs}`."""
+        values = {
+            "dataset": Path(self.dataset).stem,
+            "trial_seed": self.trial_seed,
+            "test_envs": "_".join(map(str, self.test_envs)),
+        }
+        for name, value in values.items():
+            text = text.replace(f"{{{name}}}", str(value))
+        return text
+
+    def featurizer(self, **overrides: Value) -> FeaturizerModule:
+        """A new featurizer as this run uses it; `overrides` win over the run's hyper-parameters.
+
+        Raises: UsageError if its pretrained weights are missing; it says which file to put where.
         """
         from domainbed import networks
 
@@ -149,9 +310,9 @@ class TrainConfig:
         return get_dataset_class(self.dataset)
 
     def resolved_hparams(self) -> dict[str, Value]:
-        """The hyper-parameters in force: default or random ones, then the overrides.
+        """The hyper-parameters of this run: default or random ones, then the overrides.
 
-        Raises: UsageError for an unknown name, a wrong type, an unknown featurizer or averaging.
+        Raises: UsageError for an unknown name, an invalid value or an unknown featurizer.
         """
         from domainbed import hparams_registry, networks
         from domainbed.seeds import seed_hash
@@ -169,12 +330,16 @@ class TrainConfig:
         if featurizer != "auto":
             networks.featurizer_class(featurizer)
         if self.compile and "passes" in own:
-            # What a joint pass does layer by layer, a compiled network does not show.
+            # A compiled network does not expose its layers to a joint pass.
             hparams["passes"] = "separate"
         return hparams
 
 
-def from_settings(settings: dict[str, Any]) -> TrainConfig:
+SETTINGS = settings_of(TrainConfig)
+"""Declarations of the fields of `TrainConfig`, by name."""
+
+
+def from_settings(settings: Mapping[str, Any]) -> TrainConfig:
     """A config from keyword arguments.
 
     Args:
@@ -182,37 +347,10 @@ def from_settings(settings: dict[str, Any]) -> TrainConfig:
 
     Raises: UsageError for an unknown name or a value of a wrong type.
     """
-    hints = get_type_hints(TrainConfig)
-    values = {}
-    for name, value in settings.items():
-        if name not in hints:
-            raise misspelt(f"unknown setting {name!r}", name, hints)
-        try:
-            values[name] = _coerced(value, hints[name])
-        except (TypeError, ValueError, AttributeError):
-            wanted = str(getattr(hints[name], "__name__", hints[name]))
-            raise UsageError(f"setting {name} takes a value of type {wanted}, not {value!r}") from None
-    return TrainConfig(**values)
-
-
-def _coerced(value: Any, kind: Any) -> Any:  # noqa: ANN401 - a user's value, and an annotation
-    """`value` as plain Python of the annotated kind; raises TypeError or ValueError if it is none."""
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if value is None and type(None) in kinds:
-        return None
-    if isinstance(value, bool) or bool in kinds:
-        if not (isinstance(value, bool) and bool in kinds):
-            raise TypeError
-        return value
-    if list[int] in kinds:
-        return [operator.index(each) for each in value]
-    if str in kinds:
-        return (
-            json.dumps(value, default=lambda scalar: scalar.item())
-            if isinstance(value, dict)
-            else os.fspath(value)
-        )
-    return operator.index(value) if int in kinds or isinstance(value, int) else float(value)
+    for name in settings:
+        if name not in SETTINGS:
+            raise misspelt(f"unknown setting {name!r}", name, SETTINGS)
+    return TrainConfig(**{name: SETTINGS[name].converted(value) for name, value in settings.items()})
 
 
 def optional_hparams() -> Mapping[str, Hparam]:
@@ -224,7 +362,10 @@ def optional_hparams() -> Mapping[str, Hparam]:
 
 
 def check_test_envs(test_envs: Sequence[int], environments: Sequence[str], dataset: str) -> None:
-    """Refuse target environments that are out of range, repeated, or all there are."""
+    """Check that target environments exist, are distinct, and leave at least one source.
+
+    Raises: UsageError.
+    """
     listed = ", ".join(f"{i} ({name})" for i, name in enumerate(environments))
     for index in test_envs:
         if not 0 <= index < len(environments):

@@ -58,7 +58,7 @@ def train(run: Run, directory: RunDir, make: Callable[[Run, RunDir], Loop] | Non
     if directory.checkpoint is not None:
         loop.go_on_from(directory.checkpoint)
     if run.config.write_splits is not None:
-        path = split_file.filled(run.config.write_splits, run.config)
+        path = run.config.fill_placeholders(run.config.write_splits)
         split_file.write(Path(path), run.dataset, run.splits)
     about = {name: loop.constant[name] for name in ("sizes", "hparams", "data", "weights")}
     directory.write_summary({"counts": run.dataset.summary["counts"], **about})

@@ -70,7 +70,7 @@ def build(config: TrainConfig) -> Run:
     if config.check_images:
         check_images(dataset)
     prepare(dataset, cache_folder(config.cache_dir), device)
-    splits = make_splits(dataset, config)
+    splits = make_splits(dataset, config.split_request())
     sources = [index for index in range(len(dataset)) if index not in config.test_envs]
     n_steps = config.steps or dataset.N_STEPS
     minibatches = _minibatches(config, hparams, splits, sources, "in", n_steps)

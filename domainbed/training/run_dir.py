@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from domainbed.errors import DomainBedError, RunError, UsageError
 from domainbed.files import write_atomic
 from domainbed.training.claims import AlreadyClaimed, Claim
+from domainbed.training.config import RETIRED, SETTINGS
 from domainbed.training.run_state import (
     DONE,
     ENDINGS,
@@ -176,20 +178,26 @@ class RunDir:
         return checkpoint.load(self.path)
 
     def _check_settings(self) -> bool:
-        """Refuse to mix runs; whether the directory says of which run it is."""
+        """Whether the directory names the settings of its run, which then equal those of this one.
+
+        A setting that the directory's run.json lacks, since it is older than the setting, has its
+        `value_before`. One that is unknown now may be there with the value in `RETIRED`.
+
+        Raises: UsageError if the settings differ, or the directory has records but no settings.
+        """
         before = (read_json(self.path / "run.json") or {}).get("settings")
         if before is None:
             if (self.path / "results.jsonl").exists():
                 raise UsageError(
-                    f"{self.path} holds results of a run that says nothing of its settings; "
+                    f"{self.path} has results but no run.json with their settings; "
                     "name another --output_dir, or give --restart to move them aside"
                 )
             return False
         now = json.loads(json.dumps(self.settings))
         differ = [
-            f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+            difference
             for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name)
+            if (difference := _difference(name, before, now))
         ]
         if differ:
             raise UsageError(
@@ -215,3 +223,14 @@ class RunDir:
         for pattern in _FILES_OF_AN_ATTEMPT:
             for file in self.path.glob(f".{pattern}.*"):
                 file.unlink(missing_ok=True)
+
+
+def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How the setting `name` differs from that in a run.json; empty if it does not."""
+    if name not in now:
+        if name in RETIRED and before[name] == RETIRED[name]:
+            return ""
+        return f"{name} was {before[name]!r}, and this version does not know it"
+    missing = SETTINGS[name].value_before if name in SETTINGS else None
+    value = before.get(name, missing)
+    return "" if value == now[name] else f"{name} was {value!r}, now {now[name]!r}"

@@ -1,8 +1,8 @@
-"""Split schemes: which part of each environment is for what.
+"""Split schemes: they divide each environment into parts for training, validation and test.
 
-The parts of an environment are called `in` (train), `out` (validation), `uda` (unlabeled, domain
-adaptation) and `test`; not every scheme has all of them. A scheme is a function of the dataset and a
-`SplitRequest`; plugins add theirs to `SCHEMES`.
+The parts of an environment are `in` (train), `out` (validation), `uda` (unlabeled, for domain adaptation)
+and `test`; not every scheme has all of them. A scheme is a function of the dataset and a `SplitRequest`;
+plugins add theirs to `SCHEMES`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,30 @@ from typing import TYPE_CHECKING
 
 from domainbed.errors import UsageError
 from domainbed.registry import Registry
-from domainbed.training import split_file
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
     from domainbed.datasets.splitting import SplitDataset
-    from domainbed.training.config import TrainConfig
 
     Parts = dict[str, SplitDataset]
     Scheme = Callable[[MultipleDomainDataset, "SplitRequest"], list[Parts]]
 
 
+SUFFIX = ".json"
+"""Suffix of split files, see `domainbed.training.split_file`."""
+
+
 @dataclass(frozen=True)
 class SplitRequest:
-    """What a scheme may depend on.
+    """The settings of a run that a scheme may depend on.
 
     Attributes:
         test_envs: indices of the target environments.
-        trial_seed: seed of the trial; a scheme may give every trial its own split.
+        trial_seed: seed of the trial; a scheme may split differently in each trial.
         holdout_fraction: share of an environment for validation.
         uda_holdout_fraction: share of a target's train part that is given unlabeled.
-        options: what followed the scheme's name on the command line, e.g. ["70/10/20", "per_trial"].
+        options: options after the scheme's name in --splits, e.g. ("70/10/20", "per_trial").
+        scheme: name of the scheme.
     """
 
     test_envs: tuple[int, ...]
@@ -43,19 +46,22 @@ class SplitRequest:
     holdout_fraction: float
     uda_holdout_fraction: float
     options: tuple[str, ...] = ()
+    scheme: str = "holdout"
 
 
 SCHEMES: Registry[Scheme] = Registry("Split scheme")
 SCHEMES.add_lazy("file", "domainbed.training.split_file:from_file")
-SCHEMES.add_lazy("list", "domainbed.training.list_split:by_list")
 
 
-def parse(text: str) -> tuple[str, tuple[str, ...]]:
-    """Name of the scheme and its options, "name:option:option".
+_WITH_UNLABELED = ("holdout", "file", "list")
+
+
+def parse_scheme(text: str) -> tuple[str, tuple[str, ...]]:
+    """Name of the scheme and options in "name:option:option".
 
     "70/10/20" means "stratified:70/10/20", and "name.json" means "file:name.json".
     """
-    if text.endswith(split_file.SUFFIX):
+    if text.endswith(SUFFIX):
         return "file", (text.removeprefix("file:"),)
     name, *options = text.split(":")
     if re.fullmatch(r"[\d.]+(/[\d.]+)+", name):
@@ -63,47 +69,37 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
     return name, tuple(options)
 
 
-def check_splits(config: TrainConfig) -> None:
-    """Refuse an unknown scheme, files that aren't there, and unlabeled parts from a scheme that has none."""
-    name, options = parse(split_file.filled(config.splits, config))
-    SCHEMES[name]
-    if name == "file" and not Path(":".join(options)).is_file():
-        raise UsageError(f"--splits {config.splits}: there is no file {':'.join(options) or 'named'}")
-    if config.write_splits is not None and not config.write_splits.endswith(split_file.SUFFIX):
-        raise UsageError(f"--write_splits takes a name that ends with .json, not {config.write_splits!r}")
-    if name not in ("holdout", "file", "list") and config.uda_holdout_fraction:
+def check_request(request: SplitRequest) -> None:
+    """Check that the scheme exists, that its file exists, and that it has an unlabeled part if one is needed.
+
+    Raises: UsageError (UnknownName for an unknown scheme).
+    """
+    SCHEMES[request.scheme]
+    path = ":".join(request.options)
+    if request.scheme == "file" and not Path(path).is_file():
+        lack = f"split file {path} does not exist" if path else "--splits file needs a path: file:PATH"
+        raise UsageError(lack)
+    if request.uda_holdout_fraction and request.scheme not in _WITH_UNLABELED:
         raise UsageError(
-            f"--uda_holdout_fraction needs --splits holdout; {config.splits} has no unlabeled part"
+            f"--uda_holdout_fraction needs --splits holdout; {request.scheme} has no unlabeled part"
         )
 
 
-def make_splits(dataset: MultipleDomainDataset, config: TrainConfig) -> list[Parts]:
+def make_splits(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
     """The parts of every environment, in the dataset's order."""
-    name, options = parse(split_file.filled(config.splits, config))
-    request = SplitRequest(
-        tuple(config.test_envs),
-        config.trial_seed,
-        config.holdout_fraction,
-        config.uda_holdout_fraction,
-        options,
-    )
-    return SCHEMES[name](dataset, request)
+    return SCHEMES[request.scheme](dataset, request)
 
 
 @SCHEMES.register("holdout")
 def holdout(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
-    """Upstream's splits: `out` is a share of each environment, `in` the rest, drawn anew for each trial.
+    """Upstream's splits: a share of each environment is `out`, the rest `in`. Each trial has its own split.
 
-    A target's `in` is shuffled once more, and gives up its `uda` part if one is asked for (and kept only
-    if it is not empty).
+    A target's `in` part is shuffled again, and a share of it becomes the part `uda` if the request has one.
     """
     from domainbed.datasets.splitting import split_dataset
     from domainbed.seeds import seed_hash
 
-    if request.options:
-        raise UsageError(
-            f"--splits holdout takes no options, not {':'.join(request.options)}; see --holdout_fraction"
-        )
+    _check_no_options(request)
     environments = []
     for index in range(len(dataset)):
         environment, seed = dataset[index], seed_hash(request.trial_seed, index)
@@ -120,15 +116,14 @@ def holdout(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts
 
 @SCHEMES.register("whole")
 def whole(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
-    """Nothing is set aside: all of an environment is `in`, and all of a target also its `test` part.
+    """Each environment as a whole is `in`; each target as a whole is also `test`.
 
-    As in the experiments on ColoredMNIST of the papers on invariant risk (Arjovsky et al. 2019). No
-    selection by validation is possible: see selection method `last`.
+    As in the experiments on ColoredMNIST of Arjovsky et al. (2019). Without validation samples, use the
+    selection method `last`.
     """
     from domainbed.datasets.splitting import SplitDataset
 
-    if request.options:
-        raise UsageError(f"--splits whole takes no options, not {':'.join(request.options)}")
+    _check_no_options(request)
     environments = []
     for index in range(len(dataset)):
         environment = dataset[index]
@@ -136,3 +131,33 @@ def whole(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
         parts = {"in": everything}
         environments.append(parts | ({"test": everything} if index in request.test_envs else {}))
     return environments
+
+
+@SCHEMES.register("list")
+def by_list(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
+    """The parts in the column `split` of a list file; samples keep the order of the list.
+
+    Raises: UsageError if the dataset is no list file, a sample has no part, or an environment has no
+        training samples.
+    """
+    from domainbed.datasets.list_file import PARTS, ListFileDataset
+    from domainbed.datasets.splitting import SplitDataset
+
+    if not isinstance(dataset, ListFileDataset):
+        raise UsageError("--splits list needs a dataset that is a list of files with a column split")
+    _check_no_options(request)
+    for row in dataset.ROWS:
+        if not row.split:
+            raise UsageError(f"{dataset.PATH}, line {row.line}: --splits list needs a value for split")
+    environments = []
+    for name, environment, parts in zip(dataset.ENVIRONMENTS, dataset.datasets, dataset.parts, strict=True):
+        if "in" not in parts:
+            raise UsageError(f"{dataset.PATH}: environment {name} has no samples with split in")
+        keys = {part: [i for i, each in enumerate(parts) if each == part] for part in PARTS}
+        environments.append({part: SplitDataset(environment, keys[part]) for part in PARTS if part in parts})
+    return environments
+
+
+def _check_no_options(request: SplitRequest) -> None:
+    if request.options:
+        raise UsageError(f"--splits {request.scheme} takes no options, not {':'.join(request.options)}")

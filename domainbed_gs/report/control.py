@@ -24,11 +24,12 @@ from domainbed.results.accuracies import compute_accuracies, shown_datasets
 from domainbed.results.loading import algorithm_and_condition
 from domainbed.results.report import ReportContext
 from domainbed.sweep.manifest import Manifest
-from domainbed.training.config import GROUPING
+from domainbed.training.config import SETTINGS
 from domainbed_gs.report.cautions import cautions
 from domainbed_gs.report.comparison import PairedReport, compare_all
 from domainbed_gs.report.paired import print_figures, print_notes, print_tables, selection_name
 
+GROUPING = tuple(map(str, SETTINGS["grouping"].choices))
 BASELINE = GROUPING[0]
 """The condition with real environments, `domain`."""
 

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -10,12 +11,11 @@ from domainbed.datasets import get_dataset_class, num_environments
 from domainbed.datasets.image_folder import folder_dataset
 from domainbed.datasets.list_file import read_list
 from domainbed.errors import UnknownName, UsageError
-from domainbed.training.list_split import by_list
-from domainbed.training.splits import SplitRequest
+from domainbed.training.splits import SplitRequest, by_list
 
 COUNTS = {"ink": {"cat": 2, "dog": 3}, "oil": {"cat": 1, "dog": 1}, "Wood": {"cat": 1, "dog": 2}}
 HPARAMS = {"data_augmentation": True, "input_size": 16}
-REQUEST = SplitRequest((0,), 0, 0.2, 0.0)
+REQUEST = SplitRequest((0,), 0, 0.2, 0.0, scheme="list")
 GOOD = {"path": "ink/cat/0.png", "label": "cat", "environment": "ink"}
 
 
@@ -159,13 +159,13 @@ def test_the_lists_own_split(folder, write_list):
 
 def test_a_split_that_the_list_does_not_give(folder, write_list):
     plain = get_dataset_class(str(write_list(".csv")))(None, [0], HPARAMS)
-    with pytest.raises(UsageError, match="line 2: no split is given"):
+    with pytest.raises(UsageError, match="line 2: --splits list needs a value for split"):
         by_list(plain, REQUEST)
     dataset = get_dataset_class(str(write_list(".jsonl", lambda i: "out")))(None, [0], HPARAMS)
     with pytest.raises(UsageError, match="environment Wood has no samples with split in"):
         by_list(dataset, REQUEST)
-    with pytest.raises(UsageError, match="takes no options"):
-        by_list(dataset, SplitRequest((0,), 0, 0.2, 0.0, ("x",)))
+    with pytest.raises(UsageError, match="--splits list takes no options, not x"):
+        by_list(dataset, dataclasses.replace(REQUEST, options=("x",)))
     with pytest.raises(UsageError, match="needs a dataset that is a list"):
         by_list(folder_dataset(folder)(None, [0], HPARAMS), REQUEST)
 

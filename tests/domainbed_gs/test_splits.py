@@ -79,5 +79,5 @@ def test_an_unknown_option_suggests_the_nearest(emoji):
 
 def test_splits_flag_reaches_the_scheme(emoji):
     config = TrainConfig(dataset="EmojiStyles", splits="80/10/10:per_trial")
-    parts = make_splits(emoji, config)
+    parts = make_splits(emoji, config.split_request())
     assert [round(len(part) / 1283, 2) for part in parts[0].values()] == [0.8, 0.1, 0.1]

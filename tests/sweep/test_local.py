@@ -89,7 +89,7 @@ def test_the_reason_is_that_of_the_last_attempt(tmp_path):
     )
     assert "diverged" in failure_reason(tmp_path / "run")
     run_commands([command(tmp_path / "run", "--steps", 0)], [Slot()])
-    assert failure_reason(tmp_path / "run") == "--steps takes a number of updates of 1 or more, not 0."
+    assert failure_reason(tmp_path / "run") == "--steps must be at least 1, not 0."
 
 
 def test_a_bug_in_a_run_leaves_its_traceback(tmp_path, monkeypatch):

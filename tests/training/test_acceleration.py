@@ -243,13 +243,13 @@ class Bare(Algorithm):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp16"}, "--precision takes one of fp32, tf32, bf16, not 'fp16'"),
+        ({"precision": "fp16"}, "--precision is one of fp32, tf32, bf16, not 'fp16'"),
         ({"precision": "tf32"}, "--precision tf32 is for NVIDIA GPUs .* on cpu"),
         (
             LAST | {"hparams": {"featurizer": "mlp"}},
             "--channels_last is for convolutions .* Debug28 has none",
         ),
-        (COMPILED | {"algorithm": "IGA"}, "IGA differentiates its network's gradients"),
+        (COMPILED | {"algorithm": "IGA"}, "IGA needs second derivatives of its network"),
     ],
 )
 def test_what_a_run_can_not_take_is_refused_in_one_line(options, message, tmp_path):

@@ -119,12 +119,12 @@ def test_minibatches_that_come_during_an_evaluation_can_be_trained_on():
 )
 def test_which_parts_are_evaluated(emoji, splits, which, names):
     config = TrainConfig(dataset="EmojiStyles", test_envs=[1], splits=splits)
-    assert list(parts_to_evaluate(make_splits(emoji, config), [1], which)) == names.split()
+    assert list(parts_to_evaluate(make_splits(emoji, config.split_request()), [1], which)) == names.split()
 
 
 def test_unlabeled_parts_are_numbered_over_those_there_are(emoji):
     config = TrainConfig(dataset="EmojiStyles", test_envs=[1, 3], uda_holdout_fraction=0.5)
-    named = parts_to_evaluate(make_splits(emoji, config), [1, 3], "all")
+    named = parts_to_evaluate(make_splits(emoji, config.split_request()), [1, 3], "all")
     assert list(named)[-2:] == ["env0_uda", "env1_uda"]
 
 

@@ -141,7 +141,7 @@ def test_a_finished_run_stays_unless_a_restart_is_asked_for(tmp_path):
 
 def test_results_of_unknown_origin_are_not_mixed_with_ours(tmp_path):
     (tmp_path / "results.jsonl").write_text("{}\n")
-    with pytest.raises(UsageError, match="says nothing of its settings"):
+    with pytest.raises(UsageError, match=r"has results but no run\.json with their settings"):
         enter(tmp_path)
     assert (tmp_path / "results.jsonl").read_text() == "{}\n"
 

@@ -12,9 +12,13 @@ from domainbed.errors import UsageError
 from domainbed.seeds import seed_hash
 from domainbed.training import split_file
 from domainbed.training.config import TrainConfig
-from domainbed.training.splits import make_splits, parse
+from domainbed.training.splits import make_splits, parse_scheme
 
 CHANGING = ("step_time", "mem_gb", "args")
+
+
+def splits_of(dataset, **settings):
+    return make_splits(dataset, TrainConfig(**settings).split_request())
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +60,10 @@ def test_a_run_with_the_file_repeats_the_run_that_wrote_it(tmp_path):
     ],
 )
 def test_every_schemes_splits_come_back_index_for_index(settings, emoji, tmp_path):
-    splits = make_splits(emoji, TrainConfig(dataset="EmojiStyles", **settings))
+    splits = splits_of(emoji, dataset="EmojiStyles", **settings)
     split_file.write(tmp_path / "a.json", emoji, splits)
     config = TrainConfig(dataset="EmojiStyles", **settings | {"splits": str(tmp_path / "a.json")})
-    again = make_splits(emoji, config)
+    again = make_splits(emoji, config.split_request())
     assert all_positions(again) == all_positions(splits)
     assert all(
         part.underlying_dataset is emoji[i] for i, parts in enumerate(again) for part in parts.values()
@@ -78,11 +82,11 @@ def test_the_file_of_a_run_has_upstreams_indices(vectors, tmp_path):
 
 
 def test_a_file_with_the_same_split_stays_and_another_is_refused(emoji, tmp_path):
-    splits, others = (make_splits(emoji, TrainConfig(trial_seed=seed)) for seed in (0, 1))
+    splits, others = (splits_of(emoji, trial_seed=seed) for seed in (0, 1))
     split_file.write(tmp_path / "a.json", emoji, splits)
     before = (tmp_path / "a.json").stat()
     split_file.write(tmp_path / "a.json", emoji, splits)
-    with pytest.raises(UsageError, match=r"a\.json holds another split; .*splits-{trial_seed}"):
+    with pytest.raises(UsageError, match=r"a\.json has another split; .*splits-{trial_seed}"):
         split_file.write(tmp_path / "a.json", emoji, others)
     assert (tmp_path / "a.json").stat() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
@@ -90,9 +94,9 @@ def test_a_file_with_the_same_split_stays_and_another_is_refused(emoji, tmp_path
 
 def test_a_file_for_other_data_is_refused_in_one_line(emoji, tmp_path):
     debug = build(get_dataset_class("Debug28"), None, [0], {})
-    split_file.write(tmp_path / "a.json", debug, make_splits(debug, TrainConfig()))
+    split_file.write(tmp_path / "a.json", debug, splits_of(debug))
     with pytest.raises(UsageError, match=r"for other data: Debug28 \(0 16, 1 16, 2 16; checksum") as caught:
-        make_splits(emoji, TrainConfig(splits=str(tmp_path / "a.json")))
+        splits_of(emoji, splits=str(tmp_path / "a.json"))
     assert f"not EmojiStyles (Flat {len(emoji[0])}, " in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -104,38 +108,40 @@ def damaged(content, environment, **parts):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: "half an obj", "is no split file"),
-        (lambda content: [1], "is no split file"),
-        (lambda content: {"environments": {}}, "is no split file"),
+        (lambda content: "half an obj", "is not a split file"),
+        (lambda content: [1], "is not a split file"),
+        (lambda content: {"environments": {}}, "is not a split file"),
         (lambda content: content | {"environments": {}}, "for other data"),
         (
             lambda content: damaged(content, "1", out=[1]),
-            "environment 1: expected are parts, `in` among them",
+            "environment 1: expected an object of parts with the part in",
         ),
         (lambda content: damaged(content, "2", **{"in": [1], "train": [2]}), "a part is one of in, out, uda"),
         (
             lambda content: damaged(content, "0", **{"in": [3, 16]}),
-            "part in: expected are positions from 0 to 15",
+            "part in: expected distinct positions from 0 to 15",
         ),
-        (lambda content: damaged(content, "0", **{"in": [3, 3]}), "expected are positions .* each once"),
-        (lambda content: damaged(content, "0", **{"in": [True]}), "expected are positions"),
-        (lambda content: damaged(content, "0", **{"in": 3}), "expected are positions"),
+        (lambda content: damaged(content, "0", **{"in": [3, 3]}), "expected distinct positions"),
+        (lambda content: damaged(content, "0", **{"in": [True]}), "expected distinct positions"),
+        (lambda content: damaged(content, "0", **{"in": 3}), "expected distinct positions"),
     ],
 )
 def test_what_is_no_split_file_is_refused(change, message, tmp_path):
     debug = build(get_dataset_class("Debug28"), None, [0], {})
     path = tmp_path / "a.json"
-    split_file.write(path, debug, make_splits(debug, TrainConfig()))
+    split_file.write(path, debug, splits_of(debug))
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(UsageError, match=message) as caught:
-        make_splits(debug, TrainConfig(splits=str(path)))
+        splits_of(debug, splits=str(path))
     assert str(path) in str(caught.value)
 
 
 def test_names_of_files():
-    assert parse("my/splits.json") == parse("file:my/splits.json") == ("file", ("my/splits.json",))
+    assert (
+        parse_scheme("my/splits.json") == parse_scheme("file:my/splits.json") == ("file", ("my/splits.json",))
+    )
     config = TrainConfig(dataset="data/pictures.csv", trial_seed=4, test_envs=[0, 2])
-    assert split_file.filled("{dataset}-{trial_seed}-{test_envs}.json", config) == "pictures-4-0_2.json"
+    assert config.fill_placeholders("{dataset}-{trial_seed}-{test_envs}.json") == "pictures-4-0_2.json"
 
 
 def test_positions_follow_views_of_views():
@@ -146,8 +152,8 @@ def test_positions_follow_views_of_views():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"splits": "missing.json"}, r"--splits missing\.json: there is no file missing\.json"),
-        ({"splits": "file"}, "--splits file: there is no file named"),
+        ({"splits": "missing.json"}, r"split file missing\.json does not exist"),
+        ({"splits": "file"}, "--splits file needs a path"),
         (
             {"write_splits": "splits.csv"},
             r"--write_splits takes a name that ends with \.json, not 'splits\.csv'",

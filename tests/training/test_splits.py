@@ -5,7 +5,11 @@ from domainbed.datasets.splitting import split_dataset
 from domainbed.errors import UsageError
 from domainbed.seeds import seed_hash
 from domainbed.training.config import TrainConfig
-from domainbed.training.splits import make_splits, parse
+from domainbed.training.splits import make_splits, parse_scheme
+
+
+def splits_of(dataset, **settings):
+    return make_splits(dataset, TrainConfig(**settings).split_request())
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +24,14 @@ def keys_in_environment(part):
 
 
 def test_parse():
-    assert parse("holdout") == ("holdout", ())
-    assert parse("70/10/20") == ("stratified", ("70/10/20",))
-    assert parse("70/10/20:per_trial") == ("stratified", ("70/10/20", "per_trial"))
+    assert parse_scheme("holdout") == ("holdout", ())
+    assert parse_scheme("70/10/20") == ("stratified", ("70/10/20",))
+    assert parse_scheme("70/10/20:per_trial") == ("stratified", ("70/10/20", "per_trial"))
 
 
 def test_holdout_is_upstreams(emoji):
     config = TrainConfig(dataset="EmojiStyles", test_envs=[1], trial_seed=2, uda_holdout_fraction=0.25)
-    splits = make_splits(emoji, config)
+    splits = make_splits(emoji, config.split_request())
     for index, parts in enumerate(splits):
         out, in_ = split_dataset(emoji[index], int(len(emoji[index]) * 0.2), seed_hash(2, index))
         assert keys_in_environment(parts["out"]) == out.keys
@@ -41,21 +45,23 @@ def test_holdout_is_upstreams(emoji):
 
 
 def test_a_target_is_shuffled_twice_even_without_a_uda_part(emoji):
-    target, source = (make_splits(emoji, TrainConfig(test_envs=[index]))[0]["in"] for index in (0, 1))
+    target, source = (splits_of(emoji, test_envs=[index])[0]["in"] for index in (0, 1))
     assert sorted(keys_in_environment(target)) == sorted(source.keys)
     assert keys_in_environment(target) != source.keys
 
 
 def test_holdout_takes_no_options(emoji):
     with pytest.raises(UsageError, match="takes no options, not 80/20"):
-        make_splits(emoji, TrainConfig(splits="holdout:80/20"))
+        splits_of(emoji, splits="holdout:80/20")
 
 
 def test_whole_sets_nothing_aside_and_tests_on_all_of_the_target(emoji):
-    splits = make_splits(emoji, TrainConfig(splits="whole", test_envs=[1, 3], holdout_fraction=0.5))
+    splits = make_splits(
+        emoji, TrainConfig(splits="whole", test_envs=[1, 3], holdout_fraction=0.5).split_request()
+    )
     for index, parts in enumerate(splits):
         assert set(parts) == ({"in", "test"} if index in (1, 3) else {"in"})
         for part in parts.values():
             assert keys_in_environment(part) == list(range(len(emoji[index])))
     with pytest.raises(UsageError, match="--splits whole takes no options, not per_trial"):
-        make_splits(emoji, TrainConfig(splits="whole:per_trial"))
+        splits_of(emoji, splits="whole:per_trial")
