@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.scripts.sweep import check_jobs, make_jobs
+from domainbed.sweep.actions import make_jobs
+from domainbed.sweep.checks import check_jobs
 from domainbed.sweep.config import read_config
 from domainbed.sweep.flags import build_parser, parse
 

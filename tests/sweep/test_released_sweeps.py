@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from domainbed.scripts import collect_results
-from domainbed.scripts.sweep import make_jobs, parse
+from domainbed.scripts.sweep import parse
+from domainbed.sweep.actions import make_jobs
 from domainbed.training import claims
 
 RELEASED = Path(__file__).parents[1] / "data" / "released"
@@ -74,7 +75,7 @@ def test_a_finished_sweep_has_nothing_left_to_do(sweeps, forked_script):
     before = {run: contents(run) for run in runs_of("finished")}
     launched = forked_script("sweep", "launch", *SWEEPS["finished"])
     assert launched.returncode == 0, launched.stderr
-    assert "Nothing to do in finished" in launched.stdout
+    assert "Nothing to launch in finished" in launched.stdout
     assert {run: contents(run) for run in before} == before
 
 

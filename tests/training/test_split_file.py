@@ -17,8 +17,8 @@ from domainbed.training.splits import make_splits, parse_scheme
 CHANGING = ("step_time", "mem_gb", "args")
 
 
-def splits_of(dataset, **settings):
-    return make_splits(dataset, TrainConfig(**settings).split_request())
+def splits_of(data, **settings):
+    return make_splits(data, TrainConfig(**settings).split_request())
 
 
 @pytest.fixture(scope="module")

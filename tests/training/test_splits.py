@@ -8,8 +8,8 @@ from domainbed.training.config import TrainConfig
 from domainbed.training.splits import make_splits, parse_scheme
 
 
-def splits_of(dataset, **settings):
-    return make_splits(dataset, TrainConfig(**settings).split_request())
+def splits_of(data, **settings):
+    return make_splits(data, TrainConfig(**settings).split_request())
 
 
 @pytest.fixture(scope="module")
