@@ -1,9 +1,9 @@
-"""DomainBed-compatible test-bed for domain generalization.
+"""A DomainBed-compatible suite for domain generalization.
 
     import domainbed
     records = domainbed.train(dataset="EmojiStyles", algorithm="AgrSum", test_envs=[2], steps=50)
 
-trains one model and returns a pandas frame of its records, one row a checkpoint.
+trains one model and returns its records as a pandas frame with one row for each checkpoint.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from domainbed.version import __version__ as __version__
 
 
 def train(**settings: object) -> pd.DataFrame:
-    """Train one model: `python -m domainbed.scripts.train` as a function call.
+    """Train one model, like `python -m domainbed.scripts.train`.
 
     Args:
-        settings: the flags of `domainbed.scripts.train` by name (`domainbed.training.config.TrainConfig`
-            has the list); `hparams` may be a dict. Without `output_dir` nothing is left on disk.
+        settings: the flags of `domainbed.scripts.train` by name (see
+            `domainbed.training.config.TrainConfig`). `hparams` may be a dict. Without `output_dir` the run
+            leaves no files.
 
-    Returns: one row for each checkpoint, one column for each key of `results.jsonl`
-        (`args` and `hparams` as columns `args.*`, `hparams.*`).
+    Returns: a frame with one row for each checkpoint and one column for each key of `results.jsonl`. Entries
+        of `args` and `hparams` are columns `args.*` and `hparams.*`.
 
     Raises:
-        UsageError: a setting is unknown or makes no sense.
-        RunError: the run could not be finished.
+        UsageError: a setting is unknown or invalid.
+        RunError: the run failed.
     """
     from domainbed.training.api import train_to_frame
 

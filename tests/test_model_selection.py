@@ -23,7 +23,7 @@ from domainbed.records.query import Q
 
 
 def record(step, targets, *accs, hparams_seed=0):
-    """`accs` has (in, out) of each environment; None leaves a key out."""
+    """A record with the (in, out) accuracies of each environment. None omits a key."""
     found = {"args": {"test_envs": list(targets), "hparams_seed": hparams_seed}, "step": step}
     for i, pair in enumerate(accs):
         for part, acc in zip(("in", "out"), pair, strict=True):
@@ -37,14 +37,14 @@ def test_get_test_records():
     assert get_test_records(records) == [records[0], records[2]]
 
 
-def test_a_method_is_not_instantiated():
+def test_methods_cannot_be_instantiated():
     for method in (SelectionMethod, *METHODS.values()):
         with pytest.raises(TypeError):
             method()
 
 
 class ByLoss(SelectionMethod):
-    """A subclass as forks write it."""
+    """A subclass such as forks define."""
 
     name = "by loss"
 
@@ -58,7 +58,7 @@ def by_loss(seed, **values):
     return {"args": {"hparams_seed": seed}, **values}
 
 
-def test_hparams_accs_best_first_and_the_larger_seed_of_equals():
+def test_hparams_accs_come_best_first_and_of_equals_the_larger_seed():
     records = Q(
         [
             by_loss(0, val=0.5, test=0.1),
@@ -101,7 +101,7 @@ def test_iid_takes_the_best_mean_of_the_sources():
 
 
 @given(accs=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=12), data=st.data())
-def test_iid_is_the_mean_of_numpy_to_the_last_bit(accs, data):
+def test_iid_equals_the_mean_of_numpy_bit_for_bit(accs, data):
     target = data.draw(st.integers(0, len(accs) - 1))
     found = IIDAccuracySelectionMethod.run_acc(Q([record(0, [target], *accs)]))
     assert found["val_acc"] == np.mean([out for i, (_, out) in enumerate(accs) if i != target])
@@ -109,8 +109,8 @@ def test_iid_is_the_mean_of_numpy_to_the_last_bit(accs, data):
     assert found["test_acc"] == accs[target][0]
 
 
-def test_nan_never_wins():
-    """A diverged step that comes first does not win, and neither does a diverged hparams seed."""
+def test_nan_is_never_selected():
+    """Neither a diverged step that comes first nor a diverged hparams seed is selected."""
     nan = math.nan
     first = [record(0, [0], (0.9, 0.9), (nan, nan)), record(1, [0], (0.5, 0.5), (0.6, 0.6))]
     assert IIDAccuracySelectionMethod.run_acc(Q(first)) == {"val_acc": 0.6, "test_acc": 0.5}
@@ -119,19 +119,19 @@ def test_nan_never_wins():
     assert IIDAccuracySelectionMethod.sweep_acc(Q([diverged])) == 0.2
 
 
-def test_target_without_an_out_split_does_not_hide_the_environments_behind_it():
+def test_environments_after_a_target_without_an_out_split_are_counted():
     records = Q([record(0, [1], (0.1, 0.4), (0.9, None), (0.3, 0.8))])
     assert IIDAccuracySelectionMethod.run_acc(records) == {"val_acc": pytest.approx(0.6), "test_acc": 0.9}
     assert OracleSelectionMethod.run_acc(records) is None
 
 
-def test_steps_without_the_targets_accuracy_are_passed_over():
+def test_steps_without_the_targets_accuracy_are_skipped():
     records = Q([record(0, [0], (None, 0.1), (0.5, 0.9)), record(1, [0], (0.3, 0.1), (0.5, 0.6))])
     assert IIDAccuracySelectionMethod.run_acc(records) == {"val_acc": 0.6, "test_acc": 0.3}
     assert IIDAccuracySelectionMethod.run_acc(Q(records[:1])) is None
 
 
-def test_one_environment_has_no_source():
+def test_a_single_environment_has_no_source():
     assert math.isnan(IIDAccuracySelectionMethod.run_acc(Q([record(0, [0], (0.5, 0.5))]))["val_acc"])
     assert LeaveOneOutSelectionMethod.run_acc(Q([record(0, [0], (0.5, 0.5))])) is None
 
@@ -169,7 +169,7 @@ def test_leave_one_out_needs_exactly_one_run_of_the_target():
 
 
 @given(accs=st.lists(st.floats(0, 1), min_size=2, max_size=14), data=st.data())
-def test_leave_one_out_is_the_sum_of_numpy_to_the_last_bit(accs, data):
+def test_leave_one_out_equals_the_sum_of_numpy_bit_for_bit(accs, data):
     n = len(accs)
     target = data.draw(st.integers(0, n - 1))
     records = [record(0, [target], *[(0.25, 0.5)] * n)]

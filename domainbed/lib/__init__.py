@@ -1,1 +1,1 @@
-"""Upstream's import paths, each a re-export of the thing's home; nothing of ours imports them."""
+"""Upstream's import paths. Each module re-exports names that are defined elsewhere in this package."""

@@ -1,4 +1,4 @@
-"""Upstream's import path of its loaders."""
+"""Upstream's import path of the data loaders."""
 
 from domainbed.training.upstream_loaders import (
     FastDataLoader,

@@ -1,4 +1,4 @@
-"""Upstream's helpers under upstream's names; each has its home elsewhere."""
+"""Upstream's import path of its helper functions and classes."""
 
 from domainbed.algorithms.densities import (
     EPS,

@@ -1,4 +1,4 @@
-"""Upstream's import path of the query language."""
+"""Upstream's import path of `Q`."""
 
 from domainbed.records.query import Q, hashable, make_selector_fn
 

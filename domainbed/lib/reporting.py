@@ -1,4 +1,4 @@
-"""Upstream's import path of what loads and groups records."""
+"""Upstream's import path of the functions that load and group records."""
 
 from domainbed.records.sweep_records import get_grouped_records, load_records
 

@@ -1,4 +1,4 @@
-"""Upstream's home of Wide_ResNet; ours is `domainbed.networks.wide_resnet`."""
+"""Upstream's import path of Wide_ResNet."""
 
 from domainbed.networks.wide_resnet import Wide_ResNet, conv3x3, conv_init, wide_basic
 

@@ -1,4 +1,4 @@
-"""Q: a list with the small query language that upstream's reports are written in (API spec 7)."""
+"""Q: a list with queries such as `group`, `select` and `filter_equals` (upstream's class)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ Selector = str | Callable[[Any], Any]
 
 
 def make_selector_fn(selector: Selector) -> Callable[[Any], Any]:
-    """A function of one item from "key", "outer.inner", "one, other" (a tuple), or a plain function.
+    """A function that selects a value from an item.
 
-    Raises: TypeError for anything else, other callables included.
+    Args:
+        selector: "key"; "outer.inner" for nested dicts; "one, other" for a tuple of values; or a Python
+            function, which is returned unchanged.
+
+    Raises: TypeError for anything else, including other callables.
     """
     if isinstance(selector, types.FunctionType):
         return selector
@@ -31,7 +35,7 @@ def make_selector_fn(selector: Selector) -> Callable[[Any], Any]:
         return lambda item: tuple(part(item) for part in parts)
     keys = [key.strip() for key in selector.split(".")]
 
-    def look_up(item: Any) -> Any:  # noqa: ANN401 - whatever the records hold
+    def look_up(item: Any) -> Any:  # noqa: ANN401 - records hold any type
         for key in keys:
             item = item[key]
         return item
@@ -40,7 +44,7 @@ def make_selector_fn(selector: Selector) -> Callable[[Any], Any]:
 
 
 def hashable(obj: object) -> Hashable:
-    """`obj` itself, or where it has no hash its JSON text, `{"_": obj}` with sorted keys."""
+    """`obj` itself if it is hashable, else the JSON text of `{"_": obj}` with sorted keys."""
     try:
         hash(obj)
     except TypeError:
@@ -49,12 +53,12 @@ def hashable(obj: object) -> Hashable:
 
 
 def nan_lowest(value: Any) -> Any:  # noqa: ANN401 - a sort key of any type
-    """`value` as a sort key: NaN counts as minus infinity."""
+    """`value` as a sort key, with NaN replaced by minus infinity."""
     return -math.inf if isinstance(value, float | np.floating) and math.isnan(value) else value
 
 
 class Q(Generic[T]):
-    """A list of items with queries; every query gives a new `Q` or a plain value."""
+    """A list of items with queries. Each query returns a new `Q` or a plain value."""
 
     def __init__(self, list_: Iterable[T]) -> None:
         self._list: list[T] = list_ if isinstance(list_, list) else list(list_)
@@ -86,9 +90,9 @@ class Q(Generic[T]):
         return repr(self._list)
 
     def group(self, selector: Selector) -> Q[tuple[Any, Q[T]]]:
-        """(value, Q of the items that have it) for each selected value, sorted by value.
+        """(value, Q of the items with this value) for each selected value, sorted by value.
 
-        Items keep their order. Values without a hash are told apart, and sorted, by their JSON text.
+        Items keep their order. Values that are not hashable are compared and sorted by their JSON text.
         """
         select = make_selector_fn(selector)
         groups: dict[Any, tuple[Any, list[T]]] = {}
@@ -98,11 +102,11 @@ class Q(Generic[T]):
         return Q([(groups[key][0], Q(groups[key][1])) for key in sorted(groups)])
 
     def group_map(self, selector: Selector, fn: Callable[..., U]) -> Q[U]:
-        """`fn(value, items)` of each group."""
+        """`fn(value, items)` for each group."""
         return self.group(selector).map(fn)
 
     def map(self, fn: Callable[..., U]) -> Q[U]:
-        """`fn` of each item; an item is unpacked if `fn` takes more than one parameter."""
+        """`fn(item)` for each item, or `fn(*item)` if `fn` takes more than one parameter."""
         if len(inspect.signature(fn).parameters) > 1:
             items: list[Any] = self._list
             return Q([fn(*item) for item in items])
@@ -125,7 +129,7 @@ class Q(Generic[T]):
         return largest
 
     def sum(self) -> T:
-        """Sum of the items; 0 of none."""
+        """Sum of the items; 0 if there are none."""
         items: list[Any] = self._list
         total: T = sum(items)
         return total
@@ -135,11 +139,11 @@ class Q(Generic[T]):
         return len(self._list)
 
     def mean(self) -> float:
-        """Mean; NaN of no items."""
+        """Mean of the items; NaN if there are none."""
         return self._reduce(np.mean)
 
     def std(self) -> float:
-        """Standard deviation of the population (ddof 0); NaN of no items."""
+        """Population standard deviation (ddof=0) of the items; NaN if there are none."""
         return self._reduce(np.std)
 
     def mean_std(self) -> tuple[float, float]:
@@ -152,7 +156,7 @@ class Q(Generic[T]):
             return float(function(self._list))
 
     def argmax(self, selector: Selector) -> T:
-        """First item with the largest selected value; NaN loses to every number."""
+        """First item with the largest selected value. NaN is smaller than every number."""
         select = make_selector_fn(selector)
         return max(self._list, key=lambda item: nan_lowest(select(item)))
 
@@ -175,17 +179,17 @@ class Q(Generic[T]):
         return items.filter(lambda item: not np.isnan(item))
 
     def flatten(self) -> Q[Any]:
-        """Items of the items."""
+        """The items of all items, one level deep."""
         items: list[Any] = self._list
         return Q([inner for item in items for inner in item])
 
     def unique(self) -> Q[T]:
-        """First occurrence of each item, in order."""
+        """The first occurrence of each item, in order."""
         first: dict[Hashable, T] = {}
         for item in self._list:
             first.setdefault(hashable(item), item)
         return Q(list(first.values()))
 
     def sorted(self, key: Callable[[T], Any] | None = None) -> Q[T]:
-        """Stable ascending sort; a NaN key counts as minus infinity."""
+        """Items in ascending order of `key`, by a stable sort. NaN is smaller than every number."""
         return Q(sorted(self._list, key=lambda item: nan_lowest(key(item) if key else item)))

@@ -1,1 +1,1 @@
-"""Helpers of upstream's tests, for forks whose own tests use them."""
+"""Helpers that the tests of upstream's forks import."""

@@ -11,7 +11,10 @@ DEBUG_DATASETS = ["Debug28", "Debug224"]
 
 
 def make_minibatches(dataset: MultipleDomainDataset, batch_size: int) -> list[tuple[Tensor, Tensor]]:
-    """The first `batch_size` samples of each environment, on the GPU if there is one, else on the CPU."""
+    """The first `batch_size` samples of each environment, on the GPU if one is available.
+
+    Returns: (x, y) of each environment; x has shape (batch_size, ...) and y (batch_size,), int64.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     minibatches = []
     for environment in dataset.datasets:

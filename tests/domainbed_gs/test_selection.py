@@ -1,4 +1,4 @@
-"""The paper's selection methods on small runs worked out by hand."""
+"""The paper's selection methods on small runs, against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def step(record):
     return make
 
 
-def test_pooled_and_mean_validation_choose_different_steps(step):
+def test_pooled_and_mean_validation_select_different_steps(step):
     records = Q([step(0, (0.9, 0.5), 0.11), step(20, (0.5, 0.7), 0.22)])
     assert ICCV2021SelectionMethod.run_acc(records) == {"val_acc": pytest.approx(0.65), "test_acc": 0.22}
     assert ICCV2021MacroSelectionMethod.run_acc(records) == {"val_acc": pytest.approx(0.7), "test_acc": 0.11}
 
 
-def test_ties_keep_the_earliest_step_in_whatever_order_records_come(step):
+def test_ties_keep_the_earliest_step_in_any_order_of_records(step):
     records = [step(0, (0.5, 0.5), 0.1), step(20, (0.6, 0.6), 0.2), step(40, (0.6, 0.6), 0.3)]
     for method in (ICCV2021SelectionMethod, ICCV2021MacroSelectionMethod):
         assert method.run_acc(Q(records))["test_acc"] == 0.2
         assert method.run_acc(Q(records[::-1]))["test_acc"] == 0.2
 
 
-def test_last_takes_the_last_step_and_its_validation_accuracy(step):
+def test_last_selects_the_last_step_and_its_validation_accuracy(step):
     records = Q([step(40, (0.1, 0.1), 0.3), step(0, (0.9, 0.9), 0.1)])
     assert LastSelectionMethod.run_acc(records) == {"val_acc": pytest.approx(0.1), "test_acc": 0.3}
 
@@ -72,7 +72,7 @@ def test_methods_have_names_and_no_result_without_a_test_split(name, step):
     assert method.run_acc(Q([pair])) is None
 
 
-def test_steps_without_a_usable_validation_accuracy_are_passed_over(step):
+def test_steps_without_a_usable_validation_accuracy_are_skipped(step):
     diverged = step(0, (math.nan, 0.9), 0.1)
     unsized = step(10, (0.9, 0.9), 0.2)
     del unsized["sizes"]

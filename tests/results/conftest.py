@@ -1,4 +1,4 @@
-"""A sweep like upstream's test sweep, with numbers of our own."""
+"""A synthetic sweep with the structure of upstream's test sweep."""
 
 from __future__ import annotations
 
@@ -79,8 +79,11 @@ AVERAGES \\
 
 @dataclass
 class SyntheticSweep:
-    """ERM on VLCS, 2 trials x 10 sets of targets x 2 hparams seeds; `runs[key]` is (2, steps, environments):
-    accuracies on in-splits and out-splits. `evaluate` as in `train`."""
+    """One algorithm on one dataset: 2 trials x 10 sets of targets x 2 hparams seeds.
+
+    `runs[key]` has shape (2, steps, environments): accuracies on in-splits and out-splits. `evaluate` is the
+    flag of `train`.
+    """
 
     dataset: str = "VLCS"
     algorithm: str = "ERM"
@@ -92,7 +95,7 @@ class SyntheticSweep:
         for trial in range(2):
             for targets in TARGETS:
                 for seed in range(2):
-                    # Quarters of a percent, so that ties between steps and seeds happen.
+                    # Multiples of 0.25 %, so that steps and seeds tie.
                     self.runs[trial, targets, seed] = (
                         random.randint(200, 400, (2, len(STEPS), ENVIRONMENTS)) / 400
                     )
@@ -102,7 +105,7 @@ class SyntheticSweep:
             del self.runs[key]
 
     def drop_some(self) -> None:
-        """Target 1 is gone, target 2 has trial 0 only, and leave-one-out lacks pair (0, 3) in trial 1."""
+        """Drop target 1, trial 1 of target 2, pair (0, 3) in trial 1, and one hparams seed of target 0."""
         self.drop(*[(trial, (1,), seed) for trial in (0, 1) for seed in (0, 1)])
         self.drop((1, (2,), 0), (1, (2,), 1), (1, (0, 3), 0), (1, (0, 3), 1), (0, (0,), 1))
 
@@ -143,7 +146,7 @@ class SyntheticSweep:
         ]
 
     def folder(self, key: Key) -> str:
-        """Name of the run's folder: like a job's hash it says nothing and sorts at random."""
+        """Name of the run's folder: a hash, as in a real sweep, so that folders sort at random."""
         return hashlib.md5(repr((self.dataset, self.algorithm, key)).encode()).hexdigest()
 
     def write(self, root: Path) -> Path:
@@ -157,10 +160,10 @@ class SyntheticSweep:
             (run / "done").write_text("done")
         return root
 
-    # What the tables must show, computed from the arrays and from nothing of ours.
+    # The expected tables, computed from the arrays without the code under test.
 
     def chosen(self, trial: int, target: int, method: str) -> float | None:
-        """Accuracy of the better hparams seed, the larger one of equals; None without a usable run."""
+        """Accuracy of the better hparams seed, the larger seed of equals; None without a usable run."""
         best = None
         for seed in (0, 1):
             run = self.runs.get((trial, (target,), seed))
@@ -184,7 +187,7 @@ class SyntheticSweep:
         return None if best is None else best[1]
 
     def expected_cells(self, method: str, sign: str = "+/-") -> tuple[list[str], list[str]]:
-        """Cells of the row of the dataset's table and of the row of the averages."""
+        """Cells of a row in the dataset's table, and of a row in the table of averages."""
         table = [[self.chosen(trial, target, method) for target in range(ENVIRONMENTS)] for trial in (0, 1)]
         cells = [_cell([trial[target] for trial in table], sign) for target in range(ENVIRONMENTS)]
         means = [mean for _, mean in cells]
@@ -194,7 +197,7 @@ class SyntheticSweep:
         return row, [average, "X" if mean is None else f"{mean:.1f}"]
 
     def footer(self, method: str, averages: bool, sign: str = "+/-") -> str:
-        """What stands under the dataset's table, or that of the averages."""
+        """The footer of the dataset's table, or of the table of averages."""
         averaged = ", averaged over the targets in each trial" if averages else ""
         return f"{ABOUT[method]} in %{averaged}, mean {sign} standard error over trials (ddof=0)."
 

@@ -1,10 +1,11 @@
-"""The whole script: layout byte for byte, for complete and for partial sweeps."""
+"""The report as a whole, byte for byte, for complete and partial sweeps; the script and the function."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from domainbed.errors import UnknownName
 from domainbed.model_selection import METHODS
+from domainbed.results import collect
 from domainbed.scripts import collect_results, list_top_hparams
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,7 +42,7 @@ def test_layout_byte_for_byte(vlcs, tmp_path, capsys, partial, evaluate):
     if partial:
         vlcs.drop_some()
     sweep = vlcs.write(tmp_path / "sweep")
-    (sweep / "results.txt").write_text("an old report is no run")
+    (sweep / "results.txt").write_text("an old report is not a run")
     assert collect_results.main(["--input_dir", str(sweep)]) == 0
     text = capsys.readouterr().out
     assert text == vlcs.expected_text()
@@ -69,6 +71,25 @@ def test_as_a_process(vlcs, tmp_path):
     bad = script("--input_dir", tmp_path / "empty", check=False)
     assert bad.returncode == 1
     assert "error: no record found" in bad.stderr
+
+
+def test_the_function_does_what_the_script_does(vlcs, tmp_path, capsys):
+    sweep = vlcs.write(tmp_path / "sweep")
+    page, best = tmp_path / "page.html", tmp_path / "best.toml"
+    collect.collect_results(sweep, output_dir=tmp_path, html=page, relaunch_best=best)
+    out, err = capsys.readouterr()
+    assert out == vlcs.expected_text() == (tmp_path / "results.txt").read_text()
+    assert f"Page: {page}\nWrote the best settings to {best}. To run them:\n    python -m " in err
+    assert "This page:" not in page.read_text()  # which no command line made
+    flags = ["--input_dir", str(sweep), "--output_dir", str(tmp_path)]
+    again = tmp_path / "again.html"
+    collect_results.main([*flags, "--html", str(again)])
+    assert re.sub("<p>This page:.*\n.*</pre>\n", "", again.read_text()) == page.read_text()
+    capsys.readouterr()
+    collect.collect_results(sweep, selection=["oracle"], format="csv", output_dir=tmp_path)
+    of_function = capsys.readouterr()
+    collect_results.main([*flags, "--selection", "oracle", "--format", "csv"])
+    assert capsys.readouterr() == of_function
 
 
 def test_abbreviations_and_exclusive_flags(vlcs, tmp_path, capsys):
@@ -145,7 +166,7 @@ def test_selection_of_the_sweep_file_and_of_the_command_line(vlcs, tmp_path, cap
     assert "oracle" in "".join(unknown.value.__notes__)
 
 
-def test_latex_of_long_and_underscored_names_compiles(vlcs, tmp_path, capsys):
+def test_latex_widens_columns_for_long_names_and_escapes_them(vlcs, tmp_path, capsys):
     vlcs.dataset, vlcs.algorithm = "SpawriousO2O_like_data", "IB_ERM"
     sweep = vlcs.write(tmp_path / "sweep")
     collect_results.main(["--input_dir", str(sweep), "--latex", "--selection", "iid"])
@@ -159,7 +180,7 @@ def test_latex_of_long_and_underscored_names_compiles(vlcs, tmp_path, capsys):
     assert any(line.startswith("IB\\_ERM ") for line in lines)
 
 
-def test_a_replaced_stdout_gets_the_tables(vlcs, tmp_path, monkeypatch):
+def test_tables_go_to_a_replaced_stdout(vlcs, tmp_path, monkeypatch):
     vlcs.write(tmp_path)
     replaced = io.StringIO()
     monkeypatch.setattr(sys, "stdout", replaced)
@@ -167,7 +188,7 @@ def test_a_replaced_stdout_gets_the_tables(vlcs, tmp_path, monkeypatch):
     assert replaced.getvalue() == vlcs.expected_text()
 
 
-def test_heavy_libraries_stay_out(vlcs, tmp_path):
+def test_heavy_libraries_are_not_imported(vlcs, tmp_path):
     sweep = vlcs.write(tmp_path / "sweep")
     code = (
         "import sys\n"
@@ -190,7 +211,7 @@ def auto_lr_record(seed, step, holdout, **accuracies):
 
 
 def test_auto_lr_merges_the_two_stages(tmp_path, capsys):
-    """Seed 1 has the better last out-accuracies: its second stage is reported."""
+    """Seed 1 has the larger out-accuracies at its last step, so its second stage is reported."""
     for seed, out, final in ((0, 0.6, 0.9), (1, 0.7, 0.8125)):
         (tmp_path / str(seed)).mkdir()
         stages = [

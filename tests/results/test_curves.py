@@ -17,7 +17,7 @@ def run(*values, step=10):
 def test_mean_over_the_runs_of_a_trial_then_mean_and_error_over_trials():
     curve = learning_curve([(0, run(1.0, 2.0)), (0, run(3.0, 6.0)), (1, run(6.0, 8.0))], logged("loss"))
     assert curve.steps.tolist() == [0, 10]
-    assert curve.means.tolist() == [4.0, 6.0]  # of 2 and 6, of 4 and 8
+    assert curve.means.tolist() == [4.0, 6.0]  # means of 2 and 6, and of 4 and 8
     np.testing.assert_allclose(curve.errors, [2 / math.sqrt(2)] * 2)
 
 

@@ -1,4 +1,4 @@
-"""What is said about sweeps that are unfinished, damaged, foreign or in the wrong place."""
+"""Notes and errors for sweeps that are unfinished, damaged, of unknown datasets, or in the wrong place."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_notes_on_a_partial_sweep(vlcs, tmp_path, capsys, caplog):
     ]
 
 
-def test_damaged_sweep_file_costs_a_warning(vlcs, tmp_path, capsys, caplog):
+def test_a_damaged_sweep_file_is_only_a_warning(vlcs, tmp_path, capsys, caplog):
     sweep = vlcs.write(tmp_path / "sweep")
     (sweep / "sweep.json").write_text("{")
     collect_results.main(["--input_dir", str(sweep)])
@@ -52,7 +52,7 @@ def test_damaged_sweep_file_costs_a_warning(vlcs, tmp_path, capsys, caplog):
     assert "sweep.json is damaged" in caplog.text
 
 
-def test_rows_and_tables_in_upstreams_order_unknown_ones_last(vlcs, tmp_path, capsys):
+def test_rows_and_tables_are_in_upstreams_order_with_unknown_ones_last(vlcs, tmp_path, capsys):
     for dataset, algorithm in (("my/photos", "Zzz"), ("PACS", "ERM"), ("VLCS", "CORAL"), ("VLCS", "ERM")):
         vlcs.dataset, vlcs.algorithm = dataset, algorithm
         vlcs.write(tmp_path / "sweep")
@@ -80,7 +80,7 @@ def test_rows_and_tables_in_upstreams_order_unknown_ones_last(vlcs, tmp_path, ca
     assert "note: datasets left out, since their number of environments is unknown: nothing_known" in err
 
 
-def test_folder_that_cannot_be_written(vlcs, tmp_path, capsys):
+def test_a_folder_that_cannot_be_written(vlcs, tmp_path, capsys):
     sweep = vlcs.write(tmp_path / "sweep")
     (tmp_path / "file").write_text("")
     assert collect_results.main(["--input_dir", str(sweep), "--output_dir", str(tmp_path / "file")]) == 0
@@ -95,7 +95,7 @@ def test_folder_that_cannot_be_written(vlcs, tmp_path, capsys):
     assert not (sweep / "results.txt").exists()
 
 
-def test_folder_of_one_run_is_named_as_such(vlcs, tmp_path):
+def test_the_folder_of_one_run_is_recognised(vlcs, tmp_path):
     sweep = vlcs.write(tmp_path / "sweep")
     run = next(sweep.iterdir())
     with pytest.raises(RunError, match="folder of one run"):

@@ -1,4 +1,4 @@
-"""A report in LaTeX becomes a PDF with the numbers in it."""
+"""A report in LaTeX compiles to a PDF."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def test_a_whole_report_compiles(vlcs, tmp_path):
     compiler = shutil.which("tectonic") or shutil.which("pdflatex")
     if compiler is None:
-        pytest.skip("neither tectonic nor pdflatex here (Debian: texlive-latex-extra)")
+        pytest.skip("needs tectonic or pdflatex (Debian: texlive-latex-extra)")
     folder = tmp_path / "sweep"
     for dataset, algorithms in (("VLCS", ("ERM", "AgrSum", "IB_ERM")), ("my_own/photos & more", ("ERM",))):
         for algorithm in algorithms:

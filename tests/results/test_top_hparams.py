@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from domainbed.errors import RunError
+from domainbed.results import top_hparams
 from domainbed.scripts import list_top_hparams
 from domainbed.training import train_command
 
@@ -22,7 +23,7 @@ NAMES = [
 
 
 def expected_method(sweep, method, target):
-    """The listing of one method, from the arrays; trials and folders in order of the folders' names."""
+    """The list of one method, computed from the arrays. Trials and folders are sorted by folder name."""
     lines = []
     order = sorted(sweep.runs, key=sweep.folder)
     trials = list(dict.fromkeys(trial for trial, targets, _ in order if target in targets))
@@ -83,7 +84,16 @@ def test_flag_of_train_is_accepted(vlcs, tmp_path, capsys, flag):
     assert listing.splitlines()[1:] == [f"Model selection: {NAMES[2]}", *expected_method(vlcs, 2, target=0)]
 
 
-def test_winners_are_commands_with_their_hyperparameters(vlcs, tmp_path, capsys):
+def test_the_function_does_what_the_script_does(vlcs, tmp_path, capsys):
+    sweep = vlcs.write(tmp_path / "sweep")
+    top_hparams.list_top_hparams(sweep, dataset="VLCS", algorithm="ERM", test_env=1, selection=["iid"])
+    of_function = capsys.readouterr().out
+    arguments = ["--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "1", "--selection", "iid"]
+    list_top_hparams.main(["--input_dir", str(sweep), *arguments])
+    assert of_function == capsys.readouterr().out
+
+
+def test_the_best_are_commands_with_their_hyperparameters(vlcs, tmp_path, capsys):
     sweep = vlcs.write(tmp_path / "sweep")
     arguments = ["--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "3", "--selection", "iid"]
     assert list_top_hparams.main(["--input_dir", str(sweep), *arguments]) == 0
@@ -101,7 +111,7 @@ def test_winners_are_commands_with_their_hyperparameters(vlcs, tmp_path, capsys)
         assert inside[np.argmax(np.mean(outside[:, :3], axis=1)), 3] == best
 
 
-def test_a_winner_runs_again_to_the_same_numbers(forked_script, tmp_path):
+def test_the_command_of_the_best_gives_the_same_numbers(forked_script, tmp_path):
     small = ["--hparams", '{"featurizer": "small_cnn"}', "--device", "cpu", "--skip_model_save"]
     flags = ["--dataset", "Debug28", "--steps", 3, "--checkpoint_freq", 1, "--hparams_seed", 5, *small]
     assert forked_script("train", *flags, "--output_dir", "sweep/a run").returncode == 0
@@ -113,13 +123,13 @@ def test_a_winner_runs_again_to_the_same_numbers(forked_script, tmp_path):
         [json.loads(line) for line in (tmp_path / folder / "results.jsonl").read_text().splitlines()]
         for folder in ("sweep/a run", "winners/oracle/Debug28-ERM-0-trial0")
     )
-    own = ("args", "step_time", "mem_gb")
-    assert [{k: v for k, v in it.items() if k not in own} for it in before] == [
-        {k: v for k, v in it.items() if k not in own} for it in after
+    ignored = ("args", "step_time", "mem_gb")
+    assert [{k: v for k, v in record.items() if k not in ignored} for record in before] == [
+        {k: v for k, v in record.items() if k not in ignored} for record in after
     ]
 
 
-def test_nothing_to_list_names_what_there_is(vlcs, tmp_path):
+def test_the_error_for_an_empty_list_names_what_the_sweep_has(vlcs, tmp_path):
     sweep = vlcs.write(tmp_path / "sweep")
     with pytest.raises(RunError, match="no records of EMR on VLCS with target 0; the sweep has ERM on VLCS"):
         list_top_hparams.main(

@@ -1,4 +1,4 @@
-"""`collect_results --html`: what stands on the page, and that it says what the other formats say."""
+"""`collect_results --html`: the content of the page, and that it agrees with the other formats."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ VOID = {"meta", "link", "br", "img", "path", "use", "input", "hr", "defs"}
 
 
 class Page(HTMLParser):
-    """Parts of a page by id, each with its tables, as rows of texts, by their headings."""
+    """Parts of a page by id. Each maps the heading of a table to its rows of texts."""
 
     def __init__(self, text):
         super().__init__()
         self.text, self.outside, self.parts, self.svgs = text, [], {}, []
         self._part, self._heading, self._cell, self._open = None, None, None, []
         self.feed(text)
-        assert self._open == [], "elements that are not closed"
+        assert self._open == [], "unclosed elements"
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """`page(sweep, *flags)`: the page of a sweep directory, read."""
+    """`page(sweep, *flags)`: the parsed page of a sweep directory."""
 
     @functools.cache
     def make(sweep, *flags):
@@ -73,7 +73,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_methods(synthetic, tmp_path_factory):
-    """ERM and AgrSum on VLCS, with gaps, a failed run, data and a manifest; the sweep directory."""
+    """Directory of a sweep: ERM and AgrSum on VLCS, gaps, a failed run, data identities, a manifest."""
     vlcs = synthetic()
     sweep = vlcs.write(tmp_path_factory.mktemp("two_methods") / "sweep")
     for results in sweep.glob("*/results.jsonl"):
@@ -105,25 +105,27 @@ def printed(sweep, format, capsys, *flags):
     return capsys.readouterr().out
 
 
-def test_every_part_is_there_and_nothing_from_elsewhere(two_methods, page):
-    it = page(two_methods)
+def test_all_parts_are_present_and_nothing_is_loaded_from_elsewhere(two_methods, page):
+    report = page(two_methods)
     names = ["overview", "results", "paired", "curves", "sensitivity", "gaps", "repeat"]
-    assert list(it.parts) == names
-    assert all(link.startswith(("#", "data:,")) for link in it.outside)
-    assert [link for link in it.outside if link.removeprefix("#") in names] == [f"#{name}" for name in names]
-    assert not re.search(r"https?://|//[a-z]|@import", it.text)
-    assert len(it.svgs) == len(set(it.svgs)) == 7
-    assert "Dataset: VLCS, target accuracy of each trial: Average" in it.svgs
-    assert "Dataset: VLCS, accuracy over the updates: AgrSum" in it.svgs
+    assert list(report.parts) == names
+    assert all(link.startswith(("#", "data:,")) for link in report.outside)
+    assert [link for link in report.outside if link.removeprefix("#") in names] == [
+        f"#{name}" for name in names
+    ]
+    assert not re.search(r"https?://|//[a-z]|@import", report.text)
+    assert len(report.svgs) == len(set(report.svgs)) == 7
+    assert "Dataset: VLCS, target accuracy of each trial: Average" in report.svgs
+    assert "Dataset: VLCS, accuracy over the updates: AgrSum" in report.svgs
 
 
 def test_all_formats_have_the_same_cells(two_methods, page, capsys):
-    """HTML, Markdown, LaTeX and text to the letter; CSV, at full precision, rounds to them."""
-    it = page(two_methods)
+    """HTML, Markdown, LaTeX and text agree exactly; CSV has full precision and rounds to the same texts."""
+    report = page(two_methods)
     markdown = printed(two_methods, "markdown", capsys, "--paired")
     latex = printed(two_methods, "latex", capsys, "--paired")
     text = printed(two_methods, "text", capsys, "--paired")
-    tables = it.parts["results"] | it.parts["paired"]
+    tables = report.parts["results"] | report.parts["paired"]
     assert len(tables) == 6
     for title, rows in tables.items():
         block = markdown.split(f"### {title}\n\n")[1].split("\n\n")[0].replace("+/-", "±").splitlines()
@@ -135,7 +137,7 @@ def test_all_formats_have_the_same_cells(two_methods, page, capsys):
             assert re.search(r"\s*&\s*".join(map(re.escape, cells)), latex)
     rows = csv.DictReader(io.StringIO(printed(two_methods, "csv", capsys)))
     found = {(row["selection"], row["algorithm"], row["environment"]): row for row in rows}
-    (title,) = (it for it in tables if "VLCS" in it and "training-domain" in it)
+    (title,) = (name for name in tables if "VLCS" in name and "training-domain" in name)
     header, *body = tables[title]
     for name, *cells in body:
         for environment, cell in zip(header[1:-1], cells, strict=False):
@@ -144,44 +146,44 @@ def test_all_formats_have_the_same_cells(two_methods, page, capsys):
             assert cell == (" ± ".join(numbers) or "X")
 
 
-def test_what_was_run_with_which_data(two_methods, page):
-    it = page(two_methods)
-    assert "<dt>Trials</dt><dd>2 (trial seeds 0 to 1)</dd>" in it.text
-    assert "<dt>Algorithms</dt><dd>ERM, AgrSum</dd>" in it.text
-    assert "Data: checksum 3f9a, version 2." in it.text
-    assert "Initial weights: random." in it.text
-    data = it.parts["overview"]["Data: VLCS"]
+def test_overview_shows_settings_and_data(two_methods, page):
+    report = page(two_methods)
+    assert "<dt>Trials</dt><dd>2 (trial seeds 0 to 1)</dd>" in report.text
+    assert "<dt>Algorithms</dt><dd>ERM, AgrSum</dd>" in report.text
+    assert "Data: checksum 3f9a, version 2." in report.text
+    assert "Initial weights: random." in report.text
+    data = report.parts["overview"]["Data: VLCS"]
     assert data[0] == ["Number", "Environment", "Held out", "Samples, in", "Samples, out"]
     assert data[1:3] == [["0", "C", "yes", "1131", "282"], ["1", "L", "yes", "-", "-"]]
-    assert ["batch_size", "17, 32", "all"] in it.parts["overview"]["Hyper-parameters"]
-    assert ["steps", "1001"] in it.parts["overview"]["Settings"]
+    assert ["batch_size", "17, 32", "all"] in report.parts["overview"]["Hyper-parameters"]
+    assert ["steps", "1001"] in report.parts["overview"]["Settings"]
 
 
-def test_sensitivity_names_what_varies(two_methods, page):
+def test_sensitivity_lists_the_hyperparameters_that_vary(two_methods, page):
     table = page(two_methods).parts["sensitivity"]["Dataset: VLCS, hyper-parameters that vary"]
     found = {(row[0], row[1], row[2]) for row in table[1:]}
     varying = (("lr", "5e-05, 0.0001"), ("batch_size", "17, 32"))
-    assert found == {(name, *it) for name in ("ERM", "AgrSum") for it in varying}
-    # Two settings, each over both trials, are too few for a correlation.
+    assert found == {(name, *hparam) for name in ("ERM", "AgrSum") for hparam in varying}
+    # Two settings (each over both trials) are too few for a correlation.
     assert all(row[4:] == ["-", "-", "2"] for row in table[1:])
 
 
 def test_failures_gaps_and_commands(two_methods, page):
-    it = page(two_methods)
-    (row,) = it.parts["gaps"]["Unfinished runs"][1:]
+    report = page(two_methods)
+    (row,) = report.parts["gaps"]["Unfinished runs"][1:]
     reason = "loss is nan at step 40 <AgrSum & more>"
     assert row == ["failed", reason, "VLCS", "AgrSum", "[2]", "0", "1", "failed"]
-    assert "&lt;AgrSum &amp; more&gt;" in it.text
-    assert "1 of the 80 runs in sweep.json have no records yet" in it.text
-    assert "cells over fewer trials than the dataset has" not in it.text
-    assert "sweep launch --config &#x27;my sweep.toml&#x27;" in it.text
-    assert it.text.count("python -m domainbed.scripts.train ") == 79
-    assert f"collect_results --input_dir {two_methods} --html" in it.text
-    assert "Each of the 79 runs<" in it.text
-    assert "--algorithm AgrSum --data_dir /data --dataset VLCS" in it.text
+    assert "&lt;AgrSum &amp; more&gt;" in report.text
+    assert "1 of the 80 runs in sweep.json have no records yet" in report.text
+    assert "cells over fewer trials than the dataset has" not in report.text
+    assert "sweep launch --config &#x27;my sweep.toml&#x27;" in report.text
+    assert report.text.count("python -m domainbed.scripts.train ") == 79
+    assert f"collect_results --input_dir {two_methods} --html" in report.text
+    assert "Each of the 79 runs<" in report.text
+    assert "--algorithm AgrSum --data_dir /data --dataset VLCS" in report.text
 
 
-def test_a_section_that_cannot_be_written_says_why_unless_it_was_asked_for(two_methods, page, tmp_path):
+def test_a_failing_section_shows_the_reason_unless_it_was_requested(two_methods, page, tmp_path):
     assert "Left out: --baseline IRM has no results" in page(two_methods, "--baseline", "IRM").text
     with pytest.raises(UsageError, match="--baseline IRM"):
         page(two_methods, "--baseline", "IRM", "--paired")
@@ -190,14 +192,14 @@ def test_a_section_that_cannot_be_written_says_why_unless_it_was_asked_for(two_m
         collect_results.main(["--input_dir", str(two_methods), "--html", str(tmp_path / "file" / "x.html")])
 
 
-def test_without_matplotlib_the_page_has_tables_and_says_how_to_get_figures(
+def test_without_matplotlib_the_page_has_tables_and_says_how_to_install_it(
     two_methods, page, without_matplotlib
 ):
-    it = page(two_methods, "--selection", "iid")
-    assert it.svgs == []
-    assert "pip install &#x27;domainbed-gs[plots]&#x27;" in it.text
-    assert "paired" in it.parts
-    assert "curves" not in it.parts
+    report = page(two_methods, "--selection", "iid")
+    assert report.svgs == []
+    assert "pip install &#x27;domainbed-gs[plots]&#x27;" in report.text
+    assert "paired" in report.parts
+    assert "curves" not in report.parts
 
 
 def test_the_same_sweep_gives_the_same_page_and_needs_no_torch(two_methods, page, tmp_path):
@@ -216,7 +218,7 @@ def test_the_same_sweep_gives_the_same_page_and_needs_no_torch(two_methods, page
     assert own_path.sub("", path.read_text(encoding="utf-8")) == own_path.sub("", first)
 
 
-def test_numbers_gaps_and_sentences_of_a_table():
+def test_html_table_with_numbers_gaps_and_sentences():
     rows = [["x & y", "1.0 +/- 0.1", "-"], ["z", "X", "w" * 41]]
     text = render_table("a < b", ["Name", "Mean", "Why"], rows, "html")
     assert '<th scope="col" class="number">Mean</th><th scope="col" class="long">Why</th>' in text

@@ -1,4 +1,4 @@
-"""The page in a real browser: it runs without an error, fits a phone, sorts and prints."""
+"""The page in a real browser: no script errors, it fits a phone, its tables sort, and it prints."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from domainbed.scripts import collect_results
 pytestmark = pytest.mark.slow
 
 FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 )
 PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
 DESK = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
@@ -23,12 +29,12 @@ DATASETS = ("VLCS", "PACS")
 
 
 GAP = 2
-"""The column of the first table that lacks a number."""
+"""Index of the column with a missing number in the first table."""
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Headless Chromium, driven by the chromedriver that is installed beside it."""
+    """Headless Chromium, controlled by its chromedriver."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("no Chromium with its chromedriver here (Debian: chromium, chromium-driver)")
@@ -39,14 +45,14 @@ def browser(tmp_path_factory):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(driver)
-    it = webdriver.Chrome(options=options, service=service)
-    yield it
-    it.quit()
+    chrome = webdriver.Chrome(options=options, service=service)
+    yield chrome
+    chrome.quit()
 
 
 @pytest.fixture(scope="module")
 def address(synthetic, tmp_path_factory):
-    """Of a page with every part: two datasets, four algorithms that logged agreement, gaps, a failed run."""
+    """Address of a page with all parts: two datasets, four algorithms, agreement, gaps, a failed run."""
     folder = tmp_path_factory.mktemp("sweep")
     for dataset in DATASETS:
         for shift, algorithm in enumerate(("ERM", "AgrSum", "PCGrad", "Mixup")):
@@ -72,7 +78,7 @@ def address(synthetic, tmp_path_factory):
 
 @pytest.fixture
 def at(browser, address):
-    """`at(size)`: the page, open in a window of that size in CSS pixels; no error may come of it."""
+    """`at(size)`: the page in a window of this size, in CSS pixels. The test fails on a script error."""
 
     def opened(size):
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -89,8 +95,8 @@ def test_nothing_is_wider_than_the_screen(at, size):
     width = page.execute_script("return document.documentElement.scrollWidth")
     assert width <= size["width"]
     wide = page.execute_script(
-        "return [...document.querySelectorAll('body *')].filter(it => !it.closest('.table, pre, svg')"
-        " && it.getBoundingClientRect().right > innerWidth + 1).map(it => it.outerHTML.slice(0, 80))"
+        "return [...document.querySelectorAll('body *')].filter(node => !node.closest('.table, pre, svg')"
+        " && node.getBoundingClientRect().right > innerWidth + 1).map(node => node.outerHTML.slice(0, 80))"
     )
     assert wide == []
 
@@ -98,13 +104,13 @@ def test_nothing_is_wider_than_the_screen(at, size):
 def test_text_of_figures_is_legible_on_a_phone(at):
     page = at(PHONE)
     sizes = page.execute_script(
-        "return [...document.querySelectorAll('svg text')].map(it => it.getBoundingClientRect().height)"
+        "return [...document.querySelectorAll('svg text')].map(node => node.getBoundingClientRect().height)"
     )
     assert len(sizes) > 300
     assert min(sizes) >= 8
 
 
-def test_a_click_sorts_numbers_from_the_largest_and_another_the_other_way(at):
+def test_the_first_click_sorts_in_descending_order_and_the_second_in_ascending_order(at):
     page = at(PHONE)
     columns = (
         "const table = document.querySelector('#results table');"
@@ -119,25 +125,25 @@ def test_a_click_sorts_numbers_from_the_largest_and_another_the_other_way(at):
     page.execute_script(button, GAP)
     upwards = page.execute_script(columns, GAP)
     assert upwards[:-1] == sorted([text for text in before if text != "X"], key=number.get)
-    assert upwards[-1] == "X"  # gaps stay last
+    assert upwards[-1] == "X"  # missing numbers stay last
     page.execute_script(button, 0)
     assert page.execute_script(columns, 0) == ["AgrSum", "ERM", "Mixup", "PCGrad"]
     states = page.execute_script(
-        "return [...document.querySelectorAll('[aria-sort]')].map(it => it.textContent)"
+        "return [...document.querySelectorAll('[aria-sort]')].map(node => node.textContent)"
     )
     assert states == ["Algorithm"]
 
 
-def test_every_link_of_the_contents_leads_somewhere(at):
+def test_every_link_of_the_contents_has_a_target(at):
     page = at(PHONE)
     names = ["overview", "results", "paired", "ranks", "gradients", "curves", "sensitivity", "gaps", "repeat"]
-    assert page.execute_script("return [...document.querySelectorAll('nav a')].map(it => it.hash)") == [
+    assert page.execute_script("return [...document.querySelectorAll('nav a')].map(node => node.hash)") == [
         f"#{name}" for name in names
     ]
     assert all(page.execute_script(f"return document.getElementById('{name}') !== null") for name in names)
 
 
-def test_it_prints_with_what_is_folded(at, tmp_path):
+def test_folded_parts_are_printed(at, tmp_path):
     page = at(PHONE)
     pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {})["data"])
     assert pdf.startswith(b"%PDF")
@@ -147,6 +153,6 @@ def test_it_prints_with_what_is_folded(at, tmp_path):
     done = subprocess.run(
         ["pdftotext", "-layout", tmp_path / "page.pdf", "-"], capture_output=True, text=True, check=True
     )
-    assert "resnet18" in done.stdout  # of the hyper-parameters
+    assert "resnet18" in done.stdout  # a hyper-parameter, in a folded part
     assert "training diverged" in done.stdout
     assert "domainbed.scripts.train" not in done.stdout

@@ -1,12 +1,12 @@
 "use strict";
 
-// The number that a cell begins with; texts and gaps (X, -) have none.
+// The number at the start of a cell, or null for text and missing results (X, -).
 function numberOf(text) {
   const match = text.replace("\u2212", "-").match(/^[[+]?(-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?)/i);
   return match ? parseFloat(match[1].replaceAll(",", "")) : null;
 }
 
-// Order of two cells, gaps always last.
+// Compare two cells. Cells without a number come last in either direction.
 function compare(one, other, sign) {
   const [a, b] = [numberOf(one), numberOf(other)];
   if (a !== null && b !== null) return sign * (a - b);
@@ -16,7 +16,7 @@ function compare(one, other, sign) {
 
 function sortBy(table, column, header) {
   const before = header.getAttribute("aria-sort");
-  // What one looks for is the largest number, or the first letter.
+  // The first click shows the largest number, or the first letter, on top.
   const first = header.classList.contains("number") ? "descending" : "ascending";
   const order = { ascending: "descending", descending: "ascending" }[before] ?? first;
   for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
@@ -39,7 +39,7 @@ for (const table of document.querySelectorAll("table")) {
   });
 }
 
-// Paper has no way to open what is folded; hundreds of commands are for the screen.
+// Open folded parts before printing, except those that are useful on a screen only.
 window.addEventListener("beforeprint", () => {
   for (const each of document.querySelectorAll("details:not(.screen)")) each.open = true;
 });
