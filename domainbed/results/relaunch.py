@@ -29,7 +29,7 @@ SHARED_FLAGS = ("steps", "data_dir", "task", "holdout_fraction", *PASSED_ON)
 """Flags of `sweep` that the new runs take over from the old ones."""
 
 
-def train_command(args: Mapping[str, Any], **changes: object) -> str:
+def train_command_line(args: Mapping[str, Any], **changes: object) -> str:
     """The command line of a run, from the `args` of its records.
 
     Args:

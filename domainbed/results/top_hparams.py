@@ -14,7 +14,7 @@ from domainbed.records.sweep_records import get_grouped_records
 from domainbed.results.hparam_search import ranked_candidates
 from domainbed.results.loading import load_sweep
 from domainbed.results.printing import print_lines
-from domainbed.results.relaunch import train_command
+from domainbed.results.relaunch import train_command_line
 
 
 def list_top_hparams(
@@ -68,7 +68,7 @@ def list_top_hparams(
                 folder = f"{dataset}-{algorithm}-{test_env}-trial{best.trial}".replace("/", "_")
                 output_dir = f"winners/{name}/{folder}"
                 args = best.run[0]["args"]
-                print_lines(train_command(args, hparams=dict(best.hparams), output_dir=output_dir))
+                print_lines(train_command_line(args, hparams=dict(best.hparams), output_dir=output_dir))
 
 
 def _print_method(method: type[SelectionMethod], groups: Q[dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ import html
 from domainbed.results.notes import notes_on_accuracies
 from domainbed.results.page.content import PageContent
 from domainbed.results.printing import print_lines, print_paragraphs, print_section_table
-from domainbed.results.relaunch import train_command
+from domainbed.results.relaunch import train_command_line
 from domainbed.sweep.status import count_states, status_of
 from domainbed.training.run_state import RunState
 from domainbed.version import __version__
@@ -38,7 +38,7 @@ def write_commands(content: PageContent) -> None:
     manifest = content.context.manifest
     if manifest is not None and manifest.commands:
         _print_block("The sweep, as it was launched:", list(manifest.commands))
-    commands = sorted(train_command(run["args"]) for run in content.runs)
+    commands = sorted(train_command_line(run["args"]) for run in content.runs)
     print_lines(f'<details class="screen"><summary>Each of the {len(commands)} runs</summary>')
     _print_block("Flags that do not affect results (device, workers) are omitted.", commands)
     print_lines("</details>")
