@@ -3,7 +3,7 @@ import pytest
 from domainbed.errors import RunError, UnknownName, UsageError, describe, hint, run_script
 
 
-def test_unknown_name_is_what_callers_of_upstream_and_of_mappings_catch():
+def test_unknown_name_is_a_key_error_and_a_not_implemented_error():
     error = UnknownName("Algorithm", "ERN", ["ERM", "IRM"])
     assert isinstance(error, NotImplementedError)
     assert isinstance(error, KeyError)
@@ -34,7 +34,7 @@ def test_a_script_ends_with_one_line_and_a_status(error, status, line, capsys):
     assert capsys.readouterr().err == line
 
 
-def test_a_bug_keeps_its_traceback():
+def test_an_unexpected_exception_keeps_its_traceback():
     def main(argv):
         raise ZeroDivisionError
 

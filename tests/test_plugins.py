@@ -1,4 +1,4 @@
-"""Plugins as users have them: real packages, in a process of their own."""
+"""Plugins as users write them: modules loaded by scripts in new processes."""
 
 import json
 import subprocess
@@ -72,7 +72,7 @@ def run(tmp_path, *flags, plugins="good:register"):
     )
 
 
-def test_a_plugin_adds_everything_without_a_fork(tmp_path):
+def test_a_plugin_can_add_to_every_registry(tmp_path):
     hparams = '{"featurizer": "mean", "mine": 4, "my_option": 2}'
     flags = ("--dataset", "MyDebug", "--algorithm", "MyERM", "--steps", "2", "--splits", "mine")
     trained = run(
@@ -103,7 +103,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_skipped(tmp_path):
 
 
 def test_domainbed_gs_is_found_in_a_checkout_that_is_not_installed(tmp_path):
-    # -S and an own path: no site-packages, so no entry points either.
+    # -S leaves out site-packages, and with them all entry points.
     code = "from domainbed import plugins; print(plugins.found())"
     shown = subprocess.run(
         [sys.executable, "-S", "-c", code],

@@ -13,7 +13,7 @@ def registry():
     return Registry("Thing", first=("c", "a"))
 
 
-def test_decorator_registers_under_the_own_or_a_given_name(registry):
+def test_the_decorator_registers_under_the_objects_name_or_a_given_one(registry):
     @registry.register()
     def a():
         pass
@@ -26,14 +26,14 @@ def test_decorator_registers_under_the_own_or_a_given_name(registry):
     assert registry["b"] is Other
 
 
-def test_listing_has_the_first_names_first_and_the_others_in_order_of_registration(registry):
+def test_names_are_listed_in_order_of_registration_after_the_first_ones(registry):
     for name in ("x", "a", "b", "c"):
         registry[name] = name
     assert list(registry) == ["c", "a", "x", "b"]
     assert registry.order(["unknown", "b", "x", "c", "b"]) == ["c", "x", "b", "unknown"]
 
 
-def test_lazy_things_are_imported_when_asked_for():
+def test_lazy_objects_are_imported_on_look_up():
     code = (
         "import sys; from domainbed.registry import Registry; r = Registry('Thing')\n"
         "r.add_lazy('f', 'fractions:Fraction'); assert list(r) == ['f']\n"
@@ -43,14 +43,14 @@ def test_lazy_things_are_imported_when_asked_for():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_misspelt_name_is_told_the_nearest(registry):
+def test_the_error_for_a_misspelt_name_suggests_similar_ones(registry):
     registry["AgrSum"] = 1
     with pytest.raises(UnknownName, match="Thing not found: AgrSun") as info:
         registry["AgrSun"]
     assert info.value.__notes__ == ["Did you mean AgrSum?"]
 
 
-def test_it_is_a_mapping(registry):
+def test_a_registry_is_a_mapping(registry):
     registry["a"] = 1
     assert "a" in registry
     assert "b" not in registry

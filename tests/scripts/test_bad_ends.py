@@ -1,4 +1,4 @@
-"""Whatever goes wrong, the user reads one line, and what was computed is still there."""
+"""After any failure, the user reads a one-line error, and computed results are kept."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ CLASSES = ("cat", "dog")
 
 @pytest.fixture
 def train(forked_script):
-    """`train(*flags)`: two steps on Debug28 unless the flags say something else; later flags win."""
+    """`train(*flags)`: the train script, by default for two steps on Debug28."""
 
     def run(*flags):
         defaults = ("--dataset", "Debug28", "--steps", 2, "--hparams", SMALL, "--skip_model_save")
@@ -31,7 +31,7 @@ def train(forked_script):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder of three environments of two classes of eight images."""
+    """A folder with three environments of two classes of eight images."""
     rng = np.random.default_rng(0)
     for environment in ("day", "dusk", "night"):
         for name in CLASSES:
@@ -82,16 +82,16 @@ def records_in(run):
         (["--device", "gpu"], "--device gpu can't be used here"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(train, one_line_error, flags, message):
+def test_invalid_flags_give_one_line_and_status_2(train, one_line_error, flags, message):
     assert message in one_line_error(train(*flags), 2)
 
 
-def test_a_refusal_before_the_run_leaves_no_directory(train, tmp_path):
+def test_invalid_flags_leave_no_directory(train, tmp_path):
     train("--algorithm", "AgrSun")
     assert not list(tmp_path.iterdir())
 
 
-def test_empty_and_misshapen_data_directories(train, tmp_path, one_line_error):
+def test_empty_and_incomplete_data_directories(train, tmp_path, one_line_error):
     (tmp_path / "empty").mkdir()
     assert "empty has no environments" in one_line_error(train("--dataset", "empty"), 2)
     (tmp_path / "empty" / "PACS").mkdir()
@@ -110,7 +110,7 @@ def test_classes_that_differ_are_named(train, pictures, one_line_error):
     assert "class dog of environment dusk has no images in pictures" in message
 
 
-def test_an_environment_smaller_than_the_batch_trains_on_what_there_is(train, tmp_path):
+def test_an_environment_smaller_than_the_batch_size_gives_smaller_minibatches(train, tmp_path):
     done = train("--hparams", '{"batch_size": 64}')
     assert done.returncode == 0, done.stderr
     assert (
@@ -121,7 +121,7 @@ def test_an_environment_smaller_than_the_batch_trains_on_what_there_is(train, tm
 
 
 def first_use(pictures):
-    """An image that no evaluation reads, and the step (3 or later) whose minibatch is the first to."""
+    """An image that no evaluation reads, and the first step, at least 3, whose minibatch contains it."""
     hparams = '{"batch_size": 2, "input_size": 32, "data_augmentation": false}'
     run = build(TrainConfig(dataset=str(pictures), hparams=hparams, steps=12))
     part, sampler = run.minibatches.parts[0], run.minibatches.samplers[0]
@@ -134,7 +134,9 @@ def first_use(pictures):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_unreadable_image_in_the_middle_is_named(train, pictures, tmp_path, one_line_error, num_workers):
+def test_an_image_that_cannot_be_read_during_training_is_named(
+    train, pictures, tmp_path, one_line_error, num_workers
+):
     image, step = first_use(pictures)
     image.write_bytes(b"no image")
     from_files = ("--cache_dir", "none", "--num_workers", num_workers)
@@ -146,7 +148,7 @@ def test_an_unreadable_image_in_the_middle_is_named(train, pictures, tmp_path, o
     assert image.name in json.loads((run / "failed.json").read_text(encoding="utf-8"))["error"]
 
 
-def test_an_unreadable_image_is_named_when_images_are_decoded(train, pictures, tmp_path, one_line_error):
+def test_an_image_that_cannot_be_read_by_the_cache_is_named(train, pictures, tmp_path, one_line_error):
     image = sorted(pictures.glob("*/*/*"))[7]
     image.write_bytes(b"no image")
     message = one_line_error(train(*ON_PICTURES, "--cache_dir", tmp_path / "cache"), 1)
@@ -154,7 +156,7 @@ def test_an_unreadable_image_is_named_when_images_are_decoded(train, pictures, t
     assert not list((tmp_path / "cache").glob("*.images"))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_records(train, tmp_path, one_line_error):
+def test_a_diverged_run_fails_and_keeps_its_records(train, tmp_path, one_line_error):
     hparams = '{"lr": 1e30, "batch_size": 8}'
     done = train("--hparams", hparams, "--steps", 50, "--checkpoint_freq", 1)
     message = one_line_error(done, 1)
@@ -175,7 +177,7 @@ def test_an_output_directory_that_cannot_be_written(train, tmp_path, one_line_er
     assert (tmp_path / "file").read_text(encoding="utf-8") == "precious"
 
 
-def test_results_of_another_run_are_not_mixed_with_these(train, tmp_path, one_line_error):
+def test_a_directory_with_results_of_another_run_is_rejected(train, tmp_path, one_line_error):
     assert train("--steps", 1).returncode == 0
     before = (tmp_path / "train_output" / "results.jsonl").read_bytes()
     message = one_line_error(train("--steps", 2), 2)
@@ -185,7 +187,7 @@ def test_results_of_another_run_are_not_mixed_with_these(train, tmp_path, one_li
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 48 KiB."""
+    """A file system with a capacity of 48 KiB."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(place)]
@@ -195,7 +197,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_full_disk_ends_the_run_and_keeps_its_records(train, small_disk, one_line_error):
+def test_a_run_on_a_full_disk_fails_and_keeps_its_records(train, small_disk, one_line_error):
     done = train("--output_dir", small_disk / "run", "--steps", 400, "--checkpoint_freq", 1)
     assert "No space left on device" in one_line_error(done, 1)
     kept = (small_disk / "run" / "results.jsonl").read_bytes()
@@ -204,7 +206,7 @@ def test_a_full_disk_ends_the_run_and_keeps_its_records(train, small_disk, one_l
     assert kept.count(b"\n") > 5
 
 
-def test_a_sweep_on_a_full_disk_says_so(forked_script, start_script, wait_until, small_disk):
+def test_a_sweep_on_a_full_disk_names_the_cause(forked_script, start_script, wait_until, small_disk):
     flags = ("--datasets", "Debug28", "--algorithms", "ERM", "--n_trials", 1, "--n_hparams", 1)
     flags += ("--skip_confirmation", "--skip_model_save", "--output_dir", small_disk / "sweep")
     done = forked_script("sweep", "launch", *flags)
@@ -212,7 +214,7 @@ def test_a_sweep_on_a_full_disk_says_so(forked_script, start_script, wait_until,
     assert done.stderr.startswith("error: 6 runs need about ")
     assert "free; free some space, choose another --output_dir" in done.stderr
     assert done.stderr.count("\n") == 1
-    # Room enough at the start, and none as soon as the first run is at work.
+    # There is enough space at the start, and none once the first run is training.
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
     sweep = start_script("sweep", "launch", *flags, "--checkpoint_freq", 1, "--steps", 60)
     wait_until(lambda: list(small_disk.glob("sweep/*/results.jsonl")))
@@ -222,14 +224,14 @@ def test_a_sweep_on_a_full_disk_says_so(forked_script, start_script, wait_until,
     done = sweep.wait()
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    # The reason itself may have found no room.
+    # The error message itself may not fit on the disk.
     failures = [line for line in done.stderr.splitlines() if line.startswith("FAILED ")]
     assert len(failures) == 6
     assert all("No space left on device" in line or "is the disk full?" in line for line in failures)
     assert "6 of 6 runs failed" in done.stderr
 
 
-def test_torn_and_foreign_lines_are_named_and_the_rest_is_shown(train, script, tmp_path):
+def test_invalid_lines_of_records_are_named_and_skipped(train, script, tmp_path):
     for target in (0, 1, 2):
         run = tmp_path / "sweep" / str(target)
         assert train("--test_envs", target, "--output_dir", run, "--checkpoint_freq", 1).returncode == 0

@@ -15,7 +15,7 @@ DEBUG = (
 
 @pytest.fixture
 def run(forked_script):
-    """`run(command, *flags)` over Debug28; "y" is the answer."""
+    """`run(command, *flags)`: the sweep script on Debug28, which answers "y" by default."""
     return lambda command, *flags, input="y\n": forked_script("sweep", command, *DEBUG, *flags, input=input)
 
 
@@ -29,7 +29,7 @@ def test_dummy_prints_six_commands_once_and_again_after_delete_incomplete(run, t
     assert run("launch", *dummy).stdout.count("Dummy launcher: python -m domainbed.scripts.train ") == 6
 
 
-def test_a_launch_runs_what_it_shows_and_a_second_one_has_nothing_to_do(run, tmp_path):
+def test_a_launch_runs_the_listed_jobs_and_a_second_launch_none(run, tmp_path):
     done = run("launch")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -59,14 +59,14 @@ def test_a_launch_runs_what_it_shows_and_a_second_one_has_nothing_to_do(run, tmp
     assert "About to delete 0 jobs." in run("delete_incomplete").stdout
 
 
-def test_some_targets_only(run):
+def test_a_sweep_over_some_targets(run):
     shown = run("launch", "--single_test_envs", "--test_envs", 2, 0, input="n\n").stdout
     assert "2 jobs: " in shown
     assert "[1]" not in shown
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "maybe\n", "  no\n", "oy\n"])
-def test_anything_but_yes_launches_nothing(run, tmp_path, answer):
+def test_any_answer_but_yes_launches_nothing(run, tmp_path, answer):
     done = run("launch", "--quiet", input=answer)
     assert done.returncode == 0
     assert done.stdout.endswith("Are you sure? (y/n) Nevermind!\n")
@@ -74,18 +74,18 @@ def test_anything_but_yes_launches_nothing(run, tmp_path, answer):
 
 
 @pytest.mark.parametrize("answer", ["y", "Y\n", "  yes\n", "yup\n"])
-def test_a_first_letter_y_is_a_yes(run, answer):
+def test_an_answer_that_starts_with_y_is_a_yes(run, answer):
     done = run("launch", "--command_launcher", "dummy", input=answer)
     assert "Launched 6 jobs!" in done.stdout
 
 
-def test_nobody_to_answer_is_said(run, tmp_path, one_line_error):
+def test_without_an_answer_nothing_is_launched(run, tmp_path, one_line_error):
     message = one_line_error(run("launch", input=""), 2)
     assert "use --skip_confirmation to launch without asking" in message
     assert not (tmp_path / "sweep").exists()
 
 
-def test_the_literal_command_says_what_it_chose(forked_script, tmp_path):
+def test_the_chosen_datasets_and_directory_are_printed(forked_script, tmp_path):
     done = forked_script("sweep", "launch", "--algorithms", "AgrSum", input="n\n")
     assert done.returncode == 0
     assert "No --data_dir given; using the datasets that need none: EmojiStyles." in done.stdout
@@ -96,7 +96,7 @@ def test_the_literal_command_says_what_it_chose(forked_script, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_paths_with_spaces_quotes_and_commands_are_only_paths(forked_script, tmp_path):
+def test_paths_may_hold_spaces_quotes_and_shell_syntax(forked_script, tmp_path):
     name = 'my sweep\'s "$(touch owned)"; touch owned'
     flags = [*DEBUG, "--single_test_envs", "--skip_confirmation", "--data_dir", "$(touch owned)"]
     done = forked_script("sweep", "launch", *flags, "--output_dir", name)
@@ -139,14 +139,12 @@ def test_paths_with_spaces_quotes_and_commands_are_only_paths(forked_script, tmp
         (["--config", "none.toml"], "sweep file none.toml can't be read: No such file or directory"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_anything_is_made(
-    run, tmp_path, one_line_error, flags, message
-):
+def test_invalid_flags_are_rejected_before_anything_is_written(run, tmp_path, one_line_error, flags, message):
     assert message in one_line_error(run("launch", *flags), 2)
     assert not list(tmp_path.iterdir())
 
 
-def test_multi_gpu_without_a_gpu_is_refused_before_anything_is_made(
+def test_multi_gpu_without_a_gpu_is_rejected_before_anything_is_written(
     run, tmp_path, one_line_error, monkeypatch
 ):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -154,7 +152,7 @@ def test_multi_gpu_without_a_gpu_is_refused_before_anything_is_made(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_flag_or_choice_is_argparses_business(run, tmp_path):
+def test_argparse_rejects_unknown_flags_and_choices(run, tmp_path):
     for flags in (["--n_trails", "3"], ["--seed_scheme", "pairs"], ["--n_trials", "many"]):
         done = run("launch", *flags)
         assert done.returncode == 2
@@ -176,8 +174,8 @@ def test_a_damaged_manifest_is_named_and_kept(run, tmp_path, one_line_error):
     assert (tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8") == "{"
 
 
-def test_a_second_launch_does_the_failed_runs_alone(run, tmp_path):
-    # GroupDRO's learning rate is its own; ERM's runs end well.
+def test_a_second_launch_restarts_only_failed_runs(run, tmp_path):
+    # Only GroupDRO has the learning rate that makes training diverge.
     hparams = '{"batch_size": 8, "GroupDRO": {"lr": 1e30}}'
     flags = ("--algorithms", "ERM", "GroupDRO", "--hparams", hparams, "--steps", 3, "--single_test_envs")
     flags += ("--skip_confirmation", "--checkpoint_freq", 1)
@@ -195,7 +193,7 @@ def test_a_second_launch_does_the_failed_runs_alone(run, tmp_path):
     assert len(list((tmp_path / "sweep").glob("*/done"))) == 3
 
 
-def test_names_given_twice_count_once(run):
+def test_repeated_names_count_once(run):
     done = run("launch", "--datasets", "Debug28", "Debug28", "--algorithms", "ERM", "ERM", input="n\n")
     assert "6 jobs: " in done.stdout
 
@@ -215,7 +213,7 @@ def test_upstreams_flags_and_their_abbreviations():
     assert (defaults.task, defaults.holdout_fraction) == ("domain_generalization", 0.2)
 
 
-def test_the_module_has_upstreams_names():
+def test_the_script_has_upstreams_names():
     for name in ("Job", "all_test_env_combinations", "make_args_list", "ask_for_confirmation"):
         assert callable(getattr(sweep_script, name))
     assert "PACS" in sweep_script.DATASETS
@@ -224,13 +222,12 @@ def test_the_module_has_upstreams_names():
         sweep_script.NoSuchName  # noqa: B018 - the look-up is the test
 
 
-def test_weights_that_cannot_be_had_are_told_before_anything_is_made(forked_script, tmp_path):
-    """Not by a thousand runs that fail."""
+def test_missing_weights_are_reported_before_anything_is_written(forked_script, tmp_path):
     hparams = '{"featurizer": "alexnet", "weights_file": "missing.pth"}'
     alexnet = ("--datasets", "EmojiStyles", "--algorithms", "ERM", "--hparams", hparams)
-    refused = forked_script("sweep", "launch", *alexnet, "--output_dir", "sweep", "--skip_confirmation")
-    assert refused.returncode == 2
-    assert "missing.pth" in refused.stderr.splitlines()[-1]
+    rejected = forked_script("sweep", "launch", *alexnet, "--output_dir", "sweep", "--skip_confirmation")
+    assert rejected.returncode == 2
+    assert "missing.pth" in rejected.stderr.splitlines()[-1]
     assert not (tmp_path / "sweep").exists()
     elsewhere = ("--command_launcher", "dummy", "--n_trials", 1, "--n_hparams", 1, "--single_test_envs")
     printed = forked_script(

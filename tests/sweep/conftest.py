@@ -1,4 +1,4 @@
-"""Sweeps over Debug28: small, and real processes."""
+"""Sweeps over Debug28 in real processes."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ FLAGS = (
 
 @pytest.fixture
 def sweep(forked_script):
-    """`sweep(command, *flags)`: the sweep script over Debug28, by default of three runs of ERM."""
+    """`sweep(command, *flags)`: the sweep script on Debug28, by default with three runs of ERM."""
 
     def run(command, *flags, **options):
         flags = flags if "--algorithms" in flags else ("--algorithms", "ERM", *flags)
@@ -30,7 +30,7 @@ def sweep(forked_script):
 
 @pytest.fixture
 def start_sweep(tmp_path):
-    """Like `sweep`, in a session of its own and without waiting for it; what is left of it is killed."""
+    """`start_sweep(*flags)`: a launch in its own session, killed at the end of the test."""
     started = []
 
     def start(*flags):
@@ -55,8 +55,8 @@ def start_sweep(tmp_path):
 
 
 @pytest.fixture
-def at_work(tmp_path):
-    """`at_work()`: process id of each run that is training -> its directory."""
+def training_runs(tmp_path):
+    """`training_runs()`: directory of each run that is training, by process id."""
 
     def runs():
         found = {}
@@ -71,7 +71,7 @@ def at_work(tmp_path):
 
 @pytest.fixture
 def records_of():
-    """`records_of(run_directory)`: its records without times and memory."""
+    """`records_of(run_directory)`: its records without time and memory."""
 
     def read(path):
         lines = (path / "results.jsonl").read_text(encoding="utf-8").splitlines()

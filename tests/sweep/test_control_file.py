@@ -31,7 +31,7 @@ def test_every_method_runs_in_every_condition_with_the_same_seeds(preset, datase
     assert len({(job["seed"], *job["test_envs"], job["trial_seed"]) for job in jobs}) == 80
 
 
-def test_the_setting_is_that_of_table_1():
+def test_the_settings_equal_those_of_table_1():
     control, table = (
         jobs_of("--config", str(SWEEPS / f"iccv2021_{name}.toml")) for name in ("control", "table1")
     )
@@ -40,7 +40,7 @@ def test_the_setting_is_that_of_table_1():
     assert {name: control[0][name] for name in shared} == {name: reference[name] for name in shared}
 
 
-def test_runs_have_the_flag_only_if_it_is_given():
+def test_grouping_is_passed_on_only_if_given():
     flags = (
         "--datasets",
         "Debug28",
@@ -58,7 +58,7 @@ def test_runs_have_the_flag_only_if_it_is_given():
     assert [job["grouping"] for job in twice] == ["pooled"] * 3
 
 
-def test_an_unknown_condition_is_refused(tmp_path):
+def test_an_unknown_condition_is_rejected(tmp_path):
     (tmp_path / "bad.toml").write_text('grouping = ["domain", "none"]\n')
     with pytest.raises(UsageError, match="grouping is one of domain, single_domain, pooled, not 'none'"):
         parse(["launch", "--config", str(tmp_path / "bad.toml")])

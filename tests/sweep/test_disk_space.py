@@ -12,7 +12,7 @@ ARGS = {"dataset": "Debug224", "algorithm": "ERM", "test_envs": [0], "hparams_se
 RESNET50 = 94e6
 
 
-def room(monkeypatch, free, total=10**12):
+def set_free_space(monkeypatch, free, total=10**12):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(total, 0, free))
 
 
@@ -20,38 +20,38 @@ def jobs(number, **args):
     return [Job(ARGS | {"seed": seed} | args, "nowhere") for seed in range(number)]
 
 
-def test_room_is_needed_for_a_model_of_each_run_and_the_checkpoints_at_work(tmp_path, monkeypatch, capsys):
+def test_the_estimate_counts_a_model_per_run_and_checkpoints_of_running_runs(tmp_path, monkeypatch, capsys):
     expected = 10 * RESNET50 + 2 * 2 * 3 * RESNET50
-    room(monkeypatch, int(1.1 * expected))
+    set_free_space(monkeypatch, int(1.1 * expected))
     check_disk_space(tmp_path / "not" / "there", jobs(10), concurrency=2)
     assert capsys.readouterr().err == ""
-    room(monkeypatch, int(0.9 * expected))
+    set_free_space(monkeypatch, int(0.9 * expected))
     check_disk_space(tmp_path, jobs(10), concurrency=2)
     assert capsys.readouterr().err.startswith("warning: 10 runs need about 2.08 GB in ")
     check_disk_space(tmp_path, jobs(10, skip_model_save=True), concurrency=2)
     assert capsys.readouterr().err == ""
-    room(monkeypatch, int(0.4 * expected))
+    set_free_space(monkeypatch, int(0.4 * expected))
     with pytest.raises(
         UsageError, match="free some space, choose another --output_dir, or use --skip_model_save"
     ):
         check_disk_space(tmp_path, jobs(10), concurrency=2)
 
 
-def test_a_file_system_that_does_not_say_is_left_alone(tmp_path, monkeypatch):
-    room(monkeypatch, free=0, total=0)
+def test_a_file_system_that_reports_no_size_is_not_checked(tmp_path, monkeypatch):
+    set_free_space(monkeypatch, free=0, total=0)
     check_disk_space(tmp_path, jobs(1), concurrency=1)
 
 
-def test_a_launch_that_has_no_room_makes_nothing(tmp_path, monkeypatch, sweep):
-    room(monkeypatch, free=1000)
-    refused = sweep("launch", "--steps", 1)
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: 3 runs need about ")
-    assert refused.stderr.count("\n") == 1
+def test_a_launch_without_enough_space_writes_nothing(tmp_path, monkeypatch, sweep):
+    set_free_space(monkeypatch, free=1000)
+    rejected = sweep("launch", "--steps", 1)
+    assert rejected.returncode == 2
+    assert rejected.stderr.startswith("error: 3 runs need about ")
+    assert rejected.stderr.count("\n") == 1
     assert not (tmp_path / "sweep").exists()
 
 
-def test_the_size_of_directories_counts_all_that_is_below(tmp_path):
+def test_the_size_of_directories_includes_subdirectories(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "one").write_bytes(b"x" * 1000)
     (tmp_path / "a" / "b" / "two").write_bytes(b"x" * 500)
@@ -61,13 +61,13 @@ def test_the_size_of_directories_counts_all_that_is_below(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(0, "0 B"), (999, "999 B"), (1234, "1.23 kB"), (5.6e9, "5.6 GB"), (2.5e12, "2.5 TB")]
+    ("size", "text"), [(0, "0 B"), (999, "999 B"), (1234, "1.23 kB"), (5.6e9, "5.6 GB"), (2.5e12, "2.5 TB")]
 )
-def test_sizes_in_words(size, words):
-    assert format_bytes(size) == words
+def test_sizes_as_text(size, text):
+    assert format_bytes(size) == text
 
 
-def test_the_estimate_asks_for_no_pretrained_weights(tmp_path, monkeypatch):
+def test_the_estimate_needs_no_pretrained_weights(tmp_path, monkeypatch):
     hparams = '{"featurizer": "alexnet", "weights_file": "missing.pth"}'
-    room(monkeypatch, free=10**12)
+    set_free_space(monkeypatch, free=10**12)
     check_disk_space(tmp_path, jobs(1, hparams=hparams), concurrency=1)

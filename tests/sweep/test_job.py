@@ -16,7 +16,7 @@ from domainbed.training.train_command import build_parser
 ARGS = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0, 2], "hparams_seed": 3}
 
 
-def test_jobs_have_the_references_names_and_commands(vectors):
+def test_names_and_commands_equal_upstreams(vectors):
     for expected in vectors("jobs")["jobs"]:
         job = Job(expected["train_args"], "/sweep")
         assert job.output_dir == f"/sweep/{expected['md5']}"
@@ -24,7 +24,7 @@ def test_jobs_have_the_references_names_and_commands(vectors):
         assert job.train_args == expected["train_args"] | {"output_dir": job.output_dir}
 
 
-def test_the_name_is_the_digest_of_the_arguments_text():
+def test_the_name_is_the_hash_of_the_arguments():
     args = {
         **{"algorithm": "ERM", "data_dir": "/checkpoint/dlp/datasets_new", "dataset": "VLCS"},
         **{"holdout_fraction": 0.2, "hparams_seed": 1, "seed": 360234358, "steps": 1001},
@@ -34,7 +34,7 @@ def test_the_name_is_the_digest_of_the_arguments_text():
     assert Job(dict(reversed(args.items())), "x").name == "0657090f9a83ff76efe083a104fde93a"
 
 
-def test_any_arguments_make_a_job():
+def test_a_job_may_have_any_arguments():
     digest = hashlib.md5(json.dumps({"foo": "bar"}).encode()).hexdigest()
     job = Job({"foo": "bar"}, "d")
     assert job.command_str == f"python -m domainbed.scripts.train --foo bar --output_dir d/{digest}"
@@ -45,21 +45,21 @@ def test_true_is_a_bare_flag_and_none_and_false_are_left_out():
     assert flags == ["--b", "--d", "0", "--e"]
 
 
-def test_the_arguments_given_are_not_changed():
+def test_the_given_arguments_are_not_modified():
     args = {"test_envs": [0]}
     Job(args, "x").train_args["test_envs"].append(1)
     assert args == {"test_envs": [0]}
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
-def test_whatever_stands_in_a_text_reaches_train_as_it_is(text):
+def test_train_receives_any_text_unchanged(text):
     job = Job(ARGS | {"data_dir": text, "hparams": json.dumps({"weights": text})}, "out")
     args = build_parser().parse_args(shlex.split(job.command_str)[3:])
     assert args.data_dir == text
     assert json.loads(args.hparams) == {"weights": text}
 
 
-def test_the_shell_finds_nothing_to_do_in_a_command(tmp_path):
+def test_the_shell_expands_nothing_in_a_command(tmp_path):
     sweep = str(tmp_path / "a b'c\"; $(touch owned) `touch owned` & \\ #")
     args = ARGS | {"data_dir": "$HOME; touch owned", "hparams": '{"lr": "$(touch owned)"}'}
     job = Job(args, sweep)
@@ -70,7 +70,7 @@ def test_the_shell_finds_nothing_to_do_in_a_command(tmp_path):
     assert printed == shlex.split(job.command_str)[3:]
 
 
-def test_states_follow_the_files(tmp_path):
+def test_states_are_read_from_the_files(tmp_path):
     def state():
         job = Job(ARGS, str(tmp_path))
         assert str(job) == f"{job.state}: {job.output_dir} ('Debug28', 'ERM', [0, 2], 3)"
@@ -94,14 +94,14 @@ def test_states_follow_the_files(tmp_path):
     assert state() == ("Done", RunState.DONE)
 
 
-def test_launching_hands_over_the_commands_and_deleting_brings_back(tmp_path, capsys):
+def test_launch_passes_on_the_commands_and_delete_resets_the_state(tmp_path, capsys):
     job = Job(ARGS, str(tmp_path))
     received = []
     Job.launch([job], received.append)
     assert received == [[job.command_str]]
     assert job.refreshed().state == Job.INCOMPLETE
     assert job.refreshed().name == job.name
-    # Nobody here sees to it, so nobody can say that it was interrupted.
+    # The launcher does not wait, so the run stays queued even if this process dies.
     assert job.refreshed().run_state is RunState.QUEUED
     assert not (tmp_path / job.name / "queued.json").exists()
     Job.delete([job, job])
@@ -110,7 +110,7 @@ def test_launching_hands_over_the_commands_and_deleting_brings_back(tmp_path, ca
     assert capsys.readouterr().out.splitlines() == lines
 
 
-def test_directories_that_cannot_be_made_or_removed_are_named(tmp_path):
+def test_errors_name_directories_that_cannot_be_created_or_deleted(tmp_path):
     job = Job(ARGS, str(tmp_path))
     (tmp_path / job.name).write_text("a file in the way", encoding="utf-8")
     with pytest.raises(UsageError, match=f"cannot write to .*{job.name}: File exists"):

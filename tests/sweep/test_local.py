@@ -1,4 +1,4 @@
-"""Runs in forks: side by side, and whatever becomes of them or of the process that started them."""
+"""Commands and runs in forks: in parallel, failing, killed, or stopped with their parent."""
 
 import json
 import os
@@ -38,19 +38,19 @@ def alive(pid):
         return False
 
 
-def test_statuses_come_in_the_order_of_the_commands():
+def test_statuses_are_in_the_order_of_the_commands():
     commands = ["sleep 0.3; exit 3", "exit 4", "true", "kill -9 $$", "echo 'unbalanced", "exit 5"]
     statuses = run_commands(commands, [Slot()] * 2)
     assert statuses == [3, 4, 0, -9, 2, 5]
 
 
-def test_many_short_commands_are_all_accounted_for():
+def test_many_short_commands_all_have_a_status():
     assert run_commands([f"exit {i % 7}" for i in range(60)], [Slot()] * 5) == [i % 7 for i in range(60)]
     assert run_commands([], [Slot()]) == []
 
 
-def test_commands_run_side_by_side(tmp_path):
-    # Each waits for the other: one at a time, this would never end.
+def test_commands_run_in_parallel(tmp_path):
+    # Each command waits for the other: one at a time, they would never end.
     meet = [
         f"touch {tmp_path}/{mine}; while [ ! -e {tmp_path}/{other} ]; do sleep 0.02; done"
         for mine, other in (("a", "b"), ("b", "a"))
@@ -59,14 +59,14 @@ def test_commands_run_side_by_side(tmp_path):
 
 
 @pytest.mark.parametrize("fork", [True, False])
-def test_one_run_that_fails_does_not_stop_the_others(tmp_path, fork):
+def test_a_failed_run_does_not_stop_the_others(tmp_path, fork):
     bad = [
         command(tmp_path / "typo", "--hparams", '{"batch_sise": 8}'),
         command(tmp_path / "flag", "--nosuch", 1),
         command(tmp_path / "diverged", "--steps", 4, "--hparams", '{"lr": 1e30, "batch_size": 8}'),
     ]
     good = [command(tmp_path / f"good{i}", "--steps", 2) for i in range(2)]
-    # Interpreters of their own are the slow kind.
+    # New interpreters take long to start.
     commands = [good[0], *bad, good[1]] if fork else [bad[0], good[0]]
     statuses = run_commands(commands, [Slot(fork=fork, threads=1)] * 2)
     assert statuses == ([0, 2, 2, 1, 0] if fork else [2, 0])
@@ -83,7 +83,7 @@ def test_one_run_that_fails_does_not_stop_the_others(tmp_path, fork):
         assert "error: loss is nan" in (tmp_path / "diverged" / "launch.log").read_text(encoding="utf-8")
 
 
-def test_the_reason_is_that_of_the_last_attempt(tmp_path):
+def test_the_recorded_failure_is_that_of_the_last_attempt(tmp_path):
     run_commands(
         [command(tmp_path / "run", "--steps", 4, "--hparams", '{"lr": 1e30, "batch_size": 8}')], [Slot()]
     )
@@ -92,7 +92,7 @@ def test_the_reason_is_that_of_the_last_attempt(tmp_path):
     assert failure_reason(tmp_path / "run") == "--steps must be at least 1, not 0."
 
 
-def test_a_bug_in_a_run_leaves_its_traceback(tmp_path, monkeypatch):
+def test_an_unexpected_exception_leaves_its_traceback_in_the_log(tmp_path, monkeypatch):
     class Buggy(ERM):
         def update(self, minibatches, unlabeled=None):
             return {"loss": 1 / 0}
@@ -103,7 +103,7 @@ def test_a_bug_in_a_run_leaves_its_traceback(tmp_path, monkeypatch):
     assert "Traceback" in (tmp_path / "run" / "launch.log").read_text(encoding="utf-8")
 
 
-def test_a_run_that_is_killed_while_it_draws_its_bar_holds_up_no_other(tmp_path, monkeypatch):
+def test_a_run_killed_while_it_draws_its_progress_bar_does_not_block_others(tmp_path, monkeypatch):
     class Killed(ERM):
         def update(self, minibatches, unlabeled=None):
             with tqdm.get_lock():
@@ -115,7 +115,7 @@ def test_a_run_that_is_killed_while_it_draws_its_bar_holds_up_no_other(tmp_path,
 
 
 @pytest.mark.timeout(60)
-def test_runs_start_from_a_process_that_has_used_several_threads_itself(tmp_path):
+def test_runs_start_from_a_process_that_has_used_several_threads(tmp_path):
     torch.set_num_threads(2)
     try:
         torch.ones(10**6).add_(1)
@@ -125,20 +125,20 @@ def test_runs_start_from_a_process_that_has_used_several_threads_itself(tmp_path
         torch.set_num_threads(1)
 
 
-def test_a_command_with_work_for_the_shell_goes_through_it(tmp_path, monkeypatch):
+def test_a_command_with_shell_syntax_is_executed_by_a_shell(tmp_path, monkeypatch):
     monkeypatch.setenv("HERE", str(tmp_path))
     assert run_commands([f"{TRAIN} --nosuch 2> $HERE/printed"], [Slot()]) == [2]
     assert "unrecognized arguments: --nosuch" in (tmp_path / "printed").read_text(encoding="utf-8")
 
 
-def test_a_finished_run_is_not_done_again(tmp_path):
+def test_a_finished_run_is_not_repeated(tmp_path):
     run = command(tmp_path / "run", "--steps", 2)
     assert local_launcher([run, run], LaunchOptions(workers=1)) == [0, 0]
     assert len((tmp_path / "run" / "results.jsonl").read_text(encoding="utf-8").splitlines()) == 2
     assert not list((tmp_path / "run").glob("attempt-*"))
 
 
-def test_a_run_twice_at_once_is_done_once(tmp_path):
+def test_a_run_started_several_times_at_once_is_done_once(tmp_path):
     run = command(tmp_path / "run", "--steps", 3)
     statuses = local_launcher([run] * 4, LaunchOptions(workers=4))
     assert statuses.count(0) >= 1
@@ -149,12 +149,12 @@ def test_a_run_twice_at_once_is_done_once(tmp_path):
     assert not list((tmp_path / "run").glob("attempt-*"))
 
 
-def test_a_killed_run_is_done_again_with_the_same_records(
-    tmp_path, sweep, start_sweep, at_work, wait_until, records_of
+def test_a_killed_run_is_restarted_with_the_same_records(
+    tmp_path, sweep, start_sweep, training_runs, wait_until, records_of
 ):
     flags = ("--steps", 12, "--checkpoint_freq", 1, "--evaluate", "selection")
     process = start_sweep(*flags, "--workers", 2)
-    pid, killed = next(iter(wait_until(at_work).items()))
+    pid, killed = next(iter(wait_until(training_runs).items()))
     os.kill(pid, signal.SIGKILL)
     out, err = process.communicate()
     assert process.returncode == 1, err
@@ -180,15 +180,15 @@ def test_a_killed_run_is_done_again_with_the_same_records(
     assert [record["step"] for record in found] == list(range(12))
 
 
-def test_runs_end_with_the_sweep_and_the_next_launch_finishes_it(
-    tmp_path, sweep, start_sweep, at_work, wait_until
+def test_runs_stop_when_the_sweep_is_killed_and_the_next_launch_resumes_them(
+    tmp_path, sweep, start_sweep, training_runs, wait_until
 ):
     process = start_sweep("--steps", 100_000, "--checkpoint_freq", 1, "--workers", 2)
-    pids = wait_until(lambda: found if len(found := at_work()) == 2 else None)
+    pids = wait_until(lambda: found if len(found := training_runs()) == 2 else None)
     process.kill()
     process.wait()
     runs = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
-    # The two at work have left with checkpoints; the third was never started.
+    # The two running ones stopped with checkpoints; the third was never started.
     wait_until(lambda: not any(alive(pid) for pid in pids))
     states = sorted(run_state(path).value for path in runs)
     assert states == ["interrupted", "preempted", "preempted"]
@@ -197,11 +197,11 @@ def test_runs_end_with_the_sweep_and_the_next_launch_finishes_it(
     assert listed.stdout.count("Dummy launcher: ") == 3
 
 
-def test_ctrl_c_ends_the_sweep_and_its_runs_without_a_traceback(
-    tmp_path, sweep, start_sweep, at_work, wait_until
+def test_ctrl_c_stops_the_sweep_and_its_runs_without_a_traceback(
+    tmp_path, sweep, start_sweep, training_runs, wait_until
 ):
     process = start_sweep("--steps", 100_000, "--checkpoint_freq", 1, "--workers", 2)
-    pids = wait_until(lambda: found if len(found := at_work()) == 2 else None)
+    pids = wait_until(lambda: found if len(found := training_runs()) == 2 else None)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
@@ -214,12 +214,12 @@ def test_ctrl_c_ends_the_sweep_and_its_runs_without_a_traceback(
     assert not [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
 
 
-def test_delete_incomplete_and_a_second_launch_leave_running_runs_alone(
-    tmp_path, sweep, start_sweep, at_work, wait_until
+def test_delete_incomplete_and_a_second_launch_do_not_touch_running_runs(
+    tmp_path, sweep, start_sweep, training_runs, wait_until
 ):
     flags = ("--steps", 100_000, "--checkpoint_freq", 1)
     first = start_sweep(*flags, "--workers", 1)
-    (pid, path), *others = wait_until(at_work).items()
+    (pid, path), *others = wait_until(training_runs).items()
     assert not others
     launched = sweep("launch", *flags)
     assert launched.returncode == 0
@@ -233,7 +233,7 @@ def test_delete_incomplete_and_a_second_launch_leave_running_runs_alone(
     assert first.poll() is None
 
 
-def test_two_sweeps_at_once_in_one_directory_do_every_run_once(tmp_path, start_sweep, records_of):
+def test_two_concurrent_launches_of_a_sweep_do_each_run_once(tmp_path, start_sweep, records_of):
     flags = ("--steps", 4, "--checkpoint_freq", 1, "--workers", 2)
     processes = [start_sweep(*flags) for _ in range(2)]
     for process in processes:

@@ -7,7 +7,7 @@ from domainbed.errors import RunError
 from domainbed.sweep.manifest import Manifest, add_to_manifest, read_manifest
 
 
-def test_a_directory_without_one_has_none(tmp_path):
+def test_a_directory_without_a_manifest(tmp_path):
     assert read_manifest(tmp_path) is None
     assert read_manifest(tmp_path / "nowhere") is None
 
@@ -25,7 +25,7 @@ def _add(path, number):
         add_to_manifest(path, {f"{number}-{i}": {}}, ())
 
 
-def test_launches_at_the_same_time_lose_nothing(tmp_path):
+def test_concurrent_launches_are_all_kept(tmp_path):
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_add, args=(tmp_path, number)) for number in range(4)]
     for process in processes:
@@ -38,25 +38,25 @@ def test_launches_at_the_same_time_lose_nothing(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"jobs": 3, "selection": []}', '{"jobs": {}, "selection": 1}', "\xff"]
 )
-def test_a_damaged_one_is_named(tmp_path, text):
+def test_a_damaged_manifest_is_named(tmp_path, text):
     (tmp_path / "sweep.json").write_text(text, encoding="latin-1")
     with pytest.raises(RunError, match=r"sweep.json is damaged .* delete it and launch the sweep again"):
         read_manifest(tmp_path)
 
 
-def test_one_that_cannot_be_read_is_named(tmp_path):
+def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "sweep.json").mkdir()
     with pytest.raises(RunError, match=r"cannot read .*sweep\.json: Is a directory"):
         read_manifest(tmp_path)
 
 
-def test_it_is_plain_json(tmp_path):
+def test_a_manifest_is_plain_json(tmp_path):
     add_to_manifest(tmp_path, {"a": {"test_envs": [0]}}, ("iid",))
     content = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
     assert content == {"jobs": {"a": {"test_envs": [0]}}, "selection": ["iid"], "version": 1}
 
 
-def test_launches_are_noted_once_each(tmp_path):
+def test_each_command_is_recorded_once(tmp_path):
     for command in ("sweep launch --config a.toml", "sweep launch --steps 5", "sweep launch --config a.toml"):
         add_to_manifest(tmp_path, {}, (), command)
     add_to_manifest(tmp_path, {"a": {}}, ())

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from domainbed.scripts import collect_results
-from domainbed.scripts.sweep import parse
 from domainbed.sweep.actions import make_jobs
+from domainbed.sweep.flags import parse
 from domainbed.training import claims
 
 RELEASED = Path(__file__).parents[1] / "data" / "released"

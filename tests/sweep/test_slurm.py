@@ -1,4 +1,4 @@
-"""The launcher `slurm`: what it refuses anywhere, and a sweep on a real Slurm cluster."""
+"""The launcher `slurm`: its checks, and a sweep on a real Slurm cluster."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ from domainbed.training.run_state import RunState, run_state
 
 ROOT = Path(__file__).parents[2]
 TOOL = Path(os.environ.get("SLURM_LOCAL", ROOT.parent / "shared" / "tools" / "slurm-local"))
-"""A script with `start` and `clean`, which runs a cluster on this machine in SLURM_LOCAL_DIR."""
+"""A script with commands `start` and `clean` for a cluster on this machine in SLURM_LOCAL_DIR."""
 
 FLAGS = (
     *("--datasets", "Debug28", "--algorithms", "ERM", "--n_hparams", "1", "--single_test_envs"),
@@ -28,11 +28,11 @@ FLAGS = (
 SLURM = ("--command_launcher", "slurm")
 
 
-def test_without_slurm_the_launcher_is_refused_before_anything_is_made(forked_script, tmp_path, monkeypatch):
+def test_without_slurm_the_launcher_fails_before_it_writes_anything(forked_script, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    refused = forked_script("sweep", "launch", *FLAGS, *SLURM, "--output_dir", "sweep")
-    assert refused.returncode == 2
-    assert refused.stderr == (
+    rejected = forked_script("sweep", "launch", *FLAGS, *SLURM, "--output_dir", "sweep")
+    assert rejected.returncode == 2
+    assert rejected.stderr == (
         "error: launcher slurm needs sbatch, which was not found; "
         "launch from a login node, or use --command_launcher local.\n"
     )
@@ -40,8 +40,8 @@ def test_without_slurm_the_launcher_is_refused_before_anything_is_made(forked_sc
 
 
 @pytest.fixture
-def as_if_slurm(tmp_path, monkeypatch):
-    """Commands by the names of Slurm's, which note that they were called."""
+def fake_slurm(tmp_path, monkeypatch):
+    """Fake Slurm commands that record whether they were called."""
     for name in ("sbatch", "srun"):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n", encoding="utf-8")
@@ -49,14 +49,14 @@ def as_if_slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
 
-@pytest.mark.usefixtures("as_if_slurm")
-def test_without_submitit_it_says_what_to_install(monkeypatch):
+@pytest.mark.usefixtures("fake_slurm")
+def test_without_submitit_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UsageError, match=re.escape('pip install "domainbed-gs[slurm]"')):
         slurm_launcher.check()
 
 
-@pytest.mark.usefixtures("as_if_slurm")
+@pytest.mark.usefixtures("fake_slurm")
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="needs submitit")
 @pytest.mark.parametrize(
     ("folder", "flags", "message"),
@@ -67,7 +67,7 @@ def test_without_submitit_it_says_what_to_install(monkeypatch):
         ("a", {"slurm_constraint": "x\\"}, "slurm_constraint"),
     ],
 )
-def test_what_would_leave_its_line_of_the_batch_script_is_refused(tmp_path, folder, flags, message):
+def test_values_that_would_break_the_batch_script_are_rejected(tmp_path, folder, flags, message):
     with pytest.raises(UsageError, match=message):
         slurm_launcher(["true"], LaunchOptions(output_dir=tmp_path / folder, **flags))
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
@@ -91,7 +91,7 @@ def cluster():
 
 
 def task_of(pid):
-    """Which task of a Slurm array the process belongs to."""
+    """Index of the task in the Slurm array that the process belongs to; None if there is none."""
     try:
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -100,7 +100,7 @@ def task_of(pid):
 
 
 def tasks_in_training(sweep):
-    """Task of the array -> directory of the run that it trains."""
+    """Directory of the run that each task of the array trains, by the task's index."""
     found = {}
     for run in sweep.glob("*/results.jsonl"):
         owner = latest_claim(run.parent)[1]
@@ -110,7 +110,7 @@ def tasks_in_training(sweep):
 
 
 @pytest.mark.slow
-def test_twelve_runs_on_a_slurm_of_three_workers_of_which_one_is_cancelled_and_one_requeued(
+def test_three_slurm_workers_do_twelve_runs_although_one_is_cancelled_and_one_requeued(
     cluster, tmp_path, records_of, wait_until
 ):
     def slurm(*command):

@@ -29,7 +29,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_states_progress_and_reasons_come_from_the_files(folder):
+def test_states_progress_and_errors_are_read_from_the_files(folder):
     runs = {run.name: run for run in status_of(folder)}
     assert {name: run.state for name, run in runs.items()} == {
         **{name: name for name in ("done", "failed", "interrupted", "preempted", "queued", "running")},
@@ -45,7 +45,7 @@ def test_states_progress_and_reasons_come_from_the_files(folder):
     assert runs["done"].about == ARGS
 
 
-def test_text_and_json_say_the_same(folder):
+def test_text_and_json_agree(folder):
     runs = status_of(folder)
     lines = list(as_text(runs))
     assert lines[0] == (
@@ -63,12 +63,12 @@ def test_text_and_json_say_the_same(folder):
     assert sum(content["counts"].values()) == len(content["runs"]) == 8
 
 
-def test_hours_are_told_as_hours(folder):
+def test_long_durations_are_in_hours(folder):
     marker = folder / "running" / "claim-1.json"
     marker.write_text(json.dumps(json.loads(marker.read_text()) | {"seconds": 1000.0}))
     assert "step 30 of 120, 2 h 30 min left" in "\n".join(as_text(status_of(folder)))
 
 
-def test_a_directory_without_a_sweep_is_refused(tmp_path):
+def test_a_directory_without_a_sweep_is_rejected(tmp_path):
     with pytest.raises(UsageError, match="contains no sweep"):
         status_of(tmp_path)

@@ -1,4 +1,4 @@
-"""Elastic workers on one sweep directory: killed, frozen, told to leave; each run is done once."""
+"""Workers that share a sweep directory and are killed, frozen or stopped. Each run is done once."""
 
 import contextlib
 import os
@@ -24,19 +24,19 @@ from domainbed.training.run_state import RunState, failure_count, failure_reason
 
 @pytest.fixture(autouse=True)
 def one_core(monkeypatch):
-    """Threads of workers that share the cores of a test machine would wait for each other."""
+    """One thread per worker: workers that share the cores of a test machine would slow each other down."""
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
 
 
 @pytest.fixture
 def ready(sweep):
-    """`ready(*flags)`: a sweep of three runs, if the flags say nothing else, that waits for workers."""
+    """`ready(*flags)`: a sweep that waits for workers, by default with three runs."""
     return lambda *flags: sweep("launch", *flags, "--command_launcher", "dummy", "--quiet")
 
 
 @pytest.fixture
 def start_work(start_script):
-    """`start_work(*flags)`: a worker with one slot, which is killed at the end if it is still there."""
+    """`start_work(*flags)`: a worker with one slot. It is killed at the end of the test."""
     started = []
 
     def start(*flags):
@@ -63,7 +63,7 @@ def parent_of(pid):
 
 
 def kill_with_runs(pid):
-    """As a machine does that loses its power."""
+    """Kill a worker and its runs at the same moment, like a power failure."""
     os.kill(pid, signal.SIGSTOP)
     children = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()]
     for each in (*(child for child in children if parent_of(child) == pid), pid):
@@ -82,12 +82,12 @@ def test_ten_workers_of_which_three_are_killed_do_each_run_once(
     for _ in range(3):
         time.sleep(draws.random())
 
-        def one_at_work():
+        def running():
             owners = [(path, latest_claim(path)[1]) for path in runs if run_state(path) is RunState.RUNNING]
             found = [(path, parent_of(owner["pid"])) for path, owner in owners if owner]
             return [(path, pid) for path, pid in found if pid in workers]
 
-        path, pid = draws.choice(wait_until(one_at_work))
+        path, pid = draws.choice(wait_until(running))
         kill_with_runs(pid)
         assert workers.pop(pid).wait().returncode == -signal.SIGKILL
         hit.add(path)
@@ -97,12 +97,12 @@ def test_ten_workers_of_which_three_are_killed_do_each_run_once(
         assert run_state(run) is RunState.DONE
         assert [record["step"] for record in records_of(run)] == [0]
         assert not list(run.glob("claim-*"))
-    # A worker has one slot: only what was killed may have begun twice.
+    # A worker has one slot, so only the killed runs may have been started twice.
     assert {path.parent for path in (tmp_path / "sweep").glob("*/attempt-*")} <= hit
 
 
 class Flaky(ERM):
-    """Fails until it was begun as often as `good` says."""
+    """Fails until it is started for the `good`-th time."""
 
     attempts = Path()
     good = 3
@@ -110,20 +110,20 @@ class Flaky(ERM):
     def __init__(self, *args):
         super().__init__(*args)
         with self.attempts.open("a") as file:
-            file.write("begun\n")
+            file.write("started\n")
 
     def update(self, minibatches, unlabeled=None):
-        if self.begun() < self.good:
+        if self.started() < self.good:
             raise RuntimeError("not yet")
         return super().update(minibatches, unlabeled)
 
     @classmethod
-    def begun(cls):
+    def started(cls):
         return len(cls.attempts.read_text().splitlines()) if cls.attempts.exists() else 0
 
 
 class Deaf(ERM):
-    """Its update does not end."""
+    """Ignores requests to stop: its update does not end."""
 
     def update(self, minibatches, unlabeled=None):
         time.sleep(600)
@@ -131,32 +131,37 @@ class Deaf(ERM):
 
 @pytest.fixture
 def flaky(tmp_path, monkeypatch):
-    """Flags of a sweep of one flaky run."""
+    """Flags of a sweep with one flaky run."""
     monkeypatch.setattr(Flaky, "attempts", tmp_path / "attempts")
     REGISTRY["Flaky"] = Flaky
     yield ("--algorithms", "Flaky", "--test_envs", 0, "--steps", 2)
     del REGISTRY["Flaky"]
 
 
-def test_a_launch_tries_failed_runs_again_if_asked(tmp_path, sweep, flaky):
+def test_a_launch_retries_failed_runs(tmp_path, sweep, flaky):
     first = sweep("launch", *flaky, "--retries", 1)
-    assert (first.returncode, Flaky.begun()) == (1, 2)
+    assert (first.returncode, Flaky.started()) == (1, 2)
     assert "RuntimeError: not yet" in first.stderr
     assert "1 of 1 runs failed" in first.stderr
     assert failure_count(runs_in(tmp_path / "sweep")[0]) == 2
     second = sweep("launch", *flaky, "--retries", 1)
-    assert (second.returncode, Flaky.begun()) == (0, 3)
+    assert (second.returncode, Flaky.started()) == (0, 3)
 
 
-def test_workers_count_the_failures_of_all(tmp_path, ready, start_work, flaky):
+def test_workers_count_failures_of_other_workers(tmp_path, ready, start_work, flaky):
     ready(*flaky)
-    for flags, status, begun in (([], 1, 1), ([], 1, 1), (["--retries", 1], 1, 2), (["--retries", 2], 0, 3)):
+    for flags, status, started in (
+        ([], 1, 1),
+        ([], 1, 1),
+        (["--retries", 1], 1, 2),
+        (["--retries", 2], 0, 3),
+    ):
         ended = start_work(*flags).wait()
-        assert (ended.returncode, Flaky.begun()) == (status, begun)
+        assert (ended.returncode, Flaky.started()) == (status, started)
     assert run_state(runs_in(tmp_path / "sweep")[0]) is RunState.DONE
 
 
-def test_bad_usage_is_not_tried_again(tmp_path):
+def test_usage_errors_are_not_retried(tmp_path):
     command = (
         f"python -m domainbed.scripts.train --dataset Debug28 --algorithm AgrSun --output_dir {tmp_path}/a"
     )
@@ -170,7 +175,7 @@ def test_bad_usage_is_not_tried_again(tmp_path):
     assert failure_count(Path(job.output_dir)) == 1
 
 
-def test_a_run_past_its_time_limit_goes_on_at_the_next_launch(tmp_path, sweep):
+def test_the_next_launch_resumes_a_run_stopped_by_its_time_limit(tmp_path, sweep):
     flags = ("--test_envs", 0, "--checkpoint_freq", 100_000, "--steps", 100_000)
     limited = sweep("launch", *flags, "--time_limit", 0.05, "--retries", 2)
     assert limited.returncode == 3, limited.stderr
@@ -184,7 +189,7 @@ def test_a_run_past_its_time_limit_goes_on_at_the_next_launch(tmp_path, sweep):
     assert "Goes on after " in (run / "launch.log").read_text(encoding="utf-8")
 
 
-def test_what_does_not_leave_in_time_is_killed_and_counts_as_preempted(tmp_path, monkeypatch):
+def test_a_command_that_does_not_stop_in_time_is_killed_and_counts_as_preempted(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.3)
     REGISTRY["Deaf"] = Deaf
     command = (
@@ -192,8 +197,8 @@ def test_what_does_not_leave_in_time_is_killed_and_counts_as_preempted(tmp_path,
         f"--hparams '{{\"batch_size\": 8}}' --output_dir {tmp_path}/a"
     )
     try:
-        deaf_too = "trap '' TERM; while :; do sleep 0.05; done"
-        assert run_commands([command, deaf_too], [Slot()] * 2, retries=2, time_limit=0.1) == [3, 3]
+        deaf_shell = "trap '' TERM; while :; do sleep 0.05; done"
+        assert run_commands([command, deaf_shell], [Slot()] * 2, retries=2, time_limit=0.1) == [3, 3]
     finally:
         del REGISTRY["Deaf"]
     assert run_state(tmp_path / "a") is RunState.PREEMPTED
@@ -201,14 +206,14 @@ def test_what_does_not_leave_in_time_is_killed_and_counts_as_preempted(tmp_path,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_told_to_leave_its_runs_write_checkpoints_first(
-    tmp_path, ready, start_work, at_work, wait_until, records_of, number
+def test_runs_of_a_stopped_worker_write_checkpoints(
+    tmp_path, ready, start_work, training_runs, wait_until, records_of, number
 ):
     ready("--steps", 40, "--checkpoint_freq", 20, "--evaluate", "selection", "--test_envs", 0)
-    leaving = start_work()
-    (path,) = wait_until(at_work).values()
-    leaving.send_signal(number)
-    ended = leaving.wait()
+    stopped = start_work()
+    (path,) = wait_until(training_runs).values()
+    stopped.send_signal(number)
+    ended = stopped.wait()
     assert ended.returncode == 3
     assert ended.stderr.splitlines()[-1] == (
         f"error: Stopped by {number.name}. Run the same command to resume from the checkpoint."
@@ -220,15 +225,15 @@ def test_told_to_leave_its_runs_write_checkpoints_first(
     assert not list(path.glob("attempt-*"))
 
 
-def test_a_frozen_worker_loses_its_run_and_counts_it_as_done_by_another(
-    tmp_path, ready, start_work, at_work, wait_until, records_of, monkeypatch
+def test_a_frozen_worker_loses_its_run_and_counts_it_as_done(
+    tmp_path, ready, start_work, training_runs, wait_until, records_of, monkeypatch
 ):
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.2)
     monkeypatch.setattr(claims, "STALE_SECONDS", 2.0)
     monkeypatch.setattr(claims, "WATCH_SECONDS", 1.0)
     ready("--steps", 30, "--checkpoint_freq", 10, "--evaluate", "selection", "--test_envs", 0)
     frozen = start_work()
-    ((run_pid, path),) = wait_until(at_work).items()
+    ((run_pid, path),) = wait_until(training_runs).items()
     for pid in (frozen.pid, run_pid):
         os.kill(pid, signal.SIGSTOP)
     assert run_state(path) is RunState.RUNNING
@@ -242,10 +247,10 @@ def test_a_frozen_worker_loses_its_run_and_counts_it_as_done_by_another(
     assert [record["step"] for record in before] == [0, 10, 20, 29]
 
 
-def test_workers_wait_for_what_others_do(tmp_path, ready, start_work, at_work, wait_until):
+def test_workers_wait_for_runs_of_other_workers(tmp_path, ready, start_work, training_runs, wait_until):
     ready("--steps", 40, "--checkpoint_freq", 10, "--test_envs", 0)
     first = start_work()
-    (path,) = wait_until(at_work).values()
+    (path,) = wait_until(training_runs).values()
     second = start_work()
     ended = second.wait()
     assert ended.returncode == 0
@@ -254,7 +259,7 @@ def test_workers_wait_for_what_others_do(tmp_path, ready, start_work, at_work, w
     assert "1/1" in ended.stderr
 
 
-def test_workers_begin_at_different_places(tmp_path, monkeypatch):
+def test_workers_start_at_different_runs(tmp_path, monkeypatch):
     args = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0], "hparams_seed": 0}
     jobs = [Job(args | {"seed": seed}, str(tmp_path)) for seed in range(7)]
     add_to_manifest(tmp_path, {job.name: job.train_args for job in jobs}, ())
@@ -268,7 +273,7 @@ def test_workers_begin_at_different_places(tmp_path, monkeypatch):
     assert len({order[0] for order in orders}) == 7
 
 
-def test_a_directory_without_a_sweep_is_refused(start_script, tmp_path):
+def test_a_directory_without_a_sweep_is_rejected(start_script, tmp_path):
     ended = start_script("sweep", "work", "--output_dir", "nowhere").wait()
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: nowhere contains no sweep (no sweep.json); use the --output_dir")
@@ -276,7 +281,7 @@ def test_a_directory_without_a_sweep_is_refused(start_script, tmp_path):
     assert ended.stderr == "error: work needs the sweep directory: give --output_dir or --config.\n"
 
 
-def test_the_jobs_of_a_sweep_keep_their_names(tmp_path, ready):
+def test_jobs_of_a_sweep_keep_their_names(tmp_path, ready):
     ready()
     names = sorted(read_manifest(tmp_path / "sweep").jobs)
     assert [job.name for job in sweep_jobs(tmp_path / "sweep")] == names
