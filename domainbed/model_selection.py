@@ -90,10 +90,10 @@ class SelectionMethod:
         """
         if cls.merges_stages:
             records = merge_records(records)
-        of_seeds: dict[int, list[Record]] = {}
+        by_seed: dict[int, list[Record]] = {}
         for args, records_of_run in by_run(records):
-            of_seeds.setdefault(args["hparams_seed"], []).extend(records_of_run)
-        accs = [(cls.run_acc(Q(of_seeds[seed])), Q(of_seeds[seed])) for seed in sorted(of_seeds)]
+            by_seed.setdefault(args["hparams_seed"], []).extend(records_of_run)
+        accs = [(cls.run_acc(Q(by_seed[seed])), Q(by_seed[seed])) for seed in sorted(by_seed)]
         chosen = Q([(acc, run_records) for acc, run_records in accs if acc is not None])
         return chosen.sorted(key=lambda pair: pair[0]["val_acc"])[::-1]
 

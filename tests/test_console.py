@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from domainbed.console import Tee, format_row, print_row, print_separator
+from domainbed.console import Tee, format_row, print_row, print_separator, shortened_list
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -99,6 +99,12 @@ def test_colwidth(capsys):
     print_row([1 / 3, "x"], colwidth=14)
     assert capsys.readouterr().out == "0.3333333333    x              \n"
     assert format_row(["ab", "cd"], [1, 3]) == "a  cd  "
+
+
+def test_shortened_list():
+    assert shortened_list(["a", "b"]) == "a, b"
+    assert shortened_list(["a", "b", "c"], most=2) == "a, b and 1 more"
+    assert shortened_list([]) == ""
 
 
 def test_print_separator(capsys):

@@ -50,15 +50,15 @@ def learning_curve(runs: Iterable[tuple[int, Iterable[Record]]], measure: Measur
     values: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     counts: dict[int, int] = defaultdict(int)
     for trial, records in runs:
-        of_run = {record["step"]: value for record in records if (value := measure(record)) is not None}
-        for step, value in of_run.items():
+        by_step = {record["step"]: value for record in records if (value := measure(record)) is not None}
+        for step, value in by_step.items():
             values[step][trial].append(value)
             counts[step] += 1
     most = max(counts.values(), default=0)
     steps = sorted(step for step, count in counts.items() if 2 * count >= most)
     if not steps:
         return None
-    trial_means = [np.array([np.mean(of_trial) for of_trial in values[step].values()]) for step in steps]
+    trial_means = [np.array([np.mean(of_runs) for of_runs in values[step].values()]) for step in steps]
     return LearningCurve(
         steps=np.array(steps),
         means=np.array([means.mean() for means in trial_means]),

@@ -28,7 +28,7 @@ class DomainBedTable:
         rows: labels of the rows.
         cells: one list of texts for each row.
         colwidth: width of a column in plain text.
-        footer: what is selected by what, and what the numbers are, in one sentence.
+        footer: one sentence on the selection method and the meaning of the numbers.
     """
 
     subject: str

@@ -1,4 +1,4 @@
-"""Load a sweep for a report: its records, what it was launched to hold, and notes on what is missing.
+"""Load a sweep for a report: its records, the runs that were launched, and notes on missing results.
 
 Runs of one algorithm under several conditions (`--grouping`) are several methods to a report. A method is
 named after algorithm and condition, such as "AgrSum/pooled", or "AgrSum" under the default, `domain`.
@@ -25,6 +25,12 @@ from domainbed.sweep.manifest import Manifest, read_manifest
 
 _log = logging.getLogger(__name__)
 
+SELECTION_HELP = (
+    "selection methods by short name: iid, loo, oracle, autolr, or a plugin's "
+    "(default: those named in the sweep's file, else iid loo oracle)"
+)
+"""Help of the flag `--selection`."""
+
 
 @dataclass(frozen=True)
 class LoadedSweep:
@@ -33,7 +39,7 @@ class LoadedSweep:
     Attributes:
         directory: the sweep directory.
         records: records of its runs, at least one. Their `args["algorithm"]` is the name of a method.
-        manifest: the runs that were launched, likewise; None for a sweep without `sweep.json`.
+        manifest: the runs that were launched, also by the names of methods; None without `sweep.json`.
         notes: one line for each kind of unfinished, missing or damaged run.
     """
 
@@ -84,18 +90,12 @@ def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool =
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that every script that loads a sweep has."""
+    """Add the flags for the arguments of `load_sweep`."""
     parser.add_argument("--input_dir", type=Path, required=True, help="sweep directory, one folder a run")
     parser.add_argument("--finished_only", action="store_true", help="leave out unfinished runs")
     parser.add_argument(
         "--mix_data", action="store_true", help="accept runs of one dataset that used different data"
     )
-
-
-SELECTION_HELP = (
-    "selection methods by short name: iid, loo, oracle, autolr, or a plugin's "
-    "(default: those that the sweep's file names, else iid loo oracle)"
-)
 
 
 def method_name(algorithm: str, condition: str | None) -> str:
@@ -132,7 +132,7 @@ def check_same_data(records: Q[Record]) -> None:
 
     Records without them, such as upstream's, are not checked.
 
-    Raises: RunError, which names a run for each of the data.
+    Raises: RunError, which names one run for each version of the data.
     """
     runs: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
     for args, records_of_run in by_run(records):

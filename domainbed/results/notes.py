@@ -1,4 +1,4 @@
-"""Notes for the reader of a report: what is unfinished, missing, or averaged over fewer trials or targets."""
+"""Notes for the reader of a report: unfinished or missing runs, averages over fewer trials or targets."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def print_figure_names(paths: Sequence[Path], format: str) -> None:
 
 
 def print_panels(title: str, panels: Sequence[tuple[str, Figure]], caption: str) -> None:
-    """Print figures into a page, side by side if there is room. Without figures nothing is printed.
+    """Print figures into a page, side by side if the page is wide enough. An empty list prints nothing.
 
     Args:
         title: heading above the figures, unique on the page.

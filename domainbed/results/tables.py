@@ -72,9 +72,7 @@ def print_table(
         print(_LATEX_END)  # noqa: T201
 
 
-def render_table(
-    title: str, columns: list[str], rows: list[list[str]], format: str, colwidth: int = 0
-) -> str:
+def render_table(title: str, columns: list[str], rows: list[list[str]], format: str) -> str:
     """One table as a string without a final newline.
 
     Args:
@@ -82,8 +80,6 @@ def render_table(
         columns: labels of the columns.
         rows: one list of plain-text cells for each row. LaTeX and HTML show "+/-" as a plus-minus sign.
         format: "text", "latex" (booktabs), "markdown", "csv" or "html".
-        colwidth: width in text to which cells are cut or padded; 0: as wide as needed. Other formats
-            do not cut cells.
     """
     if format == "html":
         return _html(title, columns, rows)
@@ -101,8 +97,7 @@ def render_table(
     lines = [columns, *rows]
     if latex:
         lines = [_bold(columns), *([latex_escape(cell) for cell in row] for row in rows)]
-    longest = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    widths = [max(colwidth, width) if latex else colwidth or width for width in longest]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     header, *body = [format_row(line, widths, latex) for line in lines]
     if latex:
         caption = f"\n\\subsubsection{{{latex_escape(title)}}}"

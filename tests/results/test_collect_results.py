@@ -59,10 +59,10 @@ def test_as_a_process(vlcs, tmp_path):
     done = script("--input", sweep)
     assert done.stdout == vlcs.expected_text()
     assert "note:" not in done.stderr
-    said = " ".join(done.stderr.split())
+    printed = " ".join(done.stderr.split())
     for method in ("iid", "loo", "oracle"):
-        assert vlcs.footer(method, averages=False) in said
-        assert vlcs.footer(method, averages=True) in said
+        assert vlcs.footer(method, averages=False) in printed
+        assert vlcs.footer(method, averages=True) in printed
     assert "Total records: 200" in (sweep / "results.txt").read_text()
     bad = script("--input_dir", tmp_path / "nowhere", check=False)
     assert (bad.returncode, bad.stdout) == (2, "")

@@ -103,15 +103,15 @@ def write(content: PageContent) -> None:
     results = content.accuracies[content.selection]
     for dataset in (shown.name for shown in results.datasets):
         varying = [(algorithm, influences.get((dataset, algorithm), [])) for algorithm in results.algorithms]
-        rows = [_row(algorithm, influence) for algorithm, own in varying for influence in own]
+        rows = [_row(algorithm, influence) for algorithm, found in varying for influence in found]
         if rows:
             print_section_table(f"Dataset: {dataset}, hyper-parameters that vary", _COLUMNS, rows, "html")
             print_paragraphs(_explanation(content.selection), "html")
         if rows and have_matplotlib():
             panels = [
                 (f"{algorithm}, {influence.name}", _panel(algorithm, influence))
-                for algorithm, own in varying
-                for influence in own[:MOST_PANELS]
+                for algorithm, found in varying
+                for influence in found[:MOST_PANELS]
                 if influence.validation is not None
             ]
             print_panels(f"Dataset: {dataset}, accuracy by hyper-parameter", panels, _CAPTION)
