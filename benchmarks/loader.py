@@ -22,9 +22,9 @@ from torchvision import transforms
 
 from domainbed.datasets.emoji_styles import EmojiStyles
 from domainbed.datasets.image_files import ImageFiles
-from domainbed.datasets.image_transforms import augmenting_transform, plain_transform
+from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform
 from domainbed.datasets.splitting import SplitDataset
-from domainbed.images.environment import Place, PreparedImages
+from domainbed.images.prepared import ImageStore, PreparedImages
 from domainbed.training.minibatches import load_minibatch
 from domainbed.training.train_command import keep_freed_memory
 
@@ -68,10 +68,10 @@ def file_by_file(paths, transform):
     return minibatch
 
 
-def from_cache(paths, transform, place):
+def from_cache(paths, transform, store):
     """This project's minibatches, as training makes them."""
     files = ImageFiles([(path, 0) for path in paths], transform)
-    part = SplitDataset(PreparedImages("benchmark", files, place), list(range(COUNT)))
+    part = SplitDataset(PreparedImages("benchmark", files, store), list(range(COUNT)))
     rng, step = np.random.default_rng(0), iter(range(10**9))
     return lambda: load_minibatch(part, rng.integers(COUNT, size=BATCH), (0, next(step)))
 
@@ -84,12 +84,12 @@ def main():
     print_environment()
     with tempfile.TemporaryDirectory() as folder:
         paths = write_pictures(Path(folder))
-        place = Place(Path(folder) / "cache", torch.device("cpu"))
+        store = ImageStore(Path(folder) / "cache", torch.device("cpu"))
         for title, rival, transform in (
-            ("with augmentation", AUGMENTED, augmenting_transform({})),
-            ("without augmentation", PLAIN, plain_transform({})),
+            ("with augmentation", AUGMENTED, AugmentingTransform({})),
+            ("without augmentation", PLAIN, PlainTransform({})),
         ):
-            ways = {"file by file": file_by_file(paths, rival), "cached": from_cache(paths, transform, place)}
+            ways = {"file by file": file_by_file(paths, rival), "cached": from_cache(paths, transform, store)}
             times = interleaved(ways, ROUNDS, warmup=3)
             found = report(f"Loader, {title}", times, "file by file", dict.fromkeys(ways, BATCH), "images")
             print(f"\ncached: {1 / found['cached']:.2f} times as many images/s")

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
+from domainbed.datasets import by_size
 from domainbed.datasets.minibatch import Minibatch as Minibatch
 from domainbed.datasets.minibatch import concatenate as concatenate
-from domainbed.datasets.sizes import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, Kind, Table, Value, choice, const, log2_int, log10_uniform, resolve
 from domainbed.process_group import SINGLE_PROCESS, ProcessGroup

@@ -22,7 +22,7 @@ from domainbed.algorithms.base import (
 )
 from domainbed.algorithms.supervised_contrastive import SupConLossLambda
 from domainbed.algorithms.turns import TakesTurns
-from domainbed.datasets.sizes import by_size
+from domainbed.datasets import by_size
 from domainbed.hparams import Hparam, choice, const
 
 

@@ -16,7 +16,7 @@ from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import DeviceScalar, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.pairing import split_meta_train_test
-from domainbed.datasets.sizes import by_size
+from domainbed.datasets import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, choice, const, log2_int, log10_uniform
 

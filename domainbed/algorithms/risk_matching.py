@@ -13,7 +13,7 @@ from domainbed.algorithms.annealed import Annealed
 from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, scalar
 from domainbed.algorithms.discrepancy import GAMMAS, gaussian_mmd
 from domainbed.algorithms.moments import variance
-from domainbed.datasets.sizes import by_size
+from domainbed.datasets import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, choice, log2_int, uniform, uniform_int
 

@@ -13,7 +13,7 @@ from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, descend, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.optimizers import adam
-from domainbed.datasets.sizes import by_size
+from domainbed.datasets import by_size
 from domainbed.errors import UsageError, check_choice
 from domainbed.hparams import Hparam, Kind, choice, const, log10_uniform, uniform
 

@@ -1,17 +1,19 @@
-"""Datasets: one file a source. A dataset is a list of environments with the same classes.
+"""Datasets of several environments that share their classes.
 
-To add one, put a subclass of `MultipleDomainDataset` with `@REGISTRY.register()` into a file of this
-package, or into a plugin. A folder `root/environment/class/image`, or a list of files, needs no code: its
-path is its name.
+To add one, put a subclass of `MultipleDomainDataset` decorated with `@REGISTRY.register()` into a module of
+this package or into a plugin. A folder `root/environment/class/image` or a list of image files needs no
+code: its path is the dataset's name.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainbed.errors import UnknownName
+from domainbed.hparams import Hparam
 from domainbed.registry import Registry
 
 if TYPE_CHECKING:
@@ -20,9 +22,24 @@ if TYPE_CHECKING:
     DATASETS: list[str]
 
 UPSTREAM = (
-    *("Debug28", "Debug224", "ColoredMNIST", "RotatedMNIST", "VLCS", "PACS", "OfficeHome", "TerraIncognita"),
-    *("DomainNet", "SVIRO", "WILDSCamelyon", "WILDSFMoW", "SpawriousO2O_easy", "SpawriousO2O_medium"),
-    *("SpawriousO2O_hard", "SpawriousM2M_easy", "SpawriousM2M_medium", "SpawriousM2M_hard"),
+    "Debug28",
+    "Debug224",
+    "ColoredMNIST",
+    "RotatedMNIST",
+    "VLCS",
+    "PACS",
+    "OfficeHome",
+    "TerraIncognita",
+    "DomainNet",
+    "SVIRO",
+    "WILDSCamelyon",
+    "WILDSFMoW",
+    "SpawriousO2O_easy",
+    "SpawriousO2O_medium",
+    "SpawriousO2O_hard",
+    "SpawriousM2M_easy",
+    "SpawriousM2M_medium",
+    "SpawriousM2M_hard",
 )
 """Upstream's datasets in upstream's order, which is the order of tables in reports."""
 
@@ -30,8 +47,11 @@ REGISTRY: Registry[type[MultipleDomainDataset]] = Registry("Dataset", home=__nam
 
 
 def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
-    """The class called `name`: a registered one, one that a fork put into this module, or, for the path
-    of a folder or of a list of files (.csv, .jsonl), one that reads it.
+    """The dataset class called `name`.
+
+    Args:
+        name: name of a registered class or of one that a fork assigned to this module, or the path of a
+            folder or of a list of image files (.csv, .jsonl).
 
     Raises: UnknownName (a NotImplementedError), "Dataset not found: <name>".
     """
@@ -59,7 +79,30 @@ def num_environments(name: str) -> int:
     return len(get_dataset_class(name).ENVIRONMENTS)
 
 
-_BASES = {
+def has_small_images(name: str) -> bool:
+    """Whether the registered dataset `name` has small images. As in upstream, unknown names do not."""
+    try:
+        return REGISTRY[name].SMALL_IMAGES
+    except UnknownName:
+        return False
+
+
+def by_size(small: Hparam, large: Hparam, **named: Hparam) -> Callable[[str], Hparam]:
+    """Declaration of a hyper-parameter that depends on the dataset.
+
+    Args:
+        small: for datasets of small images.
+        large: for all others.
+        named: for the datasets of these names.
+    """
+
+    def declare(dataset: str) -> Hparam:
+        return named.get(dataset) or (small if has_small_images(dataset) else large)
+
+    return declare
+
+
+_BASE_CLASSES = {
     "MultipleDomainDataset": "base",
     "Debug": "debug",
     "MultipleEnvironmentMNIST": "mnist",
@@ -69,14 +112,14 @@ _BASES = {
     "CustomImageFolder": "spawrious",
     "SpawriousBenchmark": "spawrious",
 }
-"""Upstream's classes that are no datasets by themselves, and the files that hold them."""
+"""Upstream's unregistered classes, which this module resolves on first use -> their modules."""
 
 
 def __getattr__(name: str) -> object:
-    if name in _BASES:
-        return getattr(importlib.import_module(f"{__name__}.{_BASES[name]}"), name)
+    if name in _BASE_CLASSES:
+        return getattr(importlib.import_module(f"{__name__}.{_BASE_CLASSES[name]}"), name)
     if name == "DATASETS":
-        # Made once: forks append names to it.
+        # One list for the whole process, because forks append names to it.
         return globals().setdefault(name, list(REGISTRY))
     if not name.startswith("_") and name in REGISTRY:
         return REGISTRY[name]

@@ -1,68 +1,61 @@
-"""The contract of a dataset: environments of (input, label) pairs with the same classes in each.
+"""Base class of datasets: a list of environments of (input, label) pairs with the same classes.
 
 No module of this package imports torch before a dataset is built: tables of results need the names of
-environments, not the images.
+environments, not their images.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from domainbed.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.utils.data import Dataset
 
     Environment = Dataset[tuple[Any, Any]]
 
 
-class Batched(Protocol):
-    """An environment held in memory: it gives many samples at once."""
-
-    def batch(self, indices: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
-        """Inputs (B, *input_shape) as float32 and labels (B,) as int64 of the samples at `indices`."""
-
-
-class Drawn(Protocol):
-    """An environment that makes many samples at once, perhaps with random changes."""
-
-    in_memory: bool
-    """Whether no file is read."""
-
-    def drawn_batch(self, indices: np.ndarray[Any, Any], draws: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """As `Batched.batch`, where random numbers belong to the counters `draws`."""
-
-
 class MultipleDomainDataset:
     """A list of environments, `datasets`, in the order of `ENVIRONMENTS`.
 
-    Constructor of every concrete class: `(root, test_envs, hparams)`, called positionally: the data
-    directory, indices of the target environments (they get no augmentation), the hyper-parameters.
+    The constructor of every concrete class takes `(root, test_envs, hparams)`, positionally: the data
+    directory, the indices of the target environments (which are not augmented), and the hyper-parameters.
+
+    An environment is a map-style dataset of (input, label). It has `targets`, its labels as a sequence of
+    ints, or is a `TensorDataset`. It may also define:
+
+    - `batch(indices)`: inputs (B, *input_shape) float32 and labels (B,) int64 of the samples at `indices`;
+    - `augmented_batch(indices, counters)`: the same with random augmentation, seeded by the integers
+      `counters`; and `in_memory`, whether this reads no file;
+    - `plain()`: a view of the same samples without augmentation.
 
     Attributes:
-        N_STEPS: number of updates of a run by default.
-        CHECKPOINT_FREQ: number of updates between evaluations by default.
-        N_WORKERS: number of loader processes that upstream would use.
-        ENVIRONMENTS: names of the environments, for display.
-        INPUT_SHAPE: shape of an input, where it is fixed.
-        SMALL_IMAGES: whether the hyper-parameters for small images apply.
-        NEEDS_DATA: whether files outside the package are needed.
+        N_STEPS: default number of updates of a run.
+        CHECKPOINT_FREQ: default number of updates between evaluations.
+        N_WORKERS: largest default number of loader processes.
+        ENVIRONMENTS: display names of the environments.
+        INPUT_SHAPE: shape of an input, if it does not depend on the hyper-parameters.
+        SMALL_IMAGES: whether the default hyper-parameters for small images apply.
+        NEEDS_DATA: whether a data directory is needed.
+        DOWNLOADABLE: whether `domainbed.scripts.download` can fetch the data. Not inherited, since a
+            subclass may read other files.
         SAME_CLASSES: whether every environment must have samples of every class.
-        VERSION: raised where the same files come to make other data; runs over several are not mixed.
-        datasets: one map-style dataset of (input, label) an environment. It has `targets`, the labels
-            as a sequence of ints, or is a TensorDataset.
+        VERSION: incremented when the same files yield different data. Reports do not pool versions.
+        datasets: the environments.
         input_shape: shape of an input, a tuple.
         num_classes: number of classes.
-        class_names: their names in order of the labels.
-        summary: what identifies the data, once `contract.build` has checked them: `counts` of the samples,
-            `checksum`, `version`.
-        drawn_from: hash of what the environments were drawn from, where random numbers of the run make them.
-        digests: for each environment the digests of its images, once all were read (see `copies`).
+        class_names: names of the classes, in the order of the labels.
+        summary: identity of the data, set by `contract.build`: `counts`, `checksum` and `version`.
+        source_digest: hash of the data that the environments were drawn from, for environments that are
+            drawn with the random numbers of the run.
+        image_digests: for each environment, the digests (N,) uint64 of its images, set by
+            `image_checks.check_images`.
     """
 
     N_STEPS: ClassVar[int] = 5001
@@ -72,6 +65,7 @@ class MultipleDomainDataset:
     INPUT_SHAPE: ClassVar[tuple[int, ...] | None] = None
     SMALL_IMAGES: ClassVar[bool] = False
     NEEDS_DATA: ClassVar[bool] = True
+    DOWNLOADABLE: ClassVar[bool] = False
     SAME_CLASSES: ClassVar[bool] = True
     VERSION: ClassVar[int] = 1
 
@@ -80,8 +74,8 @@ class MultipleDomainDataset:
     num_classes: int
     class_names: Sequence[str] = ()
     summary: Mapping[str, Any]
-    drawn_from: bytes = b""
-    digests: Sequence[np.ndarray[Any, Any]] | None = None
+    source_digest: bytes = b""
+    image_digests: Sequence[np.ndarray[Any, Any]] | None = None
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -94,37 +88,45 @@ class MultipleDomainDataset:
 
     @classmethod
     def missing(cls, root: str | None) -> str | None:
-        """What must be done before the dataset can be built from `root`, in one line; None if nothing."""
+        """One line on why the dataset cannot be built from `root`, and what to do; None if it can."""
         if not cls.NEEDS_DATA:
             return None
         if root is None:
-            return cls.to_fetch(f"{cls.__name__} needs --data_dir, the folder that holds its data", root)
+            return cls.with_command(f"{cls.__name__} needs --data_dir, the folder that holds its data", root)
         if not Path(root).is_dir():
-            return cls.to_fetch(f"data directory {root} does not exist", root)
+            return cls.with_command(f"data directory {root} does not exist", root)
         return None
 
     @classmethod
-    def to_fetch(cls, missing: str, root: str | None, is_there: bool = False) -> str:
-        """`missing`, and the command that fetches the data, or that says all that is wrong with them.
+    def with_command(cls, problem: str, root: str | None, verify: bool = False) -> str:
+        """`problem`, followed by the command that downloads the data if the dataset is `DOWNLOADABLE`.
 
-        Just `missing` for a dataset that no source gives.
+        Args:
+            problem: what is missing.
+            root: the data directory; None stands for a directory of the user's choice, "DATA".
+            verify: name the command that lists everything that is wrong with existing data instead.
         """
-        from domainbed.download import command
-
-        flags, does = (("--verify",), "shows all that is wrong") if is_there else ((), "fetches it")
-        known = command(cls.__name__, root, *flags)
-        return f'{missing}; "{known}" {does}' if known else missing
+        if not vars(cls).get("DOWNLOADABLE", False):
+            return problem
+        command = ["python", "-m", "domainbed.scripts.download", "--datasets", cls.__name__]
+        command += ["--data_dir", root or "DATA"]
+        if verify:
+            return f'{problem}; run "{shlex.join([*command, "--verify"])}" to list everything that is wrong'
+        return f'{problem}; run "{shlex.join(command)}" to download it'
 
     @classmethod
     def require(cls, root: str | None) -> Path:
-        """`root` as a path; raises `UsageError` with what is missing."""
+        """The data directory as a path.
+
+        Raises: UsageError with the line from `missing`, if there is one.
+        """
         missing = cls.missing(root)
         if missing:
             raise UsageError(missing)
         return Path(root or ".")
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Name of each environment -> name of each class -> number of samples, without reading inputs."""
+        """Number of samples by environment and class name, without reading inputs."""
         names = self.class_names or [str(label) for label in range(self.num_classes)]
         table = {}
         for name, environment in zip(self.ENVIRONMENTS, self.datasets, strict=True):
@@ -133,11 +135,11 @@ class MultipleDomainDataset:
         return table
 
 
-def labels_of(dataset: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401 - whatever torch calls a dataset
-    """Labels (N,) int64 of a map-style dataset, without reading its inputs where it says them.
+def labels_of(dataset: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401 - any map-style dataset
+    """Labels (N,) int64 of a map-style dataset, without reading its inputs if possible.
 
-    Knows `targets`, TensorDataset (the second tensor), and views with `keys` or `indices` over another
-    dataset; anything else is read item by item.
+    Labels are taken from `targets` or from the second tensor of a `TensorDataset`, also through
+    `SplitDataset`, `Subset` and `ConcatDataset`. Other datasets are read sample by sample.
     """
     if hasattr(dataset, "targets"):
         return np.asarray(dataset.targets, dtype=np.int64)

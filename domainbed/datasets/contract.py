@@ -1,4 +1,4 @@
-"""What a dataset must keep to, checked when a run builds one, and what identifies its data afterwards."""
+"""Checks that a run makes on a dataset when it builds one, and the identity of the data."""
 
 from __future__ import annotations
 
@@ -19,20 +19,27 @@ if TYPE_CHECKING:
 
 
 def build(
-    kind: type[MultipleDomainDataset], root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]
+    dataset_class: type[MultipleDomainDataset],
+    root: str | None,
+    test_envs: Sequence[int],
+    hparams: dict[str, Any],
 ) -> MultipleDomainDataset:
-    """A dataset that keeps the contract, with its `summary`; the arguments are those of its class.
+    """Build a dataset, check it, and set its `summary`.
 
-    Raises: UsageError if it can't be built, or does not keep the contract; RunError (UnreadableImage) if
-        the first image of an environment can't be decoded.
+    Args:
+        dataset_class: class of the dataset.
+        root, test_envs, hparams: arguments of its constructor.
+
+    Raises: UsageError if the dataset cannot be built or fails `check`; UnreadableImage if the first image of
+        an environment cannot be decoded.
     """
-    before = _generators()
-    dataset = kind(root, test_envs, hparams)
-    drawn = _generators() != before
+    before = _generator_states()
+    dataset = dataset_class(root, test_envs, hparams)
+    is_random = _generator_states() != before
     check(dataset)
     dataset.summary = {
         "counts": dataset.counts(),
-        "checksum": checksum(dataset, drawn),
+        "checksum": checksum(dataset, is_random),
         "version": dataset.VERSION,
     }
     for environment in dataset.datasets:
@@ -42,67 +49,76 @@ def build(
 
 
 def check(dataset: MultipleDomainDataset) -> None:
-    """Refuse an empty environment, labels out of range, and classes that are not in every environment.
+    """Check that names and counts agree, labels are valid, and every environment has every class.
 
-    Raises: UsageError that says what is wrong where.
+    Environments may lack classes if the dataset sets `SAME_CLASSES = False`.
+
+    Raises: UsageError that names the environment and what is wrong with it.
     """
     name, environments = type(dataset).__name__, tuple(dataset.ENVIRONMENTS)
     if len(environments) != len(dataset.datasets):
-        raise UsageError(f"{name} names {len(environments)} environments and has {len(dataset.datasets)}")
+        raise UsageError(f"{name} names {len(environments)} environments but has {len(dataset.datasets)}")
     if dataset.class_names and len(dataset.class_names) != dataset.num_classes:
-        raise UsageError(f"{name} names {len(dataset.class_names)} classes and has {dataset.num_classes}")
+        raise UsageError(f"{name} names {len(dataset.class_names)} classes but has {dataset.num_classes}")
     present = [
-        _classes(f"environment {environment} of {name}", samples, dataset.num_classes)
+        _labels_present(f"environment {environment} of {name}", samples, dataset.num_classes)
         for environment, samples in zip(environments, dataset.datasets, strict=True)
     ]
-    every = set().union(*present)
-    for environment, classes in zip(environments, present, strict=True):
-        lacking = [dataset.class_names[i] if dataset.class_names else str(i) for i in sorted(every - classes)]
-        if dataset.SAME_CLASSES and lacking:
+    all_labels = set().union(*present)
+    for environment, labels in zip(environments, present, strict=True):
+        absent = [
+            dataset.class_names[i] if dataset.class_names else str(i) for i in sorted(all_labels - labels)
+        ]
+        if dataset.SAME_CLASSES and absent:
             raise UsageError(
-                f"environment {environment} of {name} has no samples of class {', '.join(lacking[:6])}; all "
-                "environments must have the same classes (SAME_CLASSES = False in its class allows others)"
+                f"environment {environment} of {name} has no samples of class {', '.join(absent[:6])}; every "
+                "environment must have every class, unless the dataset class sets SAME_CLASSES = False"
             )
 
 
-def _classes(place: str, samples: Environment, num_classes: int) -> set[int]:
-    """The labels that there are in one environment; raises UsageError for one that makes no sense."""
+def _labels_present(environment: str, samples: Environment, num_classes: int) -> set[int]:
+    """The set of labels in one environment. Raises UsageError for an invalid label."""
     labels, size = labels_of(samples), len(samples)  # type: ignore[arg-type] # torch's Dataset type has no __len__
     if not size:
-        raise UsageError(f"{place} has no samples")
+        raise UsageError(f"{environment} has no samples")
     if len(labels) != size:
-        raise UsageError(f"{place} has {size} samples and {len(labels)} labels")
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if len(wrong):
-        raise UsageError(f"{place} has a label {wrong[0]}; they go from 0 to {num_classes - 1}")
+        raise UsageError(f"{environment} has {size} samples but {len(labels)} labels")
+    invalid = labels[(labels < 0) | (labels >= num_classes)]
+    if len(invalid):
+        raise UsageError(
+            f"{environment} has the label {invalid[0]}; labels must be from 0 to {num_classes - 1}"
+        )
     return set(labels.tolist())
 
 
-def checksum(dataset: MultipleDomainDataset, drawn: bool) -> str:
-    """16 hexadecimal digits of a SHA-256 over the environments' names and samples.
+def checksum(dataset: MultipleDomainDataset, is_random: bool) -> str:
+    """The first 16 hexadecimal digits of a SHA-256 over the environments' names and samples.
 
-    Of files that is path, size and label, in order, wherever their common folder lies; of samples in memory
-    inputs and labels; of others the labels.
+    For image files it covers paths (relative to their common folder), sizes and labels, in order. For samples
+    in memory it covers inputs and labels, for other samples the labels alone.
 
     Args:
         dataset: a dataset.
-        drawn: whether it was made with random numbers of the run. Every seed gives others then: only the
-            numbers of samples, the shape of the inputs and what they were drawn from count.
+        is_random: whether the dataset was drawn with the random numbers of the run. Samples then depend on
+            the seed, so the checksum covers the numbers of samples, the shape of the inputs and
+            `source_digest` instead.
+
+    Raises: UsageError if an image file does not exist.
     """
     shape = repr((tuple(dataset.input_shape), dataset.num_classes)).encode()
-    digest = hashlib.sha256(shape + dataset.drawn_from if drawn else b"")
+    digest = hashlib.sha256(shape + dataset.source_digest if is_random else b"")
     files = [_paths(environment) for environment in dataset.datasets]
     known = [path for paths in files for path in paths or ()]
-    # What the first and the last path share, all do.
-    ends = min(known, default=""), max(known, default="")
-    start = os.path.commonprefix(ends).rfind(os.sep) + 1  # noqa: RUF071 - cut at a folder's end
+    # A prefix that the first and the last path share is shared by all.
+    extremes = min(known, default=""), max(known, default="")
+    start = os.path.commonprefix(extremes).rfind(os.sep) + 1  # noqa: RUF071 - cut after a separator
     for name, environment, paths in zip(dataset.ENVIRONMENTS, dataset.datasets, files, strict=True):
         labels = labels_of(environment)
         digest.update(f"{name}\t{len(labels)}\n".encode())
-        if drawn:
+        if is_random:
             continue
         digest.update(np.ascontiguousarray(labels).data)
-        for part in _arrays(environment) if paths is None else _lines(paths, start):
+        for part in _inputs_in_memory(environment) if paths is None else _file_lines(paths, start):
             digest.update(part)
     return digest.hexdigest()[:16]
 
@@ -112,25 +128,25 @@ def _paths(environment: Environment) -> Sequence[str] | None:
     return paths
 
 
-def _lines(paths: Sequence[str], start: int) -> Iterator[bytes]:
+def _file_lines(paths: Sequence[str], start: int) -> Iterator[bytes]:
+    """A line "path, tab, size" for each file, with paths cut before position `start`."""
     for path in paths:
         try:
-            size = os.stat(path).st_size  # noqa: PTH116 - a Path each is slow
+            size = os.stat(path).st_size  # noqa: PTH116 - creating a Path for each file is slow
         except OSError as error:
             raise UsageError(f"image {path} cannot be read: {error.strerror}") from None
         yield f"{path[start:]}\t{size}\n".encode("utf-8", "surrogateescape")
 
 
-def _arrays(environment: Environment) -> Iterator[memoryview]:
-    """What an environment holds in memory."""
+def _inputs_in_memory(environment: Environment) -> Iterator[memoryview]:
     if hasattr(environment, "images"):
         yield np.ascontiguousarray(environment.images).data
     elif hasattr(environment, "tensors"):
         yield np.ascontiguousarray(environment.tensors[0]).data
 
 
-def _generators() -> tuple[object, ...]:
-    """State of the generators that a dataset may draw from."""
+def _generator_states() -> tuple[object, ...]:
+    """States of the global generators of Python, NumPy and torch, from which a dataset may draw."""
     import torch
 
     _, keys, *rest = np.random.get_state()

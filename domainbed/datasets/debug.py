@@ -1,4 +1,4 @@
-"""Debug28 and Debug224: random numbers, for tests of everything else."""
+"""Debug28 and Debug224: random inputs and labels, for tests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from domainbed.datasets.base import MultipleDomainDataset
 
 
 class Debug(MultipleDomainDataset):
-    """Three environments of 16 normal inputs with two random labels, from torch's global generator."""
+    """Three environments of 16 samples: standard normal inputs and random binary labels.
+
+    Both are drawn from torch's global generator, as in upstream.
+    """
 
     ENVIRONMENTS = ("0", "1", "2")
     NEEDS_DATA = False
-    SAME_CLASSES = False  # by chance
+    SAME_CLASSES = False  # labels are random
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         import torch
@@ -23,7 +26,7 @@ class Debug(MultipleDomainDataset):
         assert self.INPUT_SHAPE is not None
         self.input_shape = self.INPUT_SHAPE
         self.num_classes = 2
-        environments: list[Any] = []  # torch types a TensorDataset as one of tuples of any length
+        environments: list[Any] = []  # mypy: a TensorDataset is a Dataset of tuples of any length
         for _ in self.ENVIRONMENTS:
             x = torch.randn(16, *self.input_shape)
             environments.append(TensorDataset(x, torch.randint(0, self.num_classes, (16,))))
@@ -35,6 +38,7 @@ class Debug28(Debug):
     """Inputs (3, 28, 28)."""
 
     INPUT_SHAPE = (3, 28, 28)
+    SMALL_IMAGES = True
 
 
 @REGISTRY.register()

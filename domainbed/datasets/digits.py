@@ -1,4 +1,4 @@
-"""ColoredDigits and RotatedDigits: small counterparts of the MNIST datasets that need no download."""
+"""ColoredDigits and RotatedDigits: small versions of the MNIST datasets that need no download."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ import numpy as np
 
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.digit_environments import ANGLES, COLORS, colored_by, deal, fingerprint, rotated
+from domainbed.datasets.digit_environments import (
+    ANGLES,
+    COLORS,
+    colored_by,
+    digits_digest,
+    distribute,
+    rotated,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class Digits(MultipleDomainDataset):
-    """Base: the 1,797 handwritten digits of 8x8 pixels that scikit-learn ships (Alpaydin and Kaynak 1998).
+    """Base class of datasets made from scikit-learn's 1,797 digits of 8x8 pixels (Alpaydin and Kaynak 1998).
 
-    Their grey levels 0 to 16 become bytes from 0 to 255.
+    The grey levels from 0 to 16 are scaled to bytes from 0 to 255.
     """
 
     SMALL_IMAGES = True
 
     @classmethod
     def missing(cls, root: str | None) -> str | None:
-        """What to install, in one line; None if scikit-learn is there. `root` is not needed."""
+        """One line that says to install scikit-learn; None if it is installed. `root` is ignored."""
         if importlib.util.find_spec("sklearn"):
             return None
-        return f"{cls.__name__} is made from scikit-learn's digits: pip install scikit-learn"
+        return f"{cls.__name__} needs scikit-learn's digits; run: pip install scikit-learn"
 
     @classmethod
     def read(cls) -> tuple[Tensor, Tensor]:
-        """Images (1797, 8, 8) uint8 and labels (1797,) int64; raises UsageError without scikit-learn."""
+        """Images (1797, 8, 8) uint8 and labels (1797,) int64. Raises UsageError without scikit-learn."""
         cls.require(None)
         return _read()
 
@@ -51,39 +58,39 @@ def _read() -> tuple[Tensor, Tensor]:
 
 @REGISTRY.register()
 class ColoredDigits(Digits):
-    """ColoredMNIST over scikit-learn's digits: colour tells more than shape (Arjovsky et al. 2019).
+    """ColoredMNIST made from scikit-learn's digits (after Arjovsky et al. 2019, section 5.1).
 
-    Digits below five or not; the label is wrong for a quarter of them; the colour (one of two channels)
-    differs from the label with a probability of 0.1, 0.2, 0.9. 599 digits an environment, dealt and
-    coloured anew for each `--seed`. Inputs (2, 8, 8) in [0, 1].
+    Labels say whether a digit is below five, and are wrong for a quarter of the digits. The colour (one of
+    two channels) differs from the label with probability 0.1, 0.2 or 0.9. Each environment has 599 digits,
+    assigned and coloured anew for each `--seed`. Inputs (2, 8, 8) in [0, 1].
 
-    With the hyper-parameter `copies` each digit is there that many times, each time with its own wrong
-    label and colour, so that a network can't learn the noise of so few digits by heart. Copies stay in one
-    environment, but `--splits holdout` would put them into both parts. With `grey` there is no colour.
+    The hyper-parameter `copies` repeats each digit, each time with its own label noise and colour, so that a
+    network cannot memorise the noise of so few digits. Copies stay in one environment, but `--splits holdout`
+    can put them in both parts. The hyper-parameter `grey` removes the colour.
     """
 
     ENVIRONMENTS = tuple(COLORS)
     INPUT_SHAPE = (2, 8, 8)
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
-        self.datasets = deal(*self.read(), list(COLORS.values()), colored_by(hparams))
-        self.drawn_from = fingerprint(*self.read())
+        self.datasets = distribute(*self.read(), list(COLORS.values()), colored_by(hparams))
+        self.source_digest = digits_digest(*self.read())
         self.input_shape = self.INPUT_SHAPE
         self.num_classes = 2
 
 
 @REGISTRY.register()
 class RotatedDigits(Digits):
-    """RotatedMNIST over scikit-learn's digits: turned by 0 to 75 degrees (after Ghifary et al. 2015).
+    """RotatedMNIST made from scikit-learn's digits: rotated by 0 to 75 degrees (after Ghifary et al. 2015).
 
-    299 or 300 images an environment, dealt anew for each `--seed`. Inputs (1, 8, 8) in [0, 1].
+    Each environment has 299 or 300 images, assigned anew for each `--seed`. Inputs (1, 8, 8) in [0, 1].
     """
 
     ENVIRONMENTS = tuple(ANGLES)
     INPUT_SHAPE = (1, 8, 8)
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
-        self.datasets = deal(*self.read(), list(ANGLES.values()), rotated)
-        self.drawn_from = fingerprint(*self.read())
+        self.datasets = distribute(*self.read(), list(ANGLES.values()), rotated)
+        self.source_digest = digits_digest(*self.read())
         self.input_shape = self.INPUT_SHAPE
         self.num_classes = 10

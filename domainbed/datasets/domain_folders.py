@@ -1,4 +1,4 @@
-"""The usual image datasets of domain generalization, each in a folder of its own under the data directory."""
+"""The common image datasets of domain generalization, each in its own folder of the data directory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from domainbed.errors import UsageError
 
 
 class DomainFolders(MultipleEnvironmentImageFolder):
-    """A dataset with known environments, in the folder `FOLDER` of the data directory.
+    """Base class of datasets with known environments, in the folder `FOLDER` of the data directory.
 
-    The folder must have exactly the sub-folders that `FOLDERS` names, so that no stray one can change
-    an environment's index.
+    The folder must have exactly the sub-folders that `FOLDERS` names, because an extra one would shift the
+    indices of the environments.
     """
 
     CHECKPOINT_FREQ = 300
@@ -29,7 +29,7 @@ class DomainFolders(MultipleEnvironmentImageFolder):
 
     @classmethod
     def missing(cls, root: str | None) -> str | None:
-        """Which folder is expected where, in one line; None if it is there."""
+        """One line on what is wrong with the dataset's folder; None if nothing is."""
         missing = super().missing(root)
         if missing or root is None:
             return missing
@@ -37,7 +37,7 @@ class DomainFolders(MultipleEnvironmentImageFolder):
         try:
             environment_names(folder, tuple(cls.FOLDERS.values()))
         except UsageError as error:
-            return cls.to_fetch(f"{cls.__name__}: {error}", root, folder.exists())
+            return cls.with_command(f"{cls.__name__}: {error}", root, verify=folder.exists())
         return None
 
 
@@ -48,6 +48,7 @@ class VLCS(DomainFolders):
     FOLDER = "VLCS"
     FOLDERS = {"C": "Caltech101", "L": "LabelMe", "S": "SUN09", "V": "VOC2007"}
     ENVIRONMENTS = tuple(FOLDERS)
+    DOWNLOADABLE = True
 
 
 @REGISTRY.register()
@@ -57,6 +58,7 @@ class PACS(DomainFolders):
     FOLDER = "PACS"
     FOLDERS = {"A": "art_painting", "C": "cartoon", "P": "photo", "S": "sketch"}
     ENVIRONMENTS = tuple(FOLDERS)
+    DOWNLOADABLE = True
 
 
 @REGISTRY.register()
@@ -66,15 +68,17 @@ class OfficeHome(DomainFolders):
     FOLDER = "office_home"
     FOLDERS = {"A": "Art", "C": "Clipart", "P": "Product", "R": "Real World"}
     ENVIRONMENTS = tuple(FOLDERS)
+    DOWNLOADABLE = True
 
 
 @REGISTRY.register()
 class TerraIncognita(DomainFolders):
-    """Animals before the camera traps of four places (Beery et al. 2018)."""
+    """Animals photographed by camera traps at four locations (Beery et al. 2018)."""
 
     FOLDER = "terra_incognita"
     FOLDERS = {f"L{place}": f"location_{place}" for place in (100, 38, 43, 46)}
     ENVIRONMENTS = tuple(FOLDERS)
+    DOWNLOADABLE = True
 
 
 @REGISTRY.register()
@@ -92,11 +96,12 @@ class DomainNet(DomainFolders):
         "sketch": "sketch",
     }
     ENVIRONMENTS = tuple(FOLDERS)
+    DOWNLOADABLE = True
 
 
 @REGISTRY.register()
 class SVIRO(DomainFolders):
-    """What lies on the rear seats of ten cars, synthetic (Dias Da Cruz et al. 2020)."""
+    """Synthetic images of the rear seats of ten cars (Dias Da Cruz et al. 2020)."""
 
     FOLDER = "sviro"
     FOLDERS = {
@@ -104,3 +109,4 @@ class SVIRO(DomainFolders):
         for car in ("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe")
     }
     ENVIRONMENTS = tuple(FOLDERS)
+    DOWNLOADABLE = True

@@ -1,4 +1,4 @@
-"""EmojiStyles: real images that need no download, shipped inside the package."""
+"""EmojiStyles: real images that need no download, because they are part of the package."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _DATA = Path(__file__).parent / "data"
 
 @REGISTRY.register()
 class EmojiStyles(MultipleDomainDataset):
-    """5,061 emoji of 64x64 pixels: seven Unicode groups (classes) drawn by four sets (environments).
+    """5,061 emoji of 64x64 pixels: seven Unicode groups (classes) in four styles (environments).
 
-    Pictures of one emoji by Twemoji (Flat), Noto (Gradient), Fluent High Contrast (Line) and Fluent
-    (Rendered); authors and licences in NOTICE. The task is to name the group of an emoji in a style
-    never seen. Inputs (3, 64, 64) float32 say how dark each channel is, from 0 (the white background) to
-    4; chance is 0.21 (the largest class).
-    Short runs suffice: the defaults are 301 steps with a checkpoint every 50.
+    The styles are those of Twemoji (Flat), Noto (Gradient), Fluent High Contrast (Line) and Fluent
+    (Rendered); NOTICE names their authors and licences. The task is to classify emoji in an unseen style.
+    Inputs (3, 64, 64) float32 are the darkness of each channel, from 0 (the white background) to 4. The
+    largest class has 21 % of the images. Short runs suffice: the defaults are 301 steps and an evaluation
+    every 50.
     """
 
     ENVIRONMENTS = ("Flat", "Gradient", "Line", "Rendered")
@@ -46,14 +46,14 @@ class EmojiStyles(MultipleDomainDataset):
 
 @functools.cache
 def _environments() -> tuple[UInt8Images, ...]:
-    """The four environments; read once a process, since nothing changes them."""
+    """The four environments. Cached for the process, because they are never modified."""
     import torch
 
     from domainbed.datasets.uint8_images import UInt8Images
 
     with np.load(_DATA / "emoji_styles.npz") as arrays:
         images, labels, environments = arrays["images"], arrays["labels"], arrays["environments"]
-    # A white background of 0 goes with the zero padding of convolutions: line drawings are told apart better.
+    # A background of 0 matches the zero padding of convolutions, which improves accuracy on line drawings.
     darkness = torch.from_numpy(255 - images).permute(0, 3, 1, 2).contiguous()
     targets = torch.from_numpy(labels.astype(np.int64))
     return tuple(

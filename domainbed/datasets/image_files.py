@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
     from domainbed.datasets.base import Environment
 else:
-    Environment = object  # torch's loaders ask for no base class, and importing torch takes seconds
+    Environment = object  # torch's loaders need no base class, and importing torch takes seconds
 
 Transform = Callable[["Image"], Any]
-"""From an RGB image to an input of the network."""
+"""Function from an RGB image to an input of the network."""
 
 
 class UnreadableImage(RunError):
     """An image file that cannot be decoded.
 
-    A worker process of torch's loader raises it anew with a whole traceback as its message; only the
-    last line, which is ours, is kept.
+    If a worker process of torch's loader raises it, the loader raises it again with a whole traceback as its
+    message. Only the last line, the original message, is kept.
     """
 
     def __init__(self, message: str) -> None:
@@ -33,15 +33,15 @@ class UnreadableImage(RunError):
 
 
 class ImageEnvironment(Environment):
-    """Map-style dataset of (transformed image, label), whose images are read at each access.
+    """Map-style dataset of (transformed image, label), which reads an image at each access.
 
     Args:
-        targets: the labels, known without opening an image.
-        transform: what is done to an image, by default nothing.
-        plain_transform: the same without augmentation, by default `transform`.
+        targets: labels of all samples.
+        transform: function of an image, with augmentation if there is any; None leaves images unchanged.
+        plain_transform: the same without augmentation. By default, `transform`.
 
     Attributes:
-        targets, transform: as given.
+        targets, transform: see above.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ImageEnvironment(Environment):
         transform: Transform | None,
         plain_transform: Transform | None,
     ) -> None:
-        tolerate_truncated()
+        allow_truncated_images()
         self.targets = targets
         self.transform = transform
         self._plain_transform = plain_transform or transform
@@ -63,29 +63,29 @@ class ImageEnvironment(Environment):
         return (image if self.transform is None else self.transform(image)), self.targets[index]
 
     def image(self, index: int) -> Image:
-        """The image at a position, in RGB; raises UnreadableImage."""
+        """Image `index` in RGB. Raises UnreadableImage."""
         raise NotImplementedError
 
     def paths(self) -> Sequence[str] | None:
-        """The files of the images, one each; None if they are not known."""
+        """Path of each image's file, or None if the paths are unknown."""
         raise NotImplementedError
 
     def plain(self) -> Self:
-        """The same samples without augmentation."""
+        """A view of the same samples without augmentation."""
         view = copy.copy(self)
         view.transform = self._plain_transform
         return view
 
 
 class ImageFiles(ImageEnvironment):
-    """Image files on disk.
+    """Images in files of their own.
 
     Args:
         samples: path and label of each image.
         transform, plain_transform: see `ImageEnvironment`.
 
     Attributes:
-        samples: as given.
+        samples: see above.
     """
 
     def __init__(
@@ -105,16 +105,13 @@ class ImageFiles(ImageEnvironment):
 
 
 def open_image(path: str) -> Image:
-    """The image at `path` in RGB.
-
-    Raises: UnreadableImage, which names the file.
-    """
+    """The image at `path` in RGB. Raises UnreadableImage, which names the file."""
     with _opened(path) as image:
         return image.convert("RGB")
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Width and height of the image at `path`; raises UnreadableImage."""
+    """Width and height of the image at `path`. Raises UnreadableImage."""
     with _opened(path) as image:
         return image.size
 
@@ -123,20 +120,20 @@ def image_size(path: str) -> tuple[int, int]:
 def _opened(path: str) -> Iterator[Image]:
     from PIL import Image
 
-    tolerate_truncated()
+    allow_truncated_images()
     try:
         with Image.open(path) as image:
             yield image
-    except Exception as error:  # damaged files make PIL raise a dozen unrelated classes
+    except Exception as error:  # PIL raises many unrelated classes for damaged files
         raise UnreadableImage(
             f"image {path} cannot be read ({type(error).__name__}: {error}); replace it or delete it"
         ) from error
 
 
-def tolerate_truncated() -> None:
-    """Let PIL decode files that end too early, of which some of the known datasets have a few.
+def allow_truncated_images() -> None:
+    """Let PIL decode truncated files, of which some of the known datasets have a few.
 
-    Called again where images are opened: a worker process may have been started afresh.
+    Also called whenever an image is opened, since the setting does not reach spawned worker processes.
     """
     from PIL import ImageFile
 

@@ -1,4 +1,4 @@
-"""Datasets in folders root/environment/class/image: upstream's base class, and any folder without code."""
+"""Datasets in folders root/environment/class/image: upstream's base class, and datasets named by a path."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any, ClassVar
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.folder_layout import environment_names, read_layout
 from domainbed.datasets.image_files import ImageFiles
-from domainbed.datasets.image_transforms import augmenting_transform, input_shape, plain_transform
+from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
 from domainbed.errors import UsageError
 
 
 class MultipleEnvironmentImageFolder(MultipleDomainDataset):
-    """Environments are the sub-folders of a folder, classes the folders in each of them.
+    """Base class of datasets whose environments are folders that contain a folder for each class.
 
-    Inputs (3, S, S) float32, S = `input_size` (224), normalised as for ImageNet. Source environments are
-    augmented as a whole, for evaluation too, as upstream does it; `plain()` of an environment has the
-    same samples without augmentation.
+    Inputs (3, S, S) float32 with S = `input_size` (224), normalised by ImageNet's statistics. As in upstream,
+    a source environment is augmented as a whole, for training and evaluation; `plain()` of an environment has
+    the same samples without augmentation.
 
     Args:
-        root: folder of the environments' folders.
-        test_envs: indices of the environments that are never augmented.
-        augment: whether the others are.
-        hparams: for `input_size`, `stored_size`, `reencode`.
+        root: the folder that contains the environments' folders.
+        test_envs: indices of the environments that are not augmented.
+        augment: whether to augment the other environments.
+        hparams: hyper-parameters; `input_size`, `stored_size`, `reencode` and `augmentation` are used.
 
     Attributes:
-        FOLDERS: display name -> name of the folder, for each environment in order. Where it is empty,
-            environments are all sub-folders, sorted by name.
+        FOLDERS: display name -> folder name of each environment, in order. If empty, every sub-folder is an
+            environment, sorted by name.
         dir: the folder.
 
-    Raises: UsageError where the folder is not what it should be.
+    Raises: UsageError if the folder does not have the expected layout.
     """
 
     FOLDERS: ClassVar[Mapping[str, str]] = {}
@@ -44,7 +44,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
         self.dir = str(root)
         layout = read_layout(Path(root), tuple(self.FOLDERS.values()))
         if not self.ENVIRONMENTS:
-            vars(self)["ENVIRONMENTS"] = layout.environments  # a fork's class that does not name them
+            vars(self)["ENVIRONMENTS"] = layout.environments  # the class of a fork need not name them
         elif len(self.ENVIRONMENTS) != len(layout.environments):
             raise UsageError(
                 f"{type(self).__name__} has {len(self.ENVIRONMENTS)} environments "
@@ -54,7 +54,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
         self.input_shape = input_shape(hparams)
         self.class_names = layout.classes
         self.num_classes = len(layout.classes)
-        plain, augmenting = plain_transform(hparams), augmenting_transform(hparams)
+        plain, augmenting = PlainTransform(hparams), AugmentingTransform(hparams)
         self.datasets = [
             ImageFiles(layout.samples(name), augmenting if augment and i not in test_envs else plain, plain)
             for i, name in enumerate(layout.environments)
@@ -62,7 +62,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
 
 
 class FolderDataset(MultipleEnvironmentImageFolder):
-    """Any folder root/environment/class/image; `folder_dataset` makes the class for one."""
+    """Base class of datasets named by the path of a folder; `folder_dataset` creates the class."""
 
     CHECKPOINT_FREQ = 300
     NEEDS_DATA = False
@@ -74,7 +74,7 @@ class FolderDataset(MultipleEnvironmentImageFolder):
 
     @classmethod
     def missing(cls, root: str | None) -> str | None:
-        """What is wrong with the folder, in one line; None if nothing. `root` plays no part."""
+        """One line on what is wrong with the folder; None if nothing is. `root` is ignored."""
         try:
             layout = read_layout(cls.PATH)
             for name in layout.environments:
@@ -85,10 +85,10 @@ class FolderDataset(MultipleEnvironmentImageFolder):
 
 
 def folder_dataset(path: Path) -> type[MultipleDomainDataset]:
-    """A dataset class for the folder `path`; its environments are the sub-folders, sorted by name.
+    """Dataset class for the folder `path`, with its sub-folders as environments, sorted by name.
 
-    Raises: UsageError if `path` is no folder or has no sub-folders. Anything else that is wrong with it
-        is said by `missing` and by the constructor.
+    Raises: UsageError if `path` is not a folder or has no sub-folders. `missing` and the constructor of the
+        class report anything else that is wrong.
     """
     members = {
         "PATH": path,

@@ -1,4 +1,4 @@
-"""From an image file to an input of the network: size, augmentation, normalisation (`spec`, 3.5)."""
+"""From an image file to an input of the network: size, augmentation, normalisation."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ OPTIONS["augment_evaluation"] = Hparam(
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-KEPT = 1.5
-"""Shorter side of a decoded image that is kept to be cropped, in sides of the input, at most."""
+CACHED_SCALE = 1.5
+"""Largest shorter side of a cached image that will be cropped, as a multiple of the input's side."""
 
 
 def input_shape(hparams: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -52,13 +52,14 @@ def input_shape(hparams: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 class PlainTransform:
-    """Resize, to a float32 tensor, normalise by ImageNet's mean and standard deviation.
+    """Resize an RGB image and normalise it by ImageNet's mean and standard deviation.
 
-    Called with an RGB image, it gives an input (3, side, side).
+    Args:
+        hparams: hyper-parameters; `input_size`, `stored_size` and `reencode` are used.
 
     Attributes:
-        side: of an input.
-        planar: whether `kept_bytes` has the channels one after the other.
+        side: side of an input (3, side, side).
+        planar: whether `cached_pixels` returns channels first.
     """
 
     planar: ClassVar[bool] = True
@@ -74,59 +75,61 @@ class PlainTransform:
         self._to_input = transforms.Compose([transforms.ToTensor(), normalize])
 
     def __call__(self, image: Image) -> Tensor:
-        x: Tensor = self._to_input(self.before_chance(image))
+        x: Tensor = self._to_input(self.before_augmentation(image))
         return x
 
-    def before_chance(self, image: Image) -> Image:
-        """The image as it is before anything random happens to it."""
+    def before_augmentation(self, image: Image) -> Image:
+        """The image after the deterministic steps, which come before the random ones."""
         from torchvision.transforms import functional
 
         if self._stored_size:
             image = functional.resize(image, [self._stored_size, self._stored_size])
         if self._reencode:
-            image = JpegPass(quality=75)(image)
+            image = _through_jpeg(image, quality=75)
         return functional.resize(image, [self.side, self.side]) if self._resize else image
 
-    def kept(self, image: Image) -> Image:
-        """The image as a cache keeps it: `before_chance`, reduced where it is larger than `kept_size`."""
+    def cached(self, image: Image) -> Image:
+        """The image that a cache stores: after `before_augmentation`, and reduced to `cached_size`."""
         from PIL.Image import Resampling
 
-        image = self.before_chance(image)
-        size = self.kept_size(image.size)
-        # This filter takes away little but what the input is too coarse to show.
+        image = self.before_augmentation(image)
+        size = self.cached_size(image.size)
+        # Lanczos removes little more than what an input is too coarse to show.
         return image if size == image.size else image.resize(size, Resampling.LANCZOS, reducing_gap=None)
 
-    def kept_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of what is kept of an image of width and height `size`."""
+    def cached_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of the cached image for an image file of width and height `size`."""
         if self._resize:
             return self.side, self.side
         if self._stored_size:
             size = self._stored_size, self._stored_size
-        factor = min(1.0, KEPT * self.side / min(size))
+        factor = min(1.0, CACHED_SCALE * self.side / min(size))
         return round(factor * size[0]), round(factor * size[1])
 
-    def kept_bytes(self, image: Image) -> np.ndarray:
-        """What is kept of an image, as (H, W, 3) uint8, or (3, H, W) if `planar`."""
-        pixels = np.asarray(self.kept(image))
+    def cached_pixels(self, image: Image) -> np.ndarray:
+        """Pixels of the cached image: uint8 of shape (H, W, 3), or (3, H, W) if `planar`."""
+        pixels = np.asarray(self.cached(image))
         return pixels.transpose(2, 0, 1) if self.planar else pixels
 
-    def recipe(self) -> str:
-        """All that says what is kept of an image."""
+    def cache_key(self) -> str:
+        """Text that differs between transforms whose cached images differ."""
         names = ("side", "planar", "_stored_size", "_reencode", "_resize")
-        return " ".join([f"kept={KEPT}", *(f"{name}={getattr(self, name)}" for name in names)])
+        return " ".join([f"kept={CACHED_SCALE}", *(f"{name}={getattr(self, name)}" for name in names)])
 
 
 class AugmentingTransform(PlainTransform):
-    """Random crop, flip, colours and greyscale, then as `PlainTransform`, by torchvision on PIL's images.
+    """Upstream's augmentation with torchvision on PIL images, then normalisation.
+
+    Random crop, horizontal flip, colour jitter and greyscale.
 
     Args:
-        hparams: for `input_size`, `stored_size`, `reencode`, `augmentation`.
-        resize: resize to the input size before anything random (WILDS, Spawrious).
-        crop: take a random crop of 70 to 100 % of the area (not in Spawrious).
+        hparams: hyper-parameters; `input_size`, `stored_size`, `reencode` and `augmentation` are used.
+        resize: resize to the input size before the random steps (WILDS, Spawrious).
+        crop: take a random crop of 70 to 100 % of the area (all datasets but Spawrious).
 
     Attributes:
-        crop: as given.
-        by_tensors: whether a run may do it by `domainbed.images.augmentation` instead.
+        crop: see above.
+        by_tensors: whether `domainbed.images.augmentation` may be used instead.
     """
 
     planar = False
@@ -145,34 +148,17 @@ class AugmentingTransform(PlainTransform):
             transforms.ColorJitter(0.3, 0.3, 0.3, 0.3),
             transforms.RandomGrayscale(),
         ]
-        self._by_chance = transforms.Compose(steps)
+        self._augment = transforms.Compose(steps)
 
     def __call__(self, image: Image) -> Tensor:
-        x: Tensor = self._to_input(self._by_chance(self.before_chance(image)))
+        x: Tensor = self._to_input(self._augment(self.before_augmentation(image)))
         return x
 
 
-def plain_transform(hparams: Mapping[str, Any]) -> PlainTransform:
-    """What is done to an image that is not augmented."""
-    return PlainTransform(hparams)
+def _through_jpeg(image: Image, quality: int) -> Image:
+    """The image after encoding as JPEG and decoding, in memory."""
+    from PIL import Image
 
-
-def augmenting_transform(
-    hparams: Mapping[str, Any], resize: bool = False, crop: bool = True
-) -> AugmentingTransform:
-    """What is done to an image that is augmented; for the arguments see `AugmentingTransform`."""
-    return AugmentingTransform(hparams, resize, crop)
-
-
-class JpegPass:
-    """An image written as JPEG and read again, in memory."""
-
-    def __init__(self, quality: int) -> None:
-        self._quality = quality
-
-    def __call__(self, image: Image) -> Image:
-        from PIL import Image
-
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=self._quality)
-        return Image.open(file).convert("RGB")
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")

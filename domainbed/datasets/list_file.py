@@ -1,4 +1,4 @@
-"""A dataset in a list of image files: CSV or JSON lines with path, label, environment and perhaps split."""
+"""Datasets in a list of image files: CSV or JSON lines with path, label, environment and optionally split."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ from typing import Any, ClassVar
 
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.image_files import ImageFiles
-from domainbed.datasets.image_transforms import augmenting_transform, input_shape, plain_transform
+from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
 from domainbed.errors import UsageError, misspelt
 
 SUFFIXES = (".csv", ".jsonl")
 PARTS = ("in", "out", "test", "uda")
-"""What `split` may say; see `domainbed.training.splits`."""
+"""Valid values of `split`; `domainbed.training.splits` describes the parts."""
 
 _COLUMNS = ("path", "label", "environment", "split")
-_NEEDED = _COLUMNS[:3]
+_REQUIRED = _COLUMNS[:3]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image: the line it stands on, its file, and its class, environment and part ("" if not said)."""
+    """One image of a list.
+
+    Attributes:
+        line: line number in the list.
+        path: file of the image.
+        label, environment: names of its class and environment.
+        split: part that it belongs to, one of `PARTS`, or "" if the list does not say.
+    """
 
     line: int
     path: Path
@@ -34,15 +41,15 @@ class Row:
 
 
 class ListFileDataset(MultipleDomainDataset):
-    """The images of a list file; `list_dataset` makes the class for one.
+    """Base class of datasets named by the path of a list; `list_dataset` creates the class.
 
     Inputs and augmentation are those of a folder of images. Environments and classes are sorted, as
-    numbers if all are whole numbers, otherwise as text.
+    numbers if all of them are whole numbers, otherwise as text.
 
     Attributes:
         PATH: the list.
         ROWS: its rows.
-        parts: for each environment, the part of each of its samples ("" where the list does not say).
+        parts: for each environment, the `split` of each sample.
     """
 
     CHECKPOINT_FREQ = 300
@@ -61,7 +68,7 @@ class ListFileDataset(MultipleDomainDataset):
         self.class_names = _sorted_names(row.label for row in self.ROWS)
         self.num_classes = len(self.class_names)
         label_of = {name: label for label, name in enumerate(self.class_names)}
-        plain, augmenting = plain_transform(hparams), augmenting_transform(hparams)
+        plain, augmenting = PlainTransform(hparams), AugmentingTransform(hparams)
         self.datasets, self.parts = [], []
         for index, name in enumerate(self.ENVIRONMENTS):
             rows = [row for row in self.ROWS if row.environment == name]
@@ -72,19 +79,19 @@ class ListFileDataset(MultipleDomainDataset):
 
     @classmethod
     def missing(cls, root: str | None) -> str | None:
-        """Which file the list names in vain, in one line; None if all are there. `root` plays no part."""
+        """One line on the first file of the list that does not exist; None if all do. `root` is ignored."""
         for row in cls.ROWS:
             if not row.path.is_file():
-                return f"{cls.PATH}, line {row.line}: there is no file {row.path}"
+                return f"{cls.PATH}, line {row.line}: file {row.path} does not exist"
         return None
 
 
 def list_dataset(path: Path) -> type[MultipleDomainDataset]:
-    """A dataset class for the list `path`, which is read; its images are not looked at.
+    """Dataset class for the list `path`. The list is read, its images are not.
 
-    Paths in it are relative to its folder.
+    Paths in the list are relative to its folder.
 
-    Raises: UsageError that names the line.
+    Raises: UsageError that names the invalid line.
     """
     rows = read_list(path)
     members = {
@@ -98,17 +105,17 @@ def list_dataset(path: Path) -> type[MultipleDomainDataset]:
 
 
 def read_list(path: Path) -> list[Row]:
-    """The rows of a list, in its order; environments all have the same classes, and no path comes twice.
+    """The rows of a list, in order.
 
-    Raises: UsageError that names the line.
+    Raises: UsageError that names the invalid line, or the environment that lacks a class.
     """
     rows: list[Row] = []
     lines: dict[Path, int] = {}
     try:
         for line, entry in _entries(path):
-            row = _row(path, line, entry)
+            row = _parse_row(path, line, entry)
             if row.path in lines:
-                raise _at(path, line, f"{entry['path']} stands on line {lines[row.path]} already")
+                raise _error(path, line, f"{entry['path']} is already on line {lines[row.path]}")
             lines[row.path] = line
             rows.append(row)
     except OSError as error:
@@ -116,71 +123,77 @@ def read_list(path: Path) -> list[Row]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 ({error})") from None
     if not rows:
-        raise UsageError(f"{path} lists no images; expected are lines with {', '.join(_NEEDED)}")
+        raise UsageError(f"{path} lists no images; expected are lines with {', '.join(_REQUIRED)}")
     _check_classes(path, rows)
     return rows
 
 
 def _entries(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Line number and content of each entry."""
+    """Line number and fields of each entry."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix.lower() == ".jsonl":
             for line, text in enumerate(file, start=1):
                 if text.strip():
-                    yield line, _object(path, line, text)
+                    yield line, _parse_object(path, line, text)
             return
         reader = csv.DictReader(file, strict=True)
         try:
             _check_columns(path, 1, reader.fieldnames or ())
             for entry in reader:
                 if None in entry or None in entry.values():
-                    raise _at(
-                        path, reader.reader.line_num, f"expected are {len(reader.fieldnames or ())} fields"
-                    )
+                    expected = f"expected are {len(reader.fieldnames or ())} fields, as in line 1"
+                    raise _error(path, reader.reader.line_num, expected)
                 yield reader.reader.line_num, entry
         except csv.Error as error:
-            raise _at(path, reader.reader.line_num, f"this is no CSV ({error})") from None
+            raise _error(path, reader.reader.line_num, f"not valid CSV ({error})") from None
 
 
-def _object(path: Path, line: int, text: str) -> Mapping[str, object]:
+def _parse_object(path: Path, line: int, text: str) -> Mapping[str, object]:
     try:
         entry = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _at(path, line, f"this is no JSON ({error})") from None
+        raise _error(path, line, f"not valid JSON ({error})") from None
     if not isinstance(entry, dict):
-        raise _at(path, line, f"expected is an object with {', '.join(_NEEDED)}")
+        raise _error(path, line, f"expected is a JSON object with {', '.join(_REQUIRED)}")
     _check_columns(path, line, entry)
     return entry
 
 
 def _check_columns(path: Path, line: int, found: Sequence[str] | Mapping[str, object]) -> None:
-    for name in _NEEDED:
+    for name in _REQUIRED:
         if name not in found:
-            raise misspelt(f"{path}, line {line}: there is no {name}", name, found)
+            raise misspelt(f"{path}, line {line}: {name} is missing", name, found)
 
 
-def _row(path: Path, line: int, entry: Mapping[str, object]) -> Row:
+def _parse_row(path: Path, line: int, entry: Mapping[str, object]) -> Row:
     texts = {}
     for name in _COLUMNS:
         value = entry.get(name, "")
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise _at(path, line, f"{name} must be text or a whole number, not {json.dumps(value)}")
+            raise _error(path, line, f"{name} must be text or a whole number, not {json.dumps(value)}")
         texts[name] = str(value).strip()
-        if name in _NEEDED and not texts[name]:
-            raise _at(path, line, f"{name} is empty")
+        if name in _REQUIRED and not texts[name]:
+            raise _error(path, line, f"{name} is empty")
     if texts["split"] not in ("", *PARTS):
-        raise _at(path, line, f"split must be one of {', '.join(PARTS)}, not {texts['split']!r}")
-    return Row(line, path.parent / texts["path"], texts["label"], texts["environment"], texts["split"])
+        raise _error(path, line, f"split must be one of {', '.join(PARTS)}, not {texts['split']!r}")
+    return Row(
+        line=line,
+        path=path.parent / texts["path"],
+        label=texts["label"],
+        environment=texts["environment"],
+        split=texts["split"],
+    )
 
 
 def _check_classes(path: Path, rows: Sequence[Row]) -> None:
     classes = _sorted_names(row.label for row in rows)
     for name in _sorted_names(row.environment for row in rows):
         inside = {row.label for row in rows if row.environment == name}
-        lacking = [each for each in classes if each not in inside]
-        if lacking:
+        absent = [each for each in classes if each not in inside]
+        if absent:
             raise UsageError(
-                f"{path}: environment {name} lacks {', '.join(lacking[:6])}; all must have the same classes"
+                f"{path}: environment {name} lacks {', '.join(absent[:6])}; "
+                "every environment needs every class"
             )
 
 
@@ -191,5 +204,5 @@ def _sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
-def _at(path: Path, line: int, message: str) -> UsageError:
+def _error(path: Path, line: int, message: str) -> UsageError:
     return UsageError(f"{path}, line {line}: {message}")

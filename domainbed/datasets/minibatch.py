@@ -1,4 +1,4 @@
-"""A minibatch of one environment, and those of all environments as one."""
+"""Type of a minibatch, and the union of the environments' minibatches."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ Minibatch = tuple[Tensor, Tensor]
 
 
 def concatenate(minibatches: Sequence[Minibatch]) -> Minibatch:
-    """The minibatches of all environments as one, in their order."""
+    """Inputs and labels of all minibatches, in their order."""
     return torch.cat([x for x, _ in minibatches]), torch.cat([y for _, y in minibatches])

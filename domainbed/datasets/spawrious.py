@@ -1,4 +1,4 @@
-"""Spawrious: four breeds of dogs before backgrounds that mislead (Lynch et al. 2023)."""
+"""Spawrious: four dog breeds on backgrounds that correlate spuriously with them (Lynch et al. 2023)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.image_files import ImageFiles, Transform
-from domainbed.datasets.image_transforms import augmenting_transform, input_shape, plain_transform
+from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
 from domainbed.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Combinations = Mapping[tuple[str, ...], Sequence[str | tuple[str, int]]] | Sequence[str]
-"""Class names -> for each group a location, or (location, limit of images); or a location for each group."""
+"""Class names -> for each group, a location or (location, maximum number of images).
 
-TOTAL = 3168
-"""Images of one class at one location."""
+Or a sequence with a location for each group, which all classes share.
+"""
 
-_ORDER = ("bulldog", "dachshund", "labrador", "corgi")
+IMAGES_PER_CLASS = 3168
+"""Number of images of one class at one location."""
+
+_CLASS_ORDER = ("bulldog", "dachshund", "labrador", "corgi")
 
 
 class CustomImageFolder(ImageFiles):
-    """The images of one folder, sorted by name, all with one label (an int64 scalar tensor).
+    """The images of one folder, sorted by name, with the same label for all.
 
     Args:
         folder_path: the folder.
-        class_index: the label.
-        limit: takes the first `limit` files only.
-        transform: what is done to an image, by default nothing.
+        class_index: the label, returned as an int64 scalar tensor.
+        limit: maximum number of images.
+        transform: function of an image; None leaves images unchanged.
     """
 
     def __init__(
@@ -58,17 +61,17 @@ class CustomImageFolder(ImageFiles):
 
 
 class SpawriousBenchmark(MultipleDomainDataset):
-    """A test environment and two training environments, made of folders `split/location/class`.
+    """A test environment and two training environments, read from folders `split/location/class`.
 
-    The test environment is never augmented, the others are if `augment`; images are not cropped.
+    Images are not cropped, and those of the test environment are not augmented.
 
     Args:
-        train_combinations: see `Combinations`; each group is an environment.
-        test_combinations: the same; all groups together are the environment "Test".
-        root_dir: folder that holds the folders `0` and `1`.
-        augment: whether the training environments are augmented.
-        type1: group g is read from the folder g, not all from 0.
-        hparams: for `input_size`, `stored_size`, `reencode`.
+        train_combinations: a training environment for each group; see `Combinations`.
+        test_combinations: groups that together are the environment "Test".
+        root_dir: folder that contains the folders `0` and `1`.
+        augment: whether to augment the training environments.
+        type1: read group g from folder g, instead of all groups from folder 0.
+        hparams: hyper-parameters; `input_size`, `stored_size`, `reencode` and `augmentation` are used.
     """
 
     ENVIRONMENTS = ("Test", "SC_group_1", "SC_group_2")
@@ -89,7 +92,7 @@ class SpawriousBenchmark(MultipleDomainDataset):
     ) -> None:
         root, hparams = self.require(root_dir), hparams or {}
         self.input_shape = input_shape(hparams)
-        plain, augmenting = plain_transform(hparams), augmenting_transform(hparams, resize=True, crop=False)
+        plain, augmenting = PlainTransform(hparams), AugmentingTransform(hparams, resize=True, crop=False)
         test = [sample for group in self._groups(root, test_combinations, type1) for sample in group]
         self.datasets = [ImageFiles(test, plain)] + [
             ImageFiles(group, augmenting if augment else plain, plain)
@@ -97,7 +100,7 @@ class SpawriousBenchmark(MultipleDomainDataset):
         ]
 
     def _groups(self, root: Path, combinations: Combinations, type1: bool) -> list[list[tuple[str, int]]]:
-        """Path and label of each image, for each group."""
+        """Path and label of each image of each group."""
         if not isinstance(combinations, Mapping):
             return [
                 [sample for name in self.class_list for sample in self._samples(root / "0" / location, name)]
@@ -117,43 +120,43 @@ class SpawriousBenchmark(MultipleDomainDataset):
 
     @classmethod
     def missing(cls, root: str | None) -> str | None:
-        """Which folders are expected where, in one line; None if they are there."""
+        """One line on which folders are missing; None if none is."""
         missing = super().missing(root)
         if missing or root is None or all((Path(root) / split).is_dir() for split in ("0", "1")):
             return missing
-        return cls.to_fetch(f"{cls.__name__} needs the folders 0 and 1 of Spawrious in {root}", root)
+        return cls.with_command(f"{cls.__name__} needs Spawrious' folders 0 and 1 in {root}", root)
 
     @staticmethod
     def build_type1_combination(
         group: Sequence[str], test: Sequence[str], filler: str
     ) -> tuple[Combinations, Combinations]:
-        """One location for each class, in both groups; the rest of the images at the location `filler`."""
-        counts = (int(0.97 * TOTAL), int(0.87 * TOTAL))
+        """Combinations with one location per class in both groups, filled up with images from `filler`."""
+        counts = (int(0.97 * IMAGES_PER_CLASS), int(0.87 * IMAGES_PER_CLASS))
         train: dict[tuple[str, ...], list[str | tuple[str, int]]] = {
-            (name,): [(place, n) for n in counts] for name, place in zip(_ORDER, group, strict=True)
+            (name,): [(place, n) for n in counts] for name, place in zip(_CLASS_ORDER, group, strict=True)
         }
-        train[_ORDER] = [(filler, TOTAL - n) for n in counts]
-        return train, {(name,): [place, place] for name, place in zip(_ORDER, test, strict=True)}
+        train[_CLASS_ORDER] = [(filler, IMAGES_PER_CLASS - n) for n in counts]
+        return train, {(name,): [place, place] for name, place in zip(_CLASS_ORDER, test, strict=True)}
 
     @staticmethod
     def build_type2_combination(
         group: Sequence[str], test: Sequence[str]
     ) -> tuple[Combinations, Combinations]:
-        """Two classes share two locations and swap them between the groups."""
+        """Combinations in which two classes share two locations and swap them between the groups."""
 
         def swapped(places: Sequence[str]) -> list[tuple[str, str]]:
             a, b, c, d = places
             return [(a, b), (b, a), (c, d), (d, c)]
 
         train: Combinations = {
-            (name,): [(place, TOTAL) for place in pair]
-            for name, pair in zip(_ORDER, swapped(group), strict=True)
+            (name,): [(place, IMAGES_PER_CLASS) for place in pair]
+            for name, pair in zip(_CLASS_ORDER, swapped(group), strict=True)
         }
-        return train, {(name,): pair for name, pair in zip(_ORDER, swapped(test), strict=True)}
+        return train, {(name,): pair for name, pair in zip(_CLASS_ORDER, swapped(test), strict=True)}
 
 
 class SpawriousO2O(SpawriousBenchmark):
-    """One-to-one: a class goes with a location, and with another one in the test environment."""
+    """One-to-one: each class correlates with one location, and with another one in the test environment."""
 
     GROUP: ClassVar[Sequence[str]]
     TEST: ClassVar[Sequence[str]]
@@ -165,7 +168,7 @@ class SpawriousO2O(SpawriousBenchmark):
 
 
 class SpawriousM2M(SpawriousBenchmark):
-    """Many-to-many: two classes go with two locations, and with two others in the test environment."""
+    """Many-to-many: two classes correlate with two locations, and with two others in the test environment."""
 
     GROUP: ClassVar[Sequence[str]]
     TEST: ClassVar[Sequence[str]]
@@ -179,6 +182,7 @@ class SpawriousM2M(SpawriousBenchmark):
 class SpawriousO2O_easy(SpawriousO2O):
     """One-to-one, easy."""
 
+    DOWNLOADABLE = True
     GROUP = ("desert", "jungle", "dirt", "snow")
     TEST = ("dirt", "snow", "desert", "jungle")
     FILLER = "beach"
@@ -188,6 +192,7 @@ class SpawriousO2O_easy(SpawriousO2O):
 class SpawriousO2O_medium(SpawriousO2O):
     """One-to-one, medium."""
 
+    DOWNLOADABLE = True
     GROUP = ("mountain", "beach", "dirt", "jungle")
     TEST = ("jungle", "dirt", "beach", "snow")
     FILLER = "desert"
@@ -197,6 +202,7 @@ class SpawriousO2O_medium(SpawriousO2O):
 class SpawriousO2O_hard(SpawriousO2O):
     """One-to-one, hard."""
 
+    DOWNLOADABLE = True
     GROUP = ("jungle", "mountain", "snow", "desert")
     TEST = ("mountain", "snow", "desert", "jungle")
     FILLER = "beach"
@@ -206,6 +212,7 @@ class SpawriousO2O_hard(SpawriousO2O):
 class SpawriousM2M_easy(SpawriousM2M):
     """Many-to-many, easy."""
 
+    DOWNLOADABLE = True
     GROUP = ("desert", "mountain", "dirt", "jungle")
     TEST = ("dirt", "jungle", "mountain", "desert")
 
@@ -214,6 +221,7 @@ class SpawriousM2M_easy(SpawriousM2M):
 class SpawriousM2M_medium(SpawriousM2M):
     """Many-to-many, medium."""
 
+    DOWNLOADABLE = True
     GROUP = ("beach", "snow", "mountain", "desert")
     TEST = ("desert", "mountain", "beach", "snow")
 
@@ -222,5 +230,6 @@ class SpawriousM2M_medium(SpawriousM2M):
 class SpawriousM2M_hard(SpawriousM2M):
     """Many-to-many, hard."""
 
+    DOWNLOADABLE = True
     GROUP = ("dirt", "jungle", "snow", "beach")
     TEST = ("snow", "beach", "dirt", "jungle")

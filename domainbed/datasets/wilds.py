@@ -1,6 +1,6 @@
-"""WILDSCamelyon and WILDSFMoW: two datasets of the `wilds` package, one environment for each place.
+"""WILDSCamelyon and WILDSFMoW: two datasets of the `wilds` package (Koh et al. 2021).
 
-`wilds` is imported only where one of them is built.
+`wilds` is imported when one of them is built.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.image_files import ImageEnvironment, Transform, UnreadableImage, tolerate_truncated
-from domainbed.datasets.image_transforms import augmenting_transform, input_shape, plain_transform
+from domainbed.datasets.image_files import (
+    ImageEnvironment,
+    Transform,
+    UnreadableImage,
+    allow_truncated_images,
+)
+from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
 from domainbed.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -27,21 +32,20 @@ if TYPE_CHECKING:
 
 
 class WILDSEnvironment(ImageEnvironment):
-    """The samples of a WILDS dataset whose metadata have one value in one field.
+    """The samples of a WILDS dataset with a given value in one metadata field.
 
     Args:
-        wilds_dataset: an object of `wilds`.
+        wilds_dataset: a dataset object of `wilds`.
         metadata_name: name of the field, e.g. `hospital`.
         metadata_value: the value.
-        transform: what is done to an image, by default nothing.
-        plain_transform: the same without augmentation, by default `transform`.
+        transform, plain_transform: see `ImageEnvironment`.
 
     Attributes:
         name: `<field>_<value>`.
         dataset: the WILDS dataset.
         indices: rows of the samples in it, (N,) int64.
         targets: labels (N,) int64.
-        transform: as given.
+        transform: see above.
     """
 
     def __init__(
@@ -60,11 +64,11 @@ class WILDSEnvironment(ImageEnvironment):
     def image(self, index: int) -> PIL.Image.Image:
         from PIL import Image
 
-        tolerate_truncated()
+        allow_truncated_images()
         row = int(self.indices[index])
         try:
             x = self.dataset.get_input(row)
-        except Exception as error:  # damaged files make PIL raise a dozen unrelated classes
+        except Exception as error:  # PIL raises many unrelated classes for damaged files
             raise UnreadableImage(
                 f"row {row} of WILDS' {self.dataset.dataset_name} in {self.dataset.data_dir} cannot be read "
                 f"({type(error).__name__}: {error}); download it again"
@@ -72,7 +76,7 @@ class WILDSEnvironment(ImageEnvironment):
         return x if isinstance(x, Image.Image) else Image.fromarray(x)
 
     def paths(self) -> Sequence[str] | None:
-        """As `wilds` puts them together for Camelyon17 and FMoW when an image is read."""
+        """Path of each image's file, composed as in `wilds`; None for datasets but Camelyon17 and FMoW."""
         rows, home = self.indices.tolist(), Path(self.dataset.data_dir)
         if hasattr(self.dataset, "full_idxs"):
             return [str(home / "images" / f"rgb_img_{self.dataset.full_idxs[row]}.png") for row in rows]
@@ -81,19 +85,19 @@ class WILDSEnvironment(ImageEnvironment):
 
 
 class WILDSDataset(MultipleDomainDataset):
-    """A WILDS dataset with one environment for each value of a metadata field, in order of the values.
+    """Base class of WILDS datasets with one environment per value of a metadata field, sorted by value.
 
     Args:
-        dataset: an object of `wilds`.
+        dataset: a dataset object of `wilds`.
         metadata_name: name of the field.
-        test_envs: indices of the environments that are never augmented.
-        augment: whether the others are.
-        hparams: for `input_size`, `stored_size`, `reencode`.
+        test_envs: indices of the environments that are not augmented.
+        augment: whether to augment the other environments.
+        hparams: hyper-parameters; `input_size`, `stored_size`, `reencode` and `augmentation` are used.
 
     Attributes:
-        FOLDER: folder of the data under the data directory, as `wilds` names it.
+        FOLDER: folder of the data in the data directory, as named by `wilds`.
 
-    Raises: UsageError if there are other values than `ENVIRONMENTS` names.
+    Raises: UsageError if the values differ from those in `ENVIRONMENTS`.
     """
 
     FOLDER: ClassVar[str] = ""
@@ -111,13 +115,13 @@ class WILDSDataset(MultipleDomainDataset):
         values = self.metadata_values(dataset, metadata_name)
         names = tuple(f"{metadata_name}_{value}" for value in values)
         if not self.ENVIRONMENTS:
-            vars(self)["ENVIRONMENTS"] = names  # a fork's class that does not name them
+            vars(self)["ENVIRONMENTS"] = names  # the class of a fork need not name them
         elif names != tuple(self.ENVIRONMENTS):
             raise UsageError(
                 f"{type(self).__name__} has the environments {', '.join(self.ENVIRONMENTS)}, but the data in "
-                f"{dataset.data_dir} have {', '.join(names) or 'none'}; download them again"
+                f"{dataset.data_dir} has {', '.join(names) or 'none'}; download it again"
             )
-        plain, augmenting = plain_transform(hparams), augmenting_transform(hparams, resize=True)
+        plain, augmenting = PlainTransform(hparams), AugmentingTransform(hparams, resize=True)
         self.datasets = [
             WILDSEnvironment(
                 dataset, metadata_name, value, augmenting if augment and i not in test_envs else plain, plain
@@ -131,25 +135,25 @@ class WILDSDataset(MultipleDomainDataset):
 
     @classmethod
     def missing(cls, root: str | None) -> str | None:
-        """The package or the folder that is not there, in one line; None if both are."""
+        """One line on whether the package or the folder is missing; None if neither is."""
         if importlib.util.find_spec("wilds") is None:
-            return f"{cls.__name__} needs the package wilds, which is not installed: pip install wilds"
+            return f"{cls.__name__} needs the package wilds, which is not installed; run: pip install wilds"
         missing = super().missing(root)
         if missing or root is None or not cls.FOLDER:
             return missing
         release = Path(root) / cls.FOLDER / f"RELEASE_{cls.FOLDER.rpartition('_')[2]}.txt"
         if release.is_file():
             return None
-        return cls.to_fetch(
-            f"{cls.__name__} needs the folder {release.parent} as the package wilds downloads it, "
-            f"with {release.name}",
+        return cls.with_command(
+            f"{cls.__name__} needs the folder {release.parent} as downloaded by the package wilds, "
+            f"including {release.name}",
             root,
         )
 
     def load(self, root: str | None, module: str, name: str) -> Any:  # noqa: ANN401 - wilds has no types
-        """The object of class `name` in `wilds.datasets.<module>`, built from `root`.
+        """Build the dataset object of class `wilds.datasets.<module>.<name>` from `root`.
 
-        Raises: UsageError if something is missing, RunError if the data's tables are damaged.
+        Raises: UsageError if the package or the data is missing; RunError if its tables cannot be read.
         """
         folder = self.require(root)
         try:
@@ -157,26 +161,28 @@ class WILDSDataset(MultipleDomainDataset):
                 home = importlib.import_module(f"wilds.datasets.{module}")
         except ImportError as error:
             raise UsageError(
-                f"{type(self).__name__} needs the package wilds, which cannot be imported ({error})"
+                f"{type(self).__name__} needs the package wilds, which cannot be imported ({error}); "
+                "run: pip install -U wilds"
             ) from error
         try:
             with warnings.catch_warnings(), _mixed_timestamps(home):
-                # pandas 3 hands out read-only arrays; nothing writes to the tensors made of them.
+                # The arrays of pandas 3 are read-only; nothing writes to the tensors that share their memory.
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
                 return getattr(home, name)(root_dir=str(folder))
         except (OSError, ValueError, KeyError) as error:
             raise RunError(
                 f"the data in {folder / self.FOLDER} cannot be read ({type(error).__name__}: {error}); "
-                "download them again"
+                "download it again"
             ) from error
 
 
 @REGISTRY.register()
 class WILDSCamelyon(WILDSDataset):
-    """Tumour or not, in tissue from five hospitals (Camelyon17; Koh et al. 2021)."""
+    """Tumour detection in tissue from five hospitals (Camelyon17; Bandi et al. 2018)."""
 
     ENVIRONMENTS = tuple(f"hospital_{i}" for i in range(5))
     FOLDER = "camelyon17_v1.0"
+    DOWNLOADABLE = True
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         dataset = self.load(root, "camelyon17_dataset", "Camelyon17Dataset")
@@ -185,10 +191,11 @@ class WILDSCamelyon(WILDSDataset):
 
 @REGISTRY.register()
 class WILDSFMoW(WILDSDataset):
-    """62 uses of land in six regions, from satellites (Functional Map of the World; Koh et al. 2021)."""
+    """62 classes of land use in satellite images of six regions (FMoW; Christie et al. 2018)."""
 
     ENVIRONMENTS = tuple(f"region_{i}" for i in range(6))
     FOLDER = "fmow_v1.1"
+    DOWNLOADABLE = True
     SAME_CLASSES = False
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
@@ -197,15 +204,16 @@ class WILDSFMoW(WILDSDataset):
 
 
 def _column(wilds_dataset: Any, metadata_name: str) -> Any:  # noqa: ANN401 - wilds has no types
-    """Values (N,) int64 of a metadata field."""
+    """Values (N,) int64 of the metadata field `metadata_name`."""
     return wilds_dataset.metadata_array[:, wilds_dataset.metadata_fields.index(metadata_name)]
 
 
 @contextlib.contextmanager
 def _without_version_checks() -> Iterator[None]:
-    """Import `wilds` as if the package `outdated` were absent.
+    """Hide the package `outdated` while `wilds` is imported.
 
-    With it, `wilds` starts threads that ask the network for newer versions and hold the process's exit.
+    With `outdated`, `wilds` starts threads that look for newer versions on the network and delay the exit of
+    the process.
     """
     modules = cast("dict[str, ModuleType | None]", sys.modules)
     before = {"outdated": modules["outdated"]} if "outdated" in modules else {}
@@ -218,11 +226,11 @@ def _without_version_checks() -> Iterator[None]:
 
 
 class _Pandas:
-    """pandas with another `to_datetime`."""
+    """The module pandas with a `to_datetime` that accepts mixed ISO 8601 formats."""
 
     def __init__(self, pandas: ModuleType) -> None:
         self._pandas = pandas
-        # FMoW's timestamps come with and without fractions of a second; pandas 2 wants that said.
+        # FMoW has timestamps with and without fractions of a second, which pandas 2 rejects by default.
         self.to_datetime = partial(pandas.to_datetime, format="ISO8601", utc=True)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever pandas has
@@ -231,7 +239,7 @@ class _Pandas:
 
 @contextlib.contextmanager
 def _mixed_timestamps(module: ModuleType) -> Iterator[None]:
-    """Let `module`, which calls pandas `pd`, read timestamps of mixed ISO 8601 forms meanwhile."""
+    """Let `module`, which imports pandas as `pd`, parse timestamps in mixed ISO 8601 formats."""
     pandas = module.pd
     vars(module)["pd"] = _Pandas(pandas)
     try:

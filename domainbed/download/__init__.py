@@ -1,13 +1,12 @@
-"""Fetching datasets: where each comes from, how it becomes the folders we read, and proof that it did.
+"""Downloading datasets: their sources, how they become the folders that we read, and their verification.
 
-`SOURCES` maps names to `source.Source` records; those of the known datasets stand in `sources`. A plugin
-adds one for data of its own: `SOURCES["Mine"] = Source(...)`. `install.install` does the whole of it.
+`SOURCES` maps names to `source.Source` declarations. Those of the known datasets are in `sources`. A plugin
+adds the source of its own data with `SOURCES["Mine"] = Source(...)`. `install.install` performs all steps.
 """
 
 from __future__ import annotations
 
 import importlib
-import shlex
 from typing import TYPE_CHECKING
 
 from domainbed.errors import UnknownName
@@ -22,7 +21,7 @@ SOURCES: Registry[Source] = Registry(
 
 
 def source_of(dataset: str) -> Source | None:
-    """The source that gives `dataset` (a source's own name will do); None if it has none.
+    """The source that provides `dataset`, or the source of that name; None for a dataset without a source.
 
     Raises: UnknownName.
     """
@@ -35,16 +34,5 @@ def source_of(dataset: str) -> Source | None:
             return source
     if dataset in REGISTRY:
         return None
-    served = (name for source in SOURCES.values() for name in source.datasets)
-    raise UnknownName("Dataset to download", dataset, dict.fromkeys([*SOURCES, *served]))
-
-
-def command(dataset: str, data_dir: str | None, *flags: str) -> str:
-    """What a user types to have `dataset` fetched; empty for one that no source gives.
-
-    Without a data directory, DATA stands for it.
-    """
-    if not any(dataset in source.datasets for source in SOURCES.values()):
-        return ""
-    script = ("python", "-m", "domainbed.scripts.download", "--datasets", dataset)
-    return shlex.join([*script, "--data_dir", data_dir or "DATA", *flags])
+    provided = (name for source in SOURCES.values() for name in source.datasets)
+    raise UnknownName("Dataset to download", dataset, dict.fromkeys([*SOURCES, *provided]))

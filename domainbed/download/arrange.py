@@ -1,4 +1,4 @@
-"""From unpacked archives to the folders that the datasets read, as upstream's download makes them."""
+"""From unpacked archives to the folders that the datasets read, which are those of upstream's download."""
 
 from __future__ import annotations
 
@@ -11,19 +11,28 @@ from pathlib import Path
 from domainbed.errors import RunError
 
 DUPLICATES = "domain_net_duplicates.txt"
-"""Upstream's list of files that are in DomainNet more than once, one path a line."""
+"""Upstream's list of DomainNet's duplicate files, one path per line."""
 
 _TERRA_PLACES = ("38", "46", "100", "43")
-_TERRA_CLASSES = frozenset(
-    ("bird", "bobcat", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel")
-)
+_TERRA_CLASSES = {
+    "bird",
+    "bobcat",
+    "cat",
+    "coyote",
+    "dog",
+    "empty",
+    "opossum",
+    "rabbit",
+    "raccoon",
+    "squirrel",
+}
 _TERRA_LISTS = ("cis_test", "cis_val", "train", "trans_test", "trans_val")
 
 
-def holder(unpacked: Path, holds: tuple[str, ...]) -> Path:
-    """The folder nearest to `unpacked` that has all of `holds`, whatever its name (e.g. PACS' `kfold`).
+def find_folder(unpacked: Path, holds: tuple[str, ...]) -> Path:
+    """The folder that contains all of `holds`, e.g. PACS' `kfold`: `unpacked` or the highest one below it.
 
-    Raises: RunError if there is none.
+    Raises: RunError if no folder contains them.
     """
     level = [unpacked]
     while level:
@@ -32,12 +41,14 @@ def holder(unpacked: Path, holds: tuple[str, ...]) -> Path:
                 return folder
         level = sorted(inner for folder in level for inner in folder.iterdir() if inner.is_dir())
     found = ", ".join(sorted(path.name for path in unpacked.iterdir())[:6]) or "nothing"
-    raise RunError(f"what was fetched has no folder with {', '.join(holds)}; it has {found}")
+    raise RunError(
+        f"the downloaded files should contain a folder with {', '.join(holds)}, but they contain {found}"
+    )
 
 
 def without_duplicates(unpacked: Path, holds: tuple[str, ...]) -> Path:
-    """DomainNet without the files that upstream's list names; those that are not there are passed over."""
-    folder, duplicates = holder(unpacked, holds), unpacked / DUPLICATES
+    """DomainNet without the existing files that upstream's list names."""
+    folder, duplicates = find_folder(unpacked, holds), unpacked / DUPLICATES
     for line in duplicates.read_text(encoding="utf-8").splitlines():
         path = folder / line.strip()
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
@@ -47,14 +58,14 @@ def without_duplicates(unpacked: Path, holds: tuple[str, ...]) -> Path:
 
 
 def terra_incognita(unpacked: Path, holds: tuple[str, ...]) -> Path:
-    """Images of four camera traps and ten classes at `location_<place>/<class>/`, after the annotations.
+    """Copy the annotated images of four locations and ten classes to `location_<place>/<class>/`.
 
-    An image with several annotations may come under several classes.
+    An image with several annotations may be copied to several classes.
 
-    Raises: RunError if an annotated image or one of the five lists is missing.
+    Raises: RunError if an annotated image or one of the five annotation files is missing or invalid.
     """
-    images = holder(unpacked, ("eccv_18_all_images_sm",)) / "eccv_18_all_images_sm"
-    lists = holder(unpacked, ("eccv_18_annotation_files",)) / "eccv_18_annotation_files"
+    images = find_folder(unpacked, ("eccv_18_all_images_sm",)) / "eccv_18_all_images_sm"
+    lists = find_folder(unpacked, ("eccv_18_annotation_files",)) / "eccv_18_annotation_files"
     tables: dict[str, list[dict[str, str]]] = defaultdict(list)
     for name in _TERRA_LISTS:
         path = lists / f"{name}_annotations.json"
@@ -64,7 +75,7 @@ def terra_incognita(unpacked: Path, holds: tuple[str, ...]) -> Path:
                 tables[key] += content[key]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"the list {path.name} cannot be read ({type(error).__name__}: {error})"
+                f"annotation file {path.name} cannot be read ({type(error).__name__}: {error})"
             ) from error
     classes = {entry["id"]: entry["name"] for entry in tables["categories"]}
     files = {entry["id"]: entry for entry in tables["images"] if str(entry["location"]) in _TERRA_PLACES}
@@ -79,16 +90,16 @@ def terra_incognita(unpacked: Path, holds: tuple[str, ...]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         original = images / Path(file["file_name"]).name
         if not original.is_file():
-            raise RunError(f"image {original.name} is annotated but missing in {images.name}")
+            raise RunError(f"image {original.name} has annotations but is missing in {images.name}")
         shutil.copyfile(original, folder / original.name)
-    return holder(unpacked / "arranged", holds)
+    return find_folder(unpacked / "arranged", holds)
 
 
 def wilds_release(name: str) -> Callable[[Path, tuple[str, ...]], Path]:
-    """How the package wilds leaves a dataset: as unpacked, with an empty file called `name`."""
+    """An `arrange` function that adds the empty file `name`, by which the package wilds knows a release."""
 
     def arrange(unpacked: Path, holds: tuple[str, ...]) -> Path:
-        folder = holder(unpacked, tuple(each for each in holds if each != name))
+        folder = find_folder(unpacked, tuple(each for each in holds if each != name))
         (folder / name).touch()
         return folder
 

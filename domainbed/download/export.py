@@ -1,4 +1,4 @@
-"""The images that come inside the package, as a folder tree."""
+"""Export of the images that are part of the package as a folder tree."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ EXPORTED = (EmojiStyles.__name__,)
 """Datasets that can be exported."""
 
 FORMATS = {"png": {}, "jpeg": {"quality": 95}}
-"""Format -> what Pillow is told for it."""
+"""Image format -> options of PIL's encoder."""
 
 
 def export(dataset: str, data_dir: Path, image_format: str = "png") -> Path:
-    """Write `data_dir/<dataset>/<environment>/<class>/<number>.<format>`; the folder, all of it or none.
+    """Write `data_dir/<dataset>/<environment>/<class>/<number>.<format>` and return the dataset's folder.
 
-    PNG keeps every pixel. A number counts within an environment, in the dataset's order.
+    Numbers count the images of an environment in the dataset's order. PNG keeps every pixel. If an error
+    occurs, no folder is left.
 
-    Raises: UsageError for a dataset without images in the package, or if the folder is there; RunError if
-        it cannot be written.
+    Raises: UsageError for a dataset without images in the package, or if the folder exists; RunError if the
+        folder cannot be written.
     """
     check_choice("--export takes", dataset, EXPORTED)
     check_choice("--format takes", image_format, FORMATS)
     folder = data_dir / dataset
     if folder.exists():
-        raise UsageError(f"{folder} is there already; move it away, or name another --data_dir")
+        raise UsageError(f"{folder} already exists; move it away, or use another --data_dir")
     staging = data_dir / f".{dataset}.exporting"
     try:
         if staging.exists():
@@ -55,7 +56,7 @@ def _write(dataset: EmojiStyles, folder: Path, image_format: str) -> None:
     for name, environment in zip(dataset.ENVIRONMENTS, environments, strict=True):
         for label in dataset.class_names:
             (folder / name / label).mkdir(parents=True)
-        # The dataset keeps how dark a pixel is.
+        # The dataset stores the darkness of pixels.
         images = 255 - environment.images.permute(0, 2, 3, 1).numpy()
         for number, (image, label) in enumerate(zip(images, environment.targets, strict=True)):
             path = folder / name / dataset.class_names[int(label)] / f"{number:04}.{suffix}"

@@ -1,4 +1,4 @@
-"""Fetching one file: from where it is declared to be, with resume, retries and its checksum."""
+"""Download one file from its declared address, with resume, retries and a checksum."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed.download.receive import Interrupted, receive, version_of
+from domainbed.download.receive import Interrupted, receive, version_path
 from domainbed.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to go on.
+class RetryPolicy:
+    """When to retry, and when to give up.
 
     Attributes:
-        timeout: seconds of silence after which an attempt is given up.
-        tries: attempts in a row that bring nothing new.
-        wait: seconds before the second of them, doubled for each further one up to a minute.
+        timeout: seconds without data after which an attempt fails.
+        tries: number of consecutive attempts without progress after which the download fails.
+        wait: seconds before the second attempt, doubled before each further one, up to a minute.
     """
 
     timeout: float = 30.0
@@ -32,13 +32,13 @@ class Patience:
     wait: float = 1.0
 
 
-def fetch(file: File, data_dir: Path, patience: Patience) -> bool:
-    """Fetch `file` into `data_dir`, unless it is there; whether it was fetched.
+def fetch(file: File, data_dir: Path, retries: RetryPolicy) -> bool:
+    """Download `file` into `data_dir` unless it exists, and return whether it was downloaded.
 
-    It has its name only once it is whole; until then it is `<name>.part`, from which a later call goes on.
+    The file gets its name when it is complete. Until then it is `<name>.part`, which a later call resumes.
 
-    Raises: RunError that says what to fetch by hand, and where to put it; UsageError for an address of a
-        kind that nobody knows.
+    Raises: RunError that says what to download by hand and where to put it; UsageError for an unknown kind of
+        address.
     """
     path = data_dir / file.name
     if path.exists():
@@ -47,73 +47,78 @@ def fetch(file: File, data_dir: Path, patience: Patience) -> bool:
     kind = file.where.partition(":")[0]
     try:
         if kind == "hand":
-            raise RunError(f"{file.name} is not to be had without a person")
+            raise RunError(f"{file.name} cannot be downloaded automatically")
         if kind == "gdown":
-            _from_drive(file, path, patience)
+            _from_drive(file, path, retries)
             _check(file, path)
         elif kind in ("http", "https"):
-            _from_server(file, path, patience)
+            _from_server(file, path, retries)
         else:
-            raise UsageError(f"{file.name} comes from {file.where!r}; known are http:, https:, gdown:, hand:")
+            raise UsageError(
+                f"{file.name} has the unknown address {file.where!r}; known are http:, https:, gdown:, hand:"
+            )
     except RunError as error:
         error.add_note(f"Fetch it by hand: {file.link()}; put it at {path}, and run the same command again.")
         raise
     return True
 
 
-def _from_server(file: File, path: Path, patience: Patience) -> None:
+def _from_server(file: File, path: Path, retries: RetryPolicy) -> None:
     part = path.with_name(f"{path.name}.part")
     failures = most = 0
     while True:
         try:
-            receive(file.where, part, patience.timeout)
+            receive(file.where, part, retries.timeout)
             _check(file, part)
             part.replace(path)
-            version_of(part).unlink(missing_ok=True)
+            version_path(part).unlink(missing_ok=True)
             return
         except Interrupted as error:
             have = part.stat().st_size if part.exists() else 0
             failures = 0 if have > most else failures + 1
             most = max(most, have)
-            if failures >= patience.tries:
-                raise RunError(f"{file.name}: {error}; given up after {patience.tries} attempts") from None
-            time.sleep(min(patience.wait * 2 ** max(failures - 1, 0), 60.0))
+            if failures >= retries.tries:
+                raise RunError(f"{file.name}: {error}; gave up after {retries.tries} attempts") from None
+            time.sleep(min(retries.wait * 2 ** max(failures - 1, 0), 60.0))
 
 
 def _check(file: File, path: Path) -> None:
-    """Compare with the declared checksum; what was fetched and differs is removed."""
+    """Compare the file at `path` with its declared checksum.
+
+    Raises: RunError if a complete file differs; Interrupted if a `.part` differs, which is removed.
+    """
     if not file.checksum:
         return
     algorithm, _, expected = file.checksum.partition(":")
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, algorithm).hexdigest()
-    if found == expected:
+        actual = hashlib.file_digest(stream, algorithm).hexdigest()
+    if actual == expected:
         return
     if path.name == file.name:
-        raise RunError(f"{path} has the {algorithm} checksum {found}, not {expected}; delete it")
+        raise RunError(f"{path} has the {algorithm} checksum {actual}, not {expected}; delete it")
     path.unlink()
-    version_of(path).unlink(missing_ok=True)
-    raise Interrupted(f"its {algorithm} checksum is {found}, not {expected}")
+    version_path(path).unlink(missing_ok=True)
+    raise Interrupted(f"its {algorithm} checksum is {actual}, not {expected}")
 
 
-def _from_drive(file: File, path: Path, patience: Patience) -> None:
+def _from_drive(file: File, path: Path, retries: RetryPolicy) -> None:
     try:
         gdown = importlib.import_module("gdown")
         if "retries" not in inspect.signature(gdown.download).parameters:
             raise ImportError("too old")
     except ImportError:
         raise RunError(
-            f"{file.name} lies at Google Drive, for which the package gdown is needed: "
-            "pip install -U 'gdown>=6.3'"
+            f"{file.name} is on Google Drive, for which the package gdown is needed; "
+            "run: pip install -U 'gdown>=6.3'"
         ) from None
     try:
         gdown.download(
             id=file.where.partition(":")[2],
             output=str(path),
             resume=True,
-            timeout=patience.timeout,
-            retries=patience.tries,
+            timeout=retries.timeout,
+            retries=retries.tries,
         )
-    except Exception as error:  # gdown's, requests' and the system's
+    except Exception as error:  # of gdown, of requests, or of the operating system
         first_line = str(error).strip().partition("\n")[0]
         raise RunError(f"gdown cannot fetch {file.name} ({type(error).__name__}: {first_line})") from error

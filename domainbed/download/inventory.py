@@ -1,4 +1,4 @@
-"""What a dataset's folder has and lacks, for each of the formats that the known datasets come in."""
+"""Inventory of a dataset's folder, for each of the known datasets' formats."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path, PurePosixPath
 
 from domainbed.datasets.folder_layout import IMAGE_SUFFIXES
 
-_IDX_MAGIC = 0x0800  # unsigned bytes; the last byte is the number of dimensions
+_IDX_MAGIC = 0x0800  # type "unsigned byte"; the last byte is the number of dimensions
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """What was found by names and tables alone; no image is opened for it.
+    """Contents of a folder according to file names and tables. No image is opened.
 
     Attributes:
         counts: numbers of samples, by environment or by folder.
-        missing: what ought to be there.
-        surplus: what ought not to.
-        unreadable: tables that make no sense.
+        missing: files and folders that are expected but do not exist.
+        surplus: images that exist but are not expected.
+        unreadable: invalid tables and files.
     """
 
     counts: Mapping[str, int]
@@ -33,16 +33,18 @@ class Inventory:
 
 
 def is_image(path: str) -> bool:
-    """Whether `path` has the suffix of an image."""
+    """Whether `path` has the suffix of an image file."""
     return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def image_tree(folder: Path, files: Mapping[str, int]) -> Inventory:
-    """Folders environment/class/image: images below each folder; every environment has the same classes.
+    """Folders environment/class/image: counts are those of images below each folder.
+
+    A class folder is missing if another environment has it. Images above the class folders are surplus.
 
     Args:
-        folder: the dataset's folder.
-        files: sizes of its files by path in it, as for all functions of this kind.
+        folder: folder of the dataset.
+        files: sizes of its files, by path in `folder`. All functions of this kind have these arguments.
     """
     counts: Counter[str] = Counter()
     classes: dict[str, set[str]] = {}
@@ -60,7 +62,7 @@ def image_tree(folder: Path, files: Mapping[str, int]) -> Inventory:
 
 
 def idx_files(folder: Path, files: Mapping[str, int]) -> Inventory:
-    """MNIST's format: items in each file, which is as long as its header says."""
+    """MNIST's IDX files: counts are those of items in each file. Files of a wrong length are unreadable."""
     counts, unreadable = {}, []
     for name, size in files.items():
         with (folder / name).open("rb") as file:
@@ -78,7 +80,7 @@ def idx_files(folder: Path, files: Mapping[str, int]) -> Inventory:
 
 
 def camelyon17(folder: Path, files: Mapping[str, int]) -> Inventory:
-    """WILDS' Camelyon17: patches of each hospital, and whether those that its table names are there."""
+    """WILDS' Camelyon17: counts are those of patches of each hospital in the table `metadata.csv`."""
     counts: Counter[str] = Counter()
     expected = []
     try:
@@ -88,31 +90,32 @@ def camelyon17(folder: Path, files: Mapping[str, int]) -> Inventory:
             counts[f"hospital_{row['center']}"] += 1
     except (OSError, KeyError, ValueError, csv.Error):
         return Inventory({}, unreadable=["metadata.csv"])
-    return _compared(counts, expected, files)
+    return _compare(counts, expected, files)
 
 
 def fmow(folder: Path, files: Mapping[str, int]) -> Inventory:
-    """WILDS' FMoW: images of each region, those held back ("seq") left out, and whether they are there.
+    """WILDS' FMoW: counts are those of images of each region in the table `rgb_metadata.csv`.
 
-    Regions are numbered as they first occur in the table, as the package wilds does it.
+    Regions are numbered in order of their first occurrence, as in the package wilds. Images of the
+    sequestered split ("seq") are not counted, and may exist or not.
     """
     counts: Counter[str] = Counter()
     expected = []
     regions: dict[str, int] = {}
     try:
-        of_country = {row["alpha-3"]: row["region"] for row in _rows(folder / "country_code_mapping.csv")}
+        region_of = {row["alpha-3"]: row["region"] for row in _rows(folder / "country_code_mapping.csv")}
         for number, row in enumerate(_rows(folder / "rgb_metadata.csv")):
-            region = regions.setdefault(of_country.get(row["country_code"], "Other"), len(regions))
+            region = regions.setdefault(region_of.get(row["country_code"], "Other"), len(regions))
             if row["split"] != "seq":
                 expected.append(f"images/rgb_img_{number}.png")
                 counts[f"region_{region}"] += 1
     except (OSError, KeyError, ValueError, csv.Error):
         return Inventory({}, unreadable=["rgb_metadata.csv or country_code_mapping.csv"])
-    held_back = {path for path in files if path.startswith("images/rgb_img_")}.difference(expected)
-    return _compared(counts, expected, [path for path in files if path not in held_back])
+    sequestered = {path for path in files if path.startswith("images/rgb_img_")}.difference(expected)
+    return _compare(counts, expected, [path for path in files if path not in sequestered])
 
 
-def _compared(counts: Counter[str], expected: list[str], files: Iterable[str]) -> Inventory:
+def _compare(counts: Counter[str], expected: list[str], files: Iterable[str]) -> Inventory:
     images = {path for path in files if is_image(path)}
     return Inventory(
         dict(sorted(counts.items())),

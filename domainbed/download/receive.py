@@ -1,4 +1,4 @@
-"""One attempt to receive a file by HTTP(S), going on where an earlier one ended."""
+"""One attempt to download a file by HTTP(S), which resumes a partial file of an earlier attempt."""
 
 from __future__ import annotations
 
@@ -16,64 +16,65 @@ from domainbed.files import write_atomic
 from domainbed.version import __version__
 
 _CHUNK = 1 << 16
-_PASSING = (408, 425, 429)  # of the statuses 4xx, those that another attempt may not get
+_TEMPORARY = (408, 425, 429)  # client errors (4xx) that another attempt may not get
 
 
 class Interrupted(Exception):
-    """An attempt that another one may make good."""
+    """A failed attempt after which another one may succeed."""
 
 
 def receive(url: str, part: Path, timeout: float) -> None:
-    """Write what `url` gives to `part`; if some of it is there, ask only for the rest (Range, If-Range).
+    """Download `url` to `part`, or only the remainder if `part` exists.
 
-    A server that knows no ranges, or whose file has changed, sends all of it anew.
+    The request has the headers Range and If-Range (RFC 9110, sections 14.2 and 13.1.5). If the server does
+    not support them, or its file has changed, the whole file is downloaded again.
 
     Args:
-        url: where from.
-        part: where to. What identifies the file's version at the server is kept beside it, see `version_of`.
-        timeout: seconds of silence after which the server is given up.
+        url: address of the file.
+        part: the partial file. Its version on the server is kept beside it (see `version_path`).
+        timeout: seconds without data after which the attempt fails.
 
-    Raises: Interrupted if it was cut short and trying again may help; RunError if it will not.
+    Raises: Interrupted if another attempt may succeed; RunError if it will not.
     """
     have = part.stat().st_size if part.exists() else 0
-    version = version_of(part)
+    version = version_path(part)
     headers = {"User-Agent": f"domainbed-gs/{__version__}", "Accept-Encoding": "identity"}
     if have and version.exists():
         headers |= {"Range": f"bytes={have}-", "If-Range": version.read_text(encoding="latin-1")}
     try:
-        response = _answer(urllib.request.Request(url, headers=headers), timeout)
-    except _NothingMore as error:
+        response = _open(urllib.request.Request(url, headers=headers), timeout)
+    except _RangeNotSatisfiable as error:
         if error.size == have:
             return
         part.unlink()
-        raise Interrupted(f"{url} is shorter than what was there of it") from None
+        raise Interrupted(f"{url} is shorter than the part that was downloaded earlier") from None
     with response:
         _store(response, part, version, have)
 
 
-def version_of(part: Path) -> Path:
-    """The file that says which version of the server's file `part` is of."""
+def version_path(part: Path) -> Path:
+    """File with the entity tag or modification time of the server's file that `part` belongs to."""
     return part.with_name(f"{part.name}.version")
 
 
-class _NothingMore(Exception):
-    """The range asked for begins at or behind the file's end; `size` is the file's, if the server says it."""
+class _RangeNotSatisfiable(Exception):
+    """Status 416: the range begins at or after the end of the file, whose `size` is set if known."""
 
     def __init__(self, content_range: str) -> None:
         size = content_range.removeprefix("bytes */")
         self.size = int(size) if size.isdecimal() else None
 
 
-def _answer(request: urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
+def _open(request: urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
     url = request.full_url
     try:
         return cast("http.client.HTTPResponse", urllib.request.urlopen(request, timeout=timeout))
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:
-            raise _NothingMore(error.headers["Content-Range"] or "") from None
+            raise _RangeNotSatisfiable(error.headers["Content-Range"] or "") from None
         failure = f"{url} answers {error.code} {error.reason}"
-        raise (Interrupted if error.code >= 500 or error.code in _PASSING else RunError)(failure) from None
+        raise (Interrupted if error.code >= 500 or error.code in _TEMPORARY else RunError)(failure) from None
     except urllib.error.URLError as error:
         raise Interrupted(f"{url} cannot be reached ({error.reason})") from None
     except (OSError, http.client.HTTPException) as error:
@@ -81,30 +82,33 @@ def _answer(request: urllib.request.Request, timeout: float) -> http.client.HTTP
 
 
 def _store(response: http.client.HTTPResponse, part: Path, version: Path, have: int) -> None:
+    """Append the response to `part`, or replace `part` if the response is the whole file."""
     start = 0
     if response.status == 206:
         start = have
         if not (response.headers["Content-Range"] or "").startswith(f"bytes {have}-"):
             part.unlink()
-            raise Interrupted("the server sent another part than was asked for")
+            raise Interrupted("the server sent another range than was requested")
     length = response.headers["Content-Length"] or ""
-    rest = int(length) if length.isdecimal() else None
+    remaining = int(length) if length.isdecimal() else None
     free = shutil.disk_usage(part.parent).free
-    if rest is not None and rest > free:
+    if remaining is not None and remaining > free:
         raise RunError(
-            f"{part.parent} has room for {free:,} bytes, but {rest:,} are to come; make room there"
+            f"{part.parent} has {free:,} bytes of free disk space, but the download needs {remaining:,}; "
+            "free some space"
         )
     if start == 0:
-        # A weak tag ("W/...") may not be used with If-Range.
+        # If-Range does not accept a weak entity tag ("W/...").
         tag = response.headers["ETag"] or ""
-        strong = tag if tag.startswith('"') else response.headers["Last-Modified"]
+        validator = tag if tag.startswith('"') else response.headers["Last-Modified"]
         part.unlink(missing_ok=True)
         version.unlink(missing_ok=True)
-        if strong:
-            write_atomic(version, strong.encode("latin-1"))
-    total = None if rest is None else start + rest
+        if validator:
+            write_atomic(version, validator.encode("latin-1"))
+    total = None if remaining is None else start + remaining
     bar = tqdm(
-        *(None, f"fetching {part.stem}", total),
+        desc=f"fetching {part.stem}",
+        total=total,
         initial=start,
         unit="B",
         unit_scale=True,
@@ -125,4 +129,4 @@ def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise Interrupted(f"the connection broke off ({type(error).__name__}: {error})") from None
+        raise Interrupted(f"the connection broke ({type(error).__name__}: {error})") from None

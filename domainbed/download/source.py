@@ -1,4 +1,4 @@
-"""What is declared of a dataset that is fetched: plain records, open to plugins."""
+"""Declaration of a dataset's source: files to download, and what they should become."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from domainbed.download.arrange import holder
+from domainbed.download.arrange import find_folder
 from domainbed.download.inventory import Inventory, image_tree
 from domainbed.download.unpack import Limits
 
 
 @dataclass(frozen=True)
 class File:
-    """One file to fetch.
+    """A file to download.
 
     Attributes:
-        name: its name in the data directory until it is unpacked; the suffix says how that is done.
-        where: an http(s) URL, "gdown:ID" for Google Drive, or "hand:what to fetch" where only a person can.
-        size: number of bytes, where known.
-        checksum: "md5:..." or "sha256:..." of the whole file, where known.
+        name: file name in the data directory, whose suffix determines how the file is unpacked.
+        where: an http(s) URL, "gdown:ID" for Google Drive, or "hand:INSTRUCTIONS" for a manual download.
+        size: number of bytes, if known.
+        checksum: "md5:..." or "sha256:..." of the file, if known.
     """
 
     name: str
@@ -28,7 +28,7 @@ class File:
     checksum: str = ""
 
     def link(self) -> str:
-        """Where a person finds it."""
+        """Where a person finds the file."""
         kind, _, rest = self.where.partition(":")
         if kind == "gdown":
             return f"https://drive.google.com/uc?id={rest}"
@@ -37,23 +37,23 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset to fetch. What is not known for certain is left empty, and said to be not known.
+    """Source of a dataset. Unknown facts are left empty, and reported as not known.
 
     Attributes:
-        name: its name.
-        files: what is fetched.
-        folder: where it lies below the data directory; "." for the data directory itself.
-        holds: folders and files that make it up, in `folder`.
-        serves: datasets that are built from it; by default one of the same name.
-        licence: under which it may be used.
-        homepage: where its authors describe it.
-        counts: expected numbers, under the names that `inventory` counts by.
-        classes: number of folders that each of `holds` has.
-        checksum: expected "sha256:..." of the sorted file list (see `verify.file_list`).
+        name: name of the source.
+        files: files to download.
+        folder: folder of the dataset in the data directory; "." for the data directory itself.
+        holds: folders and files that `folder` must contain.
+        serves: names of the datasets that are built from the source. By default, `name`.
+        licence: licence of the data.
+        homepage: address of the authors' description.
+        counts: expected numbers of samples, under the names that `inventory` uses.
+        classes: expected number of class folders in each of `holds`.
+        checksum: expected "sha256:..." of the manifest (see `manifest.checksum`).
         note: anything else that a user should know.
-        limits: bounds on what its archives may unpack to.
-        arrange: given the folder of the unpacked files and `holds`, makes the folder to install.
-        inventory: counts what is there.
+        limits: bounds on the unpacked size of the archives.
+        arrange: from the folder of unpacked files and `holds`, makes the folder to install.
+        inventory: counts the samples of a folder and finds missing and surplus files.
     """
 
     name: str
@@ -68,20 +68,20 @@ class Source:
     checksum: str = ""
     note: str = ""
     limits: Limits = field(default_factory=Limits)
-    arrange: Callable[[Path, tuple[str, ...]], Path] = holder
+    arrange: Callable[[Path, tuple[str, ...]], Path] = find_folder
     inventory: Callable[[Path, Mapping[str, int]], Inventory] = image_tree
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Names of the datasets that are built from it."""
+        """Names of the datasets that are built from the source."""
         return self.serves or (self.name,)
 
     def place(self, data_dir: Path) -> Path:
-        """Its folder."""
+        """The dataset's folder below `data_dir`."""
         return data_dir / self.folder
 
-    def is_there(self, data_dir: Path) -> bool:
-        """Whether anything lies where it belongs."""
+    def exists(self, data_dir: Path) -> bool:
+        """Whether the dataset's place contains anything."""
         place = self.place(data_dir)
         if self.folder == ".":
             return any((place / name).exists() for name in self.holds)

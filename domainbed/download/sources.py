@@ -1,14 +1,14 @@
-"""Where the known datasets come from. What nobody told us is left out; nothing was compared with a download.
+"""Sources of the known datasets. Unknown facts are left out, and none was compared with a real download.
 
-Addresses are upstream's; those of WILDS, its sizes and licences are what the package wilds 2.0.0 declares;
-MNIST's checksums are torchvision's. Other numbers and licences are the literature's, from memory:
-docs/datasets.md says which. A number that is wrong refuses a download until `--accept`.
+Addresses are upstream's. Those of WILDS, its sizes and licences are from the package wilds 2.0.0, and MNIST's
+checksums from torchvision. Other numbers and licences are from the literature; docs/datasets.md lists them.
+If a number is wrong, a download is refused unless the user passes `--accept`.
 """
 
 from __future__ import annotations
 
 from domainbed.datasets.domain_folders import PACS, SVIRO, VLCS, DomainNet, OfficeHome, TerraIncognita
-from domainbed.datasets.spawrious import TOTAL
+from domainbed.datasets.spawrious import IMAGES_PER_CLASS
 from domainbed.datasets.wilds import WILDSCamelyon, WILDSFMoW
 from domainbed.download import SOURCES
 from domainbed.download.arrange import DUPLICATES, terra_incognita, wilds_release, without_duplicates
@@ -23,7 +23,7 @@ _FAIR_USE = "copyrighted pictures, made available for academic research (fair us
 
 
 def _by_class(environments: dict[str, dict[str, int]]) -> dict[str, int]:
-    """Counts of environments and of the class folders in them."""
+    """Numbers of images by environment, and by environment and class."""
     sums = {name: sum(classes.values()) for name, classes in environments.items()}
     return sums | {
         f"{name}/{each}": count for name, classes in environments.items() for each, count in classes.items()
@@ -142,7 +142,7 @@ _add(
         licence="Community Data License Agreement, permissive variant",
         homepage="https://lila.science/datasets/caltech-camera-traps",
         classes=10,
-        note="papers give different totals, so that none is expected here",
+        note="papers report different totals, so none is expected here",
         arrange=terra_incognita,
     )
 )
@@ -150,13 +150,12 @@ _add(
     Source(
         "DomainNet",
         (
-            *(
-                File(f"{path.rpartition('/')[2]}.zip", f"{_DOMAIN_NET}/{path}.zip")
-                for path in (
-                    *("groundtruth/clipart", "infograph", "groundtruth/painting"),
-                    *("quickdraw", "real", "sketch"),
-                )
-            ),
+            File("clipart.zip", f"{_DOMAIN_NET}/groundtruth/clipart.zip"),
+            File("infograph.zip", f"{_DOMAIN_NET}/infograph.zip"),
+            File("painting.zip", f"{_DOMAIN_NET}/groundtruth/painting.zip"),
+            File("quickdraw.zip", f"{_DOMAIN_NET}/quickdraw.zip"),
+            File("real.zip", f"{_DOMAIN_NET}/real.zip"),
+            File("sketch.zip", f"{_DOMAIN_NET}/sketch.zip"),
             File(
                 DUPLICATES,
                 f"https://raw.githubusercontent.com/facebookresearch/DomainBed/HEAD/domainbed/misc/{DUPLICATES}",
@@ -248,7 +247,7 @@ _add(
         ),
         homepage="https://github.com/aengusl/spawrious",
         counts={
-            f"{split}/{place}/{breed}": TOTAL
+            f"{split}/{place}/{breed}": IMAGES_PER_CLASS
             for split in (0, 1)
             for place in ("beach", "desert", "dirt", "jungle", "mountain", "snow")
             for breed in ("bulldog", "corgi", "dachshund", "labrador")

@@ -1,4 +1,4 @@
-"""Unpacking archives from strangers: nothing leaves the target, nothing grows without bound."""
+"""Safe unpacking of untrusted archives: no file outside the target folder, and a bounded total size."""
 
 from __future__ import annotations
 
@@ -23,11 +23,19 @@ from domainbed.errors import RunError
 
 _CHUNK = 1 << 20
 _DAMAGE = (
-    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError),
-    *(NotImplementedError, RuntimeError),  # zipfile's for methods it does not know, and for passwords
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,  # of zipfile, for an unknown compression method
+    RuntimeError,  # of zipfile, for an encrypted archive
 )
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz)$")
-_SUSPECT = re.compile(r"[\\\x00-\x1f]")  # another system's separators, and what breaks a line of a list
+_SUSPECT = re.compile(
+    r"[\\\x00-\x1f]"
+)  # Windows' separator, and control characters, which would break the lines of a manifest
 _Stream = IO[bytes] | BufferedIOBase
 _COMPRESSED: dict[str, Callable[[Path], _Stream]] = {
     ".gz": gzip.GzipFile,
@@ -37,17 +45,17 @@ _COMPRESSED: dict[str, Callable[[Path], _Stream]] = {
 
 
 class DamagedArchive(RunError):
-    """An archive that cannot be unpacked to its end, or that has what none should have."""
+    """An archive that is corrupt, or has members that are not allowed."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what one archive may unpack to.
+    """Bounds on the contents of one archive.
 
     Attributes:
-        size: bytes.
-        ratio: bytes for each byte of the archive; images hardly compress, tables do so twentyfold.
-        members: files and folders.
+        size: largest total size in bytes.
+        ratio: largest total size per byte of the archive. Images hardly compress, tables about twentyfold.
+        members: largest number of files and folders.
     """
 
     size: int = 200 << 30
@@ -57,6 +65,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Member:
+    """A member of an archive; `kind` is "file", "folder", "link" or "device"."""
+
     name: str
     kind: str
     open: Callable[[], _Stream | None]
@@ -65,11 +75,12 @@ class _Member:
 def unpack(archive: Path, into: Path, limits: Limits) -> None:
     """Unpack a zip, a tar (plain or compressed) or one compressed file into the folder `into`.
 
-    Its name says which; any other file is copied. Only regular files and folders are made, with the
-    usual permissions. Checksums of zip, gzip, bzip2 and xz are verified to the end.
+    The suffix determines the format; any other file is copied. Only regular files and folders are created,
+    with default permissions. Checksums of zip, gzip, bzip2 and xz are verified to the end.
 
-    Raises: DamagedArchive if it is cut short or corrupt; holds a link, a device, an absolute path or one
-        with `..`, the same file twice; or outgrows `limits`. What was unpacked so far is left to the caller.
+    Raises: DamagedArchive if the archive is truncated or corrupt, contains a link, a device, an absolute
+        path, a path with `..` or the same file twice, or exceeds `limits`. Files unpacked so far remain in
+        `into`.
     """
     allowed = min(limits.size, max(limits.ratio * archive.stat().st_size, _CHUNK))
     written = 0
@@ -77,26 +88,30 @@ def unpack(archive: Path, into: Path, limits: Limits) -> None:
         with tqdm(desc=f"unpacking {archive.name}", unit="file", leave=False, disable=None) as bar:
             for number, member in enumerate(_members(archive)):
                 if number >= limits.members:
-                    raise DamagedArchive(f"{archive} has more than {limits.members:,} members; refused")
-                written += _place(member, into, allowed - written, archive)
+                    raise DamagedArchive(
+                        f"{archive} has more than {limits.members:,} members, the limit for it"
+                    )
+                written += _write_member(member, into, allowed - written, archive)
                 bar.update()
     except (*_DAMAGE, OSError) as error:
-        # Readers raise an OSError too; one of the disk that is written to has another number.
-        disk = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
-        if disk or isinstance(error, RunError):
+        # Readers raise OSError too, but without an error number or with EINVAL.
+        is_disk_error = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if is_disk_error or isinstance(error, RunError):
             raise
         raise DamagedArchive(
-            f"{archive} is damaged ({type(error).__name__}: {error}){_web_page(archive)}"
+            f"{archive} is damaged ({type(error).__name__}: {error}){_web_page_note(archive)}"
         ) from error
 
 
-def _place(member: _Member, into: Path, room: int, archive: Path) -> int:
-    """Write one member; returns its number of bytes, at most `room`."""
+def _write_member(member: _Member, into: Path, room: int, archive: Path) -> int:
+    """Write one member of at most `room` bytes, and return its size."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or _SUSPECT.search(member.name):
-        raise DamagedArchive(f"{archive} has a member outside of it ({member.name!r}); refused")
+        raise DamagedArchive(f"{archive} has a member outside the target folder ({member.name!r})")
     if member.kind not in ("file", "folder"):
-        raise DamagedArchive(f"{archive} has a {member.kind} ({member.name!r}); refused")
+        raise DamagedArchive(
+            f"{archive} contains a {member.kind} ({member.name!r}); allowed are files and folders"
+        )
     target = into / path
     try:
         if member.kind == "folder":
@@ -106,20 +121,20 @@ def _place(member: _Member, into: Path, room: int, archive: Path) -> int:
         with target.open("xb") as file:
             return _copy(member, file, room, archive)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise DamagedArchive(f"{archive} has {member.name!r} twice; refused") from None
+        raise DamagedArchive(f"{archive} contains {member.name!r} twice") from None
 
 
 def _copy(member: _Member, file: IO[bytes], room: int, archive: Path) -> int:
     written = 0
     stream = member.open()
     if stream is None:
-        raise DamagedArchive(f"{archive} has a member without content ({member.name!r}); refused")
+        raise DamagedArchive(f"{archive} has a member without content ({member.name!r})")
     with stream:
         while chunk := stream.read(_CHUNK):
             written += len(chunk)
             if written > room:
                 raise DamagedArchive(
-                    f"{archive} unpacks to more than was declared for it, as a bomb does; refused"
+                    f"{archive} unpacks to more than its declared limit, as a decompression bomb does"
                 )
             file.write(chunk)
     return written
@@ -128,19 +143,19 @@ def _copy(member: _Member, file: IO[bytes], room: int, archive: Path) -> int:
 def _members(archive: Path) -> Iterator[_Member]:
     name = archive.name.lower()
     if name.endswith(".zip"):
-        return _of_zip(archive)
+        return _zip_members(archive)
     if _TAR.search(name):
-        return _of_tar(archive)
+        return _tar_members(archive)
     opener = _COMPRESSED.get(archive.suffix.lower())
     if opener:
         return iter([_Member(archive.stem, "file", lambda: opener(archive))])
     return iter([_Member(archive.name, "file", lambda: archive.open("rb"))])
 
 
-def _of_zip(path: Path) -> Iterator[_Member]:
+def _zip_members(path: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where made on a system without modes
+            mode = stat.S_IFMT(info.external_attr >> 16)  # 0 if created on a system without modes
             if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
                 kind = "link" if mode == stat.S_IFLNK else "device"
             else:
@@ -148,19 +163,19 @@ def _of_zip(path: Path) -> Iterator[_Member]:
             yield _Member(info.filename, kind, lambda info=info: archive.open(info))  # type: ignore[misc]
 
 
-def _of_tar(path: Path) -> Iterator[_Member]:
+def _tar_members(path: Path) -> Iterator[_Member]:
     with tarfile.open(path, "r:*") as archive:
         for info in archive:
             kind = "file" if info.isreg() else "folder" if info.isdir() else "device"
             if info.issym() or info.islnk():
                 kind = "link"
             yield _Member(info.name, kind, lambda info=info: archive.extractfile(info))  # type: ignore[misc]
-        # The checksum of a compressed stream stands behind the last member.
+        # The checksum of a compressed stream comes after the last member.
         while archive.fileobj is not None and archive.fileobj.read(_CHUNK):
             pass
 
 
-def _web_page(archive: Path) -> str:
+def _web_page_note(archive: Path) -> str:
     with archive.open("rb") as file:
         start = file.read(200).lstrip().lower()
-    return ": it is a web page" if start.startswith((b"<!doctype", b"<html")) else ""
+    return ", because it is a web page" if start.startswith((b"<!doctype", b"<html")) else ""

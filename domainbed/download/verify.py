@@ -1,108 +1,172 @@
-"""What is in a dataset's folder, against what was declared and against what was there when it arrived."""
+"""Compare a dataset's folder with what its source declares, and with its manifest from the download."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed.download.file_list import checksum, file_list, kept_list
-from domainbed.download.images import flawed_images
+from tqdm import tqdm
+
+from domainbed.datasets.image_files import open_image
 from domainbed.download.inventory import is_image
+from domainbed.download.manifest import checksum, list_files, read_manifest
 
 if TYPE_CHECKING:
     from domainbed.download.source import Source
 
+_CHUNK = 1000  # a future for each of half a million images would take half a gigabyte
+
 
 @dataclass(frozen=True)
 class Report:
-    """What was found.
+    """Result of a verification.
 
     Attributes:
-        counts: numbers of samples by environment or folder.
-        checksum: "sha256:..." of the sorted file list.
-        as_arrived: whether the files were compared with a list of those that arrived.
-        problems: kind of what is wrong ("missing", "surplus", "changed", "unreadable", "wrong number",
-            "wrong checksum") -> each instance of it; empty if all is well.
-        cut_short: images that end too early; they are read all the same, since a few known ones do.
+        counts: numbers of samples, by environment or folder.
+        checksum: "sha256:..." of the manifest.
+        compared_with_manifest: whether the files were compared with those of the download.
+        problems: kind of problem ("missing", "surplus", "changed", "unreadable", "wrong number",
+            "wrong checksum") -> all its instances. Empty if nothing is wrong.
+        truncated: truncated images. They are no problem, because our datasets read them.
     """
 
     counts: Mapping[str, int]
     checksum: str
-    as_arrived: bool
+    compared_with_manifest: bool
     problems: Mapping[str, Sequence[str]]
-    cut_short: Sequence[str]
+    truncated: Sequence[str]
 
     def line(self) -> str:
-        """All that is wrong, in one line."""
+        """All problems in one line."""
         return "; ".join(f"{kind}: {_some(instances)}" for kind, instances in self.problems.items())
 
 
 def verify(source: Source, data_dir: Path, folder: Path | None = None, open_images: bool = True) -> Report:
-    """Compare what is there with what should be.
+    """Verify a dataset.
 
     Args:
-        source: the dataset.
+        source: source of the dataset.
         data_dir: the data directory.
-        folder: the dataset's folder, by default where it belongs. Another one has newly arrived: it is
-            not compared with the list of an earlier arrival.
-        open_images: whether every image is decoded.
+        folder: a folder with newly downloaded data, which is not compared with a manifest. By default, the
+            dataset's place in the data directory.
+        open_images: whether to decode every image.
     """
-    arrived = kept_list(source, data_dir) if folder is None else None
+    manifest = read_manifest(source, data_dir) if folder is None else None
     folder = folder or source.place(data_dir)
-    files = file_list(folder, source.holds)
-    known = files if arrived is None else arrived
-    found = source.inventory(folder, files)
+    files = list_files(folder, source.holds)
+    known = files if manifest is None else manifest
+    inventory = source.inventory(folder, files)
     images = [path for path in files if is_image(path)] if open_images else []
-    unreadable, cut_short = flawed_images(folder, images)
+    unreadable, truncated = flawed_images(folder, images)
     problems = {
         "missing": [
             *(name for name in source.holds if not (folder / name).exists()),
-            *found.missing,
+            *inventory.missing,
             *(path for path in known if path not in files),
         ],
         "surplus": [
-            *_stray_folders(source, folder),
-            *found.surplus,
+            *_extra_folders(source, folder),
+            *inventory.surplus,
             *(path for path in files if path not in known),
         ],
         "changed": [path for path, size in files.items() if known.get(path, size) != size],
-        "unreadable": [*found.unreadable, *unreadable],
-        "wrong number": _wrong_numbers(source, found.counts),
-        "wrong checksum": [f"it should be {source.checksum}"]
+        "unreadable": [*inventory.unreadable, *unreadable],
+        "wrong number": _wrong_numbers(source, inventory.counts),
+        "wrong checksum": [f"expected is {source.checksum}"]
         if source.checksum not in ("", checksum(files))
         else [],
     }
     return Report(
-        found.counts,
-        checksum(files),
-        arrived is not None,
-        {kind: list(dict.fromkeys(instances)) for kind, instances in problems.items() if instances},
-        cut_short,
+        counts=inventory.counts,
+        checksum=checksum(files),
+        compared_with_manifest=manifest is not None,
+        problems={kind: list(dict.fromkeys(instances)) for kind, instances in problems.items() if instances},
+        truncated=truncated,
     )
 
 
-def _wrong_numbers(source: Source, found: Mapping[str, int]) -> list[str]:
+def _wrong_numbers(source: Source, counts: Mapping[str, int]) -> list[str]:
     wrong = [
-        f"{name} has {found.get(name, 0):,}, not {count:,}"
-        for name, count in source.counts.items()
-        if found.get(name, 0) != count
+        f"{name} has {counts.get(name, 0):,}, not {expected:,}"
+        for name, expected in source.counts.items()
+        if counts.get(name, 0) != expected
     ]
     if source.classes is not None:
         for name in source.holds:
-            classes = sum(each.startswith(f"{name}/") and each.count("/") == 1 for each in found)
+            classes = sum(each.startswith(f"{name}/") and each.count("/") == 1 for each in counts)
             if classes != source.classes:
                 wrong.append(f"{name} has {classes} classes, not {source.classes}")
     return wrong
 
 
-def _stray_folders(source: Source, folder: Path) -> list[str]:
-    """Folders that would become environments."""
+def _extra_folders(source: Source, folder: Path) -> list[str]:
+    """Undeclared folders, which would become environments."""
     if source.folder == "." or not folder.is_dir():
         return []
     inner = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return sorted(f"{path.name}/" for path in inner if path.name not in source.holds)
+
+
+def flawed_images(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Find unreadable and truncated images. Decodes in threads, with a progress bar on stderr.
+
+    Args:
+        folder: folder of the images.
+        paths: their paths in `folder`.
+
+    Returns: the paths of images that cannot be decoded, and of those that are truncated but can be.
+    """
+    with _truncated_images_fail():
+        flawed = _failing(folder, paths, _decode)
+    unreadable = _failing(folder, flawed, lambda path: open_image(path).close())
+    return unreadable, [path for path in flawed if path not in set(unreadable)]
+
+
+def _failing(folder: Path, paths: Sequence[str], read: Callable[[str], None]) -> list[str]:
+    """Those of `paths` for which `read` raises an exception."""
+
+    def fails(path: str) -> bool:
+        try:
+            read(str(folder / path))
+        except Exception:  # PIL raises many unrelated classes for damaged files
+            return True
+        return False
+
+    failing = []
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(None, "reading images", len(paths), unit="image", leave=False, disable=None) as bar,
+    ):
+        for first in range(0, len(paths), _CHUNK):
+            chunk = paths[first : first + _CHUNK]
+            failing += [path for path, failed in zip(chunk, pool.map(fails, chunk), strict=True) if failed]
+            bar.update(len(chunk))
+    return failing
+
+
+def _decode(path: str) -> None:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.load()
+
+
+@contextmanager
+def _truncated_images_fail() -> Iterator[None]:
+    """Let PIL raise an error for truncated images, which our datasets accept."""
+    from PIL import ImageFile
+
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _some(instances: Sequence[str], shown: int = 3) -> str:

@@ -1,1 +1,1 @@
-"""Images held as bytes: a cache of decoded files, and augmentation of many images at once."""
+"""Decoded images in memory: the cache of decoded files, and augmentation of whole minibatches."""

@@ -1,7 +1,8 @@
-"""Augmentation of many images at once: upstream's steps, chances and roundings, by other random numbers.
+"""Upstream's augmentation, on many decoded images at once.
 
-Random crop of 70 to 100 % of the area, flip, brightness, contrast, saturation and hue in random order, grey.
-All numbers are drawn on the CPU from the generator of the minibatch, whatever the device.
+Random crop of 70 to 100 % of the area, horizontal flip, brightness, contrast, saturation and hue in random
+order, greyscale. Probabilities, ranges and PIL's roundings are upstream's; random numbers are not. They are
+drawn on the CPU from the generator of the minibatch, whatever the device.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from domainbed.datasets.image_transforms import IMAGENET_MEAN, IMAGENET_STD
 from domainbed.images import colors, crops
 
 STRENGTHS = (0.3, 0.3, 0.3, 0.3)
-"""Of brightness, contrast, saturation (factors from 1 - s to 1 + s) and hue (from -s to s turns)."""
+"""s of brightness, contrast, saturation (factors from 1 - s to 1 + s) and hue (from -s to s turns)."""
 
-_FLIPPED, _GREY = 0.5, 0.1
-_PER_IMAGE = 4 * crops.TRIES + 10  # numbers drawn for an image, whatever becomes of them
+_FLIP_PROBABILITY, _GREY_PROBABILITY = 0.5, 0.1
+_NUMBERS_PER_IMAGE = 4 * crops.TRIES + 10  # some are not used
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What is random about B images.
+    """Random numbers for B images.
 
     Attributes:
-        crops: (B, 10, 4) uniforms of the crop.
-        flips: (B,) bool.
-        factors: (B, 4) float64: of brightness, contrast and saturation, and the turn of the hue.
-        orders: (B, 4): numbers of the four in the order in which they come.
-        greys: (B,) bool.
+        crops: uniform numbers for the crops, (B, 10, 4).
+        flips: whether to flip, (B,) bool.
+        factors: factors of brightness, contrast and saturation, and the turn of the hue, (B, 4) float64.
+        orders: order in which these four are applied, (B, 4).
+        greys: whether to convert to greyscale, (B,) bool.
     """
 
     crops: np.ndarray
@@ -44,34 +45,34 @@ class Draws:
 
 
 def draw(rng: np.random.Generator, count: int) -> Draws:
-    """The draws of `count` images; those of an image do not depend on how many follow it."""
-    numbers = rng.random((count, _PER_IMAGE))
+    """Random numbers for `count` images. Those of an image do not depend on the number of images after it."""
+    numbers = rng.random((count, _NUMBERS_PER_IMAGE))
     crop, rest = numbers[:, : 4 * crops.TRIES], numbers[:, 4 * crops.TRIES :]
     centers = np.array([1.0, 1.0, 1.0, 0.0])
     return Draws(
         crops=crop.reshape(count, crops.TRIES, 4),
-        flips=rest[:, 0] < _FLIPPED,
+        flips=rest[:, 0] < _FLIP_PROBABILITY,
         factors=centers + (2 * rest[:, 1:5] - 1) * STRENGTHS,
         orders=rest[:, 5:9].argsort(axis=1),
-        greys=rest[:, 9] < _GREY,
+        greys=rest[:, 9] < _GREY_PROBABILITY,
     )
 
 
-def augment_each(images: Sequence[Tensor], draws: Draws, side: int, crop: bool) -> Tensor:
-    """One image after the other, which suits a processor's cache.
+def augment_one_by_one(images: Sequence[Tensor], draws: Draws, side: int, crop: bool) -> Tensor:
+    """Augment and normalise images one after the other, so that each stays in the processor's cache.
 
     Args:
         images: B images (H, W, 3) uint8 of any sizes, on the CPU.
-        draws: of B images.
-        side: S, of the result.
-        crop: whether to crop; otherwise the images are (S, S, 3).
+        draws: random numbers for B images.
+        side: side S of an input.
+        crop: whether to crop. If not, the images must be (S, S, 3).
 
-    Returns: inputs (B, 3, S, S) float32, normalised.
+    Returns: inputs (B, 3, S, S) float32.
     """
     boxes = _boxes(draws, np.array([image.shape[:2] for image in images]), crop)
-    factors = _steps(draws)
+    factors = _jitter_factors(draws)
     inputs = torch.empty((len(images), 3, side, side))
-    # Without the bookkeeping for gradients; what is made outside is an ordinary tensor.
+    # Inference mode skips autograd's bookkeeping. `inputs` was created outside, so it is an ordinary tensor.
     with torch.inference_mode():
         x = torch.empty((1, 3, side, side))
         for i, image in enumerate(images):
@@ -83,18 +84,18 @@ def augment_each(images: Sequence[Tensor], draws: Draws, side: int, crop: bool) 
     return inputs
 
 
-def augment_together(images: Tensor, sizes: np.ndarray, draws: Draws, side: int, crop: bool) -> Tensor:
-    """All images in each step, which suits a device.
+def augment_batch(images: Tensor, sizes: np.ndarray, draws: Draws, side: int, crop: bool) -> Tensor:
+    """Augment and normalise all images in each step, which suits a GPU.
 
     Args:
-        images: (B, H, W, 3) uint8 on the device; an image may fill its upper left corner alone.
-        sizes: (B, 2), height and width of each.
-        draws, side, crop: as in `augment_each`.
+        images: (B, H, W, 3) uint8 on any device; each is padded at the bottom and on the right.
+        sizes: height and width of each image, (B, 2).
+        draws, side, crop: as in `augment_one_by_one`.
 
-    Returns: inputs (B, 3, S, S) float32 on the device, normalised.
+    Returns: inputs (B, 3, S, S) float32 on the device of `images`.
     """
     x = crops.resized_crops(images, _boxes(draws, sizes, crop), side, draws.flips)
-    colors.jitter(x, _steps(draws).to(x.device, non_blocking=True), draws.orders)
+    colors.jitter(x, _jitter_factors(draws).to(x.device, non_blocking=True), draws.orders)
     if draws.greys.any():
         rows = torch.from_numpy(draws.greys.nonzero()[0]).to(x.device, non_blocking=True)
         x.index_copy_(0, rows, colors.grey(x[rows]))
@@ -102,9 +103,11 @@ def augment_together(images: Tensor, sizes: np.ndarray, draws: Draws, side: int,
 
 
 def normalise(x: Tensor, out: Tensor) -> Tensor:
-    """Bytes (..., 3, H, W) as torchvision's ToTensor and Normalize, with ImageNet's numbers, give them.
+    """(x / 255 - mean) / std with ImageNet's statistics, rounded as by torchvision's ToTensor and Normalize.
 
-    `x` is overwritten; `out` may be `x`.
+    Args:
+        x: (..., 3, H, W) float32 from 0 to 255; overwritten.
+        out: tensor for the result; may be `x`.
     """
     mean, std = _mean_and_std(x.device)
     return torch.div(x.div_(255).sub_(mean), std, out=out)
@@ -112,17 +115,18 @@ def normalise(x: Tensor, out: Tensor) -> Tensor:
 
 @functools.cache
 def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
-    """(3, 1, 1) each."""
+    """ImageNet's mean and standard deviation on `device`, (3, 1, 1) each."""
     mean, std = (torch.tensor(values).view(3, 1, 1).to(device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return mean, std
 
 
 def _boxes(draws: Draws, sizes: np.ndarray, crop: bool) -> np.ndarray:
+    """Crop (B, 4) of each image; without `crop`, the whole image."""
     return crops.boxes(draws.crops, sizes) if crop else np.insert(sizes, (0, 0), 0, axis=1)
 
 
-def _steps(draws: Draws) -> Tensor:
-    """Factors (B, 4) float32 as `colors.jitter` takes them: the hue's as torchvision rounds it."""
+def _jitter_factors(draws: Draws) -> Tensor:
+    """Factors (B, 4) float32 for `colors.jitter`, with the hue in PIL's steps, rounded as by torchvision."""
     factors = draws.factors.copy()
     factors[:, 3] = np.trunc(255 * factors[:, 3]) % 256
     return torch.from_numpy(factors.astype(np.float32))

@@ -1,9 +1,9 @@
-"""Changes of colour on tensors, with the roundings of PIL.
+"""Colour jitter on tensors, with PIL's roundings.
 
-Images are (B, 3, H, W) float32 with whole values from 0 to 255 and are changed in place; factors are
-(B, 1, 1, 1). As PIL does after each change, values are cut off below the point: brightness, contrast,
-saturation and grey are PIL's to the bit; hue is in all but few pixels, where the division of three bytes
-falls on the edge between two of PIL's 256 hues.
+Images are (B, 3, H, W) float32 with whole values from 0 to 255, and are modified in place. Factors have
+shape (B, 1, 1, 1). As in PIL, values are rounded down after each operation. Brightness, contrast, saturation
+and grey equal PIL's to the bit. Hue differs in few pixels, whose hue lies on the boundary between two of
+PIL's 256 hues.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 _SEXTANT = 255 / 6
 """60 degrees in PIL's steps of hue."""
 
-# Numbers as tensors: an operation starts in half the time.
+# Constants as tensors halve the overhead of an operation.
 _HALF, _FULL, _ROUND, _WIDTH, _PER_STEP = map(
     torch.tensor, (0.5, 255.0, 1 / 256, _SEXTANT, 1 / 255 / _SEXTANT)
 )
@@ -26,45 +26,45 @@ _GREEN, _CYAN, _BLUE = (torch.tensor(place * _SEXTANT) for place in (2, 3, 4))
 
 
 def grey_level(x: Tensor) -> Tensor:
-    """Grey value (B, 1, H, W) of each pixel."""
+    """Greyscale value (B, 1, H, W) of each pixel."""
     red, green, blue = x.split(1, dim=1)
     level = torch.mul(red, _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
     return level.add_(_HALF).floor_()
 
 
 def grey(x: Tensor) -> Tensor:
-    """Without colour."""
+    """Convert to greyscale with three equal channels."""
     return x.copy_(grey_level(x))
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """0 is black, 1 the image itself."""
+    """Scale brightness by `factor`: 0 gives black, 1 the image itself."""
     return x.mul_(factor).clamp_(max=255).floor_()
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """0 is the image's mean grey, 1 the image itself."""
+    """Scale contrast by `factor`: 0 gives the image's mean grey, 1 the image itself."""
     return _blend(x, grey_level(x).mean((1, 2, 3), keepdim=True).add_(0.5).floor_(), factor)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """0 is grey, 1 the image itself."""
+    """Scale saturation by `factor`: 0 gives greyscale, 1 the image itself."""
     return _blend(x, grey_level(x), factor)
 
 
 def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """From `other` (0) by way of `x` (1) and beyond."""
+    """Interpolate from `other` (factor 0) to `x` (factor 1), or extrapolate beyond."""
     return x.sub_(other).mul_(factor).add_(other).clamp_(0, 255).floor_()
 
 
 def hue(x: Tensor, shift: Tensor) -> Tensor:
-    """The hue turned by `shift` of PIL's 256 steps, a whole number from 0 to 255.
+    """Rotate the hue by `shift` of PIL's 256 steps, a whole number from 0 to 255.
 
-    Value V, saturation S and hue are rounded as by PIL's mode HSV. A channel is V (1 - S w), where w is 0
-    within 60 degrees of the channel's own hue, 1 from 120 degrees on, and linear between.
+    Value V, saturation S and hue are rounded as in PIL's mode HSV. A channel is V (1 - S w), where w is 0
+    within 60 degrees of the channel's own hue, 1 from 120 degrees on, and linear in between.
     """
     red, green, blue = x.split(1, dim=1)
-    # The work goes on in few planes, most of it in the processor's cache.
+    # Few planes are reused, so that most of the work stays in the processor's cache.
     value, chroma, turned, w = x.new_empty((4, len(x), 1, *x.shape[2:])).unbind()
     torch.maximum(torch.maximum(red, green, out=value), blue, out=value)
     torch.minimum(torch.minimum(red, green, out=chroma), blue, out=chroma)
@@ -74,30 +74,30 @@ def hue(x: Tensor, shift: Tensor) -> Tensor:
     torch.add(value, chroma, out=turned).add_(red).sub_(green).sub_(blue)
     turned.div_(torch.clamp(chroma, min=1, out=w))
     turned.mul_(torch.sub(green, blue, out=w).add_(_HALF).sign_())
-    # PIL cuts off the step, counts 255 of them a turn, but goes round after 256.
+    # PIL rounds the step down and has 255 steps in a turn, but wraps around after 256.
     torch.sub(shift + _CYAN, turned, alpha=_SEXTANT, out=turned).floor_()
     turned.sub_(torch.mul(turned, _ROUND, out=w).floor_(), alpha=256)
     # V S for each step of w, with S in steps of 1/255.
     amount = chroma.mul_(_FULL).div_(torch.clamp(value, min=1, out=w)).floor_().mul_(value).mul_(_PER_STEP)
     for channel, center in ((red, _CYAN), (green, _GREEN), (blue, _BLUE)):
         torch.sub(turned, center, out=w).abs_().clamp_(_SEXTANT, 2 * _SEXTANT).sub_(_WIDTH)
-        if channel is red:  # its own hue is both 0 and 255, as far from cyan as can be
+        if channel is red:  # its hue is both 0 and 255, opposite to cyan
             w.neg_().add_(_WIDTH)
         torch.addcmul(value, w, amount, value=-1, out=channel)
     return x.round_()
 
 
 CHANGES = (brightness, contrast, saturation, hue)
-"""In torchvision's numbering."""
+"""The four operations of colour jitter, in torchvision's order."""
 
 
 def jitter(x: Tensor, factors: Tensor, orders: np.ndarray) -> Tensor:
-    """All four changes, for each image in its own order.
+    """Apply all four operations to each image, in an order of its own.
 
     Args:
         x: images (B, 3, H, W).
-        factors: (B, 4), one for each of `CHANGES`, on the images' device.
-        orders: (B, 4), a permutation of 0 to 3 for each image.
+        factors: a factor for each of `CHANGES`, (B, 4), on the device of `x`.
+        orders: a permutation of 0 to 3 for each image, (B, 4).
     """
     columns = factors.view(-1, 4, 1, 1, 1).unbind(1)
     if len(x) == 1:

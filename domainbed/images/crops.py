@@ -1,4 +1,4 @@
-"""Random crops, and resizing as PIL's bilinear filter does it."""
+"""Random crops, and resizing that equals PIL's bilinear filter."""
 
 from __future__ import annotations
 
@@ -15,38 +15,50 @@ TRIES = 10
 
 
 def boxes(uniforms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Crops as torchvision's RandomResizedCrop draws them: top, left, height, width, (B, 4) int64.
+    """Crops (top, left, height, width) with the distribution of torchvision's RandomResizedCrop.
 
-    An area uniform in `SCALE` and a logarithm of width / height uniform in that of `RATIO`, drawn until the
-    crop fits, ten times at most; then the largest crop in the middle whose ratio is allowed.
+    The share of the area is uniform in `SCALE`, and the logarithm of width / height is uniform between those
+    of `RATIO`. The first of ten draws that fits into the image is taken. If none does, the crop is the
+    largest central one with an allowed ratio.
 
     Args:
-        uniforms: (B, TRIES, 4) from [0, 1).
-        sizes: (B, 2), height and width of the images.
+        uniforms: uniform numbers from [0, 1), (B, TRIES, 4).
+        sizes: height and width of the images, (B, 2).
+
+    Returns: (B, 4) int64.
     """
     height, width = sizes[:, :1], sizes[:, 1:]
     area = height * width * (SCALE[0] + (SCALE[1] - SCALE[0]) * uniforms[..., 0])
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     ratio = np.exp(low + (high - low) * uniforms[..., 1])
-    wide, high_ = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
-    fits = (wide > 0) & (wide <= width) & (high_ > 0) & (high_ <= height)
+    h, w = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     first, rows = fits.argmax(axis=1), np.arange(len(sizes))
-    h, w = high_[rows, first], wide[rows, first]
+    h, w = h[rows, first], w[rows, first]
     top = np.floor(uniforms[rows, first, 2] * (height[:, 0] - h + 1))
     left = np.floor(uniforms[rows, first, 3] * (width[:, 0] - w + 1))
-    found = np.stack([top, left, h, w], axis=1)
-    return np.where(fits.any(axis=1, keepdims=True), found, _middle(height, width)).astype(np.int64)
+    drawn = np.stack([top, left, h, w], axis=1)
+    return np.where(fits.any(axis=1, keepdims=True), drawn, _central(height, width)).astype(np.int64)
 
 
-def _middle(height: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """The largest crop (B, 4) in the middle with an allowed ratio, of columns (B, 1)."""
+def _central(height: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """The largest central crop (B, 4) with an allowed ratio; arguments are columns (B, 1)."""
     w = np.minimum(width, np.rint(height * RATIO[1]))
     h = np.minimum(height, np.rint(width / RATIO[0]))
     return np.concatenate([(height - h) // 2, (width - w) // 2, h, w], axis=1)
 
 
 def resized_crop(image: Tensor, box: np.ndarray, side: int, flip: bool) -> Tensor:
-    """A crop of an image (H, W, 3) uint8 on the CPU, resized to (3, side, side) uint8, flipped if `flip`."""
+    """Crop, resize and optionally flip an image.
+
+    Args:
+        image: (H, W, 3) uint8 on the CPU.
+        box: crop (4,) of `boxes`.
+        side: side S of the result.
+        flip: whether to flip horizontally.
+
+    Returns: (3, S, S) uint8.
+    """
     top, left, height, width = box.tolist()
     crop = image[top : top + height, left : left + width].permute(2, 0, 1).unsqueeze(0)
     resized = F.interpolate(crop, size=(side, side), mode="bilinear", antialias=True)[0]
@@ -54,18 +66,18 @@ def resized_crop(image: Tensor, box: np.ndarray, side: int, flip: bool) -> Tenso
 
 
 def resized_crops(images: Tensor, crops: np.ndarray, side: int, flips: np.ndarray) -> Tensor:
-    """Crops of many images, as two products of matrices, which suits devices: no loop over the images.
+    """Crop, resize and optionally flip many images, as two matrix products, which suits a GPU.
 
     Args:
-        images: (B, H, W, 3) uint8; what lies outside a crop does not matter.
-        crops: (B, 4) of `boxes`.
-        side: S, of the result.
-        flips: (B,) whether to flip.
+        images: (B, H, W, 3) uint8; pixels outside the crops are ignored.
+        crops: crops (B, 4) of `boxes`.
+        side: side S of the results.
+        flips: whether to flip each image horizontally, (B,) bool.
 
-    Returns: (B, 3, S, S) float32, whole numbers.
+    Returns: (B, 3, S, S) float32 with whole values from 0 to 255, on the device of `images`.
     """
     device = images.device
-    # Bytes are exact in half precision; it adds less than PIL's rounding between the two directions.
+    # Half precision represents bytes exactly, and adds less error than PIL's rounding between the directions.
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     numbers = torch.from_numpy(np.concatenate([crops, flips[:, None]], axis=1)).to(device, non_blocking=True)
     top, left, height, width, flip = numbers.float().unbind(1)
@@ -77,10 +89,10 @@ def resized_crops(images: Tensor, crops: np.ndarray, side: int, flips: np.ndarra
 
 
 def _weights(start: Tensor, length: Tensor, side: int, size: int, flip: Tensor) -> Tensor:
-    """Weight (B, S, size) of each pixel along a line in each pixel of the result.
+    """Weight (B, S, size) of each source pixel of a line in each pixel of the result.
 
-    PIL's bilinear filter is a triangle around the result's centre, as wide as two of the larger pixels, cut
-    off at the edge of the crop, with a sum of 1.
+    PIL's bilinear filter is a triangle around the centre of the resulting pixel. It is as wide as two pixels
+    of the coarser grid, truncated at the edges of the crop and normalised to sum 1.
     """
     start, length = start.view(-1, 1, 1), length.view(-1, 1, 1)
     scale = length / side

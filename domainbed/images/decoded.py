@@ -1,4 +1,4 @@
-"""Decoded images, from files when they are asked for, or all of them in memory."""
+"""Decoded images of an environment, and the format of the file that caches them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PAGE = 4096
 
 
 class Images(Protocol):
-    """The images of an environment as a transform keeps them, uint8: (H, W, 3), or (3, H, W) if it is planar.
+    """Sequence of decoded images, uint8 of shape (H, W, 3), or (3, H, W) for a planar transform.
 
     Attributes:
-        in_memory: whether an image costs no reading of its file.
+        in_memory: whether images are available without reading their files.
     """
 
     in_memory: bool
@@ -30,7 +30,7 @@ class Images(Protocol):
 
 
 class FileImages:
-    """Each image is decoded when it is asked for."""
+    """Images that are decoded from their files at each access."""
 
     in_memory = False
 
@@ -39,20 +39,20 @@ class FileImages:
         self._transform = transform
 
     def __getitem__(self, index: int) -> Tensor:
-        return torch.from_numpy(np.array(self._transform.kept_bytes(self._environment.image(index))))
+        return torch.from_numpy(np.array(self._transform.cached_pixels(self._environment.image(index))))
 
 
-class HeldImages:
-    """All images one after the other, in a file that is mapped into memory, or on a device.
+class DecodedImages:
+    """Images in one contiguous tensor, which is a memory-mapped file or lies on a device.
 
     Args:
-        pixels: bytes of all images.
-        sizes: (N, 2), height and width of each.
-        digests: (N,) uint64, of the files' images (see `domainbed.datasets.copies`).
-        planar: whether an image is (3, H, W).
+        pixels: bytes of all images, one image after the other.
+        sizes: height and width of each image, (N, 2).
+        digests: `domainbed.datasets.image_checks.image_digest` of each image file's image, (N,) uint64.
+        planar: whether an image is (3, H, W) rather than (H, W, 3).
 
     Attributes:
-        sizes, digests: as given.
+        sizes, digests: see above.
     """
 
     in_memory = True
@@ -63,10 +63,9 @@ class HeldImages:
         self._pixels = pixels
         self._planar = planar
         self._ends = np.cumsum(3 * sizes.prod(axis=1))
-        # One block, where all images are of one size.
-        self._block = None
+        self._batch = None  # all images as one tensor, if they have the same size
         if (sizes == sizes[0]).all():
-            self._block = pixels.view(len(sizes), *self._shape(0))
+            self._batch = pixels.view(len(sizes), *self._shape(0))
 
     def __getitem__(self, index: int) -> Tensor:
         shape = self._shape(index)
@@ -81,53 +80,64 @@ class HeldImages:
     def nbytes(self) -> int:
         return self._pixels.nbytes
 
-    def to(self, device: torch.device) -> HeldImages:
-        """The same on a device."""
-        return HeldImages(self._pixels.to(device), self.sizes, self.digests, self._planar)
+    def to(self, device: torch.device) -> DecodedImages:
+        """A copy on `device`."""
+        return DecodedImages(self._pixels.to(device), self.sizes, self.digests, self._planar)
 
-    def together(self, indices: np.ndarray, device: torch.device) -> Tensor:
-        """Images as one tensor on a device; where they differ in size, each in the upper left corner."""
-        here = self._pixels.device
-        staged = here.type == "cpu" and device.type == "cuda"
-        if self._block is not None:
-            shape = (len(indices), *self._block.shape[1:])
+    def gather(self, indices: np.ndarray, device: torch.device) -> Tensor:
+        """The images at `indices` (B,) as one tensor on `device`.
+
+        Images of different sizes are padded at the bottom and on the right; padding is uninitialized.
+        """
+        own_device = self._pixels.device
+        pin_memory = own_device.type == "cpu" and device.type == "cuda"
+        if self._batch is not None:
+            shape = (len(indices), *self._batch.shape[1:])
         else:
             shape = (len(indices), *self.sizes[indices].max(axis=0).tolist(), 3)
-        found = torch.empty(shape, dtype=torch.uint8, device=here, pin_memory=staged)
-        if self._block is not None:
-            torch.index_select(self._block, 0, torch.from_numpy(indices).to(here), out=found)
+        batch = torch.empty(shape, dtype=torch.uint8, device=own_device, pin_memory=pin_memory)
+        if self._batch is not None:
+            torch.index_select(self._batch, 0, torch.from_numpy(indices).to(own_device), out=batch)
         else:
             for row, index in enumerate(indices.tolist()):
                 image = self[index]
-                found[row, : image.shape[0], : image.shape[1]] = image
-        return found.to(device, non_blocking=True)
+                batch[row, : image.shape[0], : image.shape[1]] = image
+        return batch.to(device, non_blocking=True)
 
 
 def write_header(file: BinaryIO, sizes: np.ndarray, digests: np.ndarray) -> int:
-    """Write the beginning of a file of decoded images; returns where its pixels start."""
+    """Write the header of a cache file, and return the position at which its pixels start.
+
+    Args:
+        file: the cache file, at its beginning.
+        sizes, digests: see `DecodedImages`.
+    """
     np.save(file, sizes)
     np.save(file, digests)
     file.flush()
-    return _aligned(file.tell())
+    return _page_aligned(file.tell())
 
 
-def read_images(path: Path, planar: bool) -> HeldImages:
-    """The images of a file, which stays on disk until it is read.
+def read_images(path: Path, planar: bool) -> DecodedImages:
+    """Memory-map the images of a cache file.
 
-    Raises: RunError if the file is not what was written.
+    Raises: RunError if the file is damaged.
     """
     try:
         with path.open("rb") as file:
             sizes, digests = np.load(file), np.load(file)
-            start = _aligned(file.tell())
+            start = _page_aligned(file.tell())
         pixels = np.memmap(path, mode="r", offset=start)
         with warnings.catch_warnings():
-            # Nothing writes to it.
+            # Nothing writes to the images.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return HeldImages(torch.from_numpy(pixels), sizes, digests, planar)
+            return DecodedImages(torch.from_numpy(pixels), sizes, digests, planar)
     except (ValueError, RuntimeError, EOFError) as error:
-        raise RunError(f"{path} is damaged ({str(error).splitlines()[0]}); delete it") from error
+        raise RunError(
+            f"image cache {path} is damaged ({str(error).splitlines()[0]}); delete it, and run the same "
+            "command again"
+        ) from error
 
 
-def _aligned(position: int) -> int:
+def _page_aligned(position: int) -> int:
     return -(-position // _PAGE) * _PAGE

@@ -1,4 +1,4 @@
-"""Show what there is: `python -m domainbed.scripts.list`, all or some kinds, as text or `--json`."""
+"""List what is available: `python -m domainbed.scripts.list [KIND ...] [--json]`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _first_line(thing: object) -> str:
 
 
 def algorithms(_: str | None) -> dict[str, Entry]:
-    """Name -> meaning and hyper-parameters: default value for large and small images, and meaning."""
+    """Name -> description and hyper-parameters (defaults for large and for small images, description)."""
     from domainbed.algorithms import REGISTRY
     from domainbed.hparams import resolve
 
@@ -41,7 +41,7 @@ def algorithms(_: str | None) -> dict[str, Entry]:
 
 
 def datasets(data_dir: str | None) -> dict[str, Entry]:
-    """Name -> environments, and what is missing before it can be used (null: nothing)."""
+    """Name -> environments, and what is missing to use the dataset (null if nothing is)."""
     from domainbed.datasets import REGISTRY
 
     return {
@@ -51,14 +51,14 @@ def datasets(data_dir: str | None) -> dict[str, Entry]:
 
 
 def featurizers(_: str | None) -> dict[str, Entry]:
-    """Name -> meaning."""
+    """Name -> description."""
     from domainbed.networks import FEATURIZERS
 
     return {name: {"about": _first_line(FEATURIZERS[name])} for name in FEATURIZERS}
 
 
 def options(_: str | None) -> dict[str, Entry]:
-    """Optional hyper-parameters of any algorithm: name -> default and meaning."""
+    """Optional hyper-parameters of any algorithm: name -> default and description."""
     from domainbed.training.config import optional_hparams
 
     return {
@@ -68,21 +68,21 @@ def options(_: str | None) -> dict[str, Entry]:
 
 
 def launchers(_: str | None) -> dict[str, Entry]:
-    """Name -> meaning."""
+    """Name -> description."""
     from domainbed.command_launchers import REGISTRY
 
     return {name: {"about": _first_line(REGISTRY[name])} for name in REGISTRY}
 
 
 def selection(_: str | None) -> dict[str, Entry]:
-    """Name -> the method's name in tables."""
+    """Name -> name of the method in tables."""
     from domainbed.model_selection import METHODS
 
     return {name: {"about": METHODS[name].name} for name in METHODS}
 
 
 def splits(_: str | None) -> dict[str, Entry]:
-    """Name -> meaning."""
+    """Name -> description."""
     from domainbed.training.splits import SCHEMES
 
     return {name: {"about": _first_line(SCHEMES[name])} for name in SCHEMES}
@@ -117,11 +117,13 @@ def _print(kind: str, entries: dict[str, Entry]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse and print; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Show algorithms, datasets, featurizers and the rest.")
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; default: all")
-    parser.add_argument("--data_dir", type=str, help="where to look for the datasets")
-    parser.add_argument("--json", action="store_true", help="one JSON object: kind -> name -> facts")
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(
+        description="List algorithms, datasets, featurizers and other things that are available by name."
+    )
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)} (default: all)")
+    parser.add_argument("--data_dir", type=str, help="data directory, to see which datasets are installed")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: kind -> name -> facts")
     args = parser.parse_args(argv)
     for kind in args.kinds:
         if kind not in KINDS:

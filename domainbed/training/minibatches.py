@@ -96,8 +96,8 @@ def load_minibatch(part: SplitDataset, positions: np.ndarray, draws: tuple[int, 
             each sample's own number in the minibatch is added.
     """
     environment, keys = _unwrap(part, positions)
-    if hasattr(environment, "drawn_batch"):
-        x, y = environment.drawn_batch(keys, draws)
+    if hasattr(environment, "augmented_batch"):
+        x, y = environment.augmented_batch(keys, draws)
         return x, y
     if hasattr(environment, "batch"):
         x, y = environment.batch(keys)

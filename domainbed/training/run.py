@@ -12,11 +12,11 @@ import torch
 from domainbed.algorithms.base import Algorithm
 from domainbed.datasets import contract
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
-from domainbed.datasets.every_image import check_images
+from domainbed.datasets.image_checks import check_images
 from domainbed.datasets.splitting import balanced_class_weights
 from domainbed.errors import UsageError
 from domainbed.images.cache import cache_folder
-from domainbed.images.environment import prepare
+from domainbed.images.prepared import prepare
 from domainbed.seeds import seed_all
 from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.averaging import Averaging, make_averaging

@@ -1,4 +1,4 @@
-"""Real pictures in folders, for the datasets that read folders."""
+"""Fixtures of real images in folders, and of short runs with and without the cache."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def pictures() -> list[Image.Image]:
 
 @pytest.fixture
 def assert_cache_changes_nothing(tmp_path: Path) -> Callable[..., None]:
-    """`check(dataset, data_dir, **hparams)`: five steps with and without the cache give the same records.
+    """`check(dataset, data_dir, **hparams)` asserts that five steps with and without the cache are equal.
 
-    The cache is for image files; what is `in_memory` leaves it empty.
+    Datasets that are `in_memory` must not use the cache.
     """
 
     def check(
@@ -50,7 +50,7 @@ def assert_cache_changes_nothing(tmp_path: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def write_tree(pictures: list[Image.Image]) -> WriteTree:
-    """`write_tree(root, {environment: {class: n}})` writes n images a class; every third is a JPEG."""
+    """`write_tree(root, {environment: {class: n}})` writes n images per class; every third is a JPEG."""
 
     def write(root: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
         number = 0

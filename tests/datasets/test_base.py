@@ -1,3 +1,5 @@
+"""Labels of all kinds of datasets, and the base class of datasets."""
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=30)
 
 
 class Items:
-    """A dataset that says nothing about its labels."""
+    """A dataset that does not declare its labels."""
 
     def __init__(self, labels):
         self._labels = labels
@@ -26,7 +28,7 @@ class Items:
 
 
 class WithTargets(Items):
-    """A dataset that must not be read item by item."""
+    """A dataset that declares its labels, and whose inputs must not be read."""
 
     def __init__(self, labels):
         super().__init__(labels)
@@ -37,7 +39,7 @@ class WithTargets(Items):
 
 
 class View:
-    """A part of a dataset, in the form of upstream's splits."""
+    """A part of a dataset, with the attributes of `SplitDataset`."""
 
     def __init__(self, underlying_dataset, keys):
         self.underlying_dataset = underlying_dataset

@@ -1,3 +1,5 @@
+"""Dataset classes are available without heavy imports."""
+
 import subprocess
 import sys
 

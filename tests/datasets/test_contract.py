@@ -1,4 +1,4 @@
-"""What is refused of a dataset, and what identifies its data."""
+"""Checks of a dataset, and the checksum that identifies its data."""
 
 import shutil
 
@@ -17,7 +17,7 @@ COUNTS = {"ink": {"cat": 2, "dog": 3}, "oil": {"cat": 1, "dog": 1}, "wood": {"ca
 
 
 class Numbers(MultipleDomainDataset):
-    """Environments with these labels; the inputs are zeros and one `value`."""
+    """Environments with `labels`; all inputs are zero but for one `value`."""
 
     ENVIRONMENTS = ("a", "b")
     labels = ([0, 1], [1, 0, 0])
@@ -51,39 +51,42 @@ def test_a_summary_has_counts_checksum_and_version():
     ("members", "message"),
     [
         ({"labels": ([0, 1], [])}, "environment b of Numbers has no samples"),
-        ({"labels": ([0, 1], [0, 2])}, "environment b of Numbers has a label 2; they go from 0 to 1"),
-        ({"labels": ([-1, 1], [0, 1])}, "environment a of Numbers has a label -1"),
-        ({"labels": ([1, 1], [0, 1])}, "environment a of Numbers has no samples of class 0; all"),
+        (
+            {"labels": ([0, 1], [0, 2])},
+            "environment b of Numbers has the label 2; labels must be from 0 to 1",
+        ),
+        ({"labels": ([-1, 1], [0, 1])}, "environment a of Numbers has the label -1"),
+        ({"labels": ([1, 1], [0, 1])}, "environment a of Numbers has no samples of class 0; every"),
         (
             {"labels": ([1, 0], [0, 0]), "class_names": ("cat", "dog")},
             "environment b of Numbers has no samples of class dog",
         ),
-        ({"ENVIRONMENTS": ("a", "b", "c")}, "Numbers names 3 environments and has 2"),
-        ({"class_names": ("cat",)}, "Numbers names 1 classes and has 2"),
+        ({"ENVIRONMENTS": ("a", "b", "c")}, "Numbers names 3 environments but has 2"),
+        ({"class_names": ("cat",)}, "Numbers names 1 classes but has 2"),
     ],
 )
-def test_what_is_refused(members, message):
+def test_an_invalid_dataset_is_refused_in_one_line(members, message):
     with pytest.raises(UsageError, match=message) as caught:
         build(variant(**members), None, [0], {})
     assert "\n" not in str(caught.value)
 
 
-def test_environments_may_lack_classes_where_the_dataset_says_so():
+def test_environments_may_lack_classes_if_same_classes_is_false():
     members = {"labels": ([1, 1], [0, 1])}
     assert build(variant(SAME_CLASSES=False, **members), None, [0], {}).counts()["a"] == {"0": 0, "1": 2}
 
 
-def test_labels_must_be_as_many_as_samples():
+def test_every_sample_must_have_a_label():
     class Short(Numbers):
         def __init__(self, *args):
             super().__init__(*args)
             self.datasets[1].targets = [0]
 
-    with pytest.raises(UsageError, match="environment b of Short has 3 samples and 1 labels"):
+    with pytest.raises(UsageError, match="environment b of Short has 3 samples but 1 labels"):
         build(Short, None, [0], {})
 
 
-def test_the_checksum_sees_every_input_label_and_name_in_memory():
+def test_the_checksum_of_samples_in_memory_depends_on_every_input_label_and_name():
     changed = [
         {"value": 1.0},
         {"labels": ([1, 0], [1, 0, 0])},
@@ -96,7 +99,7 @@ def test_the_checksum_sees_every_input_label_and_name_in_memory():
 
 
 @pytest.mark.parametrize("generator", ["torch", "numpy"])
-def test_data_drawn_anew_for_every_seed_are_known_by_their_sizes(generator):
+def test_the_checksum_of_random_data_depends_on_sizes_alone(generator):
     class Drawn(Numbers):
         @property
         def value(self):
@@ -107,7 +110,7 @@ def test_data_drawn_anew_for_every_seed_are_known_by_their_sizes(generator):
     assert checksum_of(more) != checksum_of(Drawn)
 
 
-def test_registered_datasets_have_the_same_checksum_at_every_seed():
+def test_registered_datasets_have_the_same_checksum_for_every_seed():
     for name in ("Debug28", "ColoredDigits", "EmojiStyles"):
         checksums = set()
         for seed in (0, 1):
@@ -122,7 +125,7 @@ def folder(tmp_path, write_tree):
     return tmp_path / "paintings"
 
 
-def test_the_checksum_of_files_is_that_of_their_names_sizes_and_labels(folder, tmp_path):
+def test_the_checksum_of_files_depends_on_their_names_sizes_and_labels(folder, tmp_path):
     before = checksum_of(get_dataset_class(str(folder)))
     elsewhere = shutil.copytree(folder, tmp_path / "elsewhere" / "pictures")
     assert checksum_of(get_dataset_class(str(elsewhere))) == before
@@ -134,12 +137,12 @@ def test_the_checksum_of_files_is_that_of_their_names_sizes_and_labels(folder, t
     assert len({before, renamed, longer}) == 3
 
 
-def test_no_image_is_opened_for_it(folder):
+def test_the_checksum_opens_no_image(folder):
     dataset = get_dataset_class(str(folder))(None, [0], HPARAMS)
-    before = checksum(dataset, drawn=False)
+    before = checksum(dataset, is_random=False)
     for image in folder.glob("*/*/*.*"):
         image.write_bytes(bytes(image.stat().st_size))
-    assert checksum(dataset, drawn=False) == before
+    assert checksum(dataset, is_random=False) == before
 
 
 def test_an_environment_whose_first_image_cannot_be_read_is_refused(folder):

@@ -1,3 +1,5 @@
+"""Debug28 and Debug224."""
+
 import json
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""ColoredDigits and RotatedDigits."""
+
 import sys
 
 import numpy as np
@@ -30,7 +32,7 @@ def test_interface(cls):
     assert cls.SMALL_IMAGES
 
 
-def test_all_1797_digits_are_dealt_evenly():
+def test_all_1797_digits_are_distributed_evenly():
     assert [len(environment) for environment in build(ColoredDigits)] == [599, 599, 599]
     assert [len(environment) for environment in build(RotatedDigits)] == [300, 300, 300, 299, 299, 299]
     totals = sum(np.array(list(row.values())) for row in build(RotatedDigits).counts().values())
@@ -44,14 +46,14 @@ def test_pixels_are_those_of_scikit_learn():
     assert sorted(map(tuple, levels)) == sorted(map(tuple, load_digits().data))
 
 
-def test_colours_tell_the_label_at_the_environments_rate():
+def test_colours_agree_with_the_label_at_each_environments_rate():
     for environment, rate in zip(build(ColoredDigits), (0.9, 0.8, 0.1), strict=True):
         color = environment.images[:, 1].flatten(1).any(1)
         agrees = (color == environment.targets.bool()).float().mean().item()
         assert agrees == pytest.approx(rate, abs=4 * (rate * (1 - rate) / 599) ** 0.5)
 
 
-def test_copies_of_a_digit_have_noise_and_colour_of_their_own():
+def test_copies_of_a_digit_have_their_own_noise_and_colour():
     torch.manual_seed(0)
     environments = ColoredDigits(None, [], {"copies": 40}).datasets
     single = build(ColoredDigits)
@@ -61,7 +63,7 @@ def test_copies_of_a_digit_have_noise_and_colour_of_their_own():
         wrong = (
             environment.targets.view(40, 599) != environment.targets.view(40, 599).mode(0).values
         ).float()
-        # A quarter of each digit's labels is wrong: 40 draws, seldom 20 or more.
+        # A quarter of each digit's labels is wrong, so that the most frequent of 40 labels is the right one.
         assert wrong.mean() == pytest.approx(0.25, abs=0.015)
         agrees = environment.images[:, 1].flatten(1).any(1) == environment.targets.bool()
         per_digit = agrees.view(40, 599).float().mean(0)
@@ -71,16 +73,16 @@ def test_copies_of_a_digit_have_noise_and_colour_of_their_own():
         ColoredDigits(None, [], {"copies": 0})
 
 
-def test_the_first_environment_is_upright_and_the_others_are_turned():
-    upright, *turned = (
+def test_the_first_environment_is_upright_and_the_others_are_rotated():
+    upright, *rotated = (
         environment.images.flatten(1).double().mean(0).view(8, 8) for environment in build(RotatedDigits)
     )
     assert upright[:, 0].max() < 1, "the margins of the digits are empty"
-    assert all(image[:, 0].max() > 5 for image in turned[1:])
+    assert all(image[:, 0].max() > 5 for image in rotated[1:])
 
 
 @pytest.mark.parametrize("cls", BOTH)
-def test_a_seed_says_all(cls):
+def test_equal_seeds_give_equal_datasets(cls):
     one, same, other = (build(cls, seed) for seed in (3, 3, 4))
     for i in range(len(one)):
         assert torch.equal(one[i].images, same[i].images)
@@ -89,11 +91,11 @@ def test_a_seed_says_all(cls):
 
 
 @pytest.mark.parametrize("cls", BOTH)
-def test_no_data_directory_is_needed_but_scikit_learn_is(cls, monkeypatch):
+def test_scikit_learn_is_needed_and_no_data_directory(cls, monkeypatch):
     assert cls.missing(None) is None
     assert cls.missing("nowhere") is None
     monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not installed
-    with pytest.raises(UsageError, match=r"scikit-learn's digits: pip install scikit-learn$"):
+    with pytest.raises(UsageError, match=r"needs scikit-learn's digits; run: pip install scikit-learn$"):
         build(cls)
 
 

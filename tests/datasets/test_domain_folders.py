@@ -1,3 +1,5 @@
+"""The image datasets with known environments, each in its own folder."""
+
 import itertools
 import shutil
 
@@ -8,7 +10,7 @@ from domainbed.errors import UsageError
 
 HPARAMS = {"data_augmentation": False, "input_size": 16}
 
-# Name -> folder, environments as displayed, folders in the same order, checkpoint frequency.
+# Name -> folder, display names of the environments, their folders, checkpoint frequency.
 KNOWN = {
     "VLCS": ("VLCS", "C L S V", ["Caltech101", "LabelMe", "SUN09", "VOC2007"], 300),
     "PACS": ("PACS", "A C P S", ["art_painting", "cartoon", "photo", "sketch"], 300),
@@ -38,7 +40,7 @@ by_name = pytest.mark.parametrize("name", KNOWN)
 @by_name
 def test_environments_are_the_expected_folders(name, tmp_path, write_tree):
     folder, displayed, folders, checkpoint_freq = KNOWN[name]
-    # The number of images tells one environment from another.
+    # Each environment has another number of images.
     write_tree(tmp_path / folder, {f: {"b": 1, "a": i + 1} for i, f in reversed(list(enumerate(folders)))})
     cls = get_dataset_class(name)
     assert list(cls.ENVIRONMENTS) == displayed.split()
@@ -51,7 +53,7 @@ def test_environments_are_the_expected_folders(name, tmp_path, write_tree):
 
 
 @by_name
-def test_the_expected_folder_is_named(name, tmp_path):
+def test_an_error_names_the_expected_folder_and_its_contents(name, tmp_path):
     folder, _, folders, _ = KNOWN[name]
     cls = get_dataset_class(name)
     assert "--data_dir" in cls.missing(None)
@@ -63,19 +65,21 @@ def test_the_expected_folder_is_named(name, tmp_path):
         cls(str(tmp_path), [0], HPARAMS)
 
 
-def test_a_stray_or_absent_environment_is_refused(tmp_path, write_tree):
+def test_an_extra_or_absent_environment_is_refused(tmp_path, write_tree):
     write_tree(
         tmp_path / "PACS", {name: {"dog": 1} for name in ("art_painting", "cartoon", "photo", "backup")}
     )
     cls = get_dataset_class("PACS")
-    command = rf'".*download --datasets PACS --data_dir {tmp_path} --verify" shows all that is wrong$'
+    command = (
+        rf'run ".*download --datasets PACS --data_dir {tmp_path} --verify" to list everything that is wrong$'
+    )
     with pytest.raises(UsageError, match=rf"PACS: .*it lacks sketch and also has backup; {command}"):
         cls(str(tmp_path), [0], HPARAMS)
     (tmp_path / "PACS" / "backup").rename(tmp_path / "PACS" / "sketch")
     assert cls.missing(str(tmp_path)) is None
 
 
-def test_classes_that_differ_are_refused(tmp_path, write_tree):
+def test_environments_with_different_classes_are_refused(tmp_path, write_tree):
     folders = KNOWN["VLCS"][2]
     write_tree(
         tmp_path / "VLCS", {name: {"bird": 1, "car": 1} for name in folders[:3]} | {folders[3]: {"bird": 1}}
@@ -85,10 +89,10 @@ def test_classes_that_differ_are_refused(tmp_path, write_tree):
 
 
 @by_name
-def test_exported_images_in_its_layout_train_with_the_cache_as_without(
+def test_a_run_on_exported_images_gives_the_same_records_with_and_without_the_cache(
     name, tmp_path, exported, assert_cache_changes_nothing
 ):
-    """PNG and JPEG files in turn."""
+    """Environments alternate between PNG and JPEG files."""
     root, _, folders, _ = KNOWN[name]
     styles = [
         tree / style for style in ("Flat", "Gradient", "Line", "Rendered") for tree in exported.values()

@@ -1,3 +1,5 @@
+"""EmojiStyles."""
+
 import json
 from importlib import resources
 
@@ -9,14 +11,14 @@ from domainbed.datasets import get_dataset_class
 FACTS = json.loads((resources.files("domainbed.datasets") / "data" / "emoji_styles.json").read_text("utf-8"))
 
 
-def test_counts_of_each_environment_and_class_are_the_stated_ones():
+def test_counts_equal_those_in_the_packages_json_file():
     dataset = get_dataset_class("EmojiStyles")(None, [0], {})
     assert dataset.counts() == FACTS["counts"]
     assert list(dataset.ENVIRONMENTS) == FACTS["environments"]
     assert sum(len(environment) for environment in dataset.datasets) == FACTS["images"]
 
 
-def test_inputs_are_the_darkness_of_the_shipped_pixels_in_float32():
+def test_inputs_are_the_darkness_of_the_packages_pixels_in_float32():
     dataset = get_dataset_class("EmojiStyles")(None, [0], {})
     archive = resources.files("domainbed.datasets") / "data" / "emoji_styles.npz"
     with archive.open("rb") as file, np.load(file) as arrays:
@@ -29,7 +31,7 @@ def test_inputs_are_the_darkness_of_the_shipped_pixels_in_float32():
     assert y.item() == label
 
 
-def test_no_drawing_is_blank():
+def test_no_image_is_blank():
     for environment in get_dataset_class("EmojiStyles")(None, [], {}).datasets:
         pixels = environment.images.flatten(1)
         assert (pixels.amin(1) < pixels.amax(1)).all()

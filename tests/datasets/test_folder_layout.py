@@ -1,3 +1,5 @@
+"""Folders root/environment/class/image, and errors for folders with another layout."""
+
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,14 +23,14 @@ def touch(root, *names):
 
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(["x", "Y", "z 1"]), CLASSES, min_size=1))
-def test_a_folder_is_read_exactly_if_its_classes_agree(tree):
+def test_a_layout_is_read_if_and_only_if_all_environments_have_the_same_classes(tree):
     with TemporaryDirectory() as folder:
         root = Path(folder)
         for environment, classes in tree.items():
             for name, n in classes.items():
                 touch(root, *(f"{environment}/{name}/{i}.png" for i in range(n)))
         if len({frozenset(classes) for classes in tree.values()}) > 1:
-            with pytest.raises(UsageError, match="classes differ"):
+            with pytest.raises(UsageError, match="have different classes"):
                 read_layout(root)
             return
         layout = read_layout(root)
@@ -45,7 +47,7 @@ def test_a_folder_is_read_exactly_if_its_classes_agree(tree):
             ]
 
 
-def test_hidden_files_and_files_that_are_no_images_are_ignored(tmp_path):
+def test_hidden_files_and_other_files_than_images_are_ignored(tmp_path):
     touch(tmp_path, "env/cat/1.png", "env/cat/._1.png", "env/cat/Thumbs.db", "env/cat/.cache/2.png")
     touch(tmp_path, "imagelist.txt", ".git/x/1.png", "env/.hidden/1.png", "env/.DS_Store", ".photo.jpg")
     layout = read_layout(tmp_path)
@@ -53,7 +55,7 @@ def test_hidden_files_and_files_that_are_no_images_are_ignored(tmp_path):
     assert layout.samples("env") == [(str(tmp_path / "env" / "cat" / "1.png"), 0)]
 
 
-def test_images_come_in_torchvisions_order(tmp_path):
+def test_images_are_in_torchvisions_order(tmp_path):
     from torchvision.datasets import ImageFolder
 
     touch(
@@ -74,15 +76,18 @@ def test_links_are_followed(tmp_path):
     ("files", "message"),
     [
         ([], "has no environments; expected are folders root/environment/class"),
-        (["1.png"], r"1\.png lies where a folder is expected"),
-        (["env/1.jpeg", "env/cat/1.png"], r"1\.jpeg lies where a folder is expected"),
+        (["1.png"], r"1\.png is where a folder is expected"),
+        (["env/1.jpeg", "env/cat/1.png"], r"1\.jpeg is where a folder is expected"),
         (["a/cat/1.png", "b/notes.txt"], "environment b has no class folders"),
-        (["a/cat/1.png", "b/dog/1.png"], "of .*: a lacks dog; b lacks cat; all must have the same"),
-        (["a/cat/1.png", "a/dog/1.png", "b/dog/1.png"], "of .*: b lacks cat; all"),
+        (
+            ["a/cat/1.png", "b/dog/1.png"],
+            "of .*: a lacks dog; b lacks cat; every environment needs every class",
+        ),
+        (["a/cat/1.png", "a/dog/1.png", "b/dog/1.png"], "of .*: b lacks cat; every"),
         ([*(f"a/{i}/1.png" for i in range(9)), "b/0/1.png"], "b lacks 1, 2, 3, 4, 5, 6 and 2 more;"),
     ],
 )
-def test_a_wrong_folder_is_refused_in_one_line(tmp_path, files, message):
+def test_a_wrong_layout_is_refused_in_one_line(tmp_path, files, message):
     touch(tmp_path, *files)
     with pytest.raises(UsageError, match=message) as raised:
         read_layout(tmp_path)
@@ -95,14 +100,14 @@ def test_a_class_without_images_is_refused(tmp_path):
         read_layout(tmp_path).samples("a")
 
 
-def test_what_is_no_folder_is_refused(tmp_path):
+def test_a_path_that_is_not_a_folder_is_refused(tmp_path):
     touch(tmp_path, "file")
     for name in ("file", "nowhere"):
-        with pytest.raises(UsageError, match=f"{name} does not exist or is no folder"):
+        with pytest.raises(UsageError, match=f"{name} does not exist or is not a folder"):
             environment_names(tmp_path / name)
 
 
-def test_expected_environments_come_in_the_expected_order_and_no_others(tmp_path):
+def test_expected_environments_have_the_expected_order_and_no_others_are_allowed(tmp_path):
     touch(tmp_path, "b/x/1.png", "a/x/1.png", "ImageInfo.csv")
     assert environment_names(tmp_path, ("b", "a")) == ("b", "a")
     with pytest.raises(
@@ -113,8 +118,8 @@ def test_expected_environments_come_in_the_expected_order_and_no_others(tmp_path
         environment_names(tmp_path, ("a",))
 
 
-def test_a_folder_that_may_not_be_read_is_named():
-    """Root may read everything, so root becomes somebody else for a moment."""
+def test_an_error_names_a_folder_without_read_permission():
+    """Root may read everything, so the test changes to another user if root runs it."""
     with TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         touch(Path(directory), "env/cat/1.png")

@@ -1,3 +1,5 @@
+"""Environments of image files, and errors for unreadable files."""
+
 import pickle
 
 import numpy as np
@@ -10,7 +12,7 @@ from domainbed.datasets.base import labels_of
 from domainbed.datasets.image_files import ImageFiles, UnreadableImage, open_image
 from domainbed.errors import RunError
 
-# Later Pythons warn of every fork of a process with threads; torch's loaders fork.
+# Since version 3.12, Python warns about forks of processes with threads; torch's loaders fork.
 FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
 
@@ -26,7 +28,7 @@ def samples(tmp_path, pictures):
     return [(str(path), i % 3) for i, path in enumerate(paths)]
 
 
-def test_items_are_the_files(samples, pictures):
+def test_samples_are_the_images_of_the_files(samples, pictures):
     dataset = ImageFiles(samples)
     assert len(dataset) == 5
     for i, (image, label) in enumerate(dataset[j] for j in range(5)):
@@ -34,12 +36,12 @@ def test_items_are_the_files(samples, pictures):
         assert label == i % 3
 
 
-def test_labels_need_no_image():
+def test_labels_are_available_without_the_images():
     dataset = ImageFiles([("nowhere/1.png", 4), ("nowhere/2.png", 2)])
     assert labels_of(dataset).tolist() == [4, 2]
 
 
-def test_plain_is_the_same_samples_by_the_other_transform(samples):
+def test_plain_has_the_same_samples_with_the_other_transform(samples):
     dataset = ImageFiles(samples, lambda image: "augmented", lambda image: "plain")
     assert dataset[1] == ("augmented", 1)
     assert dataset.plain()[1] == ("plain", 1)
@@ -63,13 +65,13 @@ def test_a_truncated_file_is_read(tmp_path, pictures):
     try:
         dataset = ImageFiles([(str(path), 0)], to_tensor)
         assert ImageFile.LOAD_TRUNCATED_IMAGES
-        ImageFile.LOAD_TRUNCATED_IMAGES = False  # as in a worker process that was started afresh
+        ImageFile.LOAD_TRUNCATED_IMAGES = False  # as in a spawned worker process
         assert tuple(dataset[0][0].shape) == (64, 64, 3)
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
-def _break(path, how):
+def _damage(path, how):
     if how == "gone":
         path.unlink()
     elif how == "empty":
@@ -84,7 +86,7 @@ def _break(path, how):
 
 @pytest.mark.parametrize("how", ["gone", "empty", "text", "scrambled"])
 def test_an_unreadable_file_is_named_in_one_line(tmp_path, samples, how):
-    _break(tmp_path / "3.png", how)
+    _damage(tmp_path / "3.png", how)
     dataset = ImageFiles(samples, to_tensor)
     with pytest.raises(
         RunError, match=r"^image .*3\.png cannot be read \(.*replace it or delete it$"
@@ -95,19 +97,19 @@ def test_an_unreadable_file_is_named_in_one_line(tmp_path, samples, how):
 
 
 @FORKS
-def test_the_line_survives_a_worker_process(tmp_path, samples):
-    _break(tmp_path / "3.png", "text")
+def test_the_error_of_a_worker_process_is_the_same_line(tmp_path, samples):
+    _damage(tmp_path / "3.png", "text")
     loader = DataLoader(ImageFiles(samples, to_tensor), batch_size=5, num_workers=1)
     batches = iter(loader)
     with pytest.raises(UnreadableImage, match=r"^image .*3\.png cannot be read \(.*delete it$") as raised:
         next(batches)
     assert "\n" not in str(raised.value)
-    batches._shutdown_workers()  # the error keeps it alive
+    batches._shutdown_workers()  # the error keeps a reference to the iterator
 
 
 @FORKS
 @pytest.mark.parametrize("workers", [0, 2])
-def test_torchs_loader_takes_it(samples, pictures, workers):
+def test_torchs_loader_loads_it(samples, pictures, workers):
     loader = DataLoader(ImageFiles(samples, to_tensor), batch_size=2, num_workers=workers)
     batches = list(loader)
     assert torch.cat([y for _, y in batches]).tolist() == [0, 1, 2, 0, 1]

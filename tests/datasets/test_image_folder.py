@@ -1,3 +1,5 @@
+"""Datasets in folders root/environment/class/image."""
+
 import pickle
 import shutil
 from pathlib import Path
@@ -21,11 +23,11 @@ def folder(tmp_path, write_tree):
 
 
 def differs(environment):
-    """Whether two accesses give different inputs, at least once in ten."""
+    """Whether two accesses give different inputs, in at least one of ten attempts."""
     return any(not torch.equal(environment[0][0], environment[0][0]) for _ in range(10))
 
 
-def test_the_path_of_a_folder_is_a_datasets_name(folder, monkeypatch):
+def test_the_path_of_a_folder_is_the_name_of_a_dataset(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     for name in (str(folder), "paintings", "./paintings/"):
         cls = get_dataset_class(name)
@@ -36,7 +38,7 @@ def test_the_path_of_a_folder_is_a_datasets_name(folder, monkeypatch):
         assert num_environments(name) == 3
 
 
-def test_a_folder_becomes_environments(folder):
+def test_the_dataset_of_a_folder(folder):
     dataset = folder_dataset(folder)(None, [0], HPARAMS)
     assert dataset.counts() == {name: COUNTS[name] for name in ("Wood", "ink", "oil")}
     assert list(dataset.class_names) == ["cat", "dog"]
@@ -64,13 +66,13 @@ def test_images_are_224_pixels_by_default(folder):
     assert tuple(dataset[0][0][0].shape) == (3, 224, 224)
 
 
-def test_a_workers_copy_gives_the_same_samples(folder):
+def test_a_pickled_copy_gives_the_same_samples(folder):
     environment = folder_dataset(folder)(None, [1], HPARAMS)[1]
     copy = pickle.loads(pickle.dumps(environment))
     assert torch.equal(copy[2][0], environment[2][0])
 
 
-def test_a_wrong_folder_is_said_before_and_when_it_is_built(folder):
+def test_missing_and_the_constructor_report_a_wrong_layout(folder):
     (folder / "oil" / "cow").mkdir()
     cls = folder_dataset(folder)
     assert "Wood lacks cow; ink lacks cow" in cls.missing(None)
@@ -81,13 +83,13 @@ def test_a_wrong_folder_is_said_before_and_when_it_is_built(folder):
     assert "class cat of environment oil has no images" in cls.missing(None)
 
 
-def test_a_folder_without_folders_is_no_dataset(tmp_path):
+def test_a_folder_without_folders_is_refused(tmp_path):
     with pytest.raises(UsageError, match="has no environments"):
         get_dataset_class(str(tmp_path))
 
 
 class Fork(MultipleEnvironmentImageFolder):
-    """As users of upstream write it."""
+    """A dataset class as users of upstream write it."""
 
     ENVIRONMENTS = ["I", "O"]
 
@@ -96,27 +98,29 @@ class Fork(MultipleEnvironmentImageFolder):
         super().__init__(self.dir, test_envs, hparams["data_augmentation"], hparams)
 
 
-def test_the_base_class_serves_forks(folder):
+def test_a_class_of_a_fork(folder):
     (folder / "Wood").rename(folder.parent / "Wood")
     dataset = Fork(str(folder.parent), [0], HPARAMS)
     assert dataset.counts() == {"I": COUNTS["ink"], "O": COUNTS["oil"]}
     assert dataset.dir.startswith(str(folder))
 
 
-def test_a_stray_folder_cannot_shift_a_forks_environments(folder):
+def test_an_extra_folder_cannot_shift_the_environments_of_a_fork(folder):
     with pytest.raises(UsageError, match=r"Fork has 2 environments \(I, O\), but .* 3 folders"):
         Fork(str(folder.parent), [0], HPARAMS)
 
 
-def test_the_base_class_alone_names_environments_by_folders(folder):
+def test_the_base_class_itself_names_environments_after_their_folders(folder):
     dataset = MultipleEnvironmentImageFolder(folder, [], False, HPARAMS)
     assert list(dataset.ENVIRONMENTS) == ["Wood", "ink", "oil"]
     assert dataset.counts()["ink"] == COUNTS["ink"]
 
 
 @pytest.mark.parametrize("hparams", [{"data_augmentation": False}, {}, {"augmentation": "pil"}])
-def test_decoded_images_train_as_files_do(hparams, folder, assert_cache_changes_nothing):
+def test_a_run_gives_the_same_records_with_and_without_the_cache(
+    hparams, folder, assert_cache_changes_nothing
+):
     for environment in folder.iterdir():
         for number, path in enumerate(sorted(environment.glob("*/*"))):
-            shutil.copy(path, path.with_stem(f"copy-{number}"))  # splits need more than one of each class
+            shutil.copy(path, path.with_stem(f"copy-{number}"))  # a split needs several images of each class
     assert_cache_changes_nothing(str(folder), **hparams)

@@ -1,3 +1,5 @@
+"""Image transforms, compared with PIL and torchvision."""
+
 import io
 
 import numpy as np
@@ -6,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from domainbed.datasets.image_transforms import augmenting_transform, input_shape, plain_transform
+from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
 from domainbed.errors import UsageError
 from domainbed.hparams import OPTIONS, override
 
@@ -47,7 +49,7 @@ def as_jpeg(image):
 def test_plain_images_are_resized_and_normalised(pictures, hparams, prepare):
     wide = pictures[0].crop((0, 10, 64, 50))
     image = wide if hparams.get("input_size") != 64 else pictures[0]
-    x = plain_transform(hparams)(image)
+    x = PlainTransform(hparams)(image)
     assert x.dtype == torch.float32
     assert tuple(x.shape) == input_shape(hparams)
     np.testing.assert_allclose(x.numpy(), normalised(prepare(image)), atol=1e-6)
@@ -63,7 +65,7 @@ def test_plain_images_are_resized_and_normalised(pictures, hparams, prepare):
 )
 def test_augmentation_makes_upstreams_draws_in_upstreams_order(pictures, arguments, before):
     expected = transforms.Compose([*before, *RANDOM, *FINISH])
-    augment = augmenting_transform({"input_size": 48}, **arguments)
+    augment = AugmentingTransform({"input_size": 48}, **arguments)
     for seed, picture in enumerate(pictures):
         torch.manual_seed(seed)
         x = augment(picture)
@@ -73,30 +75,30 @@ def test_augmentation_makes_upstreams_draws_in_upstreams_order(pictures, argumen
 
 def test_augmentation_changes_images(pictures):
     torch.manual_seed(0)
-    augment = augmenting_transform({"input_size": 32})
+    augment = AugmentingTransform({"input_size": 32})
     assert not torch.equal(augment(pictures[0]), augment(pictures[0]))
 
 
-def test_storage_comes_before_augmentation(pictures):
+def test_stored_size_is_applied_before_augmentation(pictures):
     torch.manual_seed(0)
-    x = augmenting_transform({"input_size": 32, "stored_size": 8})(pictures[0])
+    x = AugmentingTransform({"input_size": 32, "stored_size": 8})(pictures[0])
     torch.manual_seed(0)
-    assert torch.equal(x, augmenting_transform({"input_size": 32})(resized(pictures[0], 8)))
+    assert torch.equal(x, AugmentingTransform({"input_size": 32})(resized(pictures[0], 8)))
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("input_size", 0), ("input_size", -1), ("stored_size", -1), ("stored_size", 1.5)]
 )
-def test_senseless_sizes_are_refused(name, value):
+def test_invalid_sizes_are_refused(name, value):
     with pytest.raises(UsageError, match=f"hyper-parameter {name} "):
-        plain_transform({name: value})
+        PlainTransform({name: value})
 
 
-def test_augmentation_is_by_tensors_or_by_pil():
-    assert augmenting_transform({}).by_tensors
-    assert not augmenting_transform({"augmentation": "pil"}).by_tensors
+def test_augmentation_uses_tensors_or_pil():
+    assert AugmentingTransform({}).by_tensors
+    assert not AugmentingTransform({"augmentation": "pil"}).by_tensors
     with pytest.raises(UsageError, match="hyper-parameter augmentation is one of tensor, pil, not 'opencv'"):
-        augmenting_transform({"augmentation": "opencv"})
+        AugmentingTransform({"augmentation": "opencv"})
 
 
 def test_options_can_be_given_on_the_command_line():

@@ -1,3 +1,5 @@
+"""Datasets in a list of image files."""
+
 import csv
 import dataclasses
 import json
@@ -27,7 +29,7 @@ def folder(tmp_path, write_tree):
 
 @pytest.fixture
 def write_list(folder):
-    """`write_list(suffix, split=None)`: lists all images, last ones first; `split(i)` says a part."""
+    """`write_list(suffix, split=None)` lists all images in reverse order, with `split(i)` of image i."""
 
     def write(suffix, split=None):
         path = folder / f"list{suffix}"
@@ -59,7 +61,9 @@ def one(**changes):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_a_list_of_a_folder_gives_the_folders_dataset(suffix, folder, write_list, monkeypatch):
+def test_a_list_of_a_folders_images_gives_the_same_dataset_as_the_folder(
+    suffix, folder, write_list, monkeypatch
+):
     monkeypatch.chdir(folder.parent)
     write_list(suffix)
     name = f"paintings/list{suffix}"
@@ -72,7 +76,7 @@ def test_a_list_of_a_folder_gives_the_folders_dataset(suffix, folder, write_list
     assert listed.counts() == whole.counts()
     assert listed.input_shape == (3, 16, 16)
     n = len(whole[1])
-    for i in range(n):  # of the target, which is not augmented
+    for i in range(n):  # environment 1 is the target, which is not augmented
         x, y = listed[1][n - 1 - i]
         assert torch.equal(x, whole[1][i][0])
         assert y == whole[1][i][1]
@@ -80,7 +84,7 @@ def test_a_list_of_a_folder_gives_the_folders_dataset(suffix, folder, write_list
     assert torch.equal(listed[0].plain()[0][0], whole[0].plain()[len(whole[0]) - 1][0])
 
 
-def test_names_that_are_numbers_are_sorted_as_numbers(folder):
+def test_numeric_names_are_sorted_as_numbers(folder):
     paths = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*/*"))[:4]
     lines = [
         one(path=path, label=label, environment=environment)
@@ -91,52 +95,53 @@ def test_names_that_are_numbers_are_sorted_as_numbers(folder):
     assert list(dataset.class_names) == ["2", "10"]
 
 
-def test_a_file_that_is_not_there_is_said_with_its_line(folder):
+def test_an_error_names_a_missing_file_and_its_line(folder):
     path = lines_of(
         folder, ".csv", "path,label,environment", "ink/cat/0.png,cat,ink", "ink/cat/9.png,cat,ink"
     )
     cls = get_dataset_class(str(path))
-    assert "line 3: there is no file" in cls.missing(None)
-    with pytest.raises(UsageError, match=r"line 3: there is no file .*9\.png"):
+    assert cls.missing(None).endswith("9.png does not exist")
+    assert "line 3: file " in cls.missing(None)
+    with pytest.raises(UsageError, match=r"line 3: file .*9\.png does not exist"):
         cls(None, [], HPARAMS)
 
 
 @pytest.mark.parametrize(
     ("suffix", "lines", "message"),
     [
-        (".csv", [], "line 1: there is no path"),
-        (".csv", ["path,label,enviroment", "a,b,c"], "line 1: there is no environment"),
+        (".csv", [], "line 1: path is missing"),
+        (".csv", ["path,label,enviroment", "a,b,c"], "line 1: environment is missing"),
         (".csv", ["path,label,environment"], "lists no images"),
         (".csv", ["path,label,environment", "a,b,c", "a2,b"], "line 3: expected are 3 fields"),
         (".csv", ["path,label,environment", "a,b,c,d"], "line 2: expected are 3 fields"),
         (".csv", ["path,label,environment", "a,,c"], "line 2: label is empty"),
-        (".csv", ["path,label,environment", "a,b,c", "./a,b,d"], "line 3: ./a stands on line 2 already"),
-        (".csv", ["path,label,environment", '"a'], "line 2: this is no CSV"),
+        (".csv", ["path,label,environment", "a,b,c", "./a,b,d"], "line 3: ./a is already on line 2"),
+        (".csv", ["path,label,environment", '"a'], "line 2: not valid CSV"),
         (
             ".csv",
             ["path,label,environment,split", "a,b,c,train"],
             "line 2: split must be one of in, out, test",
         ),
         (".csv", ["path,label,environment", "a,x,c", "b,y,c", "d,y,e"], "environment e lacks x"),
-        (".jsonl", ["{"], "line 1: this is no JSON"),
-        (".jsonl", ["", "[]"], "line 2: expected is an object"),
+        (".jsonl", ["{"], "line 1: not valid JSON"),
+        (".jsonl", ["", "[]"], "line 2: expected is a JSON object"),
         (".jsonl", [one(), one(path=None)], "line 2: path must be text or a whole number, not null"),
         (".jsonl", [one(label=True)], "line 1: label must be text or a whole number, not true"),
-        (".jsonl", [one(), '{"path": "a", "label": 1}'], "line 2: there is no environment"),
+        (".jsonl", [one(), '{"path": "a", "label": 1}'], "line 2: environment is missing"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(folder, suffix, lines, message):
+def test_an_invalid_list_is_refused_with_the_number_of_the_line(folder, suffix, lines, message):
     with pytest.raises(UsageError, match=message):
         get_dataset_class(str(lines_of(folder, suffix, *lines)))
 
 
-def test_a_misspelt_column_is_told(folder):
+def test_a_misspelt_column_gets_a_suggestion(folder):
     with pytest.raises(UsageError) as info:
         read_list(lines_of(folder, ".csv", "path,label,enviroment", "a,b,c"))
     assert info.value.__notes__ == ["Did you mean enviroment?"]
 
 
-def test_other_bytes_and_other_names(folder):
+def test_a_list_must_be_utf_8_and_exist_and_have_a_known_suffix(folder):
     path = folder / "list.csv"
     path.write_bytes(b"path,label,environment\n\xff,a,b\n")
     with pytest.raises(UsageError, match="is not UTF-8"):
@@ -146,18 +151,18 @@ def test_other_bytes_and_other_names(folder):
             get_dataset_class(name)
 
 
-def test_the_lists_own_split(folder, write_list):
+def test_splits_of_a_list(folder, write_list):
     parts = ("in", "out", "in", "test")
     dataset = get_dataset_class(str(write_list(".csv", lambda i: parts[i % 4])))(None, [0], HPARAMS)
     splits = by_list(dataset, REQUEST)
-    for environment, said, split in zip(dataset.datasets, dataset.parts, splits, strict=True):
+    for environment, declared, split in zip(dataset.datasets, dataset.parts, splits, strict=True):
         keys = {part: list(split[part].keys) for part in split}
         assert sorted(key for part in keys.values() for key in part) == list(range(len(environment)))
-        assert all(said[key] == part for part in keys for key in keys[part])
+        assert all(declared[key] == part for part in keys for key in keys[part])
         assert len(split["in"])
 
 
-def test_a_split_that_the_list_does_not_give(folder, write_list):
+def test_splits_that_a_list_does_not_define_are_refused(folder, write_list):
     plain = get_dataset_class(str(write_list(".csv")))(None, [0], HPARAMS)
     with pytest.raises(UsageError, match="line 2: --splits list needs a value for split"):
         by_list(plain, REQUEST)
@@ -170,7 +175,7 @@ def test_a_split_that_the_list_does_not_give(folder, write_list):
         by_list(folder_dataset(folder)(None, [0], HPARAMS), REQUEST)
 
 
-def test_a_run_trains_on_a_list_by_its_split(folder, write_list, forked_script, tmp_path):
+def test_a_run_on_a_list_with_its_own_splits(folder, write_list, forked_script, tmp_path):
     path = write_list(".csv", lambda i: "out" if i in (0, 3, 8) else "in")
     flags = {
         "dataset": path,
@@ -190,7 +195,9 @@ def test_a_run_trains_on_a_list_by_its_split(folder, write_list, forked_script, 
     assert np.isfinite(record["loss"])
 
 
-def test_decoded_images_train_as_files_do(write_list, write_tree, folder, assert_cache_changes_nothing):
+def test_a_run_gives_the_same_records_with_and_without_the_cache(
+    write_list, write_tree, folder, assert_cache_changes_nothing
+):
     write_tree(folder / "more", {"ink": {"cat": 3, "dog": 3}})
     for environment in COUNTS:
         for label in ("cat", "dog"):

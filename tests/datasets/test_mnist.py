@@ -1,3 +1,5 @@
+"""Datasets made from the MNIST files."""
+
 import json
 from pathlib import Path
 
@@ -17,7 +19,7 @@ NAMES = tuple(SIZES)
 
 @pytest.fixture
 def root(tmp_path, write_mnist):
-    """A data directory with the golden numbers' MNIST: 60 and 30 images."""
+    """A data directory with the 60 and 30 images for which the golden numbers were computed."""
     write_mnist(tmp_path)
     return tmp_path
 
@@ -56,13 +58,13 @@ def test_rotation_equals_torchvisions_of_pil_images_to_the_last_bit(root):
     for angle in (0, 15, 75, 90):
         environment = dataset.rotate_dataset(images, torch.arange(5), angle)
         for i, image in enumerate(images):
-            turned = functional.rotate(
+            rotated = functional.rotate(
                 Image.fromarray(image.numpy()),
                 angle,
                 fill=(0,),
                 interpolation=functional.InterpolationMode.BILINEAR,
             )
-            assert torch.equal(environment[i][0], functional.to_tensor(turned))
+            assert torch.equal(environment[i][0], functional.to_tensor(rotated))
 
 
 def test_each_digit_has_one_colour(root):
@@ -71,19 +73,19 @@ def test_each_digit_has_one_colour(root):
         assert (used.sum(1) == 1).all()
 
 
-def test_the_irm_papers_environments_are_of_the_training_part_at_half_the_size(root):
+def test_the_irm_papers_environments_are_made_from_the_training_set_at_half_the_size(root):
     dataset = build("ColoredMNIST_IRM", root)
     again = build("ColoredMNIST_IRM", root)
     n, i, j = np.ogrid[:60, :28:2, :28:2]
     originals = [image.tobytes() for image in ((7 * n + 3 * i + 5 * j) % 256).astype(np.uint8)]
-    dealt = []
+    digits = []
     for environment, same in zip(dataset.datasets, again.datasets, strict=True):
         assert torch.equal(environment.images, same.images)
         grey = environment.images.amax(1).numpy()
-        dealt.append({originals.index(image.tobytes()) for image in grey})
-    assert [len(images) for images in dealt] == [25, 25, 10]
-    assert dealt[0] | dealt[1] == set(range(50))
-    assert dealt[2] == set(range(50, 60))
+        digits.append({originals.index(image.tobytes()) for image in grey})
+    assert [len(images) for images in digits] == [25, 25, 10]
+    assert digits[0] | digits[1] == set(range(50))
+    assert digits[2] == set(range(50, 60))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,13 +98,15 @@ def test_interface(name, root):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_checksum_is_of_the_files_and_not_of_the_seed(name, tmp_path, write_mnist):
+def test_the_checksum_depends_on_the_files_and_not_on_the_seed(name, tmp_path, write_mnist):
     checksums = []
     write_mnist(tmp_path, train=420, test=60)
     for seed, change in ((0, None), (1, None), (1, "images-idx3"), (1, "labels-idx1")):
         if change:
             path = tmp_path / f"MNIST/raw/train-{change}-ubyte"
-            path.write_bytes(path.read_bytes()[:-1] + b"\7")  # the last digit's last pixel, or its label
+            path.write_bytes(
+                path.read_bytes()[:-1] + b"\7"
+            )  # changes the last digit's last pixel, or its label
         torch.manual_seed(seed)
         dataset = contract.build(get_dataset_class(name), str(tmp_path), [0], {})
         checksums.append(dataset.summary["checksum"])
@@ -111,20 +115,20 @@ def test_the_checksum_is_of_the_files_and_not_of_the_seed(name, tmp_path, write_
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_missing_files_are_named(name, tmp_path):
+def test_an_error_names_all_missing_files(name, tmp_path):
     cls = get_dataset_class(name)
     with pytest.raises(ValueError, match=r"^Data directory not specified!") as raised:
         cls(None, [], {})
     assert str(raised.value) == "Data directory not specified!"
     assert "--data_dir" in cls.missing(None)
-    with pytest.raises(UsageError, match=r"MNIST/raw; put there train-images-idx3-ubyte, .*t10k-labels"):
+    with pytest.raises(UsageError, match=r"MNIST/raw, which lacks train-images-idx3-ubyte, .*t10k-labels"):
         cls(str(tmp_path), [], {})
 
 
-def test_only_absent_files_are_named(root):
+def test_an_error_names_only_the_missing_files(root):
     (root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
     message = get_dataset_class("RotatedMNIST").missing(str(root))
-    assert "put there t10k-labels-idx1-ubyte; " in message
+    assert "which lacks t10k-labels-idx1-ubyte; " in message
 
 
 def test_a_damaged_file_fails_in_one_line(root):

@@ -1,3 +1,5 @@
+"""Spawrious."""
+
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +15,7 @@ LOCATIONS = ["beach", "desert", "dirt", "jungle", "mountain", "snow"]
 HPARAMS = {"data_augmentation": True, "input_size": 16}
 IMAGES = 2
 
-# Name -> locations of bulldog, dachshund, labrador, corgi in training, in the test, and the filler.
+# Level -> training locations of bulldog, dachshund, labrador and corgi, test locations, and filler.
 O2O = {
     "easy": ("desert jungle dirt snow", "dirt snow desert jungle", "beach"),
     "medium": ("mountain beach dirt jungle", "jungle dirt beach snow", "desert"),
@@ -40,7 +42,7 @@ def root(tmp_path_factory, pictures):
 
 
 def places(environment):
-    """(split, location, class) of every folder of an environment, in order, and the labels' names agree."""
+    """(split, location, class) of every folder of an environment, in order. Asserts that labels match."""
     parts = [path.split("/")[-4:] for path, _ in environment.samples]
     assert [part[2] for part in parts] == [CLASSES[label] for label in environment.targets]
     return list(dict.fromkeys((split, location, name) for split, location, name, _ in parts))
@@ -110,7 +112,7 @@ def test_interface(root):
     assert (dataset.input_shape, dataset.num_classes, len(dataset)) == ((3, 16, 16), 4, 3)
     assert list(dataset.ENVIRONMENTS) == ["Test", "SC_group_1", "SC_group_2"]
     torch.manual_seed(0)
-    # Which environments are augmented does not depend on `test_envs`.
+    # `test_envs` does not determine which environments are augmented.
     varies = [any(not torch.equal(e[0][0], e[0][0]) for _ in range(10)) for e in dataset.datasets]
     assert varies == [False, True, True]
     x, y = next(iter(DataLoader(dataset[1], batch_size=4)))
@@ -130,7 +132,7 @@ def test_missing_folders_are_named(root, tmp_path):
     cls = get_dataset_class("SpawriousO2O_easy")
     assert "--data_dir" in cls.missing(None)
     assert cls.missing(str(root)) is None
-    with pytest.raises(UsageError, match="needs the folders 0 and 1 of Spawrious"):
+    with pytest.raises(UsageError, match="needs Spawrious' folders 0 and 1 in "):
         cls(str(tmp_path), [], HPARAMS)
     (tmp_path / "0").mkdir()
     (tmp_path / "1").mkdir()
@@ -144,5 +146,5 @@ def test_missing_folders_are_named(root, tmp_path):
 @pytest.mark.parametrize(
     "name", [*(f"SpawriousO2O_{level}" for level in O2O), *(f"SpawriousM2M_{level}" for level in M2M)]
 )
-def test_decoded_images_train_as_files_do(name, root, assert_cache_changes_nothing):
+def test_a_run_gives_the_same_records_with_and_without_the_cache(name, root, assert_cache_changes_nothing):
     assert_cache_changes_nothing(name, root, augment_evaluation=False)

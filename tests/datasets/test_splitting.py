@@ -1,3 +1,5 @@
+"""Splits of a dataset, and weights for balanced sampling."""
+
 import json
 from pathlib import Path
 
@@ -14,7 +16,7 @@ VECTORS = json.loads((Path(__file__).parents[1] / "data" / "loaders_and_splits.j
 
 
 @pytest.mark.parametrize("case", VECTORS["split_dataset"], ids=lambda c: str(c["seed"]))
-def test_upstreams_keys(case):
+def test_splits_equal_upstreams_and_leave_global_generators_unchanged(case):
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     first, second = split_dataset(range(case["length"]), case["n"], case["seed"])
     assert (first.keys, second.keys) == (case["first"], case["second"])
@@ -33,12 +35,12 @@ def test_parts_are_a_partition(length, data, seed):
     assert again.keys == first.keys
 
 
-def test_more_than_there_is():
-    with pytest.raises(AssertionError, match="can't take 5 samples out of 4"):
+def test_a_split_cannot_take_more_samples_than_exist():
+    with pytest.raises(AssertionError, match="cannot take 5 samples from a dataset of 4"):
         split_dataset(range(4), 5)
 
 
-def test_weights_as_upstreams_test_has_them():
+def test_weights_equal_those_of_upstreams_test():
     weights = make_weights_for_balanced_classes([("A", 0), ("B", 1), ("C", 0), ("D", 2), ("E", 3), ("F", 0)])
     assert weights.dtype == torch.float32
     assert weights.sum() == 1
@@ -48,14 +50,14 @@ def test_weights_as_upstreams_test_has_them():
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60))
-def test_every_class_that_is_present_weighs_the_same(labels):
+def test_all_classes_have_the_same_total_weight(labels):
     weights = make_weights_for_balanced_classes([(None, label) for label in labels]).double().numpy()
     for label in set(labels):
         assert weights[np.array(labels) == label].sum() == pytest.approx(1 / len(set(labels)), rel=1e-5)
 
 
 class Unreadable:
-    """Knows its labels; its inputs must not be read."""
+    """A dataset that declares its labels, and whose inputs must not be read."""
 
     targets = (2, 0, 2)
 
@@ -67,7 +69,7 @@ class Unreadable:
 
 
 class Iterable:
-    """Has no items, only an order."""
+    """An iterable of samples without access by index."""
 
     def __len__(self):
         return 3
@@ -81,10 +83,10 @@ class Iterable:
     [Unreadable(), Iterable(), TensorDataset(torch.zeros(3), torch.tensor([2, 0, 2]))],
     ids=["targets", "iterable", "tensors"],
 )
-def test_labels_from_wherever_they_are(dataset):
+def test_weights_of_all_kinds_of_datasets(dataset):
     assert make_weights_for_balanced_classes(dataset).tolist() == [0.25, 0.5, 0.25]
 
 
-def test_labels_through_a_split():
+def test_weights_of_a_split():
     part, _ = split_dataset(Unreadable(), 3, seed=1)
     assert make_weights_for_balanced_classes(part)[part.keys.index(1)] == 0.5

@@ -1,3 +1,5 @@
+"""Images held in memory as uint8."""
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ ALL_BYTES = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
 LABELS = torch.tensor([3, 1, 2, 0])
 
 
-def test_without_mean_and_std_values_are_exactly_bytes_over_255():
+def test_with_mean_0_and_std_1_inputs_equal_bytes_over_255():
     x, y = UInt8Images(ALL_BYTES, LABELS, mean=0.0, std=1.0).batch(np.arange(4))
     assert x.dtype == torch.float32
     assert torch.equal(x, ALL_BYTES.to(torch.float32) / 255)
@@ -24,7 +26,7 @@ def test_values_are_normalised():
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9))
-def test_a_batch_is_its_items_stacked(indices):
+def test_a_batch_equals_its_stacked_samples(indices):
     dataset = UInt8Images(ALL_BYTES, LABELS)
     x, y = dataset.batch(np.array(indices))
     items = [dataset[i] for i in indices]
@@ -33,7 +35,7 @@ def test_a_batch_is_its_items_stacked(indices):
     assert len(dataset) == 4
 
 
-def test_reading_does_not_change_the_images():
+def test_reading_a_batch_does_not_change_the_images():
     images = ALL_BYTES.clone()
     dataset = UInt8Images(images, LABELS)
     dataset.batch(np.arange(4))

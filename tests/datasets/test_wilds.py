@@ -1,3 +1,5 @@
+"""WILDSCamelyon and WILDSFMoW, on small data in the package's layout."""
+
 import importlib.util
 import subprocess
 import sys
@@ -21,7 +23,7 @@ needs_wilds = pytest.mark.skipif(
 # Hospital -> labels of its patches.
 CENTERS = {0: [0, 1, 1], 1: [1, 0], 2: [0, 1], 3: [0, 1], 4: [0, 1]}
 
-# split, category, country, timestamp; regions get numbers in order of appearance.
+# Split, category, country, timestamp. Regions are numbered in order of appearance.
 FMOW = [
     ("train", "airport", "CHN", "2015-04-12T19:09:55.123Z"),
     ("train", "zoo", "DEU", "2014-02-03T08:24:39Z"),
@@ -57,7 +59,7 @@ def camelyon(tmp_path, pictures):
 
 @pytest.fixture
 def fmow(tmp_path, pictures):
-    """A data directory with a small FMoW, whose timestamps come in both kinds."""
+    """A data directory with a small FMoW that has timestamps with and without fractions of a second."""
     home = tmp_path / "fmow_v1.1"
     (home / "images").mkdir(parents=True)
     (home / "RELEASE_v1.1.txt").touch()
@@ -72,7 +74,9 @@ def fmow(tmp_path, pictures):
 
 @needs_wilds
 @pytest.mark.parametrize("name", ["WILDSCamelyon", "WILDSFMoW"])
-def test_decoded_images_train_as_files_do(name, camelyon, fmow, assert_cache_changes_nothing):
+def test_a_run_gives_the_same_records_with_and_without_the_cache(
+    name, camelyon, fmow, assert_cache_changes_nothing
+):
     assert_cache_changes_nothing(name, camelyon, augment_evaluation=False)
 
 
@@ -106,19 +110,19 @@ def test_only_sources_are_augmented(camelyon):
 
 
 @needs_wilds
-def test_fmow_loads_with_both_kinds_of_timestamps(fmow, pictures):
+def test_fmow_loads_with_both_formats_of_timestamps(fmow, pictures):
     dataset = get_dataset_class("WILDSFMoW")(str(fmow), [0], HPARAMS)
     assert [environment.name for environment in dataset.datasets] == list(dataset.ENVIRONMENTS)
     assert [len(environment) for environment in dataset.datasets] == [2, 1, 1, 1, 1, 1]
     assert dataset.num_classes == 62
     assert [labels_of(environment).tolist() for environment in dataset.datasets[:3]] == [[0, 12], [61], [1]]
-    # The image after the sequestered row keeps its file's number.
+    # Sequestered rows count in the numbers of the image files.
     image, _ = WILDSEnvironment(dataset[2].dataset, "region", 2)[0]
     assert image.tobytes() == pictures[3].resize((224, 224)).tobytes()
 
 
 @needs_wilds
-def test_fmow_knows_years_and_splits_of_both_kinds_of_timestamps(fmow):
+def test_years_and_splits_of_fmow_are_right_for_both_formats_of_timestamps(fmow):
     wilds_dataset = get_dataset_class("WILDSFMoW")(str(fmow), [0], HPARAMS)[0].dataset
     year = wilds_dataset.metadata_array[:, wilds_dataset.metadata_fields.index("year")]
     assert (year + 2002).tolist() == [int(row[3][:4]) for row in FMOW if row[0] != "seq"]
@@ -128,7 +132,7 @@ def test_fmow_knows_years_and_splits_of_both_kinds_of_timestamps(fmow):
 
 
 @needs_wilds
-def test_pandas_is_left_as_it_was(fmow):
+def test_pandas_is_unchanged_afterwards(fmow):
     import pandas as pd
 
     get_dataset_class("WILDSFMoW")(str(fmow), [0], HPARAMS)
@@ -138,11 +142,11 @@ def test_pandas_is_left_as_it_was(fmow):
 
 
 @needs_wilds
-def test_another_set_of_environments_is_refused(camelyon):
+def test_data_with_other_environments_is_refused(camelyon):
     table = camelyon / "camelyon17_v1.0" / "metadata.csv"
     rows = [row for row in table.read_text().splitlines() if ",3,3,0" not in row]
     table.write_text("\n".join(rows) + "\n")
-    with pytest.raises(UsageError, match="have hospital_0, hospital_1, hospital_2, hospital_4; download"):
+    with pytest.raises(UsageError, match="has hospital_0, hospital_1, hospital_2, hospital_4; download"):
         get_dataset_class("WILDSCamelyon")(str(camelyon), [0], HPARAMS)
 
 
@@ -167,7 +171,7 @@ def test_an_unreadable_image_is_named(camelyon, content):
 
 
 @needs_wilds
-def test_no_thread_asks_the_network_for_newer_versions(camelyon):
+def test_no_thread_looks_for_newer_versions_on_the_network(camelyon):
     program = f"""
 import sys, threading, types
 checked = []
@@ -189,26 +193,26 @@ print(checked, [f"{{f.__module__}}" for f in started if f])
 
 
 @pytest.mark.parametrize("name", ["WILDSCamelyon", "WILDSFMoW"])
-def test_without_the_package_one_line_says_so(name, tmp_path, monkeypatch):
+def test_a_missing_package_is_reported_in_one_line(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wilds", None)
     cls = get_dataset_class(name)
     assert cls.missing(str(tmp_path)) == (
-        f"{name} needs the package wilds, which is not installed: pip install wilds"
+        f"{name} needs the package wilds, which is not installed; run: pip install wilds"
     )
     with pytest.raises(UsageError, match="pip install wilds"):
         cls(str(tmp_path), [0], HPARAMS)
 
 
 @needs_wilds
-def test_missing_data_are_named(tmp_path):
+def test_an_error_names_the_missing_folder_and_file(tmp_path):
     assert "--data_dir" in get_dataset_class("WILDSFMoW").missing(None)
     assert "camelyon17_v1.0" in get_dataset_class("WILDSCamelyon").missing(str(tmp_path))
-    with pytest.raises(UsageError, match=r"needs the folder .*fmow_v1\.1 .* with RELEASE_v1\.1\.txt"):
+    with pytest.raises(UsageError, match=r"needs the folder .*fmow_v1\.1 .* including RELEASE_v1\.1\.txt"):
         get_dataset_class("WILDSFMoW")(str(tmp_path), [0], HPARAMS)
 
 
 class Arrays:
-    """A dataset in wilds' form whose inputs are arrays, as some of theirs are."""
+    """A dataset with the interface of wilds whose inputs are arrays, as for some of its datasets."""
 
     metadata_fields = ["place"]
     n_classes = 3
@@ -221,7 +225,7 @@ class Arrays:
         return torch.full((4, 5, 3), row, dtype=torch.uint8).numpy()
 
 
-def test_forks_may_read_other_wilds_datasets():
+def test_the_base_class_supports_other_wilds_datasets():
     dataset = WILDSDataset(Arrays(), "place", [], False, {"input_size": 8})
     assert list(dataset.ENVIRONMENTS) == ["place_-1", "place_7"]
     assert dataset.metadata_values(Arrays(), "place") == [-1, 7]

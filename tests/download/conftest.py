@@ -1,4 +1,4 @@
-"""A server on this machine that serves files well and badly, and small datasets to serve."""
+"""A local server with configurable faults, and small datasets to serve."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from domainbed.download import SOURCES
-from domainbed.download.fetch import Patience
+from domainbed.download.fetch import RetryPolicy
 from domainbed.download.source import File, Source
 
 COUNTS = {"ink": {"cat": 2, "dog": 1}, "oil": {"cat": 1, "dog": 2}}
@@ -22,14 +22,15 @@ COUNTS = {"ink": {"cat": 2, "dog": 1}, "oil": {"cat": 1, "dog": 2}}
 class Served:
     """How one path is served.
 
-    Attributes: content; ranges (whether it knows them); fails (statuses of the first requests); cuts
-        (bytes after which each of the first answers ends); stall (seconds of silence there instead).
+    Attributes: content; ranges (whether ranges are supported); fails (statuses of the first requests); cuts
+        (numbers of bytes after which the first answers end); stall (seconds to wait before they end);
+        asked (the header Range of each request).
     """
 
     def __init__(self, content, ranges=True, fails=(), cuts=(), stall=0.0):
         self.content, self.ranges, self.stall = content, ranges, stall
         self.fails, self.cuts = list(fails), list(cuts)
-        self.asked = []  # the header Range of each request
+        self.asked = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -76,7 +77,7 @@ class Server:
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
     def serve(self, name, content, **how):
-        """Serve `content` at `name`; its `Served`, with the attribute `url`."""
+        """Serve `content` at `name`, and return its `Served` with the attribute `url`."""
         served = self.paths[name] = Served(content, **how)
         served.url = f"http://127.0.0.1:{self.http.server_port}/{name}"
         return served
@@ -98,12 +99,12 @@ def server(whole_server, monkeypatch):
 
 
 @pytest.fixture
-def patience():
-    return Patience(timeout=5.0, tries=3, wait=0.01)
+def retries():
+    return RetryPolicy(timeout=5.0, tries=3, wait=0.01)
 
 
 def image(number, image_format="PNG"):
-    """Bytes of an image of 8x8 pixels, another one for each number."""
+    """Bytes of an image file of 8x8 pixels, which differ for each number."""
     pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, image_format)
@@ -117,7 +118,7 @@ def make_image():
 
 @pytest.fixture(scope="session")
 def tree():
-    """`tree(counts, top="")`: path -> bytes of a folder of images."""
+    """`tree(counts, top="")` returns path -> bytes of a folder of images."""
 
     def make(counts, top=""):
         paths = [
@@ -133,7 +134,7 @@ def tree():
 
 @pytest.fixture(scope="session")
 def pack():
-    """`pack(name, files)`: an archive of the kind that its name says, with these paths -> bytes."""
+    """`pack(name, files)` returns an archive of path -> bytes, in the format of the suffix of `name`."""
 
     def make(name, files):
         packed = io.BytesIO()
@@ -155,7 +156,7 @@ def pack():
 
 @pytest.fixture
 def tiny(server, tree, pack):
-    """`tiny(...)`: the source of a dataset of six images, which the server has; `how` it is served."""
+    """`tiny(...)` serves a dataset of six images, and returns its source."""
 
     def make(name="tiny.zip", content=None, folder="tiny", **how):
         content = pack(name, tree(COUNTS, "inside/")) if content is None else content
@@ -168,7 +169,7 @@ def tiny(server, tree, pack):
 
 @pytest.fixture
 def registered():
-    """`registered(source)`: a source is known as long as the test runs."""
+    """`registered(source)` registers a source until the end of the test."""
     names = []
 
     def register(source):

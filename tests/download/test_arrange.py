@@ -1,8 +1,16 @@
+"""From unpacked archives to the folders of datasets."""
+
 import json
 
 import pytest
 
-from domainbed.download.arrange import DUPLICATES, holder, terra_incognita, wilds_release, without_duplicates
+from domainbed.download.arrange import (
+    DUPLICATES,
+    find_folder,
+    terra_incognita,
+    wilds_release,
+    without_duplicates,
+)
 from domainbed.errors import RunError
 
 PLACES = ("location_100", "location_38")
@@ -15,35 +23,35 @@ def write(folder, files):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def listed(folder):
+def paths_in(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_nearest_folder_that_holds_all(tmp_path):
+def test_the_highest_folder_with_all_entries_is_found(tmp_path):
     write(tmp_path, {"kfold/photo/1": b"", "kfold/sketch/1": b"", "__MACOSX/kfold/photo/._1": b""})
-    assert holder(tmp_path, ("photo", "sketch")) == tmp_path / "kfold"
+    assert find_folder(tmp_path, ("photo", "sketch")) == tmp_path / "kfold"
     write(tmp_path, {"photo/1": b"", "sketch/1": b""})
-    assert holder(tmp_path, ("photo", "sketch")) == tmp_path
+    assert find_folder(tmp_path, ("photo", "sketch")) == tmp_path
 
 
-def test_what_came_is_something_else(tmp_path):
+def test_an_error_says_what_was_expected_and_what_was_found(tmp_path):
     write(tmp_path, {"kfold/photo/1": b""})
-    with pytest.raises(RunError, match="no folder with photo, sketch; it has kfold"):
-        holder(tmp_path, ("photo", "sketch"))
+    with pytest.raises(RunError, match="should contain a folder with photo, sketch, but they contain kfold"):
+        find_folder(tmp_path, ("photo", "sketch"))
 
 
-def test_duplicates_are_left_out(tmp_path):
+def test_duplicates_of_domainnet_are_removed(tmp_path):
     lines = "clipart/cat/1.jpg\nclipart/cat/9.jpg\n\n../victim\n"
     write(tmp_path, {"victim": b"", f"in/{DUPLICATES}": lines})
     write(tmp_path / "in", {f"{name}/cat/{i}.jpg": b"" for name in ("clipart", "real") for i in range(2)})
     folder = without_duplicates(tmp_path / "in", ("clipart", "real"))
-    assert listed(folder) == ["clipart/cat/0.jpg", "real/cat/0.jpg", "real/cat/1.jpg"]
+    assert paths_in(folder) == ["clipart/cat/0.jpg", "real/cat/0.jpg", "real/cat/1.jpg"]
     assert (tmp_path / "victim").exists()
 
 
 @pytest.fixture
 def terra(tmp_path):
-    """Annotations in five files, each of which has a part."""
+    """Images of TerraIncognita, and annotations distributed over five files."""
     images = [
         {"id": "a", "file_name": "a.jpg", "location": 38},
         {"id": "b", "file_name": "b.jpg", "location": 100},
@@ -64,30 +72,30 @@ def terra(tmp_path):
     return tmp_path
 
 
-def test_images_go_where_their_annotations_say(terra):
+def test_images_are_copied_to_the_folders_of_their_annotations(terra):
     folder = terra_incognita(terra, PLACES)
-    assert listed(folder) == ["location_100/dog/b.jpg", "location_38/cat/a.jpg", "location_38/dog/a.jpg"]
+    assert paths_in(folder) == ["location_100/dog/b.jpg", "location_38/cat/a.jpg", "location_38/dog/a.jpg"]
     assert (folder / "location_38/dog/a.jpg").read_text() == "a"
 
 
-def test_an_annotated_image_is_missing(terra):
+def test_an_error_names_a_missing_image(terra):
     (terra / "eccv_18_all_images_sm/b.jpg").unlink()
-    with pytest.raises(RunError, match=r"image b\.jpg is annotated but missing"):
+    with pytest.raises(RunError, match=r"image b\.jpg has annotations but is missing"):
         terra_incognita(terra, PLACES)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"images": []}'])
-def test_a_list_of_annotations_makes_no_sense(terra, content):
+def test_an_error_names_an_invalid_annotation_file(terra, content):
     path = terra / "eccv_18_annotation_files/train_annotations.json"
     if content is None:
         path.unlink()
     else:
         path.write_text(content)
-    with pytest.raises(RunError, match=r"the list train_annotations\.json cannot be read"):
+    with pytest.raises(RunError, match=r"annotation file train_annotations\.json cannot be read"):
         terra_incognita(terra, PLACES)
 
 
-def test_wilds_gets_the_file_that_it_looks_for(tmp_path):
+def test_a_release_of_wilds_gets_its_marker_file(tmp_path):
     write(tmp_path, {"top/metadata.csv": b"", "top/patches/1": b""})
     folder = wilds_release("RELEASE_v1.0.txt")(tmp_path, ("RELEASE_v1.0.txt", "metadata.csv", "patches"))
-    assert listed(folder) == ["RELEASE_v1.0.txt", "metadata.csv", "patches/1"]
+    assert paths_in(folder) == ["RELEASE_v1.0.txt", "metadata.csv", "patches/1"]

@@ -1,3 +1,5 @@
+"""Export of EmojiStyles as a folder tree."""
+
 import json
 
 import numpy as np
@@ -16,7 +18,7 @@ def whole(tmp_path_factory):
     return export("EmojiStyles", tmp_path_factory.mktemp("data"))
 
 
-def test_the_folder_has_the_datasets_environments_classes_and_numbers(whole):
+def test_the_folder_has_the_environments_classes_and_counts_of_the_dataset(whole):
     dataset = EmojiStyles(None, [], {})
     layout = read_layout(whole)
     assert layout.environments == tuple(dataset.ENVIRONMENTS)
@@ -26,7 +28,7 @@ def test_the_folder_has_the_datasets_environments_classes_and_numbers(whole):
     assert [path.name for path in whole.parent.iterdir()] == ["EmojiStyles"]
 
 
-def test_every_pixel_is_kept(whole):
+def test_png_files_keep_every_pixel(whole):
     environment = EmojiStyles(None, [], {})[2]
     for index in range(0, len(environment), 97):
         label = EmojiStyles(None, [], {}).class_names[int(environment.targets[index])]
@@ -35,7 +37,7 @@ def test_every_pixel_is_kept(whole):
         assert np.array_equal(255 - pixels.transpose(2, 0, 1), environment.images[index].numpy())
 
 
-def test_jpegs_are_near(exported):
+def test_jpeg_files_are_close_to_png_files(exported):
     png, jpeg = exported["png"], exported["jpeg"]
     names = sorted(path.relative_to(png).with_suffix(".jpg") for path in png.rglob("*.png"))
     assert names == sorted(path.relative_to(jpeg) for path in jpeg.rglob("*.*"))
@@ -44,11 +46,11 @@ def test_jpegs_are_near(exported):
         pairs = [Image.open(png / name.with_suffix(".png")), Image.open(jpeg / name)]
         assert [image.format for image in pairs] == ["PNG", "JPEG"]
         before, after = (np.asarray(image, dtype=float) for image in pairs)
-        assert np.abs(before - after).mean() < 12  # another emoji is 30 and more away
+        assert np.abs(before - after).mean() < 12  # different emoji differ by 30 or more
 
 
-def test_what_is_there_is_not_written_over(whole):
-    with pytest.raises(UsageError, match="is there already"):
+def test_an_existing_folder_is_not_overwritten(whole):
+    with pytest.raises(UsageError, match="already exists; move it away"):
         export("EmojiStyles", whole.parent)
 
 
@@ -59,12 +61,12 @@ def test_what_is_there_is_not_written_over(whole):
         ("EmojiStyles", "gif", "--format takes one of png, jpeg"),
     ],
 )
-def test_what_cannot_be_exported(name, image_format, message, tmp_path):
+def test_other_datasets_and_formats_are_refused(name, image_format, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         export(name, tmp_path, image_format)
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_an_error_names_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "data").write_text(json.dumps("a file"))
     with pytest.raises((RunError, UsageError), match="cannot be written"):
         export("EmojiStyles", tmp_path / "data")

@@ -1,3 +1,5 @@
+"""Installation of datasets from a local server, and of known sources in their real layouts."""
+
 import io
 import json
 import multiprocessing
@@ -10,12 +12,12 @@ from domainbed.datasets import contract, get_dataset_class
 from domainbed.datasets.domain_folders import DomainFolders
 from domainbed.download import SOURCES
 from domainbed.download.arrange import DUPLICATES
-from domainbed.download.fetch import Patience
-from domainbed.download.install import How, install
+from domainbed.download.fetch import RetryPolicy
+from domainbed.download.install import InstallOptions, install
 from domainbed.download.source import File
 from domainbed.errors import RunError, describe
 
-HOW = How(Patience(5.0, 3, 0.01))
+OPTIONS = InstallOptions(RetryPolicy(timeout=5.0, tries=3, wait=0.01))
 HPARAMS = {"data_augmentation": True, "input_size": 8}
 
 
@@ -24,65 +26,67 @@ def visible(folder):
 
 
 @pytest.mark.parametrize("name", ["tiny.zip", "tiny.tar.gz", "tiny.tar"])
-def test_from_nothing_to_a_dataset(name, tiny, tree, pack, tmp_path):
+def test_a_dataset_is_installed_from_its_archive(name, tiny, tree, pack, tmp_path):
     counts = {"ink": {"cat": 2, "dog": 1}, "oil": {"cat": 1, "dog": 2}}
-    report = install(tiny(name, pack(name, tree(counts, "inside/"))), tmp_path / "data", HOW)
+    report = install(tiny(name, pack(name, tree(counts, "inside/"))), tmp_path / "data", OPTIONS)
     assert report.problems == {}
     assert visible(tmp_path / "data") == ["tiny"]
     dataset = get_dataset_class(str(tmp_path / "data/tiny"))(None, [0], HPARAMS)
     assert dataset.counts() == counts
 
 
-def test_what_is_there_is_verified_and_not_fetched_again(tiny, server, tmp_path):
+def test_an_installed_dataset_is_verified_and_not_downloaded_again(tiny, server, tmp_path):
     source = tiny()
-    install(source, tmp_path, HOW)
+    install(source, tmp_path, OPTIONS)
     (tmp_path / "tiny.zip").write_bytes(b"left over")
-    assert install(source, tmp_path, HOW).as_arrived
+    assert install(source, tmp_path, OPTIONS).compared_with_manifest
     assert len(server.paths["tiny.zip"].asked) == 1
     assert visible(tmp_path) == ["tiny"]
     next((tmp_path / "tiny/ink/cat").iterdir()).unlink()
-    with pytest.raises(RunError, match=r"is there, but not as it should be \(missing: ink/cat/0.png"):
-        install(source, tmp_path, HOW)
+    with pytest.raises(
+        RunError, match=r"exists, but it differs from what was declared \(missing: ink/cat/0.png"
+    ):
+        install(source, tmp_path, OPTIONS)
 
 
-def test_archives_stay_on_request(tiny, tmp_path):
-    install(tiny(), tmp_path, replace(HOW, keep_archives=True))
+def test_archives_are_kept_on_request(tiny, tmp_path):
+    install(tiny(), tmp_path, replace(OPTIONS, keep_archives=True))
     assert visible(tmp_path) == ["tiny", "tiny.zip"]
 
 
-def test_other_numbers_than_declared_keep_the_archive_and_out_of_place(tiny, tmp_path):
+def test_a_dataset_with_other_numbers_is_not_installed_unless_accepted(tiny, tmp_path):
     source = replace(tiny(), counts={"ink": 4})
-    with pytest.raises(RunError, match=r"not what was declared \(wrong number: ink has 3, not 4\)"):
-        install(source, tmp_path, HOW)
+    with pytest.raises(RunError, match=r"differs from what was declared \(wrong number: ink has 3, not 4\)"):
+        install(source, tmp_path, OPTIONS)
     assert visible(tmp_path) == ["tiny.zip"]
-    report = install(source, tmp_path, replace(HOW, accept=True))
+    report = install(source, tmp_path, replace(OPTIONS, accept=True))
     assert report.problems
     assert visible(tmp_path) == ["tiny", "tiny.zip"]
 
 
-def test_unreadable_images_are_not_put_in_place(tiny, tree, pack, tmp_path):
+def test_a_dataset_with_unreadable_images_is_not_installed(tiny, tree, pack, tmp_path):
     files = tree({"ink": {"cat": 2, "dog": 1}, "oil": {"cat": 1, "dog": 2}})
     source = tiny(content=pack("tiny.zip", files | {"oil/dog/1.png": b"no image"}))
     with pytest.raises(RunError, match=r"unreadable: oil/dog/1\.png"):
-        install(source, tmp_path, HOW)
+        install(source, tmp_path, OPTIONS)
     assert visible(tmp_path) == ["tiny.zip"]
-    assert install(source, tmp_path, replace(HOW, open_images=False)).problems == {}
+    assert install(source, tmp_path, replace(OPTIONS, open_images=False)).problems == {}
 
 
-def test_a_damaged_archive_that_was_fetched_is_fetched_again(tiny, tree, pack, server, tmp_path):
+def test_a_damaged_archive_that_was_downloaded_is_deleted(tiny, tree, pack, server, tmp_path):
     whole = pack("tiny.zip", tree({"ink": {"cat": 2, "dog": 1}, "oil": {"cat": 1, "dog": 2}}))
     source = tiny(content=whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
     with pytest.raises(RunError, match="is damaged") as info:
-        install(source, tmp_path, HOW)
-    assert "It is removed: run the same command" in describe(info.value)
+        install(source, tmp_path, OPTIONS)
+    assert "The archive was deleted. Run the same command to download it again" in describe(info.value)
     assert visible(tmp_path) == []
     assert not list(tmp_path.glob("*unpacking"))
     server.paths["tiny.zip"].content = whole
-    assert install(source, tmp_path, HOW).problems == {}
+    assert install(source, tmp_path, OPTIONS).problems == {}
 
 
 def hostile_tar(name, kind=tarfile.REGTYPE):
-    """Of a member with this name, or a link or a device to /etc/passwd."""
+    """A tar with a member called `name`: a file, or a link or a device for /etc/passwd."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         info = tarfile.TarInfo(name)
@@ -94,45 +98,49 @@ def hostile_tar(name, kind=tarfile.REGTYPE):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.tar.gz", lambda pack: hostile_tar("../../out"), "a member outside of it"),
-        ("x.tar.gz", lambda pack: hostile_tar("/out"), "a member outside of it"),
-        ("x.tar.gz", lambda pack: hostile_tar("ink", tarfile.SYMTYPE), "has a link"),
-        ("x.tar.gz", lambda pack: hostile_tar("ink/a.png", tarfile.LNKTYPE), "has a link"),
-        ("x.tar.gz", lambda pack: hostile_tar("ink/a.png", tarfile.FIFOTYPE), "has a device"),
-        ("x.tar.gz", lambda pack: pack("x.tar.gz", {"ink/a.png": bytes(9 << 20)}), "as a bomb does"),
-        ("x.zip", lambda pack: pack("x.zip", {"../../out": b""}), "a member outside of it"),
-        ("x.zip", lambda pack: pack("x.zip", {"ink/a.png": bytes(9 << 20)}), "as a bomb does"),
+        ("x.tar.gz", lambda pack: hostile_tar("../../out"), "a member outside the target folder"),
+        ("x.tar.gz", lambda pack: hostile_tar("/out"), "a member outside the target folder"),
+        ("x.tar.gz", lambda pack: hostile_tar("ink", tarfile.SYMTYPE), "contains a link"),
+        ("x.tar.gz", lambda pack: hostile_tar("ink/a.png", tarfile.LNKTYPE), "contains a link"),
+        ("x.tar.gz", lambda pack: hostile_tar("ink/a.png", tarfile.FIFOTYPE), "contains a device"),
+        (
+            "x.tar.gz",
+            lambda pack: pack("x.tar.gz", {"ink/a.png": bytes(9 << 20)}),
+            "as a decompression bomb does",
+        ),
+        ("x.zip", lambda pack: pack("x.zip", {"../../out": b""}), "a member outside the target folder"),
+        ("x.zip", lambda pack: pack("x.zip", {"ink/a.png": bytes(9 << 20)}), "as a decompression bomb does"),
     ],
 )
-def test_a_hostile_archive_that_a_server_sends_leaves_nothing(name, content, message, tiny, pack, tmp_path):
+def test_a_hostile_archive_leaves_no_files(name, content, message, tiny, pack, tmp_path):
     with pytest.raises(RunError, match=message) as info:
-        install(tiny(name, content(pack)), tmp_path / "in" / "data", HOW)
+        install(tiny(name, content(pack)), tmp_path / "in" / "data", OPTIONS)
     assert "fetch http://127.0.0.1" in describe(info.value)
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["data"]
     assert [path.name for path in (tmp_path / "in" / "data").iterdir()] == [".Tiny.lock"]
 
 
-def test_a_damaged_archive_of_the_users_is_left_to_them(tiny, tmp_path):
+def test_a_damaged_archive_of_the_user_is_not_deleted(tiny, tmp_path):
     source = tiny()
     (tmp_path / "tiny.zip").write_bytes(b"PK, almost")
     with pytest.raises(RunError, match="is damaged") as info:
-        install(source, tmp_path, HOW)
-    assert "It was there before: delete it" in describe(info.value)
+        install(source, tmp_path, OPTIONS)
+    assert "It existed before: delete it" in describe(info.value)
     assert visible(tmp_path) == ["tiny.zip"]
 
 
-def test_a_call_that_was_killed_while_it_unpacked_is_repeated(tiny, tmp_path):
+def test_files_left_by_a_killed_call_are_removed(tiny, tmp_path):
     (tmp_path / ".Tiny.unpacking/inside/ink").mkdir(parents=True)
     (tmp_path / ".Tiny.unpacking/inside/ink/stray.png").touch()
-    report = install(tiny(), tmp_path, HOW)
+    report = install(tiny(), tmp_path, OPTIONS)
     assert report.problems == {}
     assert visible(tmp_path) == ["tiny"]
 
 
-def test_two_at_once_fetch_it_once(tiny, server, tmp_path):
+def test_concurrent_calls_download_once(tiny, server, tmp_path):
     source = tiny(cuts=(100,), stall=0.3)
     fork = multiprocessing.get_context("fork")
-    both = [fork.Process(target=install, args=(source, tmp_path, HOW)) for _ in range(2)]
+    both = [fork.Process(target=install, args=(source, tmp_path, OPTIONS)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
@@ -141,17 +149,17 @@ def test_two_at_once_fetch_it_once(tiny, server, tmp_path):
     assert server.paths["tiny.zip"].asked == [None, "bytes=100-"]
 
 
-def test_a_place_that_cannot_be_written(tiny, tmp_path):
+def test_an_error_names_a_folder_that_cannot_be_written(tiny, tmp_path):
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(RunError, match="Tiny cannot be put into"):
-        install(tiny(), tmp_path / "data", HOW)
+    with pytest.raises(RunError, match="Tiny cannot be installed in"):
+        install(tiny(), tmp_path / "data", OPTIONS)
 
 
 TWO = {"one": 1, "two": 1}
 
 
 def real_layout(name, tree, pack, make_image):
-    """Archives of a known source with few images, in the layout that the real ones have."""
+    """Archives of a known source with few images, in the layout of the real archives."""
     source = SOURCES[name]
     folders = dict.fromkeys(source.holds, TWO)
     if name in ("VLCS", "PACS", "OfficeHome", "SVIRO"):
@@ -208,7 +216,7 @@ def terra(make_image):
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "MNIST"])
-def test_known_sources_become_what_their_datasets_read(name, server, tree, pack, make_image, tmp_path):
+def test_datasets_read_what_their_known_sources_install(name, server, tree, pack, make_image, tmp_path):
     contents = real_layout(name, tree, pack, make_image)
     files = [
         File(
@@ -217,11 +225,11 @@ def test_known_sources_become_what_their_datasets_read(name, server, tree, pack,
         for file, each in zip(SOURCES[name].files, contents, strict=True)
     ]
     source = replace(SOURCES[name], files=tuple(files), counts={}, classes=None)
-    report = install(source, tmp_path, HOW)
+    report = install(source, tmp_path, OPTIONS)
     assert report.problems == {}
     assert visible(tmp_path) == sorted(source.holds if source.folder == "." else [source.folder])
     if name == "DomainNet":
-        assert report.counts["clipart/one"] == 1  # the second is in the list of duplicates
+        assert report.counts["clipart/one"] == 1  # the other image is in the list of duplicates
         assert not (tmp_path / "domain_net" / DUPLICATES).exists()
     for dataset in source.datasets:
         assert get_dataset_class(dataset).missing(str(tmp_path)) is None
@@ -232,10 +240,10 @@ def test_known_sources_become_what_their_datasets_read(name, server, tree, pack,
     wrong = replace(source, counts=SOURCES[name].counts, classes=SOURCES[name].classes)
     if wrong.counts:
         with pytest.raises(RunError, match="wrong number"):
-            install(wrong, tmp_path, HOW)
+            install(wrong, tmp_path, OPTIONS)
 
 
-def test_mnist_is_ready_for_its_datasets(server, write_mnist, tmp_path):
+def test_datasets_read_the_installed_mnist_files(server, write_mnist, tmp_path):
     import gzip
 
     write_mnist(tmp_path / "made")
@@ -245,9 +253,9 @@ def test_mnist_is_ready_for_its_datasets(server, write_mnist, tmp_path):
         for file in SOURCES["MNIST"].files
     ]
     source = replace(SOURCES["MNIST"], files=tuple(files), counts={})
-    report = install(source, tmp_path / "data", HOW)
+    report = install(source, tmp_path / "data", OPTIONS)
     assert report.counts["train-images-idx3-ubyte"] == 60
     for name in source.datasets:
         assert get_dataset_class(name)(str(tmp_path / "data"), [0], {"grey": False, "copies": 1}).datasets
-    # One set of files serves all of them, unpacked as torchvision does it.
+    # The same files serve all datasets, unpacked as by torchvision.
     assert visible(tmp_path / "data/MNIST/raw") == sorted(source.holds)

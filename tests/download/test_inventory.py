@@ -1,14 +1,16 @@
+"""Inventories of folders in the known datasets' formats."""
+
 import struct
 
 import pytest
 
-from domainbed.download.file_list import file_list
 from domainbed.download.inventory import camelyon17, fmow, idx_files, image_tree
+from domainbed.download.manifest import list_files
 
 
 def inventory(function, folder):
     names = tuple(path.name for path in folder.iterdir())
-    return function(folder, file_list(folder, names))
+    return function(folder, list_files(folder, names))
 
 
 def test_images_are_counted_below_every_folder():
@@ -18,13 +20,13 @@ def test_images_are_counted_below_every_folder():
     assert not found.surplus
 
 
-def test_classes_that_an_environment_lacks_and_images_in_the_wrong_place():
+def test_absent_classes_are_missing_and_misplaced_images_are_surplus():
     found = image_tree(None, {"a/cat/1.png": 1, "a/dog/1.png": 1, "b/cat/1.png": 1, "b/2.png": 1, "3.png": 1})
     assert found.missing == ["b/dog/"]
     assert found.surplus == ["b/2.png", "3.png"]
 
 
-def test_mnists_files(tmp_path, write_mnist):
+def test_idx_files_of_mnist(tmp_path, write_mnist):
     write_mnist(tmp_path)
     raw = tmp_path / "MNIST/raw"
     found = inventory(idx_files, raw)
@@ -37,7 +39,7 @@ def test_mnists_files(tmp_path, write_mnist):
     assert inventory(idx_files, raw).unreadable == [labels.name]
 
 
-def test_camelyons_table_names_the_patches(tmp_path):
+def test_camelyons_table_names_the_expected_patches(tmp_path):
     columns = "index,patient,node,x_coord,y_coord,tumor,slide,center,split"
     rows = [f"{i},00{i},1,{i},2,0,0,{i % 2},0" for i in range(3)]
     (tmp_path / "metadata.csv").write_text("\n".join([columns, *rows]))
@@ -56,7 +58,7 @@ def test_camelyons_table_names_the_patches(tmp_path):
     assert (found.counts, len(found.surplus)) == ({}, 3)
 
 
-def test_fmows_regions_are_numbered_as_they_come_and_held_back_images_are_nobodys(tmp_path):
+def test_fmows_regions_are_numbered_by_occurrence_and_sequestered_images_are_ignored(tmp_path):
     (tmp_path / "country_code_mapping.csv").write_text("alpha-3,region\nKEN,Africa\nFRA,Europe\n")
     rows = ["train,zoo,FRA", "seq,zoo,KEN", "val,zoo,KEN", "test,zoo,XXX", "train,zoo,FRA"]
     (tmp_path / "rgb_metadata.csv").write_text("\n".join(["split,category,country_code", *rows]))
@@ -71,7 +73,7 @@ def test_fmows_regions_are_numbered_as_they_come_and_held_back_images_are_nobody
 
 
 @pytest.mark.parametrize("name", ["rgb_metadata.csv", "country_code_mapping.csv"])
-def test_fmow_without_a_table(tmp_path, name):
+def test_a_missing_table_of_fmow_is_unreadable(tmp_path, name):
     (tmp_path / "country_code_mapping.csv").write_text("alpha-3,region\n")
     (tmp_path / "rgb_metadata.csv").write_text("split,category,country_code\ntrain,zoo,FRA\n")
     (tmp_path / name).unlink()

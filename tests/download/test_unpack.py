@@ -1,3 +1,5 @@
+"""Unpacking of valid, damaged and hostile archives."""
+
 import bz2
 import contextlib
 import gzip
@@ -50,7 +52,7 @@ def zip_of(name, content=b"x", mode=0):
 
 @pytest.fixture
 def refuse(tmp_path):
-    """`refuse(name, content, message)`: unpacking fails so, and writes nothing outside of its folder."""
+    """`refuse(name, content, message)` asserts that unpacking fails, and writes only to the target folder."""
 
     def check(name, content, message, limits=LIMITS):
         archive, into = tmp_path / name, tmp_path / "into"
@@ -65,13 +67,13 @@ def refuse(tmp_path):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_was_packed_comes_out(name, pack, tmp_path):
+def test_unpacked_files_equal_those_that_were_packed(name, pack, tmp_path):
     (tmp_path / name).write_bytes(pack(name, FILES))
     unpack(tmp_path / name, tmp_path / "into", LIMITS)
     assert read(tmp_path / "into") == FILES
 
 
-def test_one_compressed_file_and_a_plain_one(tmp_path):
+def test_a_single_compressed_file_and_a_plain_file(tmp_path):
     (tmp_path / "images-idx3.gz").write_bytes(gzip.compress(b"pixels"))
     (tmp_path / "list.txt").write_bytes(b"lines")
     for name in ("images-idx3.gz", "list.txt"):
@@ -80,13 +82,13 @@ def test_one_compressed_file_and_a_plain_one(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["/tmp/out", "../out", "a/../../out", "a\\..\\out", "a\nb"])
-def test_paths_that_leave_the_target(name, refuse):
-    assert not read(refuse("x.tar.gz", tar_of((name, tarfile.REGTYPE)), "outside"))
+def test_tar_members_outside_the_target_are_refused(name, refuse):
+    assert not read(refuse("x.tar.gz", tar_of((name, tarfile.REGTYPE)), "outside the target folder"))
 
 
 @pytest.mark.parametrize("name", ["/tmp/out", "../out", "a/../../out"])
-def test_paths_of_a_zip_that_leave_the_target(name, refuse):
-    assert not read(refuse("x.zip", zip_of(name), "outside"))
+def test_zip_members_outside_the_target_are_refused(name, refuse):
+    assert not read(refuse("x.zip", zip_of(name), "outside the target folder"))
 
 
 @pytest.mark.parametrize(
@@ -98,45 +100,45 @@ def test_paths_of_a_zip_that_leave_the_target(name, refuse):
         (tarfile.FIFOTYPE, "device"),
     ],
 )
-def test_links_and_devices(kind, called, refuse):
-    assert not read(refuse("x.tar.gz", tar_of(("a", kind)), f"has a {called}"))
+def test_links_and_devices_in_a_tar_are_refused(kind, called, refuse):
+    assert not read(refuse("x.tar.gz", tar_of(("a", kind)), f"contains a {called}"))
 
 
 @pytest.mark.parametrize(("mode", "called"), [(stat.S_IFLNK, "link"), (stat.S_IFIFO, "device")])
-def test_links_and_devices_in_a_zip(mode, called, refuse):
-    assert not read(refuse("x.zip", zip_of("a", b"/etc/passwd", mode | 0o777), f"has a {called}"))
+def test_links_and_devices_in_a_zip_are_refused(mode, called, refuse):
+    assert not read(refuse("x.zip", zip_of("a", b"/etc/passwd", mode | 0o777), f"contains a {called}"))
 
 
-def test_a_member_twice(refuse):
+def test_a_repeated_member_is_refused(refuse):
     refuse("x.tar.gz", tar_of(("a", tarfile.REGTYPE), ("a", tarfile.REGTYPE)), "'a' twice")
 
 
-def test_a_member_below_a_file(refuse):
+def test_a_member_below_a_file_is_refused(refuse):
     refuse("x.tar.gz", tar_of(("a", tarfile.REGTYPE), ("a/b", tarfile.REGTYPE)), "'a/b' twice")
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.gz"])
-def test_a_bomb(name, pack, refuse):
+def test_a_decompression_bomb_is_refused(name, pack, refuse):
     zeros = bytes(30 << 20)
     content = gzip.compress(zeros) if name == "x.gz" else pack(name, {"zeros": zeros})
     assert len(content) < 100_000
-    into = refuse(name, content, "as a bomb does")
+    into = refuse(name, content, "as a decompression bomb does")
     assert sum(len(data) for data in read(into).values()) <= 100 * len(content)
 
 
-def test_declared_limits(pack, refuse):
-    refuse("x.tar", pack("x.tar", FILES), "more than was declared", Limits(size=1000))
+def test_the_declared_size_limits_an_archive(pack, refuse):
+    refuse("x.tar", pack("x.tar", FILES), "more than its declared limit", Limits(size=1000))
 
 
-def test_too_many_members(pack, refuse):
-    into = refuse("x.tar", pack("x.tar", FILES), "more than 2 members", Limits(members=2))
+def test_the_number_of_members_is_limited(pack, refuse):
+    into = refuse("x.tar", pack("x.tar", FILES), "more than 2 members, the limit", Limits(members=2))
     assert len(read(into)) == 2
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar.xz"])
 @settings(max_examples=25, deadline=None)
 @given(share=st.floats(0, 0.999))
-def test_cut_short_anywhere(name, share, pack, tmp_path_factory):
+def test_an_archive_truncated_anywhere_is_damaged(name, share, pack, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cut")
     content = pack(name, {"noise": os.urandom(3000)})
     (folder / name).write_bytes(content[: int(share * len(content))])
@@ -145,7 +147,7 @@ def test_cut_short_anywhere(name, share, pack, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar.gz"])
-def test_a_flipped_byte(name, pack, refuse):
+def test_a_changed_byte_is_detected(name, pack, refuse):
     content = bytearray(pack(name, {"noise": os.urandom(3000)}))
     content[1500] ^= 1
     refuse(name, bytes(content), "is damaged")
@@ -154,9 +156,7 @@ def test_a_flipped_byte(name, pack, refuse):
 @pytest.mark.parametrize("name", ["x.zip", "x.tar.bz2", "x.bz2", "x.gz", "x.xz"])
 @settings(max_examples=25, deadline=None)
 @given(place=st.floats(0, 0.999), byte=st.integers(0, 255))
-def test_any_byte_changed_is_refused_or_changes_nothing_that_counts(
-    name, place, byte, pack, tmp_path_factory
-):
+def test_a_change_of_any_byte_is_detected_or_harmless(name, place, byte, pack, tmp_path_factory):
     folder, noise = tmp_path_factory.mktemp("changed"), NOISE
     alone = {"x.gz": gzip.compress, "x.bz2": bz2.compress, "x.xz": lzma.compress}
     content = bytearray(alone[name](noise) if name in alone else pack(name, {"x": noise}))
@@ -167,32 +167,32 @@ def test_any_byte_changed_is_refused_or_changes_nothing_that_counts(
         assert list(read(folder / "into").values()) in ([noise], [])
 
 
-def test_a_zip_that_points_behind_its_end(pack, refuse):
+def test_a_zip_whose_directory_lies_after_its_end_is_damaged(pack, refuse):
     content = bytearray(pack("x.zip", FILES))
-    content[-6:-2] = b"\xff\xff\xff\xfe"  # where its table of contents begins
+    content[-6:-2] = b"\xff\xff\xff\xfe"  # offset of its central directory
     refuse("x.zip", bytes(content), "is damaged")
 
 
-def test_a_disk_that_cannot_be_written_is_not_the_archives_fault(pack, tmp_path):
+def test_an_error_of_the_disk_is_not_reported_as_a_damaged_archive(pack, tmp_path):
     name = "x" * 300
     (tmp_path / "x.tar.gz").write_bytes(pack("x.tar.gz", {name: b""}))
     with pytest.raises(OSError, match="File name too long"):
         unpack(tmp_path / "x.tar.gz", tmp_path / "into", LIMITS)
 
 
-def test_a_flipped_byte_behind_the_last_member(pack, refuse):
+def test_a_changed_byte_after_the_last_member_is_detected(pack, refuse):
     content = bytearray(pack("x.tar.gz", FILES))
     content[-6] ^= 1  # of the checksum, which tarfile alone does not read
     refuse("x.tar.gz", bytes(content), "CRC")
 
 
 def test_a_web_page_instead_of_an_archive(refuse):
-    refuse("x.zip", b"\n<!DOCTYPE html><title>Quota exceeded</title>", "it is a web page")
+    refuse("x.zip", b"\n<!DOCTYPE html><title>Quota exceeded</title>", "because it is a web page")
 
 
 @settings(max_examples=60, deadline=None)
 @given(names=st.lists(st.text("ab./\\", min_size=1, max_size=8), max_size=4))
-def test_nothing_ever_leaves_the_target(names, tmp_path_factory):
+def test_no_archive_writes_outside_the_target(names, tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     archive, into = place / "x.tar.gz", place / "deep" / "into"
     archive.write_bytes(tar_of(*((name, tarfile.REGTYPE) for name in names)))

@@ -1,4 +1,4 @@
-"""Pictures with many colours, and files of them."""
+"""Images with many colours, and files of them."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from domainbed.datasets.emoji_styles import EmojiStyles
 
 
 def picture(number, size):
-    """An emoji before a background of many colours, of a width and height."""
+    """An emoji on a background of many colours, with `size` = (width, height)."""
     width, height = size
     emoji = EmojiStyles(None, [], {}).datasets[number % 4].images[37 * number]
     drawn = Image.fromarray(255 - emoji.permute(1, 2, 0).contiguous().numpy()).resize(size, Image.BICUBIC)
@@ -27,7 +27,7 @@ def pictures():
 
 @pytest.fixture
 def write_files(tmp_path):
-    """`write_files(sizes)`: JPEG files of pictures of those widths and heights; samples of 3 labels."""
+    """`write_files(sizes)` writes a JPEG file for each (width, height), and returns samples with 3 labels."""
 
     def write(sizes, folder="files"):
         (tmp_path / folder).mkdir()

@@ -1,3 +1,5 @@
+"""Random crops and resizing, compared with torchvision and PIL."""
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ def drawn(size, count=DRAWN, seed=0):
 
 
 @pytest.mark.parametrize("size", [(227, 227), (200, 300), (227, 120)])
-def test_crops_have_the_distribution_of_torchvisions(size):
+def test_crops_have_the_same_distribution_as_torchvisions(size):
     torch.manual_seed(0)
     image = torch.empty(3, *size)
     theirs = np.array(
@@ -36,7 +38,7 @@ def test_crops_have_the_distribution_of_torchvisions(size):
 
 
 @pytest.mark.parametrize("size", [(20, 200), (200, 20), (3, 400)])
-def test_images_too_long_to_crop_give_their_middle_as_in_torchvision(size):
+def test_crops_of_very_long_images_are_central_as_in_torchvision(size):
     theirs = RandomResizedCrop.get_params(torch.empty(3, *size), [0.7, 1.0], [3 / 4, 4 / 3])
     assert (drawn(size, count=20) == np.array(theirs)).all()
 
@@ -52,7 +54,7 @@ def test_crops_lie_within_the_image(height, width, seed):
 
 @pytest.fixture(scope="module")
 def cases(pictures):
-    """Images of several sizes, with a crop and a flip of each; larger and smaller than the result."""
+    """Images of several sizes with crops and flips. Crops are larger and smaller than the results."""
     images = [pictures[i].resize(size) for i, size in enumerate([(60, 50), (227, 227), (90, 200), (331, 97)])]
     boxes = np.array([[3, 5, 40, 52], [0, 0, 227, 227], [10, 1, 160, 80], [0, 100, 97, 210]])
     return images, boxes, np.array([True, False, False, True])
@@ -67,7 +69,7 @@ def expected(images, boxes, flips, side):
 
 
 @pytest.mark.parametrize("side", [32, 64, 224])
-def test_one_crop_is_resized_as_pil_does(cases, side):
+def test_resizing_one_crop_equals_pils(cases, side):
     images, boxes, flips = cases
     ours = torch.stack(
         [
@@ -79,7 +81,7 @@ def test_one_crop_is_resized_as_pil_does(cases, side):
 
 
 @pytest.mark.parametrize("side", [32, 64, 224])
-def test_many_crops_are_resized_as_pil_does(cases, side):
+def test_resizing_many_crops_equals_pils(cases, side):
     images, boxes, flips = cases
     sizes = np.array([image.size[::-1] for image in images])
     padded = torch.full((len(images), *sizes.max(axis=0).tolist(), 3), 255, dtype=torch.uint8)

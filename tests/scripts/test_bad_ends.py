@@ -76,7 +76,7 @@ def records_in(run):
         (["--test_envs", "0", "1", "2"], "--test_envs holds out all environments of Debug28"),
         (["--dataset", "PACS"], "PACS needs --data_dir, the folder that holds its data"),
         (["--dataset", "PACS", "--data_dir", "nowhere"], "data directory nowhere does not exist"),
-        (["--dataset", "PACS", "--data_dir", "."], "PACS does not exist or is no folder; expected is"),
+        (["--dataset", "PACS", "--data_dir", "."], "PACS does not exist or is not a folder; expected is"),
         (["--dataset", "RotatedMNIST", "--data_dir", "."], "MNIST"),
         (["--device", "cuda:99"], "--device cuda:99 can't be used here"),
         (["--device", "gpu"], "--device gpu can't be used here"),
@@ -102,7 +102,7 @@ def test_empty_and_incomplete_data_directories(train, tmp_path, one_line_error):
 def test_classes_that_differ_are_named(train, pictures, one_line_error):
     (pictures / "night" / "cat").rename(pictures / "night" / "cow")
     message = one_line_error(train("--dataset", "pictures"), 2)
-    assert "day lacks cow; dusk lacks cow; night lacks cat; all must have the same" in message
+    assert "day lacks cow; dusk lacks cow; night lacks cat; every environment needs every class" in message
     (pictures / "night" / "cow").rename(pictures / "night" / "cat")
     shutil.rmtree(pictures / "dusk" / "dog")
     (pictures / "dusk" / "dog").mkdir()

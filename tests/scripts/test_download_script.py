@@ -1,3 +1,5 @@
+"""The command `python -m domainbed.scripts.download`."""
+
 import threading
 import time
 from dataclasses import replace
@@ -24,7 +26,7 @@ SOURCES["Tiny"] = Source("Tiny", (File("tiny.zip", "hand:ask"),), "tiny", ("ink"
 
 
 class Slow(SimpleHTTPRequestHandler):
-    """Serves one archive with a pause in the middle, and goes on from where it is asked to."""
+    """Serves one archive with a pause in the middle, and supports ranges."""
 
     archive = b""
     pause = threading.Event()
@@ -61,7 +63,7 @@ def archive(tmp_path):
 
 @pytest.fixture
 def by_hand(archive, tmp_path):
-    """A registered source that only a person can fetch, and its data directory, where it lies as archive."""
+    """A data directory with the archive of a registered source for manual download."""
     source = Source(
         "Tiny", (File("tiny.zip", "hand:ask for tiny.zip"),), "tiny", ("ink", "oil"), ("TinyToo",)
     )
@@ -73,7 +75,7 @@ def by_hand(archive, tmp_path):
     del SOURCES["Tiny"]
 
 
-def test_all_of_it_by_a_datasets_name(by_hand, capsys):
+def test_a_dataset_is_installed_by_its_name_or_its_sources(by_hand, capsys):
     assert main(["--data_dir", str(by_hand), "--dataset", "TinyToo", "Tiny", "EmojiStyles"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("EmojiStyles needs no download\n")
@@ -82,33 +84,33 @@ def test_all_of_it_by_a_datasets_name(by_hand, capsys):
     assert sorted(path.name for path in by_hand.glob("*")) == [".Tiny.files", ".Tiny.lock", "tiny"]
 
 
-def test_verify_lists_every_instance_and_says_so_by_its_status(by_hand, capsys):
+def test_verify_lists_every_problem_and_sets_the_exit_status(by_hand, capsys):
     flags = ["--data_dir", str(by_hand), "--datasets", "Tiny"]
     assert main([*flags, "--verify"]) == 1
-    assert "Tiny: not there" in capsys.readouterr().out
+    assert "Tiny: not installed; run with --datasets Tiny, without --verify" in capsys.readouterr().out
     main(flags)
     assert main([*flags, "--verify"]) == 0
-    assert "(expected: the files that arrived)" in capsys.readouterr().out
+    assert "(expected: the downloaded files)" in capsys.readouterr().out
     (by_hand / "tiny/oil/cat/0.png").write_bytes(b"no image")
     (by_hand / "tiny/ink/dog/0.png").rename(by_hand / "tiny/ink/dog/1.png")
     assert main([*flags, "--verify"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Tiny: not as it should be")
+    assert lines[0].startswith("Tiny: differs from what was declared")
     for line in ("missing: ink/dog/0.png", "surplus: ink/dog/1.png", "unreadable: oil/cat/0.png"):
         assert f"  {line}" in lines
     assert main([*flags, "--verify", "--quick"]) == 1
     assert "unreadable" not in capsys.readouterr().out
 
 
-def test_verify_of_all_is_content_with_what_is_not_there(by_hand, capsys):
+def test_verify_without_names_accepts_datasets_that_are_not_installed(by_hand, capsys):
     main(["--data_dir", str(by_hand), "--datasets", "Tiny"])
     assert main(["--data_dir", str(by_hand), "--verify"]) == 0
     out = capsys.readouterr().out
-    assert "PACS: not there; --datasets PACS without --verify fetches it" in out
+    assert "PACS: not installed; run with --datasets PACS, without --verify" in out
     assert "Tiny: verified" in out
 
 
-def test_one_that_fails_does_not_stop_the_others(by_hand, capsys):
+def test_a_failed_dataset_does_not_stop_the_others(by_hand, capsys):
     SOURCES["Lost"] = Source("Lost", (File("lost.zip", "hand:ask the authors"),), "lost", ("a",))
     try:
         assert main(["--data_dir", str(by_hand), "--datasets", "Lost", "Tiny"]) == 1
@@ -120,7 +122,7 @@ def test_one_that_fails_does_not_stop_the_others(by_hand, capsys):
     assert "Tiny: verified" in shown.out
 
 
-def test_the_list_names_every_dataset_that_needs_files(capsys, tmp_path):
+def test_list_shows_every_dataset_that_needs_data(capsys, tmp_path):
     assert main(["--list", "--data_dir", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     for name, cls in REGISTRY.items():
@@ -129,7 +131,7 @@ def test_the_list_names_every_dataset_that_needs_files(capsys, tmp_path):
     assert "licence: not known" in out
     assert "licence: CC0" in out
     assert out.endswith("docs/datasets.md says what is unverified.\n")
-    assert f"in {tmp_path}: not there" in out
+    assert f"in {tmp_path}: not installed" in out
     assert main(["--list", "--datasets", "PACS"]) == 0
     assert "numbers: art_painting 2,048, cartoon 2,344, photo 1,670, sketch 3,929" in capsys.readouterr().out
 
@@ -151,7 +153,7 @@ def test_bad_usage(flags, error, message):
 
 @pytest.fixture
 def slow_server(archive, monkeypatch):
-    """A server of the class `Slow`, with the first byte of each answer in `asked`."""
+    """A server with the handler `Slow`; `asked` has the first byte of each request."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     Slow.archive = archive
     server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
@@ -162,7 +164,7 @@ def slow_server(archive, monkeypatch):
     server.server_close()
 
 
-def test_a_killed_download_goes_on_where_it_was(slow_server, by_hand, tmp_path, start_script):
+def test_a_killed_download_is_resumed(slow_server, by_hand, tmp_path, start_script):
     url = f"http://127.0.0.1:{slow_server.server_port}/"
     SOURCES["Tiny"] = replace(SOURCES["Tiny"], files=(File("tiny.zip", url),))
     flags = ("download", "--data_dir", tmp_path / "new", "--datasets", "Tiny")
@@ -180,7 +182,7 @@ def test_a_killed_download_goes_on_where_it_was(slow_server, by_hand, tmp_path, 
     assert "Tiny: verified" in done.stdout
 
 
-def test_a_source_of_a_plugin_and_errors_of_one_line(tmp_path, script, one_line_error):
+def test_a_plugin_adds_a_source_and_errors_have_one_line(tmp_path, script, one_line_error):
     (tmp_path / "tiny_plugin.py").write_text(PLUGIN)
     env = {"DOMAINBED_PLUGINS": "tiny_plugin", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     shown = script("download", "--list", "--datasets", "Tiny", env=env)

@@ -1,3 +1,5 @@
+"""The command `python -m domainbed.scripts.list`."""
+
 import json
 
 import pytest
@@ -36,12 +38,12 @@ def test_each_kind_as_text(forked_script, kind):
     assert all(line.startswith("  ") for line in lines)
 
 
-def test_several_kinds_come_as_asked(forked_script):
+def test_only_the_given_kinds_are_listed(forked_script):
     shown = json.loads(forked_script("list", "--json", "splits", "launchers").stdout)
     assert list(shown) == ["splits", "launchers"]
 
 
-def test_data_that_is_there_is_told_from_data_that_is_not(forked_script, tmp_path):
+def test_datasets_are_ready_or_have_a_reason_why_not(forked_script, tmp_path):
     for environment in ("art_painting", "cartoon", "photo", "sketch"):
         (tmp_path / "PACS" / environment / "dog").mkdir(parents=True)
     (tmp_path / "VLCS" / "LabelMe").mkdir(parents=True)
@@ -52,7 +54,9 @@ def test_data_that_is_there_is_told_from_data_that_is_not(forked_script, tmp_pat
     text = forked_script("list", "datasets", "--data_dir", tmp_path).stdout
     assert "  PACS: A, C, P, S  [ready]\n" in text
     without = forked_script("list", "datasets").stdout
-    assert '  PACS: A, C, P, S  [PACS needs --data_dir, the folder that holds its data; "python' in without
+    assert (
+        '  PACS: A, C, P, S  [PACS needs --data_dir, the folder that holds its data; run "python' in without
+    )
     assert "  Debug28: 0, 1, 2  [ready]\n" in without
 
 

@@ -1,4 +1,4 @@
-"""The sorted list of a dataset's files, its checksum, and the copy that is kept from the day they arrived."""
+"""The manifest of a dataset: its files with their sizes, sorted, as they were after the download."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from domainbed.download.source import Source
 
 
-def file_list(folder: Path, holds: tuple[str, ...]) -> dict[str, int]:
-    """Path in `folder` -> size of every file in `holds` (files and folders), sorted; hidden ones left out."""
+def list_files(folder: Path, holds: tuple[str, ...]) -> dict[str, int]:
+    """Size of every file in the entries `holds` of `folder`, by path in `folder`, sorted.
+
+    Hidden files are left out. A broken link has size -1.
+    """
     sizes = {name: _size(f"{folder}/{name}") for name in holds if (folder / name).is_file()}
     for name in holds:
         for place, inner, names in os.walk(folder / name, followlinks=True):
@@ -28,32 +31,32 @@ def file_list(folder: Path, holds: tuple[str, ...]) -> dict[str, int]:
 
 
 def checksum(files: Mapping[str, int]) -> str:
-    """ "sha256:..." of the sorted file list, which has a line "path, tab, size" for each file."""
+    """ "sha256:..." of the manifest, which has a line "path, tab, size" for each file, sorted."""
     return f"sha256:{hashlib.sha256(_encoded(files)).hexdigest()}"
 
 
-def kept_list(source: Source, data_dir: Path) -> dict[str, int] | None:
-    """The list of a dataset's files as they arrived; None if they did not come through this program."""
-    path = _list_path(source, data_dir)
+def read_manifest(source: Source, data_dir: Path) -> dict[str, int] | None:
+    """The files that a dataset had when this program downloaded it; None if it did not."""
+    path = _manifest_path(source, data_dir)
     if not path.exists():
         return None
     lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     return {name: int(size) for name, _, size in (line.rpartition("\t") for line in lines if line)}
 
 
-def keep_list(source: Source, data_dir: Path, folder: Path) -> None:
-    """Keep the list of the files in `folder`, hidden in the data directory."""
-    write_atomic(_list_path(source, data_dir), _encoded(file_list(folder, source.holds)))
+def write_manifest(source: Source, data_dir: Path, folder: Path) -> None:
+    """Write the manifest of the dataset in `folder` as a hidden file of the data directory."""
+    write_atomic(_manifest_path(source, data_dir), _encoded(list_files(folder, source.holds)))
 
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size  # noqa: PTH116 - a Path each is slow
+        return os.stat(path).st_size  # noqa: PTH116 - creating a Path for each file is slow
     except OSError:
-        return -1  # a link to nowhere, which cannot be read either
+        return -1
 
 
-def _list_path(source: Source, data_dir: Path) -> Path:
+def _manifest_path(source: Source, data_dir: Path) -> Path:
     return data_dir / f".{source.name}.files"
 
 
