@@ -145,6 +145,10 @@ class RunDir:
 
     def check_claim(self) -> None:
         """Raise Busy if another process took this run over, for instance because this one hung."""
+        # Checked apart: whoever finishes a run removes its claim, and a heartbeat of this process that was
+        # under way when it hung then restores the claim of this one.
+        if self.finished:
+            raise Busy(f"{self.path} was taken over and finished by another process")
         if self._claim is None or not self._claim.is_held():
             raise Busy(f"{self.path} was taken over by process {last_progress(self.path).get('pid')}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import RunError, UsageError
-from domainbed.training.run_dir import RunDir
+from domainbed.training.run_dir import Busy, RunDir
 from domainbed.training.run_state import RunState, failure_reason, mark_queued, run_state
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +137,15 @@ def test_a_finished_run_stays_unless_a_restart_is_asked_for(tmp_path):
     with RunDir(tmp_path, SETTINGS | {"steps": 9}, restart=True) as directory:
         assert not directory.finished
     assert (tmp_path / "attempt-1/done").exists()
+
+
+def test_nobody_writes_into_a_run_that_another_process_has_finished(tmp_path):
+    with RunDir(tmp_path, SETTINGS) as directory:
+        directory.write_summary({})
+        (tmp_path / "done").write_text("done")  # by a process that took over and gave its claim up
+        for write in (directory.check_claim, directory.finish, lambda: directory.write_summary({})):
+            with pytest.raises(Busy, match="was taken over and finished by another process"):
+                write()
 
 
 def test_results_of_unknown_origin_are_not_mixed_with_ours(tmp_path):
