@@ -20,12 +20,12 @@ from domainbed.results.hparam_search import Candidate, HparamSetting, hparam_set
 from domainbed.results.loading import algorithm_and_condition
 from domainbed.sweep.flags import PASSED_ON
 from domainbed.sweep.job import command
-from domainbed.training.config import TrainConfig
+from domainbed.training.settings import InSweep
 
 TRIALS = 20
 """Number of trials behind each number in the tables of the ICCV 2021 paper (arXiv 2108.01621)."""
 
-SHARED_FLAGS = ("steps", "data_dir", "task", "holdout_fraction", *PASSED_ON)
+SHARED_FLAGS = {name: each for name, each in PASSED_ON.items() if each.in_sweep is not InSweep.SEVERAL}
 """Flags of `sweep` that the new runs take over from the old ones."""
 
 
@@ -133,9 +133,9 @@ def _part(
     }
     if condition != "domain":
         flags["grouping"] = [condition]
-    for name in SHARED_FLAGS:
+    for name, declared in SHARED_FLAGS.items():
         value = _shared_value(name, dataset, args_of_runs)
-        if value is not None and value != getattr(TrainConfig, name):
+        if value is not None and value != declared.default:
             flags[name] = value
     yield from (f"{name} = {json.dumps(value)}" for name, value in flags.items())
     for algorithm, setting in settings.items():

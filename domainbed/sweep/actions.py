@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed.errors import UsageError
-from domainbed.sweep.checks import check_jobs, check_numbers
+from domainbed.sweep.checks import check_jobs
 from domainbed.sweep.devices import default_slots
-from domainbed.sweep.flags import PASSED_ON
+from domainbed.sweep.flags import settings_of_runs
 from domainbed.sweep.grid import make_args_list
 from domainbed.sweep.job import Job
 from domainbed.sweep.launch import delete_incomplete, launch
@@ -34,7 +34,6 @@ def run_action(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if args.command == "status":
         return show(_sweep_dir(args), json_format=args.json, watch=args.watch)
     if args.command == "work":
-        check_numbers(args)
         slots = default_slots(args.workers)
         return report_ends(work(_sweep_dir(args), slots, args.retries or 0, args.time_limit))
     choose_defaults(args)
@@ -81,24 +80,23 @@ def choose_defaults(args: argparse.Namespace) -> None:
 
 def make_jobs(args: argparse.Namespace) -> list[Job]:
     """All jobs of the sweep."""
-    extra = {name: getattr(args, name) for name in PASSED_ON}
     return [
         Job(train_args, args.output_dir)
-        for grouping in dict.fromkeys(args.grouping or [None])
+        for settings in settings_of_runs(args)
         for train_args in make_args_list(
             n_trials=args.n_trials,
             dataset_names=args.datasets,
             algorithms=args.algorithms,
             n_hparams_from=args.n_hparams_from,
             n_hparams=args.n_hparams,
-            steps=args.steps,
-            data_dir=args.data_dir,
-            task=args.task,
-            holdout_fraction=args.holdout_fraction,
+            steps=settings.pop("steps"),
+            data_dir=settings.pop("data_dir"),
+            task=settings.pop("task"),
+            holdout_fraction=settings.pop("holdout_fraction"),
             single_test_envs=args.single_test_envs,
             hparams=args.hparams,
             seed_scheme=args.seed_scheme,
-            extra=extra | {"grouping": grouping},
+            extra=settings,
             test_envs=args.test_envs,
         )
     ]

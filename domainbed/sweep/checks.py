@@ -1,4 +1,4 @@
-"""What is refused before a sweep makes anything: what every one of its runs would refuse."""
+"""Checks of a sweep before it writes anything."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from domainbed.errors import UsageError
 from domainbed.sweep.job import Job
 from domainbed.sweep.launchers import launcher_named
 
-_ONE_OR_MORE = ("n_trials", "n_hparams", "workers", "slurm_array", "slurm_time", "slurm_gpus", "slurm_cpus")
-
 
 def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
-    """Refuse now what every run would refuse: each algorithm on each dataset, and the launcher.
+    """Check the launcher, the selection methods, and one run of each algorithm on each dataset.
 
     Raises: UsageError.
     """
@@ -26,9 +24,11 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     launcher.check()
     for name in args.selection or ():
         METHODS[name]
-    check_numbers(args)
     if args.n_hparams <= args.n_hparams_from:
-        raise UsageError(f"--n_hparams {args.n_hparams} is one past the last seed: above --n_hparams_from")
+        raise UsageError(
+            f"--n_hparams, the last seed plus 1, must be more than --n_hparams_from {args.n_hparams_from}, "
+            f"not {args.n_hparams}"
+        )
     for name, value in parse_overrides(args.hparams).items():
         if isinstance(value, dict):
             get_algorithm_class(name)
@@ -36,16 +36,6 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     for job in first_of_kind.values():
         TrainConfig(**job.train_args).check()
     if launcher.waits:
-        # Runs elsewhere may have weights that this machine lacks.
+        # Runs on other machines may have pretrained weights that this one lacks.
         for job in {dataset: job for (dataset, _), job in first_of_kind.items()}.values():
             TrainConfig(**job.train_args).featurizer()
-
-
-def check_numbers(args: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense, whatever the command; raises UsageError."""
-    for name in (*_ONE_OR_MORE, "retries", "n_hparams_from", "time_limit"):
-        value, least = getattr(args, name), int(name in _ONE_OR_MORE)
-        if value is not None and value < least:
-            raise UsageError(f"--{name} takes {least} or more, not {value}")
-    if args.time_limit == 0:
-        raise UsageError("--time_limit takes minutes, more than 0")

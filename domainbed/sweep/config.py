@@ -2,13 +2,13 @@
 
     datasets = ["EmojiStyles"]        # any flag of `sweep launch`, by its name
     n_trials = 6
-    selection = ["iccv2021"]          # how a report reads the sweep by default
+    selection = ["iccv2021"]          # default selection methods of its reports
 
     [hparams]                         # becomes --hparams
     lr = 0.001
-    PCGrad = { order = "shared" }     # for the runs of one algorithm
+    PCGrad = { order = "shared" }     # only in runs of this algorithm
 
-    [presets.fast]                    # laid over the rest with --preset fast
+    [presets.fast]                    # overrides the rest with --preset fast
     steps = 10
 
 Flags on the command line win over the file.
@@ -16,31 +16,32 @@ Flags on the command line win over the file.
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import datetime
 import json
 import tomllib
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from domainbed.errors import UsageError, check_choice, misspelt
+from domainbed.errors import UsageError, misspelt
+from domainbed.training.settings import Flag, InSweep, Setting
 
 
-def read_config(path: Path, preset: str | None, known: Collection[str]) -> dict[str, Any]:
-    """Flags by name from a sweep file, with `hparams` as JSON text.
+def read_config(path: Path, preset: str | None, flags: Mapping[str, Flag]) -> dict[str, Any]:
+    """Values of flags in a sweep file, by name, with `hparams` as JSON text.
 
     Args:
         path: the file.
-        preset: name of the preset to lay over it; None: the file's own `preset`, if it names one.
-        known: names of flags.
+        preset: name of the preset that overrides the rest; None: the file's own `preset`, if it names one.
+        flags: flags that a sweep file may set.
 
-    Raises: UsageError if the file can't be read, or names an unknown flag or preset.
+    Raises: UsageError if the file cannot be read, names an unknown flag or preset, or has an invalid value.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"sweep file {path} can't be read: {error.strerror}") from None
+        raise UsageError(f"cannot read sweep file {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"sweep file {path} is not valid TOML: {error}") from None
     presets = content.pop("presets", {})
@@ -55,32 +56,30 @@ def read_config(path: Path, preset: str | None, known: Collection[str]) -> dict[
         _check_tables(path, {f"presets.{preset}.hparams": chosen.get("hparams", {})})
         content = content | chosen | {"hparams": content.get("hparams", {}) | chosen.get("hparams", {})}
     for name in content:
-        if name not in known:
-            raise misspelt(f"sweep file {path} has an unknown key {name!r}", name, known)
-    if not content.get("hparams"):
-        return {name: value for name, value in content.items() if name != "hparams"}
-    return content | {"hparams": json.dumps(content["hparams"], sort_keys=True, default=_refuse)}
+        if name not in flags:
+            raise misspelt(f"sweep file {path} has an unknown key {name!r}", name, flags)
+    hparams = content.pop("hparams", {})
+    if hparams:
+        content["hparams"] = json.dumps(hparams, sort_keys=True, default=_refuse)
+    return {name: _value(path, flags[name], value) for name, value in content.items()}
 
 
-def check_value(path: Path, action: argparse.Action, value: object) -> None:
-    """Raise UsageError for a value in the sweep file `path` that the flag `action` would not take."""
-    if action.nargs == "+" and (not isinstance(value, list) or not value):
-        raise UsageError(f"sweep file {path}: {action.dest} takes a list of one or more, not {value!r}")
-    values = value if isinstance(value, list) and action.nargs == "+" else [value]
-    wanted = action.type if isinstance(action.type, type) else str if action.choices else bool
-    for each in values:
-        right = isinstance(each, int | float if wanted is float else wanted)
-        if not right or (isinstance(each, bool) and wanted is not bool):
-            raise UsageError(f"sweep file {path}: {action.dest} takes {wanted.__name__}, not {each!r}")
-        if action.choices is not None:
-            check_choice(f"sweep file {path}: {action.dest} is", each, action.choices)
+def _value(path: Path, flag: Flag, value: object) -> object:
+    """`value` of a sweep file, if `flag` takes it."""
+    subject = f"sweep file {path}: {flag.name}"
+    several = isinstance(flag, Setting) and flag.in_sweep is InSweep.SEVERAL
+    converted = (dataclasses.replace(flag, is_list=True) if several else flag).converted(value, subject)
+    if converted == []:
+        raise UsageError(f"{subject} must not be empty")
+    flag.check(converted, subject)
+    return converted
 
 
 def _check_tables(path: Path, tables: dict[str, object]) -> None:
     for name, value in tables.items():
         if not isinstance(value, dict):
-            raise UsageError(f"sweep file {path}: {name} is a table ([{name}]), not {value!r}")
+            raise UsageError(f"sweep file {path}: {name} must be a table ([{name}]), not {value!r}")
 
 
 def _refuse(value: datetime.date | datetime.time) -> object:
-    raise UsageError(f"a sweep file's hparams are numbers, texts, booleans and tables, not {value}")
+    raise UsageError(f"hparams in a sweep file must be numbers, texts, booleans or tables, not {value}")

@@ -1,113 +1,126 @@
-"""The flags of `sweep`, from the command line and from a sweep file."""
+"""The flags of `sweep`, from the command line and from a sweep file.
+
+They are those of `SweepFlags`, those for launchers (`LaunchOptions`), and the settings of a run that a sweep
+passes on to its runs (`TrainConfig`).
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from domainbed.errors import UsageError
+from domainbed.sweep.config import read_config
 from domainbed.sweep.grid import SEED_SCHEMES
+from domainbed.sweep.launchers import LaunchOptions
 from domainbed.training.config import SETTINGS
-from domainbed.training.settings import InSweep
+from domainbed.training.settings import Flag, InSweep, flag, flags_of
 
 COMMANDS = ("launch", "delete_incomplete", "status", "work")
-PASSED_ON = tuple(
-    name for name, each in SETTINGS.items() if each.in_sweep is InSweep.GIVEN and name != "steps"
-)
+
+
+@dataclass(frozen=True)
+class SweepFlags:
+    """The flags that are neither for launchers nor for runs. Those that upstream requires have defaults."""
+
+    datasets: list[str] | None = flag(
+        None, "names of datasets (default: all; without --data_dir, all that need no data)"
+    )
+    algorithms: list[str] | None = flag(None, "names of algorithms (default: all)")
+    n_hparams_from: int = flag(0, "first seed of hyper-parameters; seed 0: the defaults", at_least=0)
+    n_hparams: int = flag(20, "last seed of hyper-parameters, plus 1", at_least=1)
+    output_dir: str | None = flag(
+        None, "the sweep directory (default: sweep_output/, then the names of datasets and algorithms)"
+    )
+    seed: int = flag(0, "no effect, as in upstream: each run has a seed of its own")
+    n_trials: int = flag(3, "number of repetitions, each with its own seed", at_least=1)
+    command_launcher: str = flag("local", "local, multi_gpu, slurm, dummy, or a plugin's")
+    hparams: str | None = flag(
+        None, "JSON object that overrides hyper-parameters in all runs, or, by algorithm, in some"
+    )
+    single_test_envs: bool = flag(False, "hold out one environment at a time, no pairs")
+    test_envs: list[int] | None = flag(
+        None, "only runs that hold out one of these environments (default: each in turn)"
+    )
+    skip_confirmation: bool = flag(False, "do not ask for confirmation")
+    quiet: bool = flag(False, "do not list every run")
+    seed_scheme: str = flag(
+        "upstream",
+        "upstream: each run has its own seed; paired: all algorithms share one; authors: as in the ICCV code",
+        choices=SEED_SCHEMES,
+    )
+    selection: list[str] | None = flag(None, "selection methods that a report of this sweep uses by default")
+    json: bool = flag(False, "print the status as one JSON object")
+    watch: bool = flag(False, "print the status repeatedly until no run is running or queued")
+
+
+PASSED_ON = {
+    name: declared
+    for name, declared in SETTINGS.items()
+    if declared.in_sweep in (InSweep.GIVEN, InSweep.ALWAYS, InSweep.SEVERAL)
+}
+"""The settings of runs that are also flags of `sweep`, by name."""
+
+FLAGS: Mapping[str, Flag] = {**flags_of(SweepFlags), **flags_of(LaunchOptions), **PASSED_ON}
+"""All flags but `--config` and `--preset`, by name. Those of a sweep file are the same."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags; those that upstream requires have defaults, which are printed."""
+    """The parser of all flags. Options for launchers and most settings of runs are None unless given."""
     parser = argparse.ArgumentParser(description="Run a sweep: many runs in one directory.")
-    add = parser.add_argument
-    add("command", choices=COMMANDS)
-    add("--config", type=Path, help="a sweep file (TOML) with these flags; the command line wins over it")
-    add("--preset", type=str, help="a preset of the sweep file")
-    add("--datasets", nargs="+", type=str, help="default: all (without --data_dir: all that need no data)")
-    add("--algorithms", nargs="+", type=str, help="default: all")
-    add(
-        "--task", type=str, default="domain_generalization", help="domain_generalization or domain_adaptation"
-    )
-    add("--n_hparams_from", type=int, default=0, help="first seed of hyper-parameters; 0 is the defaults")
-    add("--n_hparams", type=int, default=20, help="one past the last seed of hyper-parameters")
-    add("--output_dir", type=str, help="the sweep's directory; default: sweep_output/<what it is about>")
-    add("--data_dir", type=str, help="root folder of the datasets")
-    add(
-        "--seed",
-        type=int,
-        default=0,
-        help="accepted and unused, as in upstream: each run has a seed of its own",
-    )
-    add("--n_trials", type=int, default=3, help="repetitions, each with its own seed")
-    add("--command_launcher", type=str, default="local", help="local, multi_gpu, slurm, dummy, a plugin's")
-    add("--steps", type=int, help="number of updates of a run; default: the dataset's")
-    add("--hparams", type=str, help="JSON object that overrides hyper-parameters in all runs")
-    add("--holdout_fraction", type=float, default=0.2, help="share of each environment for validation")
-    add(
-        "--single_test_envs", action=argparse.BooleanOptionalAction, default=False, help="no pairs of targets"
-    )
-    add("--test_envs", nargs="+", type=int, help="only runs that hold out one of these; default: all in turn")
-    add("--skip_confirmation", action="store_true", help="do not ask")
-    add("--quiet", action="store_true", help="do not list every run")
-    add("--seed_scheme", choices=SEED_SCHEMES, default="upstream", help="paired: one seed for all algorithms")
-    add("--workers", type=int, help="runs at a time; default: one a core, or one on a GPU")
-    add("--retries", type=int, help="how often a run that failed is started again; default: never")
-    add("--time_limit", type=float, help="minutes that a run may take; past them it can go on at a relaunch")
-    add(
-        "--selection",
-        nargs="+",
-        type=str,
-        help="selection methods that a report of this sweep uses by default",
-    )
-    add("--uda_holdout_fraction", type=float, help="as in train")
-    add("--checkpoint_freq", type=int, help="as in train")
-    add("--skip_model_save", action="store_true", default=None, help="as in train")
-    add("--splits", type=str, help="as in train")
-    add("--write_splits", type=str, help="as in train; the name has {dataset}, {trial_seed}, {test_envs}")
-    add("--evaluate", type=str, help="as in train")
-    add("--sampling", type=str, help="as in train")
-    add(
-        "--grouping",
-        nargs="+",
-        choices=SETTINGS["grouping"].choices,
-        help="as in train; runs with each of those given",
-    )
-    add("--precision", type=str, help="as in train")
-    add("--channels_last", action="store_true", default=None, help="as in train")
-    add("--compile", action="store_true", default=None, help="as in train")
-    add("--deterministic", action="store_true", default=None, help="as in train")
-    add("--device", type=str, help="as in train")
-    add("--num_workers", type=int, help="as in train")
-    add("--cache_dir", type=str, help="as in train")
-    add("--checkpoint_every", type=float, help="as in train")
-    add("--tensorboard", action="store_true", default=None, help="as in train")
-    add("--slurm_array", type=int, help="workers to ask Slurm for; default: 4")
-    add("--slurm_time", type=int, help="minutes of a worker, which is requeued then; default: 240")
-    add("--slurm_partition", type=str, help="as in sbatch, of each worker")
-    add("--slurm_gpus", type=int, help="GPUs of each worker")
-    add("--slurm_cpus", type=int, help="CPUs of each worker")
-    add("--slurm_mem", type=str, help="memory of each worker, e.g. 16G")
-    add("--slurm_constraint", type=str, help="as in sbatch, of each worker")
-    add("--json", action="store_true", help="status as one JSON object")
-    add("--watch", action="store_true", help="show the status again and again until no run is at work")
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--config", type=Path, help="sweep file (TOML) with flags; the command line wins")
+    parser.add_argument("--preset", type=str, help="name of a preset of the sweep file")
+    for declared in flags_of(SweepFlags).values():
+        # A sweep file may set a flag, so that the command line must be able to unset it.
+        changes: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if declared.type is bool else {}
+        declared.add_to(parser, **changes)
+    for_launchers = parser.add_argument_group("options of launchers")
+    for declared in flags_of(LaunchOptions).values():
+        declared.add_to(for_launchers, default=None)
+    for_runs = parser.add_argument_group("settings of all runs, as in domainbed.scripts.train")
+    for setting in PASSED_ON.values():
+        if setting.in_sweep is InSweep.ALWAYS:
+            setting.add_to(for_runs)
+        elif setting.in_sweep is InSweep.GIVEN:
+            setting.add_to(for_runs, default=None)
+        else:
+            several = dataclasses.replace(setting, help=f"{setting.help}; several values: runs with each")
+            several.add_to(for_runs, default=None, nargs="+")
     return parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Flags from the command line, over those of the sweep file, over the defaults."""
+    """Flags from the command line, else from the sweep file, else the defaults.
+
+    Raises: UsageError for an invalid value or sweep file.
+    """
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.preset is not None and args.config is None:
         raise UsageError("--preset names a preset of a sweep file: give --config too")
-    if args.config is None:
-        return args
-    from domainbed.sweep.config import check_value, read_config
+    if args.config is not None:
+        parser.set_defaults(**read_config(args.config, args.preset, FLAGS))
+        args = parser.parse_args(argv)
+    for name, declared in FLAGS.items():
+        if getattr(args, name) is not None:
+            declared.check(getattr(args, name))
+    return args
 
-    known = set(vars(args)) - {"command", "config", "preset"}
-    flags = read_config(args.config, args.preset, known)
-    actions = {action.dest: action for action in parser._actions}
-    for name, value in flags.items():
-        check_value(args.config, actions[name], value)
-    parser.set_defaults(**flags)
-    return parser.parse_args(argv)
+
+def settings_of_runs(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The settings that `args` pass on to the runs; one dict for each repetition of the grid."""
+    once = {
+        name: getattr(args, name)
+        for name, setting in PASSED_ON.items()
+        if setting.in_sweep is not InSweep.SEVERAL
+    }
+    several = [name for name, setting in PASSED_ON.items() if setting.in_sweep is InSweep.SEVERAL]
+    values = [dict.fromkeys(getattr(args, name) or [None]) for name in several]
+    for chosen in product(*values):
+        yield once | dict(zip(several, chosen, strict=True))

@@ -1,4 +1,4 @@
-"""The grid of a sweep: one dict of `train` arguments a run."""
+"""The grid of a sweep: the arguments of `train` for each run."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def all_test_env_combinations(n: int) -> Iterator[list[int]]:
 
 
 def targets(dataset: str, single: bool, wanted: Sequence[int] | None) -> list[list[int]]:
-    """The sets of environments that the runs on `dataset` hold out, in upstream's order.
+    """The sets of target environments of the runs on `dataset`, in upstream's order.
 
     Args:
         dataset: its name.
         single: sets of one environment only, no pairs.
-        wanted: only sets that hold at least one of these environments (what selection by
-            leave-one-domain-out needs); None: all sets.
+        wanted: only sets that have at least one of these environments, as leave-one-domain-out selection
+            needs them; None: all sets.
 
-    Raises: UsageError for a dataset too small for pairs, or a wanted environment that it lacks.
+    Raises: UsageError if `dataset` is too small for pairs, or has no environment of a wanted index.
     """
     from domainbed.datasets import num_environments
 
@@ -51,9 +51,9 @@ def run_seed(
     """The `--seed` of a run.
 
     Args:
-        scheme: upstream: another seed for every run; paired: the same for all algorithms, so that a trial
-            shares initial weights and minibatches over them; authors: the ICCV code's recipe, a hash of
-            dataset, method, target and trial.
+        scheme: upstream: a different seed for each run; paired: the same seed for all algorithms, so that
+            they share initial weights and minibatches; authors: a hash of dataset, algorithm, target and
+            trial, as in the code of the ICCV 2021 paper.
     """
     if scheme == "paired":
         return seed_hash(dataset, test_envs, hparams_seed, trial_seed)
@@ -66,14 +66,14 @@ def hparams_of(text: str | None, algorithm: str) -> str | None:
     """The `--hparams` of a run of `algorithm`.
 
     Args:
-        text: the sweep's. An entry that is an object, under the name of an algorithm, holds only for the
-            runs of that algorithm: '{"lr": 0.001, "PCGrad": {"order": "shared"}}'.
+        text: that of the sweep. An object under the name of an algorithm is only for the runs of that
+            algorithm: '{"lr": 0.001, "PCGrad": {"order": "shared"}}'.
 
     Raises: UsageError if `text` is not a JSON object.
     """
     entries = parse_overrides(text)
     if not any(isinstance(value, dict) for value in entries.values()):
-        return text  # as typed: the text is part of the run's name
+        return text  # unchanged, since the job's name is a hash of it
     shared = {name: value for name, value in entries.items() if not isinstance(value, dict)}
     own = entries.get(algorithm, {})
     return json.dumps(shared | own if isinstance(own, dict) else shared, sort_keys=True)
@@ -95,13 +95,26 @@ def make_args_list(
     extra: Mapping[str, Any] | None = None,
     test_envs: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Arguments of all runs (spec domainbed-cli.md, 5.2).
+    """Arguments of all runs, in upstream's order (docs/compatibility.md, "Sweep directories").
 
-    `n_hparams` is one past the last hyper-parameter seed. `extra` holds flags of ours; a key stands in a
-    run's arguments only if it was given, so that the names of upstream's runs stay what they are.
-    `test_envs` restricts the runs to those with a target among these.
+    Args:
+        n_trials: number of trial seeds.
+        dataset_names: names of datasets.
+        algorithms: names of algorithms.
+        n_hparams_from: first seed of hyper-parameters.
+        n_hparams: last seed of hyper-parameters, plus 1.
+        steps: number of updates; None: not in the arguments.
+        data_dir: root folder of the datasets.
+        task: as in `TrainConfig`.
+        holdout_fraction: as in `TrainConfig`.
+        single_test_envs: no pairs of targets.
+        hparams: JSON object, see `hparams_of`.
+        seed_scheme: see `run_seed`.
+        extra: more settings of all runs. One that is None is not in the arguments, so that the arguments of
+            upstream's sweeps, and the names of their jobs, stay as they are.
+        test_envs: only runs with a target among these; None: all.
 
-    Raises: UsageError for a dataset too small for pairs of targets, an unknown one, or unknown targets.
+    Raises: UsageError for an unknown dataset, one that is too small for pairs of targets, or unknown targets.
     """
     args_list = []
     for trial_seed in range(n_trials):

@@ -12,44 +12,39 @@ import importlib.util
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from domainbed.errors import UsageError
 from domainbed.registry import Registry
+from domainbed.training.settings import flag, flags_of
 
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """Options of `sweep launch` for launchers. All but `output_dir` are flags of the same name.
-
-    Attributes:
-        output_dir: the sweep directory.
-        workers: number of runs at a time, on each GPU or node if the launcher uses several; None: the
-            launcher's default.
-        retries: number of times that a failed run is started again.
-        time_limit: minutes that a run may take; None: no limit.
-        slurm_array: number of Slurm workers.
-        slurm_time: minutes that Slurm gives a worker before it is requeued.
-        slurm_partition, slurm_gpus, slurm_cpus, slurm_mem, slurm_constraint: resources of each Slurm worker,
-            as in sbatch; None: Slurm's default.
-    """
+    """Options of `sweep launch` for launchers. All but `output_dir`, the sweep directory, are flags."""
 
     output_dir: Path = Path()
-    workers: int | None = None
-    retries: int = 0
-    time_limit: float | None = None
-    slurm_array: int = 4
-    slurm_time: int = 240
-    slurm_partition: str | None = None
-    slurm_gpus: int | None = None
-    slurm_cpus: int | None = None
-    slurm_mem: str | None = None
-    slurm_constraint: str | None = None
+    workers: int | None = flag(
+        None,
+        "number of runs at a time, on each GPU or node that the launcher uses (default: the launcher's)",
+        at_least=1,
+    )
+    retries: int = flag(0, "number of times that a failed run is started again", at_least=0)
+    time_limit: float | None = flag(
+        None, "minutes that a run may take; a later launch resumes it (default: no limit)", above=0
+    )
+    slurm_array: int = flag(4, "number of Slurm workers", at_least=1)
+    slurm_time: int = flag(240, "minutes that Slurm gives a worker before it is requeued", at_least=1)
+    slurm_partition: str | None = flag(None, "partition of each Slurm worker, as in sbatch")
+    slurm_gpus: int | None = flag(None, "number of GPUs of each Slurm worker", at_least=1)
+    slurm_cpus: int | None = flag(None, "number of CPUs of each Slurm worker", at_least=1)
+    slurm_mem: str | None = flag(None, "memory of each Slurm worker, such as 16G")
+    slurm_constraint: str | None = flag(None, "constraint of each Slurm worker, as in sbatch")
 
 
 DEFAULTS = LaunchOptions()
-LAUNCHER_FLAGS = tuple(field.name for field in fields(LaunchOptions) if field.name != "output_dir")
+LAUNCHER_FLAGS = tuple(flags_of(LaunchOptions))
 
 
 class Launcher(ABC):
@@ -113,12 +108,12 @@ def check_flags(name: str, given: Sequence[str]) -> None:
 
     Raises: UsageError for any other flag that the launcher does not use.
     """
-    for flag in given:
-        if flag in launcher_named(name).flags:
+    for each in given:
+        if each in launcher_named(name).flags:
             continue
-        if not flag.startswith("slurm_"):
-            raise UsageError(f"launcher {name} takes no --{flag}")
-        print(f"Launcher {name} ignores --{flag}.")
+        if not each.startswith("slurm_"):
+            raise UsageError(f"launcher {name} takes no --{each}")
+        print(f"Launcher {name} ignores --{each}.")
 
 
 def _call_upstream_hook() -> None:

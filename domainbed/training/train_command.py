@@ -33,10 +33,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the settings in `TrainConfig`; upstream's sixteen flags come first."""
     parser = argparse.ArgumentParser(description="Train one model and append its records to results.jsonl.")
     for declared in SETTINGS.values():
-        declared.add_flag(parser)
+        declared.add_to(parser)
     for short, flag in kept_abbreviations(list(SETTINGS)).items():
         hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-        SETTINGS[flag].add_flag(parser, name=short, dest=flag, **hidden)
+        SETTINGS[flag].add_to(parser, name=short, dest=flag, **hidden)
     return parser
 
 

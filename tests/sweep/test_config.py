@@ -8,10 +8,9 @@ from domainbed.errors import UsageError
 from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.checks import check_jobs
 from domainbed.sweep.config import read_config
-from domainbed.sweep.flags import build_parser, parse
+from domainbed.sweep.flags import FLAGS, parse
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
-KNOWN = set(vars(build_parser().parse_args(["launch"]))) - {"command", "config", "preset"}
 
 EXAMPLE = """
 datasets = ["Debug28"]
@@ -42,18 +41,18 @@ def sweep_file(tmp_path):
 
 
 def test_a_preset_lies_over_the_file(sweep_file):
-    flags = read_config(sweep_file(EXAMPLE), "fast", KNOWN)
+    flags = read_config(sweep_file(EXAMPLE), "fast", FLAGS)
     hparams = json.loads(flags.pop("hparams"))
     assert flags == {"datasets": ["Debug28"], "n_trials": 1, "steps": 10}
     assert hparams == {"lr": 0.25, "batch_size": 8, "PCGrad": {"order": "shared"}}
 
 
 def test_the_files_own_preset_is_the_default(sweep_file):
-    assert read_config(sweep_file(EXAMPLE), None, KNOWN)["steps"] == 99
+    assert read_config(sweep_file(EXAMPLE), None, FLAGS)["steps"] == 99
 
 
 def test_without_hparams_there_is_no_such_flag(sweep_file):
-    assert read_config(sweep_file("n_trials = 2\n[hparams]\n"), None, KNOWN) == {"n_trials": 2}
+    assert read_config(sweep_file("n_trials = 2\n[hparams]\n"), None, FLAGS) == {"n_trials": 2}
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(sweep_file):
@@ -74,21 +73,24 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(swee
         ("command = 'launch'", "unknown key 'command'", None),
         ('preset = "quick"\n[presets.slow]', "no preset 'quick'", "Known: slow."),
         ("steps = ", "is not valid TOML", None),
-        ("steps = '10'", "steps takes int, not '10'", None),
-        ("steps = true", "steps takes int, not True", None),
-        ("steps = 1.5", "steps takes int, not 1.5", None),
-        ("holdout_fraction = 'half'", "holdout_fraction takes float, not 'half'", None),
-        ("single_test_envs = 1", "single_test_envs takes bool, not 1", None),
-        ("datasets = 'Debug28'", "datasets takes a list of one or more, not 'Debug28'", None),
-        ("datasets = []", "datasets takes a list of one or more", None),
-        ("algorithms = ['ERM', 3]", "algorithms takes str, not 3", None),
-        ("output_dir = ['a']", "output_dir takes str", None),
+        ("steps = '10'", "steps takes a value of type int, not '10'", None),
+        ("steps = true", "steps takes a value of type int, not True", None),
+        ("steps = 1.5", "steps takes a value of type int, not 1.5", None),
+        ("holdout_fraction = 'half'", "holdout_fraction takes a value of type float, not 'half'", None),
+        ("single_test_envs = 1", "single_test_envs takes a value of type bool, not 1", None),
+        ("datasets = 'Debug28'", r"datasets takes a value of type list\[str\], not 'Debug28'", None),
+        ("datasets = []", "datasets must not be empty", None),
+        ("algorithms = ['ERM', 3]", r"algorithms takes a value of type list\[str\], not .*, 3", None),
+        ("output_dir = ['a']", "output_dir takes a value of type str, not ", None),
+        ("holdout_fraction = 1", "holdout_fraction must be less than 1, not 1", None),
+        ("n_trials = 0", "n_trials must be at least 1, not 0", None),
+        ("grouping = 'pooled'", r"grouping takes a value of type list\[str\], not 'pooled'", None),
         ("seed_scheme = 'pairs'", "seed_scheme is one of upstream, paired, authors, not 'pairs'", None),
-        ("hparams = '{}'", r"hparams is a table \(\[hparams\]\), not '{}'", None),
-        ("presets = 3", "presets is a table", None),
-        ("[presets]\nfast = 3", "presets.fast is a table", None),
-        ("preset = 'a'\n[presets.a]\nhparams = 3", "presets.a.hparams is a table", None),
-        ("[hparams]\nlr = 2020-01-01", "hparams are numbers, .* not 2020-01-01", None),
+        ("hparams = '{}'", r"hparams must be a table \(\[hparams\]\), not '{}'", None),
+        ("presets = 3", "presets must be a table", None),
+        ("[presets]\nfast = 3", "presets.fast must be a table", None),
+        ("preset = 'a'\n[presets.a]\nhparams = 3", "presets.a.hparams must be a table", None),
+        ("[hparams]\nlr = 2020-01-01", "must be numbers, .* not 2020-01-01", None),
     ],
 )
 def test_what_a_file_may_not_say(sweep_file, text, message, note):
@@ -100,9 +102,9 @@ def test_what_a_file_may_not_say(sweep_file, text, message, note):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UsageError, match="can't be read: No such file"):
+    with pytest.raises(UsageError, match=r"cannot read sweep file .*none\.toml: No such file"):
         parse(["launch", "--config", str(tmp_path / "none.toml")])
-    with pytest.raises(UsageError, match="can't be read: Is a directory"):
+    with pytest.raises(UsageError, match=r"cannot read sweep file .*: Is a directory"):
         parse(["launch", "--config", str(tmp_path)])
     (tmp_path / "latin.toml").write_bytes(b"task = '\xff'")
     with pytest.raises(UsageError, match="is not valid TOML"):
