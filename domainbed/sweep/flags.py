@@ -33,7 +33,7 @@ class SweepFlags:
     )
     algorithms: list[str] | None = flag(None, "names of algorithms (default: all)")
     n_hparams_from: int = flag(0, "first seed of hyper-parameters; seed 0: the defaults", at_least=0)
-    n_hparams: int = flag(20, "last seed of hyper-parameters, plus 1", at_least=1)
+    n_hparams: int = flag(20, "one more than the last seed of hyper-parameters", at_least=1)
     output_dir: str | None = flag(
         None, "the sweep directory (default: sweep_output/, then the names of datasets and algorithms)"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from domainbed.training.config import TrainConfig
+from domainbed.training.config import SETTINGS, TrainConfig
 from domainbed.training.train_command import build_parser
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +38,17 @@ def test_defaults_are_the_configs():
 )
 def test_flags_and_abbreviations_in_use(words, name, value):
     assert getattr(build_parser().parse_args(words), name) == value
+
+
+def test_our_flags_take_no_abbreviation_from_upstreams():
+    upstream = list(SETTINGS)[:16]
+    for name in upstream:
+        for short in (name[:end] for end in range(1, len(name))):
+            if [each for each in (*upstream, "help") if each.startswith(short)] == [name]:
+                words = [f"--{short}"] if SETTINGS[name].type is bool else [f"--{short}", "1"]
+                parsed = vars(build_parser().parse_args(words))
+                changed = {key for key, value in parsed.items() if value != SETTINGS[key].default}
+                assert changed == {name}, short
 
 
 def test_a_run_prints_and_leaves_what_upstreams_does(forked_script, tmp_path):
