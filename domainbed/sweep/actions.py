@@ -16,7 +16,7 @@ from domainbed.sweep.grid import make_args_list
 from domainbed.sweep.job import Job
 from domainbed.sweep.launch import delete_incomplete, launch
 from domainbed.sweep.launchers import LAUNCHER_FLAGS, LaunchOptions, check_flags, launcher_named
-from domainbed.sweep.status import report_ends, show
+from domainbed.sweep.status import print_status, print_summary
 from domainbed.sweep.worker import work
 
 
@@ -32,10 +32,10 @@ def run_action(args: argparse.Namespace, argv: Sequence[str]) -> int:
     Raises: UsageError or RunError.
     """
     if args.command == "status":
-        return show(_sweep_dir(args), json_format=args.json, watch=args.watch)
+        return print_status(_sweep_dir(args), json_format=args.json, watch=args.watch)
     if args.command == "work":
         slots = default_slots(args.workers)
-        return report_ends(work(_sweep_dir(args), slots, args.retries or 0, args.time_limit))
+        return print_summary(work(_sweep_dir(args), slots, args.retries or 0, args.time_limit))
     choose_defaults(args)
     jobs = make_jobs(args)
     if args.command == "launch":

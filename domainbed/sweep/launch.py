@@ -10,7 +10,7 @@ from domainbed.sweep.disk_space import check_disk_space
 from domainbed.sweep.job import Job
 from domainbed.sweep.launchers import Launcher, LaunchOptions
 from domainbed.sweep.manifest import add_to_manifest
-from domainbed.sweep.status import report_ends
+from domainbed.sweep.status import print_summary
 from domainbed.training.run_state import RunState
 
 Confirm = Callable[[], object]
@@ -35,7 +35,7 @@ def launch(
         command: command line of this launch, for sweep.json.
         confirm: see `Confirm`.
 
-    Returns: exit status. It is 0 if the launcher does not wait for the runs, else that of `report_ends`.
+    Returns: exit status. It is 0 if the launcher does not wait for the runs, else that of `print_summary`.
 
     Raises: UsageError if the disk has too little space or a directory cannot be written.
     """
@@ -65,7 +65,7 @@ def launch(
     Job.launch(to_launch, launcher, options)
     if not launcher.waits:
         return 0
-    status = report_ends([job.refreshed() for job in to_launch])
+    status = print_summary([job.refreshed() for job in to_launch])
     report = f"python -m domainbed.scripts.collect_results --input_dir {shlex.quote(str(options.output_dir))}"
     print(f"The sweep is in {options.output_dir}. To print its tables:\n    {report}")
     return status

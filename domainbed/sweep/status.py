@@ -55,7 +55,7 @@ def status_of(sweep_dir: Path) -> list[RunStatus]:
     return [_status(sweep_dir / name, args) for name, args in sorted(manifest.jobs.items())]
 
 
-def show(sweep_dir: Path, json_format: bool = False, watch: bool = False) -> int:
+def print_status(sweep_dir: Path, json_format: bool = False, watch: bool = False) -> int:
     """Print the state of the sweep in `sweep_dir`.
 
     Args:
@@ -103,7 +103,7 @@ def as_text(runs: Sequence[RunStatus]) -> Iterator[str]:
             yield f"  FAILED   {run.name} {about}: {run.error} (exit status {run.exit_status})"
 
 
-def report_ends(jobs: Sequence[Job]) -> int:
+def print_summary(jobs: Sequence[Job]) -> int:
     """Print which runs failed and why, how many are unfinished, and the disk space that all take up.
 
     Returns: exit status: 1 if a run failed, 3 if runs were stopped and can be resumed, else 0.
@@ -140,8 +140,8 @@ def _status(path: Path, args: Mapping[str, Any]) -> RunStatus:
         if state is RunState.RUNNING:
             details["eta_seconds"] = _eta(progress)
     elif state is RunState.FAILED:
-        end = last_failure(path)
-        details = {name: end.get(name) for name in ("host", "exit_status", "error")}
+        failure = last_failure(path)
+        details = {name: failure.get(name) for name in ("host", "exit_status", "error")}
     return RunStatus(path.name, about, state.value, **details)
 
 

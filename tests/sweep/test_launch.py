@@ -1,0 +1,65 @@
+"""Launching and deleting jobs from Python, without the script."""
+
+import pytest
+
+from domainbed.sweep.job import Job
+from domainbed.sweep.launch import delete_incomplete, launch
+from domainbed.sweep.launchers import LaunchOptions, dummy_launcher
+from domainbed.sweep.local import local_launcher
+from domainbed.sweep.manifest import read_manifest
+from domainbed.training.run_state import RunState, record_failure, record_preemption
+
+ARGS = {
+    **{"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0], "hparams_seed": 0, "steps": 1},
+    **{"hparams": '{"batch_size": 8}', "skip_model_save": True},
+}
+
+
+class Cancelled(Exception):
+    pass
+
+
+def cancel():
+    raise Cancelled
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    """`jobs()`: three jobs of a sweep in their current state."""
+    return lambda: [Job(ARGS | {"seed": seed}, str(tmp_path / "sweep")) for seed in range(3)]
+
+
+def test_a_launch_trains_the_runs_and_records_them_in_the_manifest(jobs, tmp_path):
+    options = LaunchOptions(output_dir=tmp_path / "sweep", workers=1)
+    assert launch(jobs(), local_launcher, options, selection=["oracle"], command="a command") == 0
+    assert [job.state for job in jobs()] == [Job.DONE] * 3
+    manifest = read_manifest(tmp_path / "sweep")
+    assert manifest.jobs == {job.name: ARGS | {"seed": seed} for seed, job in enumerate(jobs())}
+    assert (manifest.selection, manifest.commands) == (("oracle",), ("a command",))
+
+
+def test_a_launch_starts_new_failed_and_stopped_jobs(jobs, tmp_path, capsys):
+    failed, stopped, done = jobs()
+    for job in (failed, stopped, done):
+        (tmp_path / "sweep" / job.name).mkdir(parents=True)
+    record_failure(tmp_path / "sweep" / failed.name, "no luck", 1)
+    record_preemption(tmp_path / "sweep" / stopped.name, "no time")
+    (tmp_path / "sweep" / done.name / "done").write_text("done", encoding="utf-8")
+    assert launch(jobs(), dummy_launcher, LaunchOptions(output_dir=tmp_path / "sweep")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["Restarting 2 incomplete jobs: 1 failed, 1 were stopped.", "About to launch 2 jobs."]
+    commands = [f"Dummy launcher: {job.command_str}" for job in (failed, stopped)]
+    assert [line for line in lines if line.startswith("Dummy launcher: ")] == commands
+
+
+def test_a_cancelled_launch_writes_nothing_and_a_cancelled_deletion_deletes_nothing(jobs, tmp_path):
+    options = LaunchOptions(output_dir=tmp_path / "sweep")
+    with pytest.raises(Cancelled):
+        launch(jobs(), dummy_launcher, options, confirm=cancel)
+    assert not (tmp_path / "sweep").exists()
+    launch(jobs(), dummy_launcher, options)
+    with pytest.raises(Cancelled):
+        delete_incomplete(jobs(), confirm=cancel)
+    assert [job.run_state for job in jobs()] == [RunState.QUEUED] * 3
+    delete_incomplete(jobs())
+    assert [job.run_state for job in jobs()] == [RunState.ABSENT] * 3
