@@ -1,8 +1,8 @@
-"""Algorithms: one file a family, one class a method, each with its hyper-parameters.
+"""Algorithms: one file for each family, one class for each method, with its hyper-parameters.
 
-To add one, put a class with `@REGISTRY.register()` into a file of this package, or into a plugin.
-Classes are attributes of this module by their names, as upstream's forks expect; the files behind them
-are imported when one is first asked for.
+To add one, put a class with `@REGISTRY.register()` into a file of this package or into a plugin; see
+`domainbed.algorithms.base`. Classes are attributes of this module by their names, as forks of upstream
+expect. Their files are imported on first use.
 """
 
 from __future__ import annotations
@@ -17,43 +17,48 @@ if TYPE_CHECKING:
     ALGORITHMS: list[str]
 
 UPSTREAM = (
-    *(
-        "ERM",
-        "ERMPlusPlus",
-        "Fish",
-        "IRM",
-        "GroupDRO",
-        "Mixup",
-        "MLDG",
-        "CORAL",
-        "MMD",
-        "DANN",
-        "CDANN",
-        "MTL",
-    ),
-    *(
-        "SagNet",
-        "ARM",
-        "VREx",
-        "RSC",
-        "SD",
-        "ANDMask",
-        "SANDMask",
-        "IGA",
-        "SelfReg",
-        "Fishr",
-        "TRM",
-        "IB_ERM",
-    ),
-    *("IB_IRM", "CAD", "CondCAD", "Transfer", "CausIRL_CORAL", "CausIRL_MMD", "EQRM", "RDM", "ADRMX", "URM"),
+    "ERM",
+    "ERMPlusPlus",
+    "Fish",
+    "IRM",
+    "GroupDRO",
+    "Mixup",
+    "MLDG",
+    "CORAL",
+    "MMD",
+    "DANN",
+    "CDANN",
+    "MTL",
+    "SagNet",
+    "ARM",
+    "VREx",
+    "RSC",
+    "SD",
+    "ANDMask",
+    "SANDMask",
+    "IGA",
+    "SelfReg",
+    "Fishr",
+    "TRM",
+    "IB_ERM",
+    "IB_IRM",
+    "CAD",
+    "CondCAD",
+    "Transfer",
+    "CausIRL_CORAL",
+    "CausIRL_MMD",
+    "EQRM",
+    "RDM",
+    "ADRMX",
+    "URM",
 )
-"""Upstream's algorithms in upstream's order, which is the order of rows in tables."""
+"""Upstream's algorithms in upstream's order, which is the order of the rows in tables."""
 
 REGISTRY: Registry[type[Algorithm]] = Registry("Algorithm", home=__name__, first=UPSTREAM)
 
 
 def get_algorithm_class(name: str) -> type[Algorithm]:
-    """The class called `name`: a registered one, or one that a fork put into this module.
+    """The class of the algorithm `name`, registered or set as an attribute of this module by a fork.
 
     Raises: UnknownName (a NotImplementedError), "Algorithm not found: <name>".
     """
@@ -71,7 +76,7 @@ def __getattr__(name: str) -> object:
 
         return Algorithm
     if name == "ALGORITHMS":
-        # Made once: forks append names to it.
+        # The same list at each access, because forks append names to it.
         return globals().setdefault(name, list(REGISTRY))
     if not name.startswith("_") and name in REGISTRY:
         return REGISTRY[name]

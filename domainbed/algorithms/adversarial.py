@@ -1,8 +1,8 @@
-"""Domain-adversarial networks: features from which a discriminator cannot tell the environment."""
+"""Domain-adversarial networks: a discriminator must not recognise the environment from the features."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,40 +11,38 @@ from torch import Tensor, nn, optim
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import (
-    Algorithm,
-    DeviceScalar,
-    Minibatch,
-    concatenate,
-    descend,
-    environment_labels,
-    scalar,
-)
+from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.environments import environment_labels
+from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.precision import at_least_float32
-from domainbed.algorithms.turns import TakesTurns
+from domainbed.algorithms.update_count import AlternatingUpdates
 from domainbed.hparams import Hparam, choice, log2_int, log10_uniform
 
 
-class AbstractDANN(TakesTurns, Algorithm):
-    """Base of DANN and CDANN: the discriminator and the generator (featurizer, classifier) take turns.
+class AbstractDANN(AlternatingUpdates, Algorithm):
+    """Base of DANN and CDANN: updates of the discriminator and of the generator, in turn.
 
-    Names of hyper-parameters that end in d are the discriminator's, in g the generator's. With one
-    source environment there is nothing to discriminate, and the generator's turns are ERM's steps.
+    The generator is the featurizer with the classifier. Names of hyper-parameters end in d for the
+    discriminator, in g for the generator. With one source environment, generator updates equal ERM's.
 
     Args:
-        conditional: add a learned embedding of the label to the discriminator's input.
-        class_balance: every class has the same weight in the discriminator's loss.
+        conditional: whether a learned embedding of the label is added to the discriminator's input.
+        class_balance: whether all classes have the same weight in the discriminator's loss.
     """
 
     HPARAMS = {
         "lambda": Hparam(1.0, log10_uniform(-2, 2), "weight of the discriminator's loss", at_least=0),
-        "weight_decay_d": Hparam(0.0, log10_uniform(-6, -2), "weight decay", at_least=0),
-        "d_steps_per_g_step": Hparam(1, log2_int(0, 3), "discriminator's turns to one", at_least=0),
+        "weight_decay_d": Hparam(0.0, log10_uniform(-6, -2), "weight decay of the discriminator", at_least=0),
+        "d_steps_per_g_step": Hparam(
+            1, log2_int(0, 3), "discriminator updates for each generator update", at_least=0
+        ),
         "grad_penalty": Hparam(0.0, log10_uniform(-2, 1), "weight of the gradient penalty", at_least=0),
         "beta1": Hparam(0.5, choice(0.0, 0.5), "Adam's decay of the mean gradient", at_least=0),
         "mlp_width": Hparam(256, log2_int(6, 10), "units of the discriminator's layers", at_least=1),
-        "mlp_depth": Hparam(3, choice(3, 4, 5), "layers of the discriminator", at_least=2),
-        "mlp_dropout": Hparam(0.0, choice(0.0, 0.1, 0.5), "dropout in the discriminator"),
+        "mlp_depth": Hparam(3, choice(3, 4, 5), "number of layers of the discriminator", at_least=2),
+        "mlp_dropout": Hparam(
+            0.0, choice(0.0, 0.1, 0.5), "dropout probability in the discriminator", at_least=0, at_most=1
+        ),
     }
     OPTIMISATION = {
         "lr_g": Algorithm.OPTIMISATION["lr"],
@@ -73,20 +71,18 @@ class AbstractDANN(TakesTurns, Algorithm):
         self.gen_opt = self._optimizer("g", self.featurizer, self.classifier)
 
     def _optimizer(self, player: str, *modules: nn.Module) -> optim.Adam:
-        lr, weight_decay = (self.hparams[f"{name}_{player}"] for name in ("lr", "weight_decay"))
-        return self.player(*modules, lr=lr, weight_decay=weight_decay)
+        lr, weight_decay = self.hparams[f"lr_{player}"], self.hparams[f"weight_decay_{player}"]
+        return self.adam_for(*modules, lr=lr, weight_decay=weight_decay)
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)
         environments = environment_labels(minibatches)
-        discriminators_turn = self.discriminators_turn()
-        # The discriminator's turns would throw the featurizer's gradient away.
-        with torch.set_grad_enabled(not discriminators_turn):
+        trains_discriminator = self.is_discriminator_update()
+        # A discriminator update does not use the featurizer's gradient.
+        with torch.set_grad_enabled(not trains_discriminator):
             features = self.featurizer(x)
         disc_loss = self._discriminator_loss(features, y, environments)
-        if discriminators_turn:
+        if trains_discriminator:
             descend(disc_loss, self.disc_opt)
             return {"disc_loss": scalar(disc_loss)}
         gen_loss = F.cross_entropy(self.classifier(features), y) - self.hparams["lambda"] * disc_loss
@@ -109,18 +105,20 @@ class AbstractDANN(TakesTurns, Algorithm):
 
 
 def balanced_weights(labels: Tensor) -> Tensor:
-    """Weights (B,), float32, with which each class that occurs in `labels` (B,) has the same sum, 1 / C.
+    """Weights (B,), float32, that sum to 1 / C over the samples of each class that occurs in `labels` (B,).
 
-    C is the largest label that occurs, plus 1 (upstream's), not the number of classes.
+    As in upstream, C is the largest label that occurs plus 1, not the number of classes.
     """
-    of_the_class = (labels[:, None] == labels).sum(dim=1)
-    return 1 / (of_the_class * (labels.max() + 1)).float()
+    class_sizes = (labels[:, None] == labels).sum(dim=1)
+    return 1 / (class_sizes * (labels.max() + 1)).float()
 
 
 def gradient_penalty(losses: Tensor, inputs: Tensor) -> Tensor:
-    """Mean over samples of the squared norm of the gradient of their `losses` (B,) by their `inputs` (B, d).
+    """Mean squared norm of the gradients of the samples' losses by their own inputs; 0-d, differentiable.
 
-    It can be differentiated.
+    Args:
+        losses: (B,).
+        inputs: (B, d).
     """
     (gradient,) = torch.autograd.grad(losses.sum(), [inputs], create_graph=True)
     return at_least_float32(gradient).square().sum(dim=1).mean()
@@ -128,20 +126,22 @@ def gradient_penalty(losses: Tensor, inputs: Tensor) -> Tensor:
 
 @REGISTRY.register()
 class DANN(AbstractDANN):
-    """Domain-adversarial neural networks (Ganin et al. 2015, arXiv 1505.07818).
+    """Domain-adversarial neural networks (Ganin et al. 2015, arXiv 1505.07818, section 4).
 
-    Of 1 + `d_steps_per_g_step` updates one trains the featurizer and the classifier, against the
-    discriminator; it costs an ERM step and a pass through the discriminator, the others a forward pass.
-    With a gradient penalty the discriminator is differentiated twice.
+    A discriminator is trained to recognise the environment from the features, and the featurizer to prevent
+    that. Discriminator and generator updates alternate instead of reversing the gradient.
+
+    Cost: a generator update is an ERM step and a pass through the discriminator, a discriminator update only
+    a forward pass of the featurizer. A gradient penalty differentiates the discriminator twice.
     """
 
 
 @REGISTRY.register()
 class CDANN(AbstractDANN):
-    """Conditional domain-adversarial networks (Li et al., ECCV 2018, Deep Domain Generalization).
+    """Conditional invariant adversarial networks (Li et al., ECCV 2018).
 
-    DANN whose discriminator knows the label (its embedding is added to the features), and gives every
-    class the same weight. Time and memory are DANN's.
+    DANN with a discriminator that also sees the label, through an embedding added to the features, and whose
+    loss has the same weight for every class. Cost: as DANN.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Methods that make the features of different sets of samples alike in distribution."""
+"""Methods that align the distributions of features of different sets of samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,20 @@ import torch
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY, discrepancy
-from domainbed.algorithms.base import DeviceScalar, Minibatch, environment_losses, scalar
+from domainbed.algorithms.base import Metrics, Minibatch, scalar
+from domainbed.algorithms.environments import environment_losses
 from domainbed.algorithms.erm import ERM
 from domainbed.hparams import Hparam, log10_uniform
 
 
 class Alignment(ERM):
-    """Base: mean risk plus gamma times a penalty on the features; one forward pass an environment.
+    """Base: the mean risk plus gamma times a penalty on the features. One forward pass for each environment.
 
-    `kernel_type` says how sets of features are compared: "gaussian" (maximum mean discrepancy, seven
-    widths) or "mean_cov" (means and covariances). `loss` is returned without the penalty.
+    The logged `loss` does not include the penalty.
+
+    Args:
+        gaussian: whether sets of features are compared by their maximum mean discrepancy; otherwise by their
+            means and covariances. The attribute `kernel_type` is "gaussian" or "mean_cov".
     """
 
     HPARAMS = {"mmd_gamma": Hparam(1.0, log10_uniform(-1, 1), "weight of the penalty", at_least=0)}
@@ -35,42 +39,40 @@ class Alignment(ERM):
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.kernel_type = "gaussian" if gaussian else "mean_cov"
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
-        weight = self.hparams["mmd_gamma"]
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
+        gamma = self.hparams["mmd_gamma"]
         features: list[Tensor] = [self.featurizer(x) for x, _ in minibatches]
         risk = environment_losses(map(self.classifier, features), minibatches).mean()
-        with torch.set_grad_enabled(weight > 0):
+        with torch.set_grad_enabled(gamma > 0):
             penalty = self.penalty(features)
-        self.step(risk + weight * penalty if weight else risk)
+        self.step(risk + gamma * penalty if gamma else risk)
         return {"loss": scalar(risk), "penalty": scalar(penalty)}
 
     def penalty(self, features: Sequence[Tensor]) -> Tensor:
-        """What is added to the risk (0-d), from the features (n_e, d) of each environment."""
+        """Penalty (0-d) on the features (n_e, d) of each environment."""
         raise NotImplementedError
 
     def distance(self, samples: Sequence[Tensor]) -> Tensor:
-        """Mean distance (0-d) over the pairs of sets of features (n, d); 0 for a single set."""
+        """Mean discrepancy (0-d) over pairs of sets of features (n, d); 0 for a single set."""
         if self.kernel_type == "gaussian":
             return discrepancy.gaussian_mmd(samples)
         return discrepancy.moment_distance(samples)
 
     def mmd(self, x: Tensor, y: Tensor) -> Tensor:
-        """Distance (0-d) of two sets of features, whichever kind it is."""
+        """Discrepancy (0-d) of two sets of features (n, d) and (m, d), of either kind."""
         return self.distance([x, y])
 
     def my_cdist(self, x1: Tensor, x2: Tensor) -> Tensor:
-        """Squared distances (n, m) of x1 (n, d) and x2 (m, d)."""
+        """Squared distances (n, m) of features x1 (n, d) and x2 (m, d)."""
         return discrepancy.squared_distances(x1, x2)
 
     def gaussian_kernel(self, x: Tensor, y: Tensor, gamma: Sequence[float] = discrepancy.GAMMAS) -> Tensor:
-        """Kernel matrix (n, m) of x (n, d) and y (m, d): a sum of Gaussians."""
+        """Kernel matrix (n, m) of features x (n, d) and y (m, d), a sum of Gaussians."""
         return discrepancy.gaussian_kernel(x, y, gamma)
 
 
 class AbstractMMD(Alignment):
-    """Base: the features of all environments are alike, compared pair by pair."""
+    """Base: the penalty is the mean discrepancy over pairs of environments."""
 
     def penalty(self, features: Sequence[Tensor]) -> Tensor:
         return self.distance(features)
@@ -78,10 +80,12 @@ class AbstractMMD(Alignment):
 
 @REGISTRY.register()
 class MMD(AbstractMMD):
-    """Maximum mean discrepancy between the environments' features (Li et al., CVPR 2018).
+    """Maximum mean discrepancy between the features of environments (Li et al., CVPR 2018).
 
-    Beyond ERM: the kernel of all features with each other, some ten matrices (N, N), N the number of
-    samples of all environments. With one environment it is ERM.
+    Only the discrepancy of that paper, without its adversarial autoencoder. With one environment it is ERM.
+
+    Cost: an ERM step and the kernel of all features with each other, some ten matrices (N, N) where N is the
+    number of samples of all environments.
     """
 
     def __init__(
@@ -92,10 +96,11 @@ class MMD(AbstractMMD):
 
 @REGISTRY.register()
 class CORAL(AbstractMMD):
-    """Deep CORAL: equal means and covariances of features (Sun and Saenko 2016, arXiv 1607.01719).
+    """Deep CORAL (Sun and Saenko 2016, arXiv 1607.01719, equation 1), for means as well as covariances.
 
-    Beyond ERM: K covariance matrices of the d features, a few d x d tensors for each. With one
-    environment it is ERM; otherwise every environment needs two samples in its minibatch.
+    With one environment it is ERM. Otherwise each minibatch needs two samples or more.
+
+    Cost: an ERM step and K covariance matrices (d, d) of the d features.
     """
 
     def __init__(
@@ -105,10 +110,11 @@ class CORAL(AbstractMMD):
 
 
 class AbstractCausIRL(Alignment):
-    """Base: each environment is cut at random, and the first parts are alike with the second ones.
+    """Base: each minibatch is cut at a random position; the first parts are aligned with the second parts.
 
-    Draws: for each environment one number of samples, 0 to n_e - 1, from NumPy's global generator. Without
-    two samples on either side there is no penalty, and none where it overflows.
+    The penalty is 0 if the first or the second parts have less than two samples together; NaN counts as 0.
+
+    Draws for each environment one integer from 0 to n_e - 1 from NumPy's global generator.
     """
 
     def penalty(self, features: Sequence[Tensor]) -> Tensor:
@@ -122,9 +128,9 @@ class AbstractCausIRL(Alignment):
 
 @REGISTRY.register()
 class CausIRL_CORAL(AbstractCausIRL):
-    """Causal invariant representations with CORAL's distance (Chevalley et al. 2022, arXiv 2206.11646).
+    """Causal invariant representations with CORAL's discrepancy (Chevalley et al. 2022, arXiv 2206.11646).
 
-    Beyond ERM: two covariance matrices of the features.
+    Cost: an ERM step and two covariance matrices of the features.
     """
 
     def __init__(
@@ -135,9 +141,9 @@ class CausIRL_CORAL(AbstractCausIRL):
 
 @REGISTRY.register()
 class CausIRL_MMD(AbstractCausIRL):
-    """Causal invariant representations with MMD's distance (Chevalley et al. 2022, arXiv 2206.11646).
+    """Causal invariant representations with MMD's discrepancy (Chevalley et al. 2022, arXiv 2206.11646).
 
-    Beyond ERM: the kernel of all features with each other, as in MMD.
+    Cost: as MMD.
     """
 
     def __init__(

@@ -1,15 +1,41 @@
-"""The contract of an algorithm, and the hyper-parameters that all of them share."""
+"""The contract of an algorithm.
+
+A new algorithm is one class in a file of this package or of a plugin. A method that changes the loss of ERM
+subclasses `domainbed.algorithms.erm.ERM`, which builds the featurizer, the classifier and the optimizer:
+
+    @REGISTRY.register()
+    class LogitPenalty(ERM):
+        '''ERM with a penalty on the size of the logits.'''
+
+        HPARAMS = {
+            "penalty": Hparam(0.1, log10_uniform(-3, 0), "weight of the mean squared logit", at_least=0)
+        }
+
+        def update(self, minibatches, unlabeled=None):
+            x, y = concatenate(minibatches)
+            logits = self.predict(x)
+            loss = F.cross_entropy(logits, y)
+            self.step(loss + self.hparams["penalty"] * logits.square().mean())
+            return {"loss": scalar(loss)}
+
+A method with other networks or optimizers subclasses `Algorithm` and builds them in its constructor. The
+class attributes of `Algorithm` declare hyper-parameters and what the method needs; each is documented there.
+Random numbers come from torch's or NumPy's global generator, which the training loop seeds at each step.
+
+Modules with shared parts: `optimizers` (Adam, one descent step), `environments` (losses and labels of each
+environment), `update_count` (penalties that start after some updates, updates of two players in turn),
+`precision` (full precision under autocast), `discrepancy` (distances between sets of features),
+`supervised_contrastive` (similarities of samples).
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from domainbed.datasets import by_size
 from domainbed.datasets.minibatch import Minibatch as Minibatch
@@ -20,7 +46,7 @@ from domainbed.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 class DeviceScalar:
-    """A number that stays on its device until somebody asks for it (`float()`, NumPy)."""
+    """A number that is copied from its device only when read, by `float()` or NumPy."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor.detach()
@@ -32,46 +58,46 @@ class DeviceScalar:
         return np.asarray(float(self), dtype=dtype)
 
 
-def scalar(tensor: Tensor) -> float | DeviceScalar:
-    """A value to return from `update`: a float on the CPU, elsewhere one that is fetched when needed.
+Metrics = Mapping[str, float | DeviceScalar]
+"""Numbers of one update, by name, for the records."""
 
-    So that a step costs no synchronisation with the device.
+
+def scalar(tensor: Tensor) -> float | DeviceScalar:
+    """The value of a 0-d tensor for `Metrics`: a float on the CPU, a `DeviceScalar` on other devices.
+
+    An update therefore never waits for the device.
     """
     return tensor.item() if tensor.device.type == "cpu" else DeviceScalar(tensor)
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """An optimizer, a schedule, a moving average: what has a state of its own."""
+    """An object with a state of its own, such as an optimizer, a schedule or a moving average."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All of the state."""
+        """The whole state."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore the state."""
 
 
 class Algorithm(nn.Module):
-    """A domain-generalization algorithm: `update` is one training step, `predict` gives logits.
+    """A domain-generalization algorithm. `update` is one training step, `predict` returns logits.
 
     Args:
         input_shape: shape of one input.
         num_classes: number of classes.
         num_domains: K, the number of source environments.
-        hparams: values for all names in `hparams_table()`; kept as the same object.
+        hparams: values of all hyper-parameters in `hparams_table()`, and of any in `switches_table()`. Kept
+            without a copy.
 
-    Raises: UsageError if the method needs more source environments than `num_domains`.
-
-    A subclass declares its own hyper-parameters in `HPARAMS`, and those of the optimisation that
-    differ from the ones here in `OPTIMISATION`; tables of base classes are inherited. `SWITCHES` are
-    hyper-parameters that may be given but stand in no table of values, so that the tables stay
-    upstream's; they are read with `switch(name)`.
+    Raises: UsageError if `num_domains` is less than `MIN_DOMAINS`.
     """
 
     HPARAMS: ClassVar[Table] = {
         "data_augmentation": Hparam(True, const(True), "augment the source environments' images"),
         "resnet18": Hparam(
-            False, const(False), "ResNet-18 in place of ResNet-50 (needs resnet50_augmix off)"
+            False, const(False), "ResNet-18 instead of ResNet-50 (needs resnet50_augmix false)"
         ),
         "resnet50_augmix": Hparam(True, const(True), "timm's AugMix weights for ResNet-50"),
         "dinov2": Hparam(False, const(False), "DINOv2 weights for the vision transformer"),
@@ -83,12 +109,23 @@ class Algorithm(nn.Module):
         "linear_steps": Hparam(
             500, const(500), "ERM++: updates of the classifier alone", at_least=0, kind=Kind.INCIDENTAL
         ),
-        "resnet_dropout": Hparam(0.0, choice(0.0, 0.1, 0.5), "dropout after the ResNet"),
-        "vit_dropout": Hparam(0.0, choice(0.0, 0.1, 0.5), "dropout after the vision transformer"),
-        "class_balanced": Hparam(False, const(False), "draw every class equally often"),
+        "resnet_dropout": Hparam(
+            0.0, choice(0.0, 0.1, 0.5), "dropout probability after the ResNet", at_least=0, at_most=1
+        ),
+        "vit_dropout": Hparam(
+            0.0,
+            choice(0.0, 0.1, 0.5),
+            "dropout probability after the vision transformer",
+            at_least=0,
+            at_most=1,
+        ),
+        "class_balanced": Hparam(False, const(False), "sample all classes equally often"),
         # Upstream draws from [false, false].
         "nonlinear_classifier": Hparam(False, const(False), "three layers instead of one as classifier"),
     }
+    """Hyper-parameters of the algorithm. A subclass declares its own; those of base classes are inherited. A
+    run has a value for each in `self.hparams`."""
+
     OPTIMISATION: ClassVar[Table] = {
         "lr": by_size(
             small=Hparam(1e-3, log10_uniform(-4.5, -2.5), "learning rate", above=0),
@@ -104,27 +141,47 @@ class Algorithm(nn.Module):
             DomainNet=Hparam(32, log2_int(3, 5), "B, minibatch size of each environment", at_least=1),
         ),
     }
+    """Hyper-parameters of the optimisation, inherited as `HPARAMS`. A subclass declares those that differ."""
 
     SWITCHES: ClassVar[Table] = {}
+    """Hyper-parameters that a run may set but that are in no default table, so that default tables equal
+    upstream's. Inherited as `HPARAMS`; read with `self.switch(name)`."""
+
     MIN_DOMAINS: ClassVar[int] = 1
-    """Smallest K that the method makes sense for."""
+    """Smallest number of source environments that the method can use."""
+
     EQUAL_SIZES: ClassVar[bool] = False
-    """Whether all environments' minibatches must have the same number of samples."""
+    """Whether the minibatches of all environments must have the same size."""
+
     DISTRIBUTED: ClassVar[bool] = False
-    """Whether several processes can share an update, each with some of the source environments: every sum
-    over environments goes through `self.process_group`. A class that defines its own `update` or `predict`
-    must set this itself."""
+    """Whether several processes can share an update, each with some of the source environments. Then every
+    sum over environments must go through `self.process_group`. A subclass that overrides `update` or
+    `predict` has the value False unless it sets this attribute itself."""
+
     INFERENCE_MODE: ClassVar[bool] = True
-    """Whether evaluation may call `predict` under `torch.inference_mode`, which gives the same numbers as
-    `torch.no_grad`; False where `predict` keeps tensors that meet gradients later."""
+    """Whether evaluation may call `predict` under `torch.inference_mode`. False if `predict` keeps tensors
+    that a later update differentiates."""
+
     COMPILABLE: ClassVar[bool] = True
-    """Whether the featurizer may be compiled: not where an update differentiates gradients that went
-    through it."""
+    """Whether the featurizer may be compiled. False if an update differentiates its gradients."""
+
+    STATE: ClassVar[tuple[str, ...]] = ()
+    """Names of attributes to save in checkpoints, in addition to those of base classes: numbers, strings,
+    tensors, or containers of them. Parameters, buffers and `Stateful` objects (optimizers, schedules,
+    averages), also in lists, are saved without being named."""
+
     process_group: ProcessGroup = SINGLE_PROCESS
     """The processes that share the updates."""
-    STATE: ClassVar[tuple[str, ...]] = ()
-    """Attributes that later updates depend on, beside modules, buffers, and what has a `state_dict`:
-    numbers, tensors, or containers of them."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - Python's protocol
+        super().__init_subclass__(**kwargs)
+        inherits = all(
+            (cls.update, cls.predict) == (base.update, base.predict)
+            for base in cls.__bases__
+            if issubclass(base, Algorithm)
+        )
+        if "DISTRIBUTED" not in cls.__dict__ and not inherits:
+            cls.DISTRIBUTED = False
 
     def __init__(
         self,
@@ -143,7 +200,7 @@ class Algorithm(nn.Module):
 
     @classmethod
     def hparams_table(cls) -> Table:
-        """All declarations in order: common ones, the algorithm's own, the optimisation's."""
+        """All declarations in order: the common ones, the algorithm's own, those of the optimisation."""
         return cls._merged("HPARAMS") | cls._merged("OPTIMISATION")
 
     @classmethod
@@ -158,32 +215,20 @@ class Algorithm(nn.Module):
             merged |= base.__dict__.get(attribute, {})
         return merged
 
-    @classmethod
-    def can_be_distributed(cls) -> bool:
-        """Whether `DISTRIBUTED` was said of this very `update` and `predict`."""
-        for base in cls.__mro__:
-            if "DISTRIBUTED" in base.__dict__:
-                return bool(base.__dict__["DISTRIBUTED"])
-            if "update" in base.__dict__ or "predict" in base.__dict__:
-                return False
-        return False
-
     def switch(self, name: str) -> Value:
-        """The value that a run gives to a switch, or its default."""
+        """Value of the hyper-parameter `name` in `SWITCHES`: that in `self.hparams`, or else its default."""
         value: Value = self.hparams.get(name, resolve(self.switches_table()[name], "").default)
         return value
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
-        """One training step, the optimizer's included.
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
+        """Take one training step, including the optimizer's.
 
         Args:
-            minibatches: one (inputs, labels) a source environment, on the model's device; of the
-                environments of this process, where several share the update.
-            unlabeled: inputs of the target environments, for domain adaptation only.
+            minibatches: (inputs, labels) of each source environment, on the model's device. If several
+                processes share the update, those of this process's environments.
+            unlabeled: inputs of each target environment, for domain adaptation; else None.
 
-        Returns: name -> number, for the records.
+        Returns: numbers for the records.
         """
         raise NotImplementedError
 
@@ -192,11 +237,10 @@ class Algorithm(nn.Module):
         raise NotImplementedError
 
     def training_state(self) -> dict[str, Any]:
-        """All that later updates depend on, but for the global generators of random numbers.
+        """The state that later updates depend on, apart from the global random generators.
 
-        That is the model, every optimizer, schedule or average that is an attribute or stands in a list
-        that is one, and the attributes in `STATE`. Nothing is copied; tensors, numbers, texts and
-        containers of them, as `torch.load(..., weights_only=True)` reads them.
+        It holds parameters, buffers, the states of `Stateful` attributes, and the attributes named in
+        `STATE`, without copies. `torch.load(..., weights_only=True)` can read it from a file.
         """
         return {
             "model": self.state_dict(),
@@ -205,7 +249,7 @@ class Algorithm(nn.Module):
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where the object that gave `state` was; it had the same arguments."""
+        """Restore `state`, the training state of an algorithm with the same arguments."""
         self.load_state_dict(state["model"])
         for name, part in self._parts():
             part.load_state_dict(state["parts"][name])
@@ -223,51 +267,3 @@ class Algorithm(nn.Module):
 
     def _state_names(self) -> list[str]:
         return [name for base in type(self).__mro__ for name in base.__dict__.get("STATE", ())]
-
-
-class UpdateCount(nn.Module):
-    """Mixin: upstream's buffer `update_count` (int64, shape [1]), and its value at no cost.
-
-    The number lives twice, so that reading it never waits for the device.
-    """
-
-    update_count: Tensor
-
-    def __init__(self, *args: Any) -> None:  # noqa: ANN401 - those of the algorithm
-        super().__init__(*args)
-        self.register_buffer("update_count", torch.tensor([0]))
-        self.updates = 0
-        self.register_load_state_dict_post_hook(UpdateCount._read)  # type: ignore[no-untyped-call] # torch's
-
-    def count_update(self) -> None:
-        """One more."""
-        self.updates += 1
-        self.update_count += 1
-
-    @staticmethod
-    def _read(module: nn.Module, _: object) -> None:
-        assert isinstance(module, UpdateCount)
-        module.updates = int(module.update_count.item())
-
-
-def descend(loss: Tensor, *optimizers: optim.Optimizer, process_group: ProcessGroup = SINGLE_PROCESS) -> None:
-    """One step of each of `optimizers` down the gradient of `loss`, summed over `process_group`."""
-    for optimizer in optimizers:
-        # To None, not to zero: an optimizer leaves alone what has no gradient.
-        optimizer.zero_grad()
-    loss.backward()
-    for optimizer in optimizers:
-        process_group.sum_gradients(optimizer)
-        optimizer.step()
-
-
-def environment_losses(logits: Iterable[Tensor], minibatches: Iterable[Minibatch]) -> Tensor:
-    """Cross-entropy (K,) of each environment, from its logits (B, num_classes) and minibatch."""
-    return torch.stack([F.cross_entropy(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)])
-
-
-def environment_labels(minibatches: Sequence[Minibatch]) -> Tensor:
-    """Which environment each sample of the concatenated minibatches comes from (sum of B,), int64."""
-    sizes = torch.tensor([len(y) for _, y in minibatches])
-    labels = torch.arange(len(sizes)).repeat_interleave(sizes)
-    return labels.to(minibatches[0][1].device, non_blocking=True)

@@ -1,8 +1,8 @@
-"""Contrastive adversarial domain bottlenecks: pairs of samples tell how much features say of environments."""
+"""Contrastive adversarial domain bottlenecks: losses on the domain information of features."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,41 +11,37 @@ from torch import Tensor, nn
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import (
-    Algorithm,
-    DeviceScalar,
-    Minibatch,
-    concatenate,
-    descend,
-    environment_labels,
-    scalar,
-)
-from domainbed.algorithms.optimizers import adam
-from domainbed.algorithms.supervised_contrastive import others, same, similarities
+from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.environments import environment_labels
+from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.supervised_contrastive import different_samples, same, similarities
 from domainbed.hparams import Hparam, choice, const
 
-PROJECTED = 128
-"""Features of the optional projection."""
+PROJECTION_WIDTH = 128
+"""Number of outputs of the optional projection."""
 
 
 class AbstractCAD(Algorithm):
-    """Base of CAD and CondCAD: ERM with a loss that a bottleneck of domain information has.
+    """Base of CAD and CondCAD: the risk plus a bottleneck loss on the domain information of the features.
 
     Args:
-        is_conditional: compare samples of the same label only.
+        is_conditional: whether samples are only compared with samples of the same label.
     """
 
     base_temperature: ClassVar[float] = 0.07
-    """The bottleneck's loss is scaled by the temperature over this."""
+    """The bottleneck loss is multiplied by the temperature and divided by this."""
+
     HPARAMS = {
         "lmbda": Hparam(
-            0.1, choice(1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2), "weight of the bottleneck's loss", at_least=0
+            0.1, choice(1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2), "weight of the bottleneck loss", at_least=0
         ),
-        "temperature": Hparam(0.1, choice(0.05, 0.1), "of the similarities", above=0),
-        "is_normalized": Hparam(False, const(False), "similarities are cosines"),
-        "is_project": Hparam(False, const(False), "a network of two layers before the similarities"),
+        "temperature": Hparam(0.1, choice(0.05, 0.1), "divisor of the similarities", above=0),
+        "is_normalized": Hparam(False, const(False), "use cosine similarities"),
+        "is_project": Hparam(False, const(False), "apply a two-layer projection before the similarities"),
         "is_flipped": Hparam(
-            True, const(True), "raise the share of other environments, else lower that of the own"
+            True,
+            const(True),
+            "raise the share of other environments; if false, lower that of the sample's own",
         ),
     }
 
@@ -64,13 +60,11 @@ class AbstractCAD(Algorithm):
         self.classifier = networks.Classifier(n_features, num_classes, hparams["nonlinear_classifier"])
         if hparams["is_project"]:
             self.project = nn.Sequential(
-                nn.Linear(n_features, n_features), nn.ReLU(), nn.Linear(n_features, PROJECTED)
+                nn.Linear(n_features, n_features), nn.ReLU(), nn.Linear(n_features, PROJECTION_WIDTH)
             )
         self.optimizer = adam(self.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)
         features = self.featurizer(x)
         bn_loss = self.bn_loss(features, y, environment_labels(minibatches))
@@ -80,10 +74,11 @@ class AbstractCAD(Algorithm):
         return {"clf_loss": scalar(clf_loss), "bn_loss": scalar(bn_loss), "total_loss": scalar(total)}
 
     def bn_loss(self, z: Tensor, y: Tensor, dom_labels: Tensor) -> Tensor:
-        """The bottleneck's loss (0-d): the mean over samples that have someone to be compared with, else 0.
+        """Bottleneck loss (0-d): the mean over the samples that have a partner, or 0 if none has.
 
-        A sample's term is minus the log of the share that samples of other environments have in the sum of
-        exp(similarity) over others; or, not flipped, plus the log of the share of its own environment.
+        With `is_flipped`, a sample's term is minus the log of the share of other environments in the sum of
+        exp(similarity) over the other samples. Otherwise it is plus the log of the share of its own
+        environment.
 
         Args:
             z: features (B, d).
@@ -93,17 +88,17 @@ class AbstractCAD(Algorithm):
         temperature = self.hparams["temperature"]
         z = self.project(z) if self.hparams["is_project"] else z
         logits = similarities(z, temperature, self.hparams["is_normalized"])
-        other, own = others(y), same(dom_labels)
-        partner = same(y) & other
-        # A sample's similarity to itself counts as 0; unconditionally, it is in its own environment.
-        logits = logits.masked_fill(~other, 0.0)
-        compared = partner if self.is_conditional else other
+        others, own = different_samples(y), same(dom_labels)
+        partners = same(y) & others
+        # The similarity of a sample to itself counts as 0. Unless conditional, it is part of `own`.
+        logits = logits.masked_fill(~others, 0.0)
+        compared = partners if self.is_conditional else others
         chosen = ~own if self.hparams["is_flipped"] else own
-        chosen = chosen & partner if self.is_conditional else chosen
-        kept = partner.any(dim=1) & chosen.any(dim=1)
+        chosen = chosen & partners if self.is_conditional else chosen
+        counted = partners.any(dim=1) & chosen.any(dim=1)
         log_share = masked_logsumexp(logits, chosen) - masked_logsumexp(logits, compared)
-        terms = temperature / self.base_temperature * log_share * kept
-        mean: Tensor = terms.sum() / kept.sum().clamp_min(1)
+        terms = temperature / self.base_temperature * log_share * counted
+        mean: Tensor = terms.sum() / counted.sum().clamp_min(1)
         return -mean if self.hparams["is_flipped"] else mean
 
     def predict(self, x: Tensor) -> Tensor:
@@ -112,9 +107,9 @@ class AbstractCAD(Algorithm):
 
 
 def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
-    """Log of the sum of exp over each row's entries in `mask`; both (B, B).
+    """Log of the sum of exp over the entries of each row in `mask`, (B,), for values and mask (B, B).
 
-    A row with none has a finite value of no meaning, so that it may be multiplied by 0.
+    For rows without such entries the result is arbitrary but finite, so that it can be multiplied by 0.
     """
     empty = ~mask.any(dim=1, keepdim=True)
     return values.masked_fill(~(mask | empty), -torch.inf).logsumexp(dim=1)
@@ -124,8 +119,9 @@ def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
 class CAD(AbstractCAD):
     """Contrastive adversarial domain bottleneck (Ruan et al. 2021, arXiv 2201.00057).
 
-    Features of a sample shall be as near to those of other environments as to those of its own. Needs,
-    beyond an ERM step, time and memory for the B x B similarities.
+    Makes the features of a sample as similar to those of other environments as to those of its own.
+
+    Cost: an ERM step and similarities (B, B) of all samples.
     """
 
 
@@ -133,7 +129,7 @@ class CAD(AbstractCAD):
 class CondCAD(AbstractCAD):
     """Conditional contrastive adversarial domain bottleneck (Ruan et al. 2021, arXiv 2201.00057).
 
-    CAD among samples of the same label. Time and memory are CAD's.
+    CAD among samples of the same label. Cost: as CAD.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""Distributions of one real variable that are estimated from samples, and differentiable in them.
+"""Distributions of one real variable, fitted to samples and differentiable by them.
 
-EQRM takes the quantile of a kernel density estimate of the environments' risks (arXiv 2207.09944). A
-quantile is named by q: from 0 to 1 the probability below it; a negative q is the logarithm of the
-probability above it, for quantiles too near 1 to tell from it. No value is read on the host, which would
-wait for the device.
+EQRM takes a quantile of a kernel density estimate of the environments' risks (arXiv 2207.09944). A quantile
+is named by a number q: if q is between 0 and 1, the probability below the quantile; if q is negative, the
+logarithm of the probability above it, for quantiles whose probability is too close to 1 to be represented.
+Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from domainbed.errors import UsageError, check_choice
 
 EPS = 1e-16
-"""Added to a variance, so that its root has a gradient."""
+"""Added to a variance, so that the derivative of its square root is finite."""
 
 
 class Kernel(nn.Module):
-    """What a density estimate puts on each training point.
+    """Base class of the kernels of density estimates.
 
     Args:
-        bw: bandwidth; by default 0.05.
+        bw: bandwidth; 0.05 by default.
     """
 
     def __init__(self, bw: Tensor | float | None = None) -> None:
@@ -33,20 +33,20 @@ class Kernel(nn.Module):
         self.bw = 0.05 if bw is None else bw
 
     def forward(self, test: Tensor, train: Tensor) -> Tensor:
-        """Density (m,) at the points `test` (m,), of the training points `train` (n,)."""
+        """Density (m,) at the points `test` (m,), estimated from the points `train` (n,)."""
         raise NotImplementedError
 
     def cdf(self, test: Tensor, train: Tensor) -> Tensor:
-        """Probability (0-d) below `test`; the mean over them if there are several."""
+        """Mean probability (0-d) below the points `test`, estimated from the points `train` (n,)."""
         raise NotImplementedError
 
     def sample(self, train: Tensor) -> Tensor:
-        """One draw from the kernel at each of `train` (n,)."""
+        """One draw (n,) from the kernel at each of the points `train` (n,)."""
         raise NotImplementedError
 
 
 class GaussianKernel(Kernel):
-    """Normal distributions with standard deviation `bw`; `sample` draws from torch's global generator."""
+    """Gaussian kernel with standard deviation `bw`. `sample` draws from torch's global generator."""
 
     def forward(self, test: Tensor, train: Tensor) -> Tensor:
         heights = torch.exp(-self._standardised(test, train).square() / 2)
@@ -60,7 +60,10 @@ class GaussianKernel(Kernel):
         return train + torch.randn_like(train) * self.bw
 
     def _standardised(self, test: Tensor, train: Tensor) -> Tensor:
-        """Distances (m, n) in bandwidths. As a column, a float64 number is not taken down to float32."""
+        """Differences (m, n) in bandwidths.
+
+        `test` becomes a column: as a 0-d tensor, a float64 number would be rounded to the dtype of `train`.
+        """
         return (test.reshape(-1, 1) - train.flatten()) / self.bw
 
 
@@ -69,29 +72,32 @@ def estimate_bandwidth(x: Tensor, method: str = "silverman") -> Tensor:
 
     Args:
         x: points.
-        method: "silverman", 0.9 min(std, IQR / 1.34) n^(-1/5), or "Gauss-optimal", 1.06 std n^(-1/5).
+        method: "silverman" for 0.9 min(std, IQR / 1.34) n^(-1/5), or "Gauss-optimal" for 1.06 std n^(-1/5).
 
     Raises: UsageError (a ValueError) for another method, or fewer than two points.
     """
     check_choice("the bandwidth's method is", method.lower(), ("silverman", "gauss-optimal"))
     if len(x) < 2:
         raise UsageError(f"a bandwidth needs 2 or more points, not {len(x)}")
-    spread, shrink = x.std(), float(len(x) ** -0.2)
+    std, factor = x.std(), float(len(x) ** -0.2)
     if method.lower() == "gauss-optimal":
-        return 1.06 * shrink * spread
-    interquartile = torch.quantile(x, 0.75) - torch.quantile(x, 0.25)
-    return 0.9 * shrink * torch.minimum(spread, interquartile / 1.34)
+        return 1.06 * factor * std
+    interquartile_range = torch.quantile(x, 0.75) - torch.quantile(x, 0.25)
+    return 0.9 * factor * torch.minimum(std, interquartile_range / 1.34)
 
 
 class KernelDensityEstimator(nn.Module):
-    """Kernel density estimate of one real variable; calling it gives densities.
+    """Kernel density estimate of one real variable. Calling it returns densities.
 
     Args:
-        train_Xs: points (n,), also an attribute.
-        kernel: "gaussian", the only one there is.
+        train_Xs: points (n,); also an attribute.
+        kernel: "gaussian", the only choice.
         bw_select: method of `estimate_bandwidth`; None for the kernel's default bandwidth.
 
-    Attributes: `bw`, the bandwidth; `kernel`, a `Kernel`; `device`, that of the points.
+    Attributes:
+        bw: bandwidth.
+        kernel: the `Kernel`.
+        device: device of the points.
     """
 
     def __init__(
@@ -112,24 +118,27 @@ class KernelDensityEstimator(nn.Module):
         return density
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Logarithm (m,) of the density at x (m,)."""
+        """Logarithm of the density (m,) at the points x (m,)."""
         return self.forward(x).log()
 
     def cdf(self, x: Tensor) -> Tensor:
-        """Probability (0-d) below x; the mean over them if there are several."""
+        """Mean probability (0-d) below the points x."""
         return self.kernel.cdf(x, self.train_Xs)
 
     def sample(self, n: int | Sequence[int]) -> Tensor:
-        """`n` draws, or draws of that shape: points by NumPy's global generator, noise by torch's."""
+        """`n` draws, or draws of the shape `n`.
+
+        NumPy's global generator selects points, torch's draws from their kernels.
+        """
         chosen = np.random.choice(len(self.train_Xs), size=n)
         return self.kernel.sample(self.train_Xs[torch.as_tensor(chosen)])
 
 
 class Distribution1D:
-    """A distribution of one real variable with parameters estimated from samples.
+    """A distribution of one real variable, with parameters that are estimated from samples.
 
     Args:
-        dist_function: makes an object with `log_prob`, `cdf`, `icdf` and `sample` of `parameters`.
+        dist_function: makes an object with `log_prob`, `cdf`, `icdf` and `sample` from `parameters`.
     """
 
     def __init__(self, dist_function: Callable[..., torch.distributions.Distribution] | None = None) -> None:
@@ -137,11 +146,11 @@ class Distribution1D:
 
     @property
     def parameters(self) -> Sequence[Tensor | float]:
-        """What `dist_function` is called with."""
+        """Arguments of `dist_function`."""
         raise NotImplementedError
 
     def create_dist(self) -> torch.distributions.Distribution | KernelDensityEstimator:
-        """The distribution with the parameters as they are now."""
+        """The distribution with the current parameters."""
         if self.dist_function is None:
             raise NotImplementedError("no distribution function was given")
         return self.dist_function(*self.parameters)
@@ -159,11 +168,11 @@ class Distribution1D:
         return self.create_dist().cdf(x)
 
     def icdf(self, q: Tensor | float) -> Tensor:
-        """The quantile that q names."""
+        """The quantile named by q."""
         raise NotImplementedError
 
     def sample(self, n: int = 1) -> Tensor:
-        """`n` draws (n,), or one (0-d)."""
+        """`n` draws, of shape (n,), or (0-d) for n = 1."""
         return self.create_dist().sample(torch.Size([] if n == 1 else [n]))
 
     def sample_n(self, n: int = 10) -> Tensor:
@@ -178,10 +187,11 @@ def continuous_bisect_fun_left(
     hi: Tensor | float,
     n_steps: int = 32,
 ) -> Tensor:
-    """Where the increasing function f reaches v between lo and hi, by bisection.
+    """The point between lo and hi where the increasing function f reaches v, by bisection.
 
-    Gradients reach lo and hi, of which the result is a weighted mean, and not f. Stops where the middle of
-    the interval no longer changes; all rounds are computed, since asking would wait for the device.
+    The result is a weighted mean of lo and hi with constant weights: it is differentiable by lo and hi, not
+    by f. The search ends when the middle of the interval no longer changes. All rounds are computed
+    nevertheless, because a check would wait for the device.
     """
     lo, hi = _tensor(lo), _tensor(hi)
     middle = (lo + hi) / 2
@@ -190,7 +200,7 @@ def continuous_bisect_fun_left(
             above = f(middle) > v
         lo, hi = torch.where(above, lo, middle), torch.where(above, middle, hi)
         following = (lo + hi) / 2
-        # Equal numbers may have different gradients: the first one counts.
+        # Equal middles can have different derivatives; keep those of the first.
         middle = torch.where(following == middle, middle, following)
     return middle
 
@@ -217,18 +227,20 @@ class Normal(Distribution1D):
         self.scale = (x.var() + EPS).sqrt()
 
     def icdf(self, q: Tensor | float) -> Tensor:
-        return self.location + self.scale * _deviation(_tensor(q))
+        return self.location + self.scale * _standard_quantile(_tensor(q))
 
 
 class Nonparametric(Distribution1D):
-    """Kernel density estimate of the samples, or the samples themselves.
+    """Kernel density estimate of the samples, or their empirical distribution.
 
     Args:
-        use_kde: smooth them; without it there are quantiles only, those of the samples.
+        use_kde: whether to use a kernel density estimate. Without it, only quantiles are available.
         bw_select: method of `estimate_bandwidth`.
 
-    Attributes: `data`, the samples in ascending order; with `use_kde` `dist`, the estimate, and `bw`, its
-    bandwidth (shape [1]).
+    Attributes:
+        data: the samples in ascending order.
+        dist: the density estimate, if `use_kde`.
+        bw: its bandwidth, of shape [1], if `use_kde`.
     """
 
     def __init__(self, use_kde: bool = True, bw_select: str | None = "Gauss-optimal") -> None:
@@ -252,28 +264,29 @@ class Nonparametric(Distribution1D):
             self.bw = torch.as_tensor(self.dist.bw, dtype=x.dtype, device=x.device).reshape(1)
 
     def icdf(self, q: Tensor | float) -> Tensor:
-        """The quantile; for a negative q the mean over the samples' normal distributions of theirs.
+        """The quantile named by q.
 
-        A float64 q makes the search a float64 one whatever the samples are.
+        For a negative q it is the mean over the samples of the quantile of the kernel there. A float64 q
+        makes the search float64, whatever the dtype of the samples.
         """
         q = torch.as_tensor(q, dtype=getattr(q, "dtype", self.data.dtype), device=self.data.device)
         if not self.use_kde:
             return torch.quantile(self.data, q.to(self.data.dtype))
         dtype = torch.promote_types(self.data.dtype, q.dtype)
-        shifted = self.data.to(dtype) + self.bw.to(dtype) * _deviation(q)
-        # The quantile of a mixture lies between the smallest and the largest one of its parts.
-        central = continuous_bisect_fun_left(self.dist.cdf, q, shifted[0], shifted[-1])
-        return torch.where(q < 0, shifted.mean(), central)
+        kernel_quantiles = self.data.to(dtype) + self.bw.to(dtype) * _standard_quantile(q)
+        # The quantile of a mixture is between the smallest and the largest quantile of its components.
+        central = continuous_bisect_fun_left(self.dist.cdf, q, kernel_quantiles[0], kernel_quantiles[-1])
+        return torch.where(q < 0, kernel_quantiles.mean(), central)
 
 
-def _deviation(q: Tensor) -> Tensor:
-    """The standard normal quantile that q names; sqrt(-2 q) for a negative q."""
+def _standard_quantile(q: Tensor) -> Tensor:
+    """The standard normal quantile named by q; for a negative q the approximation sqrt(-2 q)."""
     tail = q < 0
-    # Both are computed: each gets a q that it takes, since NaN would spread through gradients.
+    # Both branches are computed, each with a valid q, because gradients of NaN would spread.
     central = torch.special.ndtri(torch.where(tail, 0.5, q))
     return torch.where(tail, torch.where(tail, -2 * q, 1.0).sqrt(), central)
 
 
 def _tensor(value: Tensor | float) -> Tensor:
-    """A Python number as float64."""
+    """`value` as a tensor, float64 for a Python number."""
     return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)

@@ -1,7 +1,7 @@
-"""How far apart distributions are, judged by samples: kernel mean embeddings, or means and covariances.
+"""Moments of samples, and discrepancies between sets of samples.
 
-Both discrepancies take K sets of samples at once and give the mean over the K(K-1)/2 pairs, so that what
-belongs to one set (its kernel, its covariance) is computed once and not in every pair.
+The discrepancies take K sets at once and return the mean over the K(K-1)/2 pairs, so that what depends on one
+set (its kernel or its covariance) is computed once. All results are float32 or better, also under autocast.
 """
 
 from __future__ import annotations
@@ -11,17 +11,49 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from domainbed.algorithms.moments import covariance, mean
-from domainbed.algorithms.precision import full_precision
+from domainbed.algorithms.precision import at_least_float32, full_precision
+from domainbed.errors import UsageError
 
 GAMMAS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
-"""Inverse widths whose Gaussians add up to the kernel of MMD and CausIRL."""
+"""Inverse widths of the Gaussians whose sum is the kernel of MMD and CausIRL."""
+
+
+def mean(samples: Tensor) -> Tensor:
+    """Mean over the first dimension of samples (n, ...), of shape (...)."""
+    return at_least_float32(samples).mean(dim=0)
+
+
+def variance(samples: Tensor) -> Tensor:
+    """Unbiased variance over the first dimension of samples (n, ...), of shape (...).
+
+    Raises: UsageError for fewer than two samples.
+    """
+    _require_two(samples, "a variance")
+    return at_least_float32(samples).var(dim=0)
+
+
+def covariance(samples: Tensor) -> Tensor:
+    """Unbiased covariance matrix (d, d) of samples (n, d).
+
+    Raises: UsageError for fewer than two samples.
+    """
+    _require_two(samples, "a covariance")
+    with full_precision(samples):
+        centred = at_least_float32(samples) - mean(samples)
+        return centred.T @ centred / (len(samples) - 1)
+
+
+def _require_two(samples: Tensor, statistic: str) -> None:
+    if len(samples) < 2:
+        raise UsageError(
+            f"{statistic} needs 2 or more samples, not {len(samples)}; choose a larger batch_size"
+        )
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """Squared Euclidean distances (n, m) of samples x (n, d) and y (m, d), at least 1e-30.
 
-    In float32 or better: |y|^2 - 2 x.y + |x|^2 is a difference of nearly equal numbers.
+    Computed as |y|^2 - 2 x.y + |x|^2, a difference of nearly equal numbers, so in float32 or better.
     """
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     with full_precision(x):
@@ -31,7 +63,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def gaussian_kernel(x: Tensor, y: Tensor, gammas: Sequence[float] = GAMMAS) -> Tensor:
-    """Kernel matrix (n, m): the sum over `gammas` of exp(-gamma d^2), for x (n, d) and y (m, d)."""
+    """Kernel matrix (n, m) of x (n, d) and y (m, d): the sum over `gammas` of exp(-gamma |x - y|^2)."""
     distances = squared_distances(x, y)
     kernel = torch.zeros_like(distances)
     for gamma in gammas:
@@ -40,11 +72,15 @@ def gaussian_kernel(x: Tensor, y: Tensor, gammas: Sequence[float] = GAMMAS) -> T
 
 
 def gaussian_mmd(samples: Sequence[Tensor], gammas: Sequence[float] = GAMMAS) -> Tensor:
-    """Squared maximum mean discrepancy (Gretton et al. 2012), 0-d: the mean over pairs of `samples` (n_k, d).
+    """Squared maximum mean discrepancy (Gretton et al. 2012, equation 5), mean over pairs of sets; 0-d.
 
-    Means over all pairs of points, each point with itself included: biased, never negative but for
-    rounding, 0 for equal samples. 0 if there are fewer than two sets. Holds a few matrices (N, N), N the
-    number of all samples, for each of `gammas`.
+    This is the biased estimate, whose means include each point paired with itself. Apart from rounding errors
+    it is never negative, and 0 for equal sets. It is also 0 for fewer than two sets. Memory: a few matrices
+    (N, N) for each of `gammas`, where N is the total number of samples.
+
+    Args:
+        samples: sets of samples (n_k, d).
+        gammas: inverse widths of the kernel's Gaussians.
     """
     k = len(samples)
     if k < 2:
@@ -61,15 +97,18 @@ def gaussian_mmd(samples: Sequence[Tensor], gammas: Sequence[float] = GAMMAS) ->
 
 
 def moment_distance(samples: Sequence[Tensor]) -> Tensor:
-    """Difference of means and covariances (CORAL), 0-d: the mean over pairs of `samples` (n_k, d).
+    """Difference of means and covariances, as in upstream's CORAL, mean over pairs of sets; 0-d.
 
-    For one pair: the mean over d features of the squared difference of means, plus the mean over the d x d
-    entries of that of unbiased covariances. 0 if there are fewer than two sets. Holds K matrices (d, d).
+    For one pair: the mean squared difference of the d means, plus the mean squared difference of the d x d
+    entries of the unbiased covariances. 0 for fewer than two sets. Memory: K matrices (d, d).
 
-    Raises: UsageError for a set of one sample, which has no covariance.
+    Args:
+        samples: sets of samples (n_k, d).
+
+    Raises: UsageError for a set of one sample.
     """
     if len(samples) < 2:
         return samples[0].new_zeros(())
     moments = (torch.stack([statistic(x) for x in samples]) for statistic in (mean, covariance))
-    # Over pairs, the mean of (a_i - a_j)^2 is twice the unbiased variance of a.
+    # The mean of (a_i - a_j)^2 over pairs is twice the unbiased variance of a.
     return torch.stack([2 * moment.var(dim=0).mean() for moment in moments]).sum()

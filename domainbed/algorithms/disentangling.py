@@ -1,4 +1,4 @@
-"""Methods that take an environment's features out of a sample's features."""
+"""Methods that separate the features of the environment from those of the label."""
 
 from __future__ import annotations
 
@@ -11,30 +11,27 @@ from torch import Tensor, nn, optim
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import (
-    Algorithm,
-    DeviceScalar,
-    Minibatch,
-    concatenate,
-    descend,
-    environment_labels,
-    scalar,
-)
+from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.environments import environment_labels
+from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.supervised_contrastive import SupConLossLambda
-from domainbed.algorithms.turns import TakesTurns
+from domainbed.algorithms.update_count import AlternatingUpdates
 from domainbed.datasets import by_size
 from domainbed.hparams import Hparam, choice, const
 
 
 @REGISTRY.register()
-class ADRMX(TakesTurns, Algorithm):
+class ADRMX(AlternatingUpdates, Algorithm):
     """Additive disentanglement of domain features with remix loss (Demirel et al. 2023, arXiv 2308.06624).
 
-    A second featurizer learns the environment; its features, taken from the first one's, leave features
-    from which a discriminator, which has `d_steps_per_g_step` updates to one of the others, cannot tell the
-    environment. Needs a second featurizer (twice ERM's time and memory) and B x B similarities; an update
-    of the discriminator alone has no backward pass through the featurizers. Draws, in updates of the
-    others: randperm(m) on the CPU for each class, m being its number of samples.
+    A second featurizer is trained to recognise the environment. Its features are subtracted from those of the
+    first one, and a discriminator must not recognise the environment from the difference. Updates of the
+    discriminator and of everything else alternate.
+
+    Cost: a second featurizer, so twice the time and memory of ERM, and similarities (B, B) of all samples. A
+    discriminator update has no backward pass through the featurizers.
+
+    Draws in the other updates: for each class, `torch.randperm` of its number of samples, on the CPU.
     """
 
     HPARAMS = {
@@ -42,11 +39,15 @@ class ADRMX(TakesTurns, Algorithm):
         "dclf_lambda": Hparam(1.0, const(1.0), "weight of the environment classifier's loss", at_least=0),
         "disc_lambda": Hparam(0.75, const(0.75), "weight of the discriminator's loss", at_least=0),
         "rmxd_lambda": Hparam(1.0, const(1.0), "weight of the remix loss", at_least=0),
-        "d_steps_per_g_step": Hparam(2, const(2), "discriminator's turns to one", at_least=0),
+        "d_steps_per_g_step": Hparam(
+            2, const(2), "discriminator updates for each update of the others", at_least=0
+        ),
         "beta1": Hparam(0.5, const(0.5), "Adam's decay of the mean gradient", at_least=0),
         "mlp_width": Hparam(256, const(256), "units of the discriminator's layers", at_least=1),
-        "mlp_depth": Hparam(9, choice(8, 9, 10), "layers of the discriminator", at_least=2),
-        "mlp_dropout": Hparam(0.0, const(0.0), "dropout in the discriminator"),
+        "mlp_depth": Hparam(9, choice(8, 9, 10), "number of layers of the discriminator", at_least=2),
+        "mlp_dropout": Hparam(
+            0.0, const(0.0), "dropout probability in the discriminator", at_least=0, at_most=1
+        ),
     }
     OPTIMISATION = {
         "lr": by_size(
@@ -56,9 +57,11 @@ class ADRMX(TakesTurns, Algorithm):
     }
     SWITCHES = {
         "remix_within_class": Hparam(
-            False, const(False), "remix two samples of a class; else (upstream) of any classes"
+            False, const(False), "remix two samples of one class; if false, of any classes (as in upstream)"
         ),
-        "use_weight_decay": Hparam(False, const(False), "apply weight_decay; else (upstream) ignore it"),
+        "use_weight_decay": Hparam(
+            False, const(False), "apply weight_decay; if false, ignore it (as in upstream)"
+        ),
     }
 
     def __init__(
@@ -88,21 +91,19 @@ class ADRMX(TakesTurns, Algorithm):
 
     def _optimizer(self, *modules: nn.Module) -> optim.Adam:
         weight_decay = self.hparams["weight_decay"] if self.switch("use_weight_decay") else 0.0
-        return self.player(*modules, lr=self.hparams["lr"], weight_decay=weight_decay)
+        return self.adam_for(*modules, lr=self.hparams["lr"], weight_decay=weight_decay)
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)
         environments = environment_labels(minibatches)
-        discriminators_turn = self.discriminators_turn()
-        # The discriminator's turns would throw the featurizers' gradients away.
-        with torch.set_grad_enabled(not discriminators_turn):
+        trains_discriminator = self.is_discriminator_update()
+        # A discriminator update does not use the featurizers' gradients.
+        with torch.set_grad_enabled(not trains_discriminator):
             initial = self.featurizer_label(x)
             domain = self.featurizer_domain(x)
             final = initial - domain
         loss_disc = F.cross_entropy(self.discriminator(final), environments)
-        if discriminators_turn:
+        if trains_discriminator:
             descend(loss_disc, self.disc_opt)
             return {"loss_disc": scalar(loss_disc)}
         losses = {
@@ -130,9 +131,14 @@ class ADRMX(TakesTurns, Algorithm):
         return total
 
     def _remix_loss(self, final: Tensor, domain: Tensor, y: Tensor) -> Tensor:
-        """Loss of a sample's final features (B, d) with the domain features of another of its class.
+        """Loss (0-d) of the final features of one sample plus the domain features of another of its class.
 
-        The sum over the classes that have two samples, over the number of all classes; 0 if none has two.
+        The sum over the classes with two samples or more, divided by the number of all classes.
+
+        Args:
+            final: features (B, d).
+            domain: features (B, d) of the second featurizer.
+            y: labels (B,).
         """
         pairs = self._remix_pairs(y)
         if not len(pairs):
@@ -142,11 +148,13 @@ class ADRMX(TakesTurns, Algorithm):
         return F.cross_entropy(logits, y[first], reduction="sum") / self.num_classes
 
     def _remix_pairs(self, y: Tensor) -> Tensor:
-        """Two samples for each class that has two: positions (classes, 2) in the batch, on the CPU.
+        """Two samples of each class that has two or more, as indices (classes, 2) into the batch, on the CPU.
 
-        Upstream takes positions within the class for positions in the batch; `remix_within_class` does not.
+        Upstream uses indices within the class as indices into the batch; `remix_within_class` corrects that.
         """
-        labels = y.cpu()  # how much is drawn depends on the labels: the update's one wait for the device
+        labels = (
+            y.cpu()
+        )  # the number of draws depends on the labels: the only wait for the device in an update
         pairs = []
         for label in range(self.num_classes):
             members = (labels == label).nonzero().flatten()

@@ -1,8 +1,8 @@
-"""ERM, or Deep-All: the mean loss over the minibatches of all source environments."""
+"""ERM, also called Deep-All: the mean loss over the minibatches of all source environments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -10,15 +10,21 @@ from torch import Tensor, nn, optim
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
-from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.optimizers import adam, descend
 
 
 @REGISTRY.register()
 class ERM(Algorithm):
     """Empirical risk minimisation (Vapnik 1998).
 
-    Forward pass over the concatenated minibatches; environments with larger minibatches weigh more.
+    The loss is the mean over all samples, so environments with larger minibatches have a larger weight.
+
+    Attributes:
+        featurizer: maps inputs to features.
+        classifier: maps features to logits.
+        network: both in sequence.
+        optimizer: Adam over `network`.
     """
 
     DISTRIBUTED = True
@@ -36,23 +42,21 @@ class ERM(Algorithm):
         self.optimizer = self.new_optimizer()
 
     def new_optimizer(self, lr: float | None = None) -> optim.Optimizer:
-        """Adam over the whole network, with nothing accumulated yet; `lr` in place of the hyper-parameter."""
+        """A new Adam over the whole network. `lr` replaces the hyper-parameter `lr`."""
         return adam(
             self.network.parameters(),
             lr=self.hparams["lr"] if lr is None else lr,
             weight_decay=self.hparams["weight_decay"],
         )
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)
         loss = self.process_group.weighted_share(F.cross_entropy(self.predict(x), y), len(y))
         self.step(loss)
         return {"loss": scalar(self.process_group.sum(loss))}
 
     def step(self, loss: Tensor) -> None:
-        """One step of the optimizer down the gradient of `loss`, summed over ranks."""
+        """Take one step of the optimizer along the gradient of `loss`, summed over `process_group`."""
         descend(loss, self.optimizer, process_group=self.process_group)
 
     def trained_parameters(self) -> list[nn.Parameter]:

@@ -1,8 +1,9 @@
-"""ERM++: ERM with what is known to help."""
+"""ERM++: ERM with a running mean of the weights, a linear warm-up, and a search for learning rates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import copy
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,28 +11,127 @@ import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, descend, scalar
+from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.algorithms.lars import LARS
-from domainbed.algorithms.optimizers import adam
-from domainbed.algorithms.weight_average import ErmPlusPlusMovingAvg
+from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.running_average import RunningAverage
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, const, log10_uniform
 
 Schedule = list[list[float]]
-"""One list of one learning rate a checkpoint; [0.0] ends the training."""
+"""For each checkpoint, a list of one learning rate. [0.0] ends the training."""
 
-_CHANGES = 3  # the change of the learning rate at which training ends
+_MAX_CHANGES = 3  # training ends when the learning rate changes for the third time
+
+
+class LARS(optim.Optimizer):
+    """Layer-wise adaptive rate scaling (You et al. 2017, arXiv 1708.03888) of SGD with momentum.
+
+    A gradient g of a parameter p with two or more dimensions becomes g + weight_decay * p, and is then
+    multiplied by trust_coefficient * |p| / |g|. Those of biases and norm layers stay as they are.
+
+    Args:
+        params: parameters, or groups of them.
+        lr: learning rate; a number or a 0-d tensor.
+        weight_decay: coupled (L2) weight decay.
+        momentum: decay of the buffer mu <- momentum * mu + g, which starts at 0.
+        trust_coefficient: norm of a step with lr 1, divided by the norm of the weights.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 0,
+        weight_decay: float = 0,
+        momentum: float = 0.9,
+        trust_coefficient: float = 0.001,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "trust_coefficient": trust_coefficient,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override] # upstream's takes no closure
+        """Take one step."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                gradient = parameter.grad
+                if parameter.dim() > 1:
+                    gradient = gradient + group["weight_decay"] * parameter
+                    gradient = gradient * _trust_ratio(parameter, gradient, group["trust_coefficient"])
+                state = self.state[parameter]
+                if "mu" not in state:
+                    state["mu"] = torch.zeros_like(parameter)
+                state["mu"].mul_(group["momentum"]).add_(gradient)
+                parameter.sub_(group["lr"] * state["mu"])
+
+
+def _trust_ratio(parameter: Tensor, gradient: Tensor, coefficient: float) -> Tensor:
+    """Factor of the gradient (0-d); 1 if the parameter or the gradient is zero."""
+    weight_norm, gradient_norm = parameter.norm(), gradient.norm()
+    return torch.where(
+        (weight_norm > 0) & (gradient_norm > 0),
+        coefficient * weight_norm / gradient_norm,
+        torch.ones_like(weight_norm),
+    )
+
+
+class ErmPlusPlusMovingAvg:
+    """Averaged copy of a network: equal to it before update `sma_start_iter`, a running mean from then on.
+
+    Running statistics of batch norms are averaged like weights. Their counts of batches are the copy's own.
+
+    Args:
+        network: the network to average.
+
+    Attributes:
+        network_sma: the averaged copy, in evaluation mode.
+        sma_start_iter: number of the first averaged update.
+        global_iter: number of updates so far.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.network_sma = copy.deepcopy(network)
+        self.network_sma.eval()
+        self.sma_start_iter = 600
+        self.global_iter = 0
+        self.running_average = RunningAverage()
+
+    @property
+    def sma_count(self) -> int:
+        """Number of states in the mean, not counting the first."""
+        return self.running_average.count
+
+    def update_sma(self) -> None:
+        """Update the averaged copy. Call this after each update of the network."""
+        self.global_iter += 1
+        average, current = _averaged_tensors(self.network_sma), _averaged_tensors(self.network)
+        if self.global_iter >= self.sma_start_iter:
+            self.running_average.update(average, current)
+        else:
+            torch._foreach_copy_(list(average.values()), list(current.values()))
+
+
+def _averaged_tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in network.state_dict().items() if "num_batches_tracked" not in name}
 
 
 @REGISTRY.register()
 class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
     """ERM++ (Teterwak et al. 2023, arXiv 2304.01973).
 
-    Updates 0 to `linear_steps` train the classifier alone, with `linear_lr`. Predictions come from a running
-    mean of the weights, whose batch norms see each update's minibatches once more (unless `freeze_bn`), so
-    that an update costs one forward pass more than ERM's; memory: one more copy of the network. With `set_lr`
-    a first training can look for the learning rates that a second one, on all images, follows.
+    Updates 0 to `linear_steps` train the classifier only, with `linear_lr`. Predictions use the running mean
+    of the weights. Unless `freeze_bn` is set, its batch norms see the minibatches of each update. With
+    `set_lr`, a first training can search for the learning rates that a second one, on all images, follows.
+
+    Cost: an ERM step and a second forward pass, and memory for a copy of the network.
 
     Attributes:
         lr_schedule: learning rates that `set_lr` has found so far.
@@ -43,8 +143,9 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
         "linear_steps": Hparam(500, const(500), "updates of the classifier alone", at_least=0),
         "linear_lr": Hparam(5e-5, log10_uniform(-5, -3.5), "learning rate of the classifier alone", above=0),
     }
-    network: nn.Sequential
     STATE = ("global_iter", "lr_schedule", "lr_schedule_changes")
+
+    network: nn.Sequential
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
@@ -65,27 +166,25 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
             return LARS(module.parameters(), lr=lr, weight_decay=decay)
         return adam(module.parameters(), lr=lr, weight_decay=decay)
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)
-        linear = not self._is_full()
-        with torch.set_grad_enabled(not linear):
+        full = self._trains_featurizer()
+        with torch.set_grad_enabled(full):
             features = self.featurizer(x)
         loss = F.cross_entropy(self.classifier(features), y)
-        descend(loss, self.linear_optimizer if linear else self.optimizer)
+        descend(loss, self.optimizer if full else self.linear_optimizer)
         self.update_sma()
         if not self.hparams["freeze_bn"]:
-            self._refresh_batch_norms(x)
+            self._update_averaged_batch_norms(x)
         return {"loss": scalar(loss)}
 
-    def _is_full(self) -> bool:
+    def _trains_featurizer(self) -> bool:
         """Whether the next update trains the featurizer too."""
         return self.global_iter > int(self.hparams["linear_steps"])
 
     @torch.no_grad()
-    def _refresh_batch_norms(self, x: Tensor) -> None:
-        """Let the averaged network's running statistics, which are averages too, follow its weights."""
+    def _update_averaged_batch_norms(self, x: Tensor) -> None:
+        """Update the averaged network's running statistics with a forward pass."""
         self.network_sma.train()
         self.network_sma(x)
 
@@ -101,46 +200,50 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
         schedule: Schedule | None = None,
         device: torch.device | str | None = None,
     ) -> Schedule | None:
-        """Look for learning rates, or follow those found before; not while the classifier trains alone.
+        """Search for the next learning rate, or follow a schedule from an earlier search.
+
+        While only the classifier is trained, this does nothing.
 
         Args:
-            eval_loaders_iid: batches of each source's validation part, to look for the next learning rate: it
-                falls to a tenth each time that their mean loss has twice not improved.
-            schedule: what a search has found, to follow: its first entry becomes the learning rate.
-            device: where the batches go; the model's if None.
+            eval_loaders_iid: batches of each source environment's validation part, for the search. The
+                learning rate is divided by 10 each time their mean loss has twice not improved.
+            schedule: schedule to follow. Its first entry becomes the learning rate.
+            device: device to move the batches to; None for the model's.
 
-        Returns: when looking, `lr_schedule`, which ends with [0.0] where training should end (the third
-            change). When following, the rest of `schedule`. Otherwise `schedule` as it was given.
+        Returns: in a search, `lr_schedule`, whose last entry is [0.0] when training should end (at the third
+            change). With a schedule, its remaining entries. Otherwise `schedule`.
 
-        Raises: UsageError with neither loaders nor a schedule, or with one that is used up.
+        Raises: UsageError without loaders and schedule, or with an empty schedule.
         """
-        if not self._is_full():
+        if not self._trains_featurizer():
             return schedule
         if schedule is not None:
             return self._follow(schedule)
         if eval_loaders_iid is None:
             raise UsageError(
-                "set_lr needs eval_loaders_iid to look for learning rates, or a schedule to follow"
+                "set_lr needs eval_loaders_iid to search for learning rates, or a schedule to follow"
             )
         self.scheduler.step(self._validation_loss(eval_loaders_iid, device))
         self.lr_schedule.append([float(lr) for lr in self.scheduler.get_last_lr()])
         if len(self.lr_schedule) > 1 and self.lr_schedule[-1] != self.lr_schedule[-2]:
             self.lr_schedule_changes += 1
-        if self.lr_schedule_changes == _CHANGES:
+        if self.lr_schedule_changes == _MAX_CHANGES:
             self.lr_schedule[-1] = [0.0]
         return self.lr_schedule
 
     def _follow(self, schedule: Schedule) -> Schedule:
         if not schedule:
-            raise UsageError("set_lr was given an empty schedule; follow one as long as it has entries")
-        # A tensor, as upstream's; on the CPU, where optimizers read it without waiting for the device.
+            raise UsageError(
+                "set_lr was given an empty schedule; call it only while the schedule has entries"
+            )
+        # A tensor as in upstream, on the CPU, where optimizers can read it without waiting for the device.
         self.optimizer.param_groups[0]["lr"] = torch.tensor(schedule[0][0], dtype=torch.float32)
         return schedule[1:]
 
     def _validation_loss(
         self, loaders: Iterable[Iterable[Minibatch]], device: torch.device | str | None
     ) -> float:
-        """Mean over loaders of the mean over batches of the averaged network's loss."""
+        """The averaged network's loss, mean over batches and then over loaders."""
         device = next(self.network_sma.parameters()).device if device is None else device
         self.network_sma.eval()
         means = []

@@ -1,8 +1,10 @@
-"""Gradient matching: the environments' gradients shall be alike."""
+"""Gradient matching: methods that make the gradients of environments similar."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,20 +13,19 @@ from torch import Tensor, optim
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, descend, scalar
+from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.algorithms.optimizers import adam
-from domainbed.algorithms.tensor_dicts import ParamDict
+from domainbed.algorithms.optimizers import adam, descend
 from domainbed.hparams import Hparam, choice, const, log10_uniform
 
 
 def gradient_spread(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
     """Sum of squared distances of K gradients from their mean; 0-d.
 
-    Args:
-        gradients: for each environment, one tensor a parameter.
+    The mean is treated as a constant: the derivative by it is sum_k (g_k - mean) = 0.
 
-    The mean is a constant to the derivative: its part is sum_k (g_k - mean) = 0 anyway.
+    Args:
+        gradients: for each environment, one tensor for each parameter.
     """
     total = torch.zeros((), device=gradients[0][0].device)
     for parts in zip(*gradients, strict=True):
@@ -37,17 +38,17 @@ def gradient_spread(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
 class IGA(ERM):
     """Inter-environment gradient alignment (Koyama and Yamaguchi 2020, arXiv 2008.01883).
 
-    Mean risk plus `penalty` times the summed squared distance of the environments' gradients from their
-    mean, taken over all parameters. Needs second derivatives: about three times the arithmetic of an ERM
-    step, and the K gradients and the graphs of all K forward passes at once in memory.
+    The mean risk plus `penalty` times the summed squared distance of the environments' gradients, by all
+    parameters, from their mean.
+
+    Cost: second derivatives, so about three times the arithmetic of an ERM step. All K gradients and the
+    graphs of all K forward passes are in memory at once.
     """
 
     HPARAMS = {"penalty": Hparam(1000, log10_uniform(1, 5), "weight of the penalty", type=float, at_least=0)}
     COMPILABLE = False
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         parameters = self.trained_parameters()
         losses, gradients = [], []
         for x, y in minibatches:
@@ -60,17 +61,58 @@ class IGA(ERM):
         return {"loss": scalar(mean_loss), "penalty": scalar(penalty)}
 
 
+Operand = float | Mapping[str, Tensor]
+
+
+class ParamDict(OrderedDict[str, Tensor]):
+    """A dictionary of tensors, such as a state dict, with elementwise +, -, * and /.
+
+    The other operand is a number, or a dictionary with at least the keys of this one.
+    """
+
+    def _each(self, other: Operand, operation: Callable[[Any, Any], Tensor]) -> ParamDict:
+        if isinstance(other, Mapping):
+            return ParamDict((key, operation(value, other[key])) for key, value in self.items())
+        return ParamDict((key, operation(value, other)) for key, value in self.items())
+
+    def __add__(self, other: Operand) -> ParamDict:
+        return self._each(other, operator.add)
+
+    def __sub__(self, other: Operand) -> ParamDict:
+        return self._each(other, operator.sub)
+
+    def __mul__(self, other: Operand) -> ParamDict:
+        return self._each(other, operator.mul)
+
+    def __truediv__(self, other: Operand) -> ParamDict:
+        return self._each(other, operator.truediv)
+
+    def __neg__(self) -> ParamDict:
+        return self * -1
+
+    def __rsub__(self, other: float) -> ParamDict:
+        return -self + other
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
 @REGISTRY.register()
 class Fish(Algorithm):
     """Fish (Shi et al. 2021, arXiv 2104.09937, algorithm 1).
 
-    One step of Adam on each environment in turn, from whose end point the weights go back to a share
-    `meta_lr` of the way; running statistics too. Adam's moments go on from update to update. Costs one
-    ERM step and K steps of the optimizer; a copy of the weights during an update. Returns the loss of the
-    last environment. Draws: none, or those of a new network's initial weights with `upstream_draws`.
+    Takes one Adam step on each environment in turn, then moves the weights from their initial values toward
+    the final ones by a fraction `meta_lr`. Running statistics of batch norms move likewise. Adam's moments
+    carry over between updates. The logged `loss` is that of the last environment.
+
+    Cost: an ERM step, K steps of the optimizer, and a copy of the weights during an update.
+
+    Draws nothing or, with `upstream_draws`, the initial weights of a new network.
     """
 
-    HPARAMS = {"meta_lr": Hparam(0.5, choice(0.05, 0.1, 0.5), "share of the way that is gone", above=0)}
+    HPARAMS = {
+        "meta_lr": Hparam(0.5, choice(0.05, 0.1, 0.5), "fraction of the way to the final weights", above=0)
+    }
     SWITCHES = {
         "upstream_draws": Hparam(
             False, const(False), "draw a new network's initial weights at each update, as upstream does"
@@ -88,17 +130,15 @@ class Fish(Algorithm):
             self.network.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
         )
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         if self.switch("upstream_draws"):
             networks.WholeFish(self.input_shape, self.num_classes, self.hparams)
-        before = ParamDict((name, value.clone()) for name, value in self.network.state_dict().items())
+        initial = ParamDict((name, value.clone()) for name, value in self.network.state_dict().items())
         for x, y in minibatches:
             loss = self._loss(x, y)
             descend(loss, self.optimizer)
-        way = ParamDict(self.network.state_dict()) - before
-        self.network.load_state_dict(before + self.hparams["meta_lr"] * way)
+        final = ParamDict(self.network.state_dict())
+        self.network.load_state_dict(initial + self.hparams["meta_lr"] * (final - initial))
         return {"loss": scalar(loss)}
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -109,7 +149,7 @@ class Fish(Algorithm):
         return logits
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401 - torch's
-        # Upstream's checkpoints also hold the network at the end point of the last update.
+        # Upstream's checkpoints also hold the network as it was before the last interpolation.
         for name in [name for name in state_dict if name.startswith(f"{prefix}network_inner.")]:
             del state_dict[name]
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,50 +1,52 @@
-"""Methods that keep the features' variance low."""
+"""Information bottleneck: methods that penalise the variance of the features."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.annealed import Annealed
-from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, environment_losses, scalar
-from domainbed.algorithms.moments import variance
+from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.discrepancy import variance
+from domainbed.algorithms.environments import environment_losses
 from domainbed.algorithms.risk import IRM
+from domainbed.algorithms.update_count import AnnealedERM
 from domainbed.hparams import Declaration, Hparam, log10_int, log10_uniform
 
 BOTTLENECK: dict[str, Declaration] = {
     "ib_lambda": Hparam(100.0, log10_uniform(-1, 5), "weight of the features' variance", at_least=0),
     "ib_penalty_anneal_iters": Hparam(
-        500, log10_int(0, 4), "updates before the features' variance counts", at_least=0
+        500, log10_int(0, 4), "number of updates without the features' variance", at_least=0
     ),
 }
 
 
-def add_bottleneck(algorithm: Annealed, loss: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The loss with the penalty of the information bottleneck added, and the penalty (both 0-d).
+def add_bottleneck(algorithm: AnnealedERM, loss: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The loss with the penalty of the information bottleneck added, and the penalty; both 0-d.
 
-    That is the variance of a feature over an environment's samples, mean over features and environments.
+    The penalty is the variance of a feature over the samples of an environment, mean over features and
+    environments.
 
     Args:
-        algorithm: has the hyper-parameters `BOTTLENECK`.
-        loss: what the penalty is added to; it is given back where the weight is 0.
+        algorithm: an algorithm with the hyper-parameters `BOTTLENECK`.
+        loss: the loss without the penalty, 0-d. It is returned unchanged if the penalty has no weight.
         features: features (n_e, d) of each environment.
 
     Raises: UsageError for an environment with one sample.
     """
-    reached = algorithm.updates >= algorithm.hparams["ib_penalty_anneal_iters"]
-    weight = algorithm.hparams["ib_lambda"] if reached else 0.0
+    annealed = algorithm.updates >= algorithm.hparams["ib_penalty_anneal_iters"]
+    weight = algorithm.hparams["ib_lambda"] if annealed else 0.0
     with torch.set_grad_enabled(weight > 0):
         penalty = torch.stack([variance(each).mean() for each in features]).mean()
     return (loss + weight * penalty if weight else loss), penalty
 
 
 def joint_features(
-    algorithm: Annealed, minibatches: Sequence[Minibatch]
+    algorithm: AnnealedERM, minibatches: Sequence[Minibatch]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Features (n_e, d) and logits of each environment, from one forward pass over all of them."""
+    """Features (n_e, d) and logits (n_e, num_classes) of each environment, from one joint forward pass."""
     sizes = [len(y) for _, y in minibatches]
     features: Tensor = algorithm.featurizer(concatenate(minibatches)[0])
     logits: Tensor = algorithm.classifier(features)
@@ -52,19 +54,18 @@ def joint_features(
 
 
 @REGISTRY.register()
-class IB_ERM(Annealed):
+class IB_ERM(AnnealedERM):
     """ERM with an information bottleneck (Ahuja et al. 2021, arXiv 2106.06607).
 
-    Mean risk plus lambda times the features' variance, which counts from `ib_penalty_anneal_iters` updates
-    on, when the optimizer starts anew. `nll` is returned equal to `loss`, as upstream has it. No cost to
-    speak of beyond ERM's.
+    The mean risk plus lambda times the variance of the features, which is added after
+    `ib_penalty_anneal_iters` updates, with a new optimizer. As in upstream, the logged `nll` equals `loss`.
+
+    Cost: about an ERM step.
     """
 
     HPARAMS = BOTTLENECK
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         features, logits = joint_features(self, minibatches)
         loss, penalty = add_bottleneck(self, environment_losses(logits, minibatches).mean(), features)
         self.annealed_step(loss, self.hparams["ib_penalty_anneal_iters"])
@@ -75,15 +76,15 @@ class IB_ERM(Annealed):
 class IB_IRM(IRM):
     """IRM with an information bottleneck (Ahuja et al. 2021, arXiv 2106.06607).
 
-    IRM's loss plus lambda times the features' variance. The optimizer starts anew when either penalty takes
-    its weight. `nll` is returned equal to `loss`, as upstream has it. Costs what IRM does.
+    IRM's loss plus lambda times the variance of the features. A new optimizer is built when either penalty
+    reaches its weight. As in upstream, the logged `nll` equals `loss`.
+
+    Cost: as IRM.
     """
 
     HPARAMS = BOTTLENECK
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         features, logits = joint_features(self, minibatches)
         invariant = self.invariant_risk(logits, minibatches)
         loss, penalty = add_bottleneck(self, invariant.loss, features)

@@ -1,8 +1,8 @@
-"""Marginal transfer learning: the classifier also sees which distribution a sample comes from."""
+"""Marginal transfer learning: the classifier also sees an embedding of the sample's environment."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,26 +11,34 @@ from torch import Tensor
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, descend, scalar
-from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, scalar
+from domainbed.algorithms.optimizers import adam, descend
 from domainbed.hparams import Hparam, choice, const
 
 
 @REGISTRY.register()
 class MTL(Algorithm):
-    """Marginal transfer learning (Blanchard et al. 2017, arXiv 1711.07910), its neural version.
+    """Marginal transfer learning (Blanchard et al. 2017, arXiv 1711.07910), with a neural network.
 
-    The classifier sees a sample's features and an embedding of its environment: their mean over the
-    minibatch, averaged over updates. Upstream overwrites the embedding with standard normal noise, and so do
-    we unless `mtl_embedding` is given: then predictions, whose environment is unknown, use the mean over the
-    batch at hand. The loss is the sum over environments. An update costs what ERM's does.
+    The classifier's inputs are the features of a sample and an embedding of its environment: the mean of the
+    features over the minibatch, averaged over updates. The loss is the sum over environments. As in upstream,
+    standard normal noise replaces the embedding unless `mtl_embedding` is set. Then predictions, whose
+    environment is unknown, use the mean over the current batch.
 
-    Draws: with noise, B * n_outputs normal numbers in each forward pass, evaluation's too, on the device.
+    Cost: an ERM step.
+
+    Draws B * n_outputs normal numbers in each forward pass, on the device, unless `mtl_embedding` is set.
     """
 
-    HPARAMS = {"mtl_ema": Hparam(0.99, choice(0.5, 0.9, 0.99, 1.0), "weight of the newest mean", at_least=0)}
+    HPARAMS = {
+        "mtl_ema": Hparam(
+            0.99, choice(0.5, 0.9, 0.99, 1.0), "weight of the newest mean in the embedding", at_least=0
+        )
+    }
     SWITCHES = {
-        "mtl_embedding": Hparam(False, const(False), "classify by the embedding, not by noise in its place")
+        "mtl_embedding": Hparam(
+            False, const(False), "use the embedding; if false, noise in its place (as in upstream)"
+        )
     }
 
     embeddings: Tensor
@@ -51,16 +59,19 @@ class MTL(Algorithm):
         self.register_buffer("embeddings", torch.zeros(num_domains, self.featurizer.n_outputs))
         self.ema = hparams["mtl_ema"]
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         losses = [F.cross_entropy(self.predict(x, env), y) for env, (x, y) in enumerate(minibatches)]
         loss = torch.stack(losses).sum()
         descend(loss, self.optimizer)
         return {"loss": scalar(loss)}
 
     def predict(self, x: Tensor, env: int | None = None) -> Tensor:
-        """Logits (B, num_classes); `env` is the source environment whose embedding takes the batch in."""
+        """Logits (B, num_classes) of inputs (B, *input_shape).
+
+        Args:
+            x: inputs.
+            env: index of the source environment whose embedding to update; None in evaluation.
+        """
         features = self.featurizer(x)
         embedding = self._embedding(features, env)
         if not self.switch("mtl_embedding"):
@@ -69,7 +80,7 @@ class MTL(Algorithm):
         return logits
 
     def _embedding(self, features: Tensor, env: int | None) -> Tensor:
-        """(n_outputs,): mean of the features (B, n_outputs), averaged with the environment's former ones."""
+        """Mean (n_outputs,) of the features (B, n_outputs), averaged with the embedding of `env`."""
         mean = features.to(self.embeddings.dtype).mean(dim=0)
         if env is not None:
             mean = self.ema * mean + (1 - self.ema) * self.embeddings[env]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, scalar
+from domainbed.algorithms.base import DeviceScalar, Minibatch, scalar
 from domainbed.algorithms.environment_gradients import EnvironmentGradients
+from domainbed.algorithms.update_count import UpdateCount
 from domainbed.errors import UsageError
 from domainbed.gradients.blockwise import Blockwise, Rule
 from domainbed.gradients.domain_gradients import set_gradient

@@ -1,4 +1,4 @@
-"""Meta-learning: methods that look at the risk after a trial step, or adapt to the batch at hand."""
+"""Meta-learning: methods that use the risk after a trial step, or adapt to the current batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.func import functional_call
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import DeviceScalar, Minibatch, scalar
+from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.algorithms.pairing import split_meta_train_test
+from domainbed.algorithms.minibatch_pairs import split_meta_train_test
 from domainbed.datasets import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, choice, const, log2_int, log10_uniform
@@ -25,15 +25,19 @@ _log = logging.getLogger(__name__)
 
 @REGISTRY.register()
 class MLDG(ERM):
-    """Learning to generalize (Li et al. 2017, arXiv 1710.03463), first-order version.
+    """Meta-learning domain generalization (Li et al. 2017, arXiv 1710.03463, algorithm 1), first order.
 
-    For each meta-training environment, a trial step of a fresh Adam; the update is the gradient there
-    plus beta times that of a meta-test environment's risk after the trial step. The divisor is K, though
-    there are K - n_meta_test pairs (upstream's). Batch norms keep their running statistics: only the
-    stepped networks see data. Needs two backward passes a pair and no copy of the network.
+    For each pair of a meta-train and a meta-test environment, takes a trial step of a new Adam on the
+    meta-train risk. The pair's gradient is that of the meta-train risk at the weights, plus beta times that
+    of the meta-test risk after the trial step. As in upstream, the sum is divided by K, although there are K
+    - n_meta_test pairs, and the running statistics of batch norms never change.
+
+    If K - 1 is less than `n_meta_test`, K - 1 environments are used for meta-test, with a warning.
+
+    Cost: two forward and backward passes for each pair; no copy of the network.
     """
 
-    MIN_DOMAINS = 2  # one to train and one to test
+    MIN_DOMAINS = 2  # one for meta-train and one for meta-test
     HPARAMS = {
         "mldg_beta": Hparam(1.0, log10_uniform(-1, 1), "weight of the meta-test gradient"),
         "n_meta_test": Hparam(2, choice(1, 2), "number of meta-test environments", at_least=1),
@@ -43,20 +47,16 @@ class MLDG(ERM):
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        if hparams["n_meta_test"] < 1:
-            raise UsageError(
-                f"MLDG needs n_meta_test of 1 or more environments, not {hparams['n_meta_test']}"
-            )
         self.num_meta_test = min(hparams["n_meta_test"], num_domains - 1)
         if self.num_meta_test < hparams["n_meta_test"]:
             _log.warning(
-                "MLDG: n_meta_test is %d with %d source environments; %d is used, to leave one to train on",
-                *(hparams["n_meta_test"], num_domains, self.num_meta_test),
+                "MLDG: n_meta_test is %d with %d source environments; using %d, to keep one for meta-train",
+                hparams["n_meta_test"],
+                num_domains,
+                self.num_meta_test,
             )
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         beta, num_domains = self.hparams["mldg_beta"], len(minibatches)
         parameters = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         total = [torch.zeros_like(parameter) for parameter in parameters.values()]
@@ -84,12 +84,12 @@ class MLDG(ERM):
         return {"loss": scalar(objective / num_domains)}
 
     def _loss(self, parameters: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """Loss of the network with these parameters, on copies of its buffers."""
+        """Loss (0-d) of the network with these parameters and with copies of its buffers."""
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         return F.cross_entropy(functional_call(self.network, {**parameters, **buffers}, (x,)), y)
 
     def _trial_step(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """`parameter` after the first step of a fresh Adam: its moments, corrected, are g and g^2."""
+        """`parameter` after the first step of a new Adam, whose corrected moments are g and g^2."""
         gradient = gradient + self.hparams["weight_decay"] * parameter.detach()
         step = self.hparams["lr"] * gradient / (gradient.abs() + 1e-8)
         stepped: Tensor = (parameter.detach() - step).requires_grad_()
@@ -98,21 +98,31 @@ class MLDG(ERM):
 
 @REGISTRY.register()
 class ARM(ERM):
-    """Adaptive risk minimisation (Zhang et al. 2020, arXiv 2007.02931), with a context network (ARM-CML).
+    """Adaptive risk minimisation (Zhang et al. 2020, arXiv 2007.02931) with a context network (ARM-CML).
 
-    An image gets one more channel: its group's mean of what a small network makes of the images. Groups are
-    `batch_size` consecutive images, so an environment each in training; where the batch is no multiple of
-    that, it is one group. Upstream never trains the context network; the switch `arm_train_context` does.
-    Needs two 5x5 convolutions with 64 channels at the image's size beyond ERM, which is a lot for 224 pixels.
+    Images have one more input channel, the mean over a group of images of a small network's output. A group
+    is `batch_size` consecutive images, so one environment in training, or the whole batch if its size is not
+    a multiple of that. As in upstream, the context network is not trained unless `arm_train_context` is set.
+
+    Cost: an ERM step and three 5x5 convolutions with 64 channels at full resolution, which dominate for
+    images of 224 pixels.
+
+    Raises: UsageError for inputs that are not images.
     """
 
     OPTIMISATION = {
         "batch_size": by_size(
-            small=Hparam(64, log2_int(3, 9), "B, also the size of a group", at_least=1),
-            large=Hparam(8, const(8), "B, also the size of a group", at_least=1),
+            small=Hparam(
+                64, log2_int(3, 9), "B, minibatch size of each environment and size of a group", at_least=1
+            ),
+            large=Hparam(
+                8, const(8), "B, minibatch size of each environment and size of a group", at_least=1
+            ),
         )
     }
-    SWITCHES = {"arm_train_context": Hparam(False, const(False), "train the context network too")}
+    SWITCHES = {
+        "arm_train_context": Hparam(False, const(False), "train the context network (upstream does not)")
+    }
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
@@ -132,8 +142,8 @@ class ARM(ERM):
             self.context_net.requires_grad_(False)
 
     def predict(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes) of images (B, C, H, W); they depend on the other images of a group."""
-        group = self.support_size if len(x) % self.support_size == 0 else len(x)
+        """Logits (B, num_classes) of images (B, C, H, W). They depend on the other images of each group."""
+        group_size = self.support_size if len(x) % self.support_size == 0 else len(x)
         context = self.context_net(x).to(x.dtype)
-        means = context.unflatten(0, (-1, group)).mean(dim=1)
-        return super().predict(torch.cat([x, means.repeat_interleave(group, dim=0)], dim=1))
+        means = context.unflatten(0, (-1, group_size)).mean(dim=1)
+        return super().predict(torch.cat([x, means.repeat_interleave(group_size, dim=0)], dim=1))

@@ -1,8 +1,8 @@
-"""Methods that mix samples of different environments."""
+"""Mixup: training on mixtures of samples of different environments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import DeviceScalar, Minibatch, scalar
+from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.algorithms.pairing import random_pairs_of_minibatches
+from domainbed.algorithms.minibatch_pairs import random_pairs_of_minibatches
 from domainbed.hparams import Hparam, log10_uniform
 
 
@@ -20,24 +20,27 @@ from domainbed.hparams import Hparam, log10_uniform
 class Mixup(ERM):
     """Inter-domain mixup (Yan et al. 2020, arXiv 2001.00677).
 
-    Minibatches of a random cycle of environments are mixed pairwise. Draws: one permutation of K from
-    torch's global generator, and for each pair one Beta(alpha, alpha) from NumPy's.
+    Mixes the minibatches of each two neighbours in a random cyclic order of environments. The loss of a
+    mixture is the mixture of the losses for both labels.
+
+    Cost: an ERM step.
+
+    Draws a permutation of K from torch's global generator and, for each pair, one Beta(alpha, alpha) number
+    from NumPy's.
     """
 
     HPARAMS = {
         "mixup_alpha": Hparam(0.2, log10_uniform(-1, 1), "parameter of the Beta distribution", above=0)
     }
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         alpha = self.hparams["mixup_alpha"]
         objective = torch.zeros((), device=minibatches[0][0].device)
         for (xi, yi), (xj, yj) in random_pairs_of_minibatches(minibatches):
-            share = float(np.random.beta(alpha, alpha))
-            logits = self.predict(share * xi + (1 - share) * xj)
+            lam = float(np.random.beta(alpha, alpha))
+            logits = self.predict(lam * xi + (1 - lam) * xj)
             objective = (
-                objective + share * F.cross_entropy(logits, yi) + (1 - share) * F.cross_entropy(logits, yj)
+                objective + lam * F.cross_entropy(logits, yi) + (1 - lam) * F.cross_entropy(logits, yj)
             )
         objective = objective / len(minibatches)
         self.step(objective)

@@ -1,8 +1,8 @@
-"""Methods that keep a network from leaning on a few strong features."""
+"""Methods that keep a network from relying on a few dominant features."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, scalar
+from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.precision import at_least_float32
 from domainbed.hparams import Hparam, log10_uniform, uniform
@@ -18,18 +18,22 @@ from domainbed.hparams import Hparam, log10_uniform, uniform
 
 @REGISTRY.register()
 class RSC(ERM):
-    """Representation self-challenging (Huang et al. 2020, arXiv 2007.02454).
+    """Representation self-challenging (Huang et al. 2020, arXiv 2007.02454, algorithm 1).
 
-    Trains without the features that a sample's class leans on most (`rsc_f_drop_factor` of them), in those
-    samples that lose most by it (`rsc_b_drop_factor` of them). Needs two more passes of the classifier than
-    ERM; quantiles, as NumPy interpolates them, are taken on the device.
+    Drops, of each sample's features, the fraction `rsc_f_drop_factor` with the largest gradients of the logit
+    of its label. This is done in the fraction `rsc_b_drop_factor` of samples whose confidence falls most by
+    it.
+
+    Cost: an ERM step and two passes of the classifier.
     """
 
     HPARAMS = {
         "rsc_f_drop_factor": Hparam(
-            1 / 3, uniform(0, 0.5), "share of a sample's features to drop", at_least=0
+            1 / 3, uniform(0, 0.5), "fraction of a sample's features to drop", at_least=0, at_most=1
         ),
-        "rsc_b_drop_factor": Hparam(1 / 3, uniform(0, 0.5), "share of samples to drop them in", at_least=0),
+        "rsc_b_drop_factor": Hparam(
+            1 / 3, uniform(0, 0.5), "fraction of samples to drop them in", at_least=0, at_most=1
+        ),
     }
 
     def __init__(
@@ -40,52 +44,48 @@ class RSC(ERM):
         self.drop_b = (1 - hparams["rsc_b_drop_factor"]) * 100
         self.num_classes = num_classes
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)
         features = self.featurizer(x)
-        kept = self._kept(features.detach(), y)
-        loss = F.cross_entropy(self.classifier(features * kept), y)
+        mask = self._mask(features.detach(), y)
+        loss = F.cross_entropy(self.classifier(features * mask), y)
         self.step(loss)
         return {"loss": scalar(loss)}
 
-    def _kept(self, features: Tensor, y: Tensor) -> Tensor:
-        """Which features (B, n_outputs) the classifier is to be trained on, bool.
+    def _mask(self, features: Tensor, y: Tensor) -> Tensor:
+        """Mask (B, n_outputs), bool, of the features to train the classifier on.
 
         Args:
             features: (B, n_outputs), detached.
             y: labels (B,).
         """
-        # In full precision where they came out of a layer in bfloat16: quantiles need it.
+        # Quantiles need full precision, also under autocast.
         features = at_least_float32(features).requires_grad_()
         logits = self.classifier(features)
         (gradient,) = torch.autograd.grad(logits.gather(1, y[:, None]).sum(), features)
-        weak = gradient < torch.quantile(gradient, self.drop_f / 100, dim=1, keepdim=True)
+        small_gradient = gradient < torch.quantile(gradient, self.drop_f / 100, dim=1, keepdim=True)
         with torch.no_grad():
-            challenged = self.classifier(features * weak)
+            challenged = self.classifier(features * small_gradient)
             change = _confidence(logits, y) - _confidence(challenged, y)
-        little_changed = change < torch.quantile(change, self.drop_b / 100)
-        return weak | little_changed[:, None]
+        small_change = change < torch.quantile(change, self.drop_b / 100)
+        return small_gradient | small_change[:, None]
 
 
 def _confidence(logits: Tensor, y: Tensor) -> Tensor:
-    """Probability (B,) that the logits (B, num_classes) give to the labels (B,)."""
+    """Probability (B,) of the labels (B,) according to the logits (B, num_classes)."""
     return at_least_float32(logits).softmax(1).gather(1, y[:, None])[:, 0]
 
 
 @REGISTRY.register()
 class SD(ERM):
-    """Spectral decoupling (Pezeshki et al. 2020, arXiv 2011.09468, equation 25): logits are kept small.
+    """Spectral decoupling (Pezeshki et al. 2020, arXiv 2011.09468, equation 25): a penalty on the logits.
 
-    An update costs what ERM's does.
+    Cost: an ERM step.
     """
 
     HPARAMS = {"sd_reg": Hparam(0.1, log10_uniform(-5, -1), "weight of the mean squared logit", at_least=0)}
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)
         logits = self.predict(x)
         loss = F.cross_entropy(logits, y)

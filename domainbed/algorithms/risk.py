@@ -1,9 +1,9 @@
-"""Methods that change how the environments' risks are weighted or add a penalty on them."""
+"""Methods that reweight the environments' risks or add a penalty on them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,16 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.annealed import Annealed
-from domainbed.algorithms.base import DeviceScalar, Minibatch, environment_losses, scalar
+from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.densities import Distribution1D, Nonparametric
+from domainbed.algorithms.environments import environment_losses
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.update_count import AnnealedERM
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, const, log10_int, log10_uniform, uniform
 
 
 class InvariantRisk(NamedTuple):
-    """IRM's loss and what it is made of (0-d each)."""
+    """IRM's loss and its two parts; 0-d each."""
 
     loss: Tensor
     nll: Tensor
@@ -28,25 +29,29 @@ class InvariantRisk(NamedTuple):
 
 
 @REGISTRY.register()
-class IRM(Annealed):
-    """Invariant risk minimisation (Arjovsky et al. 2019, arXiv 1907.02893), penalty IRMv1.
+class IRM(AnnealedERM):
+    """Invariant risk minimisation (Arjovsky et al. 2019, arXiv 1907.02893, IRMv1 in section 3.1).
 
-    One forward pass over all environments; mean risk plus lambda times the mean penalty. When the
-    penalty takes effect, after `irm_penalty_anneal_iters` updates, the optimizer starts anew.
+    The mean risk plus lambda times the mean penalty, from one forward pass over all environments. The penalty
+    has the weight 1 before `irm_penalty_anneal_iters` updates; then it has the weight lambda, with a new
+    optimizer.
+
+    Cost: an ERM step, and second derivatives by the logits only.
     """
 
     HPARAMS = {
         "irm_lambda": Hparam(100.0, log10_uniform(-1, 5), "weight of the penalty", at_least=0),
         "irm_penalty_anneal_iters": Hparam(
-            500, log10_int(0, 4), "updates before the penalty has its weight", at_least=0
+            500, log10_int(0, 4), "number of updates before the penalty has its weight", at_least=0
         ),
     }
 
     @staticmethod
     def _irm_penalty(logits: Tensor, y: Tensor) -> Tensor:
-        """Squared gradient of the risk by a scale of the logits, without bias: from two halves of the batch.
+        """Unbiased estimate (0-d) of the squared derivative of the risk by a scale of the logits.
 
-        It may be negative. A minibatch of one sample has an empty half, and no penalty.
+        The product of the derivatives on two halves of the batch, so it may be negative. With one sample,
+        half of the batch is empty and the penalty is 0.
         """
         scale = torch.ones((), device=logits.device, dtype=logits.dtype, requires_grad=True)
         gradients = [
@@ -56,7 +61,7 @@ class IRM(Annealed):
         return gradients[0] * gradients[1]
 
     def invariant_risk(self, logits: Sequence[Tensor], minibatches: Sequence[Minibatch]) -> InvariantRisk:
-        """Mean risk plus weighted mean penalty, from the logits (B, num_classes) of each environment."""
+        """Mean risk plus the weighted mean penalty, from the logits (B, num_classes) of each environment."""
         anneal = self.hparams["irm_penalty_anneal_iters"]
         weight = self.hparams["irm_lambda"] if self.updates >= anneal else 1.0
         nll = environment_losses(logits, minibatches).mean()
@@ -64,33 +69,31 @@ class IRM(Annealed):
         penalty = torch.stack(penalties).mean()
         return InvariantRisk(nll + weight * penalty, nll, penalty)
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         risk = self.invariant_risk(self.joint_logits(minibatches), minibatches)
         self.annealed_step(risk.loss, self.hparams["irm_penalty_anneal_iters"])
         return {name: scalar(value) for name, value in risk._asdict().items()}
 
 
 @REGISTRY.register()
-class VREx(Annealed):
-    """Risk extrapolation (Krueger et al. 2020, arXiv 2003.00688): equal risks in all environments.
+class VREx(AnnealedERM):
+    """Variance risk extrapolation (Krueger et al. 2020, arXiv 2003.00688, section 3).
 
-    One forward pass over all environments; mean risk plus lambda times the risks' variance. When the
-    penalty takes its weight, after `vrex_penalty_anneal_iters` updates, the optimizer starts anew. `nll` is
-    returned as the last environment's risk, as upstream has it. No cost to speak of beyond ERM's.
+    The mean risk plus lambda times the variance of the environments' risks, from one forward pass over all of
+    them. The penalty has the weight 1 before `vrex_penalty_anneal_iters` updates; then it has the weight
+    lambda, with a new optimizer. As in upstream, the logged `nll` is the risk of the last environment.
+
+    Cost: an ERM step.
     """
 
     HPARAMS = {
         "vrex_lambda": Hparam(10.0, log10_uniform(-1, 5), "weight of the penalty", at_least=0),
         "vrex_penalty_anneal_iters": Hparam(
-            500, log10_int(0, 4), "updates before the penalty has its weight", at_least=0
+            500, log10_int(0, 4), "number of updates before the penalty has its weight", at_least=0
         ),
     }
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         anneal = self.hparams["vrex_penalty_anneal_iters"]
         weight = self.hparams["vrex_lambda"] if self.updates >= anneal else 1.0
         losses = environment_losses(self.joint_logits(minibatches), minibatches)
@@ -104,7 +107,10 @@ class VREx(Annealed):
 class GroupDRO(ERM):
     """Group distributionally robust optimisation (Sagawa et al. 2020, arXiv 1911.08731, algorithm 1).
 
-    Environments with high risk gain weight, exponentially.
+    The risks are weighted by q, which grows exponentially with an environment's risk: q_e <- q_e exp(eta
+    l_e), normalised to sum 1.
+
+    Cost: an ERM step, in one forward pass for each environment.
     """
 
     HPARAMS = {"groupdro_eta": Hparam(0.01, log10_uniform(-3, -1), "step size of the weights q", at_least=0)}
@@ -118,9 +124,7 @@ class GroupDRO(ERM):
         # Empty until the first update, as in upstream's checkpoints.
         self.register_buffer("q", torch.tensor([]))
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         losses = torch.stack([F.cross_entropy(self.predict(x), y) for x, y in minibatches])
         q = self.q if len(self.q) else torch.ones_like(losses)
         q = q * (self.hparams["groupdro_eta"] * losses.detach()).exp()
@@ -130,40 +134,41 @@ class GroupDRO(ERM):
         return {"loss": scalar(loss)}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401 - torch's
-        # A new object's q is empty, a used one's has K entries.
+        # In a new object q is empty, in a trained one it has K entries.
         self.q = torch.empty_like(state_dict.get(prefix + "q", self.q), device=self.q.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 @REGISTRY.register()
-class EQRM(Annealed):
+class EQRM(AnnealedERM):
     """Empirical quantile risk minimisation (Eastwood et al. 2022, arXiv 2207.09944, algorithm 1).
 
-    The mean risk for `eqrm_burnin_iters` updates, then the alpha-quantile of a distribution estimated from
-    the K risks, searched for in float64. The optimizer starts anew at the change, with `eqrm_lr`; upstream
-    compares the numbers for equality, so that a burn-in that is no integer, as random draws are, never
-    changes the optimizer: `eqrm_round_burnin` does. One forward pass an environment; no cost to speak of
-    beyond ERM's. Needs two environments, and a device with float64.
+    The mean risk for `eqrm_burnin_iters` updates, then the alpha-quantile of a distribution that is fitted to
+    the K risks, with a new optimizer whose learning rate is `eqrm_lr`. As in upstream, a burn-in that is not
+    an integer, such as a random one, never changes the optimizer unless `eqrm_round_burnin` is set.
+
+    Cost: an ERM step, in one forward pass for each environment. The search for the quantile needs a device
+    with float64.
 
     Args:
-        dist: what is fitted to the risks; by default a kernel density estimate.
+        dist: distribution to fit to the risks; a kernel density estimate by default.
 
-    Raises: UsageError if `eqrm_quantile` is 0, or 1 or more.
+    Raises: UsageError if `eqrm_quantile` is 0.
     """
 
     MIN_DOMAINS = 2  # one risk has no spread
     HPARAMS = {
         "eqrm_quantile": Hparam(
-            0.75, uniform(0.5, 0.99), "alpha, which quantile; if negative, the logarithm of 1 - alpha"
+            0.75, uniform(0.5, 0.99), "the quantile alpha; if negative, the logarithm of 1 - alpha", below=1
         ),
         "eqrm_burnin_iters": Hparam(
-            2500, log10_uniform(2.5, 3.5), "updates with the mean risk", type=float, at_least=0
+            2500, log10_uniform(2.5, 3.5), "number of updates with the mean risk", type=float, at_least=0
         ),
         "eqrm_lr": Hparam(1e-6, log10_uniform(-7, -5), "learning rate after the burn-in", above=0),
     }
     SWITCHES = {
         "eqrm_round_burnin": Hparam(
-            False, const(False), "EQRM: a burn-in that is no integer changes the learning rate, too"
+            False, const(False), "EQRM: a burn-in that is not an integer also changes the learning rate"
         )
     }
 
@@ -177,23 +182,20 @@ class EQRM(Annealed):
         hparams: dict[str, Any],
         dist: Distribution1D | None = None,
     ) -> None:
-        quantile = hparams["eqrm_quantile"]
-        if quantile == 0 or quantile >= 1:
+        if hparams["eqrm_quantile"] == 0:
             raise UsageError(
-                f"hyper-parameter eqrm_quantile is between 0 and 1, or negative (the logarithm of 1 - "
-                f"quantile), not {quantile}"
+                "hyper-parameter eqrm_quantile must be between 0 and 1, or negative (the logarithm of 1 - "
+                "quantile), not 0"
             )
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        self.register_buffer("alpha", torch.tensor(quantile, dtype=torch.float64))
+        self.register_buffer("alpha", torch.tensor(hparams["eqrm_quantile"], dtype=torch.float64))
         self.dist = Nonparametric() if dist is None else dist
 
     def risk(self, x: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy, shape [1], of one environment."""
+        """Cross-entropy of one environment, of shape [1]."""
         return F.cross_entropy(self.predict(x), y).reshape(1)
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         burnin = self.hparams["eqrm_burnin_iters"]
         risks = torch.cat([self.risk(x, y) for x, y in minibatches])
         if self.updates < burnin:

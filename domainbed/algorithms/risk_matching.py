@@ -1,26 +1,25 @@
-"""RDM: matching of the distributions of samples' risks."""
+"""RDM: matching of the distributions of the samples' risks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.annealed import Annealed
-from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, scalar
-from domainbed.algorithms.discrepancy import GAMMAS, gaussian_mmd
-from domainbed.algorithms.moments import variance
+from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.discrepancy import GAMMAS, gaussian_mmd, variance
+from domainbed.algorithms.update_count import AnnealedERM
 from domainbed.datasets import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, choice, log2_int, uniform, uniform_int
 
 
-def _by_name(otherwise: Hparam, **named: Hparam) -> Callable[[str], Hparam]:
-    """Declaration of a hyper-parameter by the dataset's name."""
-    return by_size(small=otherwise, large=otherwise, **named)
+def _by_name(default: Hparam, **named: Hparam) -> Callable[[str], Hparam]:
+    """Declaration of a hyper-parameter that depends on the dataset's name."""
+    return by_size(small=default, large=default, **named)
 
 
 def _weight(default: float, low: float, high: float) -> Hparam:
@@ -28,7 +27,7 @@ def _weight(default: float, low: float, high: float) -> Hparam:
 
 
 def _annealing(default: int, low: int, high: int) -> Hparam:
-    return Hparam(default, uniform_int(low, high), "updates before the penalties count", at_least=0)
+    return Hparam(default, uniform_int(low, high), "number of updates without the penalties", at_least=0)
 
 
 def _batch_size(default: int, low: int, high: int) -> Hparam:
@@ -39,14 +38,15 @@ _NO_VARIANCE = Hparam(0.0, choice(0.0), "weight of the variance penalty", at_lea
 
 
 @REGISTRY.register()
-class RDM(Annealed):
+class RDM(AnnealedERM):
     """Risk distribution matching (Nguyen et al. 2023, arXiv 2310.18598).
 
-    From `rdm_penalty_anneal_iters` updates on, the mean risk plus two penalties: the squared maximum mean
-    discrepancy of the samples' risks in the worst environment and in all of them, and the variances of
-    both; the optimizer starts anew then, with `rdm_lr`. One forward pass over all environments. Beyond ERM:
-    the kernel of all risks, ten matrices (N, N) with N = (K + 1) B. The penalties are returned before they
-    count, too. Needs two environments at least, and minibatches of equal size, two samples or more.
+    The mean risk and, after `rdm_penalty_anneal_iters` updates, two penalties: the squared maximum mean
+    discrepancy between the samples' risks in the worst environment and in all of them, and the sum of the
+    variances of both. At that point a new optimizer is built, with the learning rate `rdm_lr`. The penalties
+    are logged from the start. Minibatches must have equal sizes of two samples or more.
+
+    Cost: an ERM step and the kernel of all risks, ten matrices (N, N) with N = (K + 1) B.
     """
 
     MIN_DOMAINS = 2
@@ -68,7 +68,7 @@ class RDM(Annealed):
             OfficeHome=_NO_VARIANCE,
             DomainNet=_NO_VARIANCE,
         ),
-        "rdm_lr": Hparam(1.5e-5, uniform(8e-6, 2e-5), "learning rate once the penalties count", above=0),
+        "rdm_lr": Hparam(1.5e-5, uniform(8e-6, 2e-5), "learning rate with the penalties", above=0),
     }
     OPTIMISATION = {
         "batch_size": by_size(
@@ -84,16 +84,16 @@ class RDM(Annealed):
         minibatches: Sequence[Minibatch],
         unlabeled: Sequence[Tensor] | None = None,
         held_out_minibatches: Sequence[Minibatch] | None = None,
-    ) -> Mapping[str, float | DeviceScalar]:
+    ) -> Metrics:
         losses = self._losses(minibatches)
         risk = losses.mean()
         anneal = self.hparams["rdm_penalty_anneal_iters"]
-        counts = self.updates >= anneal
-        with torch.set_grad_enabled(counts):
+        penalised = self.updates >= anneal
+        with torch.set_grad_enabled(penalised):
             matching, spread = self._penalties(losses)
         total = risk
-        if counts:
-            # Adding nothing where a weight is 0 keeps a penalty that overflows out of the gradient.
+        if penalised:
+            # A penalty without weight is not added, because it might be infinite.
             for weight, penalty in (
                 (self.hparams["rdm_lambda"], matching),
                 (self.hparams["variance_weight"], spread),
@@ -118,8 +118,8 @@ class RDM(Annealed):
         return F.cross_entropy(self.predict(x), y, reduction="none").reshape(len(sizes), -1)
 
     def _penalties(self, losses: Tensor) -> tuple[Tensor, Tensor]:
-        """Matching and variance penalty (0-d) of the samples' risks (K, B); the first worst row counts."""
-        # An index of shape [1]: a 0-d one would wait for the device.
+        """Matching and variance penalty (0-d) of the samples' risks (K, B)."""
+        # The index has shape [1], because a 0-d index would wait for the device.
         worst = losses.index_select(0, losses.mean(dim=1).argmax().reshape(1)).flatten()
         everything = losses.flatten()
         matching = gaussian_mmd([worst[:, None], everything[:, None]], self.WIDTHS)

@@ -1,8 +1,8 @@
-"""SelfReg: samples of the same class, whatever their environment, are drawn together."""
+"""SelfReg: features of samples of one class are made similar across environments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, scalar
+from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.hparams import Hparam, const
 
@@ -20,16 +20,22 @@ from domainbed.hparams import Hparam, const
 class SelfReg(ERM):
     """Self-supervised contrastive regularisation (Kim et al. 2021, arXiv 2104.09841).
 
-    Logits, and features against projected features, are pulled toward those of another sample of the class
-    (weight lambda) and toward a mixture of two (weight 1 - lambda). Upstream never trains the projection
-    `cdpl`; the switch `selfreg_train_projection` does. Needs a pass of three small layers beyond ERM, and
-    two samples or more in all.
+    The logits of a sample are pulled toward those of another sample of its class (weight lambda) and toward a
+    mixture of two (weight 1 - lambda). Its features are pulled in the same way toward the projected features
+    of those samples. As in upstream, the projection `cdpl` is not trained unless `selfreg_train_projection`
+    is set. The minibatches together need two samples or more.
 
-    Draws: lambda ~ Beta(1/2, 1/2) from NumPy's global generator; then for each class, in ascending order, two
-    permutations of its samples from torch's.
+    Cost: an ERM step and a pass of three small layers.
+
+    Draws lambda ~ Beta(1/2, 1/2) from NumPy's global generator and then, for each class in ascending order,
+    two permutations of its samples from torch's.
     """
 
-    SWITCHES = {"selfreg_train_projection": Hparam(False, const(False), "train the projection cdpl too")}
+    SWITCHES = {
+        "selfreg_train_projection": Hparam(
+            False, const(False), "train the projection cdpl (upstream does not)"
+        )
+    }
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
@@ -54,10 +60,8 @@ class SelfReg(ERM):
         else:
             self.cdpl.requires_grad_(False)
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
-        share = float(np.random.beta(0.5, 0.5))
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
+        lam = float(np.random.beta(0.5, 0.5))
         x, y = concatenate(minibatches)
         order, partners, others = (index.to(y.device) for index in same_class_partners(y.cpu()))
         x, y = x[order], y[order]
@@ -65,26 +69,29 @@ class SelfReg(ERM):
         projected = self.cdpl(features)
         logits = self.classifier(features)
 
-        def contrast(values: Tensor, views: Tensor) -> Tensor:
+        def dissimilarity(values: Tensor, views: Tensor) -> Tensor:
             partner = views[partners]
-            mixed = share * partner + (1 - share) * views[others]
-            near, far = self.MSEloss(values, partner), self.MSEloss(values, mixed)
-            return torch.lerp(far, near, share)
+            mixed = lam * partner + (1 - lam) * views[others]
+            return torch.lerp(self.MSEloss(values, mixed), self.MSEloss(values, partner), lam)
 
         loss = F.cross_entropy(logits, y)
-        pull = contrast(logits, logits) + 0.3 * contrast(features, projected)
-        loss = loss + loss.detach().clamp(max=1.0) * pull
+        penalty = dissimilarity(logits, logits) + 0.3 * dissimilarity(features, projected)
+        loss = loss + loss.detach().clamp(max=1.0) * penalty
         self.step(loss)
         return {"loss": scalar(loss)}
 
 
 def same_class_partners(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Three orders (B,) of the samples with labels `y` (B,), which are on the CPU.
+    """An order of the samples by label, and two random permutations of the result within the classes.
 
-    Returns: one that sorts them by label; and two that, on what is sorted, give each sample another of its
-        class (or itself). Draws: two permutations a class, in ascending order of the classes.
+    Draws two permutations for each class, in ascending order of the classes.
+
+    Args:
+        y: labels (B,) on the CPU.
+
+    Returns: three index tensors (B,).
     """
-    # Not stable, as upstream's: who stands where in a class decides what a permutation means.
+    # Not stable, as in upstream: the order within a class decides which samples the permutations select.
     labels, order = torch.sort(y)
     sizes = labels.unique_consecutive(return_counts=True)[1].tolist()
     partners, others, start = [], [], 0

@@ -1,8 +1,8 @@
-"""Methods that tell an image's content from its style."""
+"""SagNet: separation of the content of a sample from its style."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn, optim
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
-from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.optimizers import adam, descend
 from domainbed.algorithms.precision import at_least_float32
 from domainbed.hparams import Hparam, log10_uniform
 
@@ -21,10 +21,13 @@ from domainbed.hparams import Hparam, log10_uniform
 class SagNet(Algorithm):
     """Style-agnostic networks (Nam et al. 2019, arXiv 1910.11645, algorithm 1).
 
-    Style is a sample's mean and variance over its features. The classifier sees random styles; a second
-    network learns to classify by the style alone, and the featurizer to make that impossible. One update
-    is three steps, each on the weights that the one before left: two forward and backward passes of the
-    featurizer and one forward pass. Draws: see `randomize`, three times.
+    The style of a sample is the mean and variance of its features. The classifier `network_c` is trained on
+    random styles. A second classifier `network_s` is trained to classify by the style alone, and the
+    featurizer to prevent that. An update is three steps, one after the other.
+
+    Cost: two forward and backward passes of the featurizer, and one more forward pass.
+
+    Draws as `randomize`, three times.
     """
 
     HPARAMS = {"sag_w_adv": Hparam(0.1, log10_uniform(-2, 1), "weight of the adversarial loss", at_least=0)}
@@ -46,9 +49,7 @@ class SagNet(Algorithm):
     def _optimizer(self, network: nn.Module) -> optim.Adam:
         return adam(network.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)
         logits = self.network_c(self.randomize(self.network_f(x), "style"))
         loss_c = F.cross_entropy(logits, y)
@@ -61,33 +62,36 @@ class SagNet(Algorithm):
         descend(loss_s, self.optimizer_s)
 
         logits = self.network_s(self.randomize(self.network_f(x), "content"))
-        # Least where the style network finds all classes as likely.
+        # Minimal if the style network predicts all classes with equal probability.
         loss_adv = -self.weight_adv * F.log_softmax(logits, dim=1).mean()
         descend(loss_adv, self.optimizer_f)
         return {"loss_c": scalar(loss_c), "loss_s": scalar(loss_s), "loss_adv": scalar(loss_adv)}
 
     @staticmethod
     def randomize(features: Tensor, what: Literal["style", "content"], eps: float = 1e-5) -> Tensor:
-        """Features with a style between their own and another sample's, or with another sample's content.
+        """Features with a random style, or with the content of another sample.
 
-        Draws from torch's global generator of the CPU, whatever `what` is: rand(B, 1), the share of the own
-        style; then randperm(B), the other samples.
+        A random style interpolates between that of the sample and that of another one. Content of another
+        sample is detached.
+
+        In both cases draws from torch's global CPU generator: rand(B, 1), the interpolation weights, then
+        randperm(B), the other samples.
 
         Args:
-            features: vectors (B, d) with one style, or maps (B, C, H, W) with a style for each channel.
-            what: to change; no gradient goes through changed content.
+            features: vectors (B, d) with one style each, or maps (B, C, H, W) with a style for each channel.
+            what: what to change.
             eps: added to the variances.
 
-        Returns: of the same shape; float32 where the features have less precision.
+        Returns: features of the same shape, in float32 or better.
         """
         values = at_least_float32(features)
         values = values.flatten(2) if values.dim() > 2 else values
-        share = torch.rand(len(values), 1).to(values).view(-1, *[1] * (values.dim() - 1))
+        alpha = torch.rand(len(values), 1).to(values).view(-1, *[1] * (values.dim() - 1))
         other = torch.randperm(len(values)).to(values.device)
         mean, variance = values.mean(-1, keepdim=True), values.var(-1, keepdim=True)
         content = (values - mean) / (variance + eps).sqrt()
         if what == "style":
-            mean, variance = (mine.lerp(mine[other], 1 - share) for mine in (mean, variance))
+            mean, variance = (own.lerp(own[other], 1 - alpha) for own in (mean, variance))
         else:
             content = content[other].detach()
         return (content * (variance + eps).sqrt() + mean).view(features.shape)

@@ -1,4 +1,4 @@
-"""Losses over all pairs of samples of a minibatch, by whether labels and environments are the same."""
+"""Similarities of all pairs of samples in a minibatch, and the supervised contrastive loss."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ EPS = 1e-5
 
 
 def similarities(features: Tensor, temperature: float, normalized: bool) -> Tensor:
-    """Inner products (B, B) of all pairs of rows, over the temperature.
+    """Inner products (B, B) of all pairs of features (B, d), divided by the temperature.
 
     Args:
         features: (B, d).
-        temperature: what to divide by.
-        normalized: give the rows the norm 1 before.
+        temperature: positive divisor.
+        normalized: whether to scale each row to norm 1 first, for cosine similarities.
 
-    Returns: float32 or, for features in float64, float64; under autocast too.
+    Returns: float32 or better, also under autocast.
     """
     rows = at_least_float32(features)
     rows = F.normalize(rows, dim=1) if normalized else rows
@@ -29,26 +29,26 @@ def similarities(features: Tensor, temperature: float, normalized: bool) -> Tens
 
 
 def same(labels: Tensor) -> Tensor:
-    """Which pairs of samples have equal `labels` (B,): (B, B) bool, a sample and itself included."""
+    """Mask (B, B) of the pairs of samples with equal `labels` (B,). The diagonal is True."""
     return labels[:, None] == labels
 
 
-def others(labels: Tensor) -> Tensor:
-    """Pairs (B, B) bool of different samples."""
+def different_samples(labels: Tensor) -> Tensor:
+    """Mask (B, B) of the pairs of different samples: False on the diagonal, else True."""
     return ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
 
 
 class SupConLossLambda(nn.Module):
-    """Supervised contrastive loss with weights for pairs within and across environments.
+    """Supervised contrastive loss with separate weights for pairs within and across environments.
 
-    The loss of ADRMX (Demirel et al. 2023, arXiv 2308.06624), after Khosla et al. (2020, arXiv 2004.11362):
-    a sample's positives are the others of its label. Time and memory grow with B^2.
+    The loss of ADRMX (Demirel et al. 2023, arXiv 2308.06624), after Khosla et al. (2020, arXiv 2004.11362).
+    The positives of a sample are the other samples with its label. Time and memory: O(B^2).
 
     Args:
-        lamda: weight of pairs within an environment; that of pairs across is 1 - lamda.
-        temperature: of the cosine similarities; in float32 above 0.012.
+        lamda: weight of pairs within an environment; pairs across environments have the weight 1 - lamda.
+        temperature: divisor of the cosine similarities. In float32 it must exceed 0.012 to avoid overflow.
 
-    Raises: UsageError if `lamda` is not between 0 and 1, or `temperature` not above 0.
+    Raises: UsageError if `lamda` is not between 0 and 1, or `temperature` is not positive.
     """
 
     def __init__(self, lamda: float = 0.5, temperature: float = 0.07) -> None:
@@ -61,12 +61,12 @@ class SupConLossLambda(nn.Module):
         self.temperature = temperature
 
     def forward(self, features: Tensor, labels: Tensor, domain_labels: Tensor) -> Tensor:
-        """Loss (0-d) of features (B, d) with labels and environments (B,) int64.
+        """Loss (0-d) of features (B, d) with labels and environments (B,), int64.
 
-        A sample without positives has no term; the divisor is the number of terms, plus 1. With no
-        positives at all the loss is 0.
+        Samples without positives have no term. The sum is divided by the number of terms plus 1, so the loss
+        is 0 if no sample has positives.
         """
-        different = others(labels)
+        different = different_samples(labels)
         positive = same(labels) & different
         scores = similarities(features, self.temperature, normalized=True).exp()
         weighted = (

@@ -1,49 +1,74 @@
-"""Transfer: features on which no nearby classifier separates the environments' risks."""
+"""Transfer: features on which no nearby classifier has very different risks on the environments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import Algorithm, DeviceScalar, Minibatch, concatenate, descend, scalar
-from domainbed.algorithms.optimizers import adam
-from domainbed.algorithms.projection import proj
+from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.optimizers import adam, descend
 from domainbed.hparams import Hparam, Kind, choice, const, log10_uniform, uniform
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def distance(h1: nn.Module, h2: nn.Module) -> Tensor:
+    """Euclidean distance (0-d) between the state dicts of two networks, including buffers."""
+    other = h2.state_dict()
+    parts = [(value - other[name]).double().flatten() for name, value in h1.state_dict().items()]
+    length: Tensor = torch.linalg.vector_norm(torch.cat(parts))
+    return length
+
+
+@torch.no_grad()
+def proj(delta: float, adv_h: M, h: nn.Module) -> M:
+    """Project `adv_h` onto the ball of radius `delta` around `h`, in place, and return it.
+
+    A network inside the ball is unchanged, bit for bit. Does not wait for the device.
+    """
+    length = distance(adv_h, h)
+    for projected, centre in zip(adv_h.parameters(), h.parameters(), strict=True):
+        on_sphere = centre + (delta / length).to(projected.dtype) * (projected - centre)
+        projected.copy_(torch.where(length <= delta, projected, on_sphere))
+    return adv_h
 
 
 @REGISTRY.register()
 class Transfer(Algorithm):
     """Transferability (Zhang et al. 2021, arXiv 2106.03632, algorithm 1).
 
-    One step down the risk and one down the gap, i.e. the largest minus the smallest risk of an environment,
-    of an adversary; then the adversary starts from the classifier and takes `d_steps_per_g` steps up the gap,
-    within `delta` of the classifier. Needs d_steps_per_g + 1 forward passes and one backward pass of the
-    featurizer beyond ERM's, and a copy of the classifier. The gap of one environment is 0.
+    The gap is the largest minus the smallest risk of an adversary, another classifier, on the environments;
+    it is 0 for one environment. An update takes one step down the risk and one down the gap. Then the
+    adversary starts from the classifier and takes `d_steps_per_g` steps up the gap, projected onto the ball
+    of radius `delta` around the classifier.
 
-    With `gda`, which all random hyper-parameters have, featurizer and classifier are trained by SGD. Upstream
-    gives that SGD the adversary's parameters instead, and trains nothing: the switch `upstream_gda`.
+    With `gda`, which all random hyper-parameters have, SGD trains the featurizer and the classifier. Upstream
+    gives that SGD the adversary's parameters instead, so nothing is trained; `upstream_gda` restores that.
+
+    Cost: an ERM step, d_steps_per_g + 1 forward passes and one backward pass of the featurizer, and a copy of
+    the classifier.
     """
 
     HPARAMS = {
         "t_lambda": Hparam(1.0, log10_uniform(-2, 1), "weight of the gap", at_least=0),
         "delta": Hparam(2.0, uniform(0.1, 3.0), "radius of the adversary's ball", at_least=0),
-        "d_steps_per_g": Hparam(10, choice(1, 2, 5), "steps of the adversary an update", at_least=1),
+        "d_steps_per_g": Hparam(10, choice(1, 2, 5), "steps of the adversary in an update", at_least=1),
         "weight_decay_d": Hparam(
             0.0, log10_uniform(-6, -2), "no effect (as in upstream)", kind=Kind.INCIDENTAL
         ),
-        "gda": Hparam(False, const(True), "SGD in place of Adam"),
+        "gda": Hparam(False, const(True), "SGD instead of Adam"),
         "beta1": Hparam(0.5, choice(0.0, 0.5), "no effect (as in upstream)", kind=Kind.INCIDENTAL),
         "lr_d": Hparam(1e-3, log10_uniform(-4.5, -2.5), "learning rate of the adversary", above=0),
     }
     SWITCHES = {
         "upstream_gda": Hparam(
-            False, const(False), "gda leaves featurizer and classifier untrained (upstream)"
+            False, const(False), "with gda, do not train featurizer and classifier (as in upstream)"
         )
     }
 
@@ -53,7 +78,7 @@ class Transfer(Algorithm):
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        # Of no effect; in upstream's checkpoints.
+        # Unused, but part of upstream's checkpoints.
         self.register_buffer("update_count", torch.tensor([0]))
         self.d_steps_per_g = hparams["d_steps_per_g"]
         self.featurizer = networks.Featurizer(input_shape, hparams)
@@ -73,9 +98,7 @@ class Transfer(Algorithm):
             return optim.SGD(parameters, lr=lr)
         return adam(parameters, lr=lr, weight_decay=self.hparams["weight_decay"])
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         weight = self.hparams["t_lambda"]
         x, y = concatenate(minibatches)
         loss = F.cross_entropy(self.predict(x), y)
@@ -91,11 +114,11 @@ class Transfer(Algorithm):
         return {"loss": scalar(loss), "gap": scalar(gap)}
 
     def loss_gap(self, minibatches: Sequence[Minibatch], features_grad: bool = True) -> Tensor:
-        """Largest minus smallest risk (0-d) of the adversary in an environment.
+        """Largest minus smallest risk (0-d) of the adversary on the environments.
 
         Args:
-            minibatches: one an environment.
-            features_grad: whether the gradient reaches the featurizer.
+            minibatches: one for each environment.
+            features_grad: whether to differentiate through the featurizer.
         """
         losses = []
         for x, y in minibatches:

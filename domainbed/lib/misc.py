@@ -11,13 +11,12 @@ from domainbed.algorithms.densities import (
     continuous_bisect_fun_left,
     estimate_bandwidth,
 )
-from domainbed.algorithms.lars import LARS
-from domainbed.algorithms.moving_average import MovingAverage
-from domainbed.algorithms.pairing import random_pairs_of_minibatches, split_meta_train_test
-from domainbed.algorithms.projection import distance, proj
+from domainbed.algorithms.ermplusplus import LARS, ErmPlusPlusMovingAvg
+from domainbed.algorithms.fishr import MovingAverage, l2_between_dicts
+from domainbed.algorithms.gradient_matching import ParamDict
+from domainbed.algorithms.minibatch_pairs import random_pairs_of_minibatches, split_meta_train_test
 from domainbed.algorithms.supervised_contrastive import SupConLossLambda
-from domainbed.algorithms.tensor_dicts import ParamDict, l2_between_dicts
-from domainbed.algorithms.weight_average import ErmPlusPlusMovingAvg
+from domainbed.algorithms.transfer import distance, proj
 from domainbed.console import Tee, pdb, print_row, print_separator
 from domainbed.datasets.splitting import SplitDataset as _SplitDataset
 from domainbed.datasets.splitting import make_weights_for_balanced_classes, split_dataset

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from domainbed.algorithms.base import Algorithm
-from domainbed.algorithms.weight_average import RunningAverage
+from domainbed.algorithms.running_average import RunningAverage
 from domainbed.errors import UsageError
 from domainbed.hparams import OPTIONS, Hparam, Value, const, option
 from domainbed.training.loss_valley import LossValley

@@ -35,8 +35,8 @@ def check_shareable(config: TrainConfig, group: TorchrunGroup) -> None:
     """Raise UsageError if `group` can't share this run."""
     from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 
-    if not config.algorithm_class().can_be_distributed():
-        able = [name for name in ALGORITHMS if get_algorithm_class(name).can_be_distributed()]
+    if not config.algorithm_class().DISTRIBUTED:
+        able = [name for name in ALGORITHMS if get_algorithm_class(name).DISTRIBUTED]
         raise UsageError(
             f"{config.algorithm} runs in one process only; start it without torchrun, or choose one of "
             f"{', '.join(able)}"

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn, optim
 
-from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, scalar
+from domainbed.algorithms.base import DeviceScalar, Minibatch, scalar
 from domainbed.algorithms.environment_gradients import EnvironmentGradients
 from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.update_count import UpdateCount
 from domainbed.errors import check_choice
 from domainbed.gradients.domain_gradients import flat, set_gradient, set_values
 from domainbed.gradients.joint_pass import JointPass

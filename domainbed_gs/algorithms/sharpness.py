@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from domainbed.algorithms.base import DeviceScalar, Minibatch, UpdateCount, concatenate, scalar
+from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.update_count import UpdateCount
 from domainbed.gradients.domain_gradients import set_gradient
 from domainbed.hparams import Hparam, choice, log10_uniform
 from domainbed.seeds import generator

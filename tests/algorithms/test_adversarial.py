@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from domainbed.algorithms import get_algorithm_class
 from domainbed.algorithms.adversarial import AbstractDANN, balanced_weights, gradient_penalty
-from domainbed.algorithms.base import concatenate, environment_labels
+from domainbed.algorithms.base import concatenate
+from domainbed.algorithms.environments import environment_labels
 from domainbed.hparams_registry import default_hparams
 
 SMALL = {"mlp_width": 8, "mlp_depth": 3}

@@ -6,9 +6,9 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from domainbed.algorithms.ermplusplus import ERMPlusPlus
-from domainbed.algorithms.lars import LARS
+from domainbed.algorithms.ermplusplus import LARS, ERMPlusPlus, ErmPlusPlusMovingAvg
 from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
 
@@ -58,9 +58,9 @@ def test_the_running_mean_predicts():
 @pytest.mark.parametrize("freeze_bn", [False, True])
 def test_batch_norms_of_the_mean_see_the_minibatches_unless_frozen(freeze_bn):
     algorithm = make(freeze_bn=freeze_bn)
-    algorithm.network_sma.insert(1, torch.nn.BatchNorm1d(8))
+    algorithm.network_sma.insert(1, nn.BatchNorm1d(8))
     # The network's own has seen nothing, so the averaged statistics are the initial ones.
-    algorithm.network.insert(1, torch.nn.BatchNorm1d(8))
+    algorithm.network.insert(1, nn.BatchNorm1d(8))
     algorithm.update(minibatches())
     norm = algorithm.network_sma[1]
     assert norm.num_batches_tracked == (not freeze_bn)
@@ -137,7 +137,7 @@ def test_a_schedule_is_followed_entry_by_entry():
 def test_set_lr_says_what_it_needs():
     algorithm = make(linear_steps=0)
     algorithm.update(minibatches())
-    with pytest.raises(UsageError, match="needs eval_loaders_iid to look for learning rates, or a schedule"):
+    with pytest.raises(UsageError, match="needs eval_loaders_iid to search for learning rates, or"):
         algorithm.set_lr()
     with pytest.raises(UsageError, match="empty schedule"):
         algorithm.set_lr(schedule=[])
@@ -162,3 +162,74 @@ def test_the_search_goes_on_after_saving():
     assert second.lr_schedule_changes == first.lr_schedule_changes == 1
     assert second.sma_count == 4
     assert all(map(torch.equal, first.parameters(), second.parameters()))
+
+
+def test_erm_plus_plus_follows_the_network_and_then_averages_it():
+    network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    moving = ErmPlusPlusMovingAvg(network)
+    assert not moving.network_sma.training
+    moving.sma_start_iter = 3
+    means = []
+    for value in (1.0, 2.0, 3.0, 7.0):
+        nn.init.constant_(network[0].weight, value)
+        network[1].running_mean.fill_(10 * value)
+        network[1].num_batches_tracked += 1
+        moving.update_sma()
+        means.append((moving.network_sma[0].weight.item(), moving.network_sma[1].running_mean.item()))
+    # Copied twice; from the third on a mean, of which the second is the first state.
+    assert means == [(1, 10), (2, 20), (2.5, 25), (4, 40)]
+    assert (moving.global_iter, moving.sma_count) == (4, 2)
+    assert moving.network_sma[1].num_batches_tracked == 0
+
+
+# LARS
+
+
+def with_gradient(values, gradient):
+    made = nn.Parameter(torch.tensor(values, dtype=torch.float64))
+    made.grad = torch.tensor(gradient, dtype=torch.float64)
+    return made
+
+
+def test_two_steps_by_hand():
+    weight, bias = with_gradient([[3.0, 4.0]], [[0.0, 2.0]]), with_gradient([1.0], [0.5])
+    optimizer = LARS([weight, bias], lr=0.1, weight_decay=0.5, momentum=0.9, trust_coefficient=0.01)
+    optimizer.step()
+    # g + wd * p = (1.5, 4), scaled by 0.01 * 5 / |g|; the bias is neither decayed nor scaled.
+    first = torch.tensor([[1.5, 4.0]], dtype=torch.float64) * 0.01 * 5 / (1.5**2 + 16) ** 0.5
+    torch.testing.assert_close(weight.detach(), torch.tensor([[3.0, 4.0]], dtype=torch.float64) - 0.1 * first)
+    assert bias.item() == pytest.approx(1 - 0.1 * 0.5)
+    torch.testing.assert_close(optimizer.state[weight]["mu"], first)
+
+    optimizer.step()
+    assert bias.item() == pytest.approx(1 - 0.1 * 0.5 - 0.1 * (0.9 * 0.5 + 0.5))
+
+
+@pytest.mark.parametrize(("values", "gradient"), [([[0.0, 0.0]], [[1.0, 2.0]]), ([[1.0, 2.0]], [[0.0, 0.0]])])
+def test_nothing_is_scaled_where_weights_or_gradient_are_zero(values, gradient):
+    weight = with_gradient(values, gradient)
+    LARS([weight], lr=1.0).step()
+    expected = torch.tensor(values, dtype=torch.float64) - torch.tensor(gradient, dtype=torch.float64)
+    torch.testing.assert_close(weight.detach(), expected)
+
+
+def test_the_learning_rate_may_be_a_tensor_and_a_parameter_without_gradient_stays():
+    weight, idle = with_gradient([[3.0, 4.0]], [[0.0, 2.0]]), nn.Parameter(torch.ones(2, 2))
+    number = with_gradient([[3.0, 4.0]], [[0.0, 2.0]])
+    optimizer = LARS([weight, idle])
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.5)
+    optimizer.step()
+    LARS([number], lr=0.5).step()
+    torch.testing.assert_close(weight, number)
+    assert torch.equal(idle.detach(), torch.ones(2, 2))
+
+
+def test_its_state_is_saved_and_read_back():
+    weights = [with_gradient([[3.0, 4.0]], [[0.0, 2.0]]) for _ in range(2)]
+    first, second = (LARS([weight], lr=0.1) for weight in weights)
+    first.step()
+    weights[1].data.copy_(weights[0].data)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    first.step()
+    second.step()
+    assert torch.equal(*weights)

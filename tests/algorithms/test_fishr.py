@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from domainbed.algorithms import get_algorithm_class
+from domainbed.algorithms.fishr import MovingAverage, l2_between_dicts
 from domainbed.errors import UsageError
-from domainbed.hparams_registry import default_hparams
+from domainbed.hparams import override
+from domainbed.hparams_registry import default_hparams, table
 
 
 def make(k=3, **overrides):
@@ -97,14 +99,14 @@ def test_averages_are_no_part_of_the_state_dict_but_of_the_training_state():
 
 def test_another_number_of_minibatches_is_refused():
     with pytest.raises(
-        UsageError, match="each of its 3 source environments: it needs as many minibatches, not 2"
+        UsageError, match="each of 3 source environments and needs as many minibatches, not 2"
     ):
         make().update(minibatches((4, 4)))
 
 
-def test_an_average_that_never_moves_is_refused():
-    with pytest.raises(UsageError, match=r"ema below 1, not 1\.0"):
-        make(ema=1.0)
+def test_an_average_that_never_changes_is_rejected():
+    with pytest.raises(UsageError, match=r"hyper-parameter ema must be less than 1, not 1\.0"):
+        override({}, {"ema": 1.0}, table("Fishr"), "Debug28")
 
 
 def test_the_classifier_works_in_full_precision_under_autocast():
@@ -116,3 +118,52 @@ def test_the_classifier_works_in_full_precision_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed.update(x)
     assert torch.equal(averages(plain), averages(mixed))
+
+
+def test_corrected_average_is_the_newest_data_plus_the_past(float64):
+    average = MovingAverage(0.9)
+    first, second = torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 0.0]])
+    torch.testing.assert_close(average.update({"a": first})["a"], first)
+    torch.testing.assert_close(average.update({"a": second})["a"], second + 9 * 0.1 * first)
+    torch.testing.assert_close(average.ema_data["a"], 0.1 * second + 0.09 * first)
+
+
+def test_without_correction_it_is_the_average_itself(float64):
+    average = MovingAverage(0.75, oneminusema_correction=False)
+    assert average.update({"a": torch.ones(2, 2)})["a"].tolist() == [[0.25] * 4]
+    assert average.update({"a": torch.ones(2, 2)})["a"].tolist() == [[0.4375] * 4]
+
+
+def test_derivative_by_the_newest_data_is_one_and_the_past_is_a_constant(float64):
+    average = MovingAverage(0.9)
+    for _ in range(3):
+        data = torch.ones(3, requires_grad=True)
+        average.update({"a": data})["a"].sum().backward()
+        torch.testing.assert_close(data.grad, torch.ones(3))
+        assert not average.ema_data["a"].requires_grad
+
+
+def test_goes_on_from_its_state():
+    average, other = MovingAverage(0.5), MovingAverage(0.5)
+    average.update({"a": torch.ones(2)})
+    other.load_state_dict(average.state_dict())
+    state = other.state_dict()
+    expected = average.update({"a": torch.zeros(2)})
+    assert torch.equal(other.update({"a": torch.zeros(2)})["a"], expected["a"])
+    assert state["updates"] == 1
+    assert other.state_dict()["updates"] == average.state_dict()["updates"] == 2
+
+
+def test_the_past_follows_the_datas_dtype():
+    average = MovingAverage(0.5)
+    average.update({"a": torch.ones(2)})
+    assert average.update({"a": torch.ones(2, dtype=torch.float64)})["a"].dtype == torch.float64
+    assert average.ema_data["a"][0, 0].item() == pytest.approx(0.75)
+
+
+def test_l2_is_the_mean_over_all_entries():
+    left = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor(3.0)}
+    right = {"a": torch.tensor(4.0), "b": torch.tensor([8.0, 5.0])}
+    assert l2_between_dicts(left, right).item() == pytest.approx((49 + 9 + 1) / 3)
+    with pytest.raises(AssertionError, match="2 and 1 tensors"):
+        l2_between_dicts(left, {"a": left["a"]})

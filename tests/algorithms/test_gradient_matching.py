@@ -11,7 +11,7 @@ from torch import nn, optim
 
 from domainbed import networks
 from domainbed.algorithms import get_algorithm_class
-from domainbed.algorithms.gradient_matching import Fish, gradient_spread
+from domainbed.algorithms.gradient_matching import Fish, ParamDict, gradient_spread
 from domainbed.hparams_registry import default_hparams
 
 G = torch.tensor(
@@ -168,3 +168,47 @@ def test_upstream_draws_are_those_of_a_new_network_and_change_no_weight():
     networks.WholeFish((4,), 3, switched.hparams)
     assert torch.equal(torch.rand(3), drawn)
     assert torch.equal(weights(plain), weights(switched))
+
+
+# Dictionaries of tensors
+
+
+def pair():
+    return (
+        ParamDict(b=torch.tensor([1.0, 2.0]), a=torch.tensor(3.0)),
+        {"a": torch.tensor(4.0), "b": torch.tensor([8.0, 5.0]), "more": torch.tensor(9.0)},
+    )
+
+
+def test_operations_with_a_dictionary_keep_the_left_keys():
+    left, right = pair()
+    for result, expected in (
+        (left + right, [9, 7, 7]),
+        (left - right, [-7, -3, -1]),
+        (left * right, [8, 10, 12]),
+        (left / right, [0.125, 0.4, 0.75]),
+        (-left, [-1, -2, -3]),
+    ):
+        assert isinstance(result, ParamDict)
+        assert list(result) == ["b", "a"]
+        assert [*result["b"].tolist(), result["a"].item()] == pytest.approx(expected)
+
+
+def test_operations_with_a_number_on_either_side():
+    left, _ = pair()
+    for result, expected in (
+        (left + 1, [2, 3, 4]),
+        (1 + left, [2, 3, 4]),
+        (left - 1, [0, 1, 2]),
+        (1 - left, [0, -1, -2]),
+        (left * 2, [2, 4, 6]),
+        (2 * left, [2, 4, 6]),
+        (left / 2, [0.5, 1, 1.5]),
+    ):
+        assert [*result["b"].tolist(), result["a"].item()] == expected
+
+
+def test_interpolation_halfway():
+    left, right = pair()
+    way = ParamDict({name: right[name] for name in left}) - left
+    assert (left + 0.5 * way)["b"].tolist() == [4.5, 3.5]

@@ -21,7 +21,7 @@ def test_rsc_drops_the_strongest_features_of_those_who_lose_most(width, n, facto
     rsc = make(RSC, width=width, rsc_f_drop_factor=factor, rsc_b_drop_factor=factor)
     torch.manual_seed(seed)
     features, y = torch.randn(n, width), torch.randint(3, (n,))
-    kept = rsc._kept(features, y)
+    kept = rsc._mask(features, y)
     whole = kept.all(1)
     # Below NumPy's percentile lie as many as its position says, rounded up.
     assert abs(whole.sum().item() - np.ceil((1 - factor) * (n - 1))) <= 1
@@ -36,7 +36,7 @@ def test_rsc_drops_the_strongest_features_of_those_who_lose_most(width, n, facto
 def test_rsc_without_any_drop_keeps_all_but_the_largest_of_the_sample_that_loses_most():
     rsc = make(RSC, rsc_f_drop_factor=0.0, rsc_b_drop_factor=0.0)
     torch.manual_seed(1)
-    kept = rsc._kept(torch.randn(6, 8), torch.randint(3, (6,)))
+    kept = rsc._mask(torch.randn(6, 8), torch.randint(3, (6,)))
     assert kept.sum() == 6 * 8 - 1
 
 

@@ -9,7 +9,8 @@ from scipy import stats
 from domainbed.algorithms import get_algorithm_class
 from domainbed.algorithms.densities import Normal
 from domainbed.errors import UsageError
-from domainbed.hparams_registry import default_hparams
+from domainbed.hparams import override
+from domainbed.hparams_registry import default_hparams, table
 
 SHAPE = (3, 16, 16)
 
@@ -152,8 +153,8 @@ def test_an_update_reads_no_value_on_the_host(name):
 def test_eqrm_refuses_what_has_no_quantile():
     with pytest.raises(UsageError, match="EQRM needs at least 2 source environments, not 1"):
         make("EQRM", k=1)
-    for quantile in (0, 1.0, 1.5):
-        with pytest.raises(
-            UsageError, match=f"eqrm_quantile is between 0 and 1, or negative .*not {quantile}"
-        ):
-            make("EQRM", eqrm_quantile=quantile)
+    with pytest.raises(UsageError, match=r"eqrm_quantile must be between 0 and 1, or negative .*not 0"):
+        make("EQRM", eqrm_quantile=0)
+    for quantile in (1.0, 1.5):
+        with pytest.raises(UsageError, match=f"eqrm_quantile must be less than 1, not {quantile}"):
+            override({}, {"eqrm_quantile": quantile}, table("EQRM"), "Debug28")

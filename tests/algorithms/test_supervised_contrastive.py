@@ -7,7 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domainbed.algorithms.supervised_contrastive import SupConLossLambda, others, same, similarities
+from domainbed.algorithms.supervised_contrastive import (
+    SupConLossLambda,
+    different_samples,
+    same,
+    similarities,
+)
 from domainbed.errors import UsageError
 
 batches = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=9)
@@ -79,7 +84,11 @@ def test_no_precision_is_lost_under_autocast():
 def test_pairs():
     labels = torch.tensor([1, 0, 1])
     assert same(labels).tolist() == [[True, False, True], [False, True, False], [True, False, True]]
-    assert others(labels).tolist() == [[False, True, True], [True, False, True], [True, True, False]]
+    assert different_samples(labels).tolist() == [
+        [False, True, True],
+        [True, False, True],
+        [True, True, False],
+    ]
     features = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
     assert similarities(features, 0.5, normalized=False).tolist() == [[50.0, 6.0], [6.0, 2.0]]
     cosines = similarities(features, 0.5, normalized=True)

@@ -7,7 +7,8 @@ from torch import nn
 from domainbed.algorithms import get_algorithm_class
 from domainbed.algorithms.uniform_risk import discriminator
 from domainbed.errors import UsageError
-from domainbed.hparams_registry import default_hparams
+from domainbed.hparams import override
+from domainbed.hparams_registry import default_hparams, table
 from domainbed.networks import FEATURIZERS
 
 
@@ -40,16 +41,18 @@ class Bare(nn.Module):
             {"urm_discriminator_optimizer": "lion"},
             "urm_discriminator_optimizer is one of adam, sgd, not 'lion'",
         ),
-        (
-            {"featurizer": "bare"},
-            "the featurizer's module `activation`, which Bare does not have; name another",
-        ),
     ],
 )
-def test_what_cannot_work_is_refused_at_construction(overrides, message, monkeypatch):
+def test_unknown_activations_and_optimizers_are_rejected(overrides, message):
+    with pytest.raises(UsageError, match=f"hyper-parameter {message}"):
+        override({}, overrides, table("URM"), "Debug28")
+
+
+def test_featurizers_without_an_activation_are_rejected(monkeypatch):
     monkeypatch.setitem(FEATURIZERS, "bare", lambda input_shape, hparams: Bare())
+    message = "the featurizer's module `activation`, which Bare does not have; choose another"
     with pytest.raises(UsageError, match=message) as error:
-        make(**overrides)
+        make(featurizer="bare")
     assert "\n" not in str(error.value)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 import domainbed
 from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 from domainbed.algorithms.erm import ERM
-from domainbed.algorithms.weight_average import ErmPlusPlusMovingAvg
+from domainbed.algorithms.ermplusplus import ErmPlusPlusMovingAvg
 from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
 from domainbed.scripts.list import options

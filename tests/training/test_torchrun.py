@@ -173,9 +173,7 @@ def test_what_cannot_be_shared_is_refused_by_all(runs, name, reason):
 
 
 def test_which_algorithms_can_be_shared():
-    assert sorted(ABLE) == sorted(
-        name for name in ALGORITHMS if get_algorithm_class(name).can_be_distributed()
-    )
+    assert sorted(ABLE) == sorted(name for name in ALGORITHMS if get_algorithm_class(name).DISTRIBUTED)
 
 
 def wait_for_updates(torchrun, path, number, claim=1):

@@ -1,8 +1,8 @@
-"""Transfer risk minimisation: a classifier fitted to one environment shall do well on the others."""
+"""Transfer risk minimisation: a classifier fitted to one environment must do well on the others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -11,22 +11,15 @@ from torch import Tensor, nn, optim
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import (
-    Algorithm,
-    DeviceScalar,
-    Minibatch,
-    UpdateCount,
-    concatenate,
-    descend,
-    environment_losses,
-    scalar,
-)
-from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.environments import environment_losses
+from domainbed.algorithms.optimizers import adam, descend
 from domainbed.algorithms.precision import full_precision
+from domainbed.algorithms.update_count import UpdateCount
 from domainbed.hparams import Hparam, log10_int, log10_uniform
 
 _INNER_STEPS = 30
-_NEUMANN_ROUNDS = 10
+_NEUMANN_TERMS = 10
 _NEUMANN_LIMIT = 10.0
 
 
@@ -34,18 +27,20 @@ _NEUMANN_LIMIT = 10.0
 class TRM(UpdateCount, Algorithm):
     """Transfer risk minimisation (Xu et al. 2021, arXiv 2110.09940).
 
-    ERM for `iters` updates. Then, beside the joint risk, each environment Q has a linear classifier of its
-    own, fitted to its features by 30 steps of SGD; the features are trained to lower its risk on the
-    other environments, which weigh alpha[Q], exponentially more where it is high, and the alignment of
-    the gradients there with Q's own through an inverse Hessian. Beyond an ERM step: 30 K passes of linear
-    classifiers on features, K^2 more with second derivatives, and 2 K + 2 classifiers' memory. The
-    classifiers work in full precision under autocast.
+    ERM for `iters` updates. Then a linear classifier of its own is fitted to the features of each environment
+    Q, by 30 steps of SGD. Beside the joint risk, the features are trained to lower the risk of that
+    classifier on the other environments, and to align the gradient of this risk, multiplied by an inverse
+    Hessian, with the gradient on Q. The other environments have weights alpha[Q], which grow exponentially
+    with their risks.
+
+    Cost: an ERM step, 30 K passes of linear classifiers on features, K^2 more with second derivatives, and
+    memory for 2 K + 2 classifiers. The classifiers work in full precision under autocast.
     """
 
     MIN_DOMAINS = 2  # one to transfer from and one to transfer to
     HPARAMS = {
         "cos_lambda": Hparam(1e-4, log10_uniform(-5, 0), "weight of the gradients' alignment", at_least=0),
-        "iters": Hparam(200, log10_int(0, 4), "updates of plain ERM at first", at_least=0),
+        "iters": Hparam(200, log10_int(0, 4), "number of updates of plain ERM at first", at_least=0),
         "groupdro_eta": Hparam(0.01, log10_uniform(-3, -1), "step size of the weights alpha", at_least=0),
     }
 
@@ -58,7 +53,7 @@ class TRM(UpdateCount, Algorithm):
         self.num_domains = num_domains
         self.featurizer = networks.Featurizer(input_shape, hparams)
         self.classifier = nn.Linear(self.featurizer.n_outputs, num_classes)
-        # Upstream draws one more than it uses.
+        # As in upstream, one more than is used.
         self.clist = nn.ModuleList(
             nn.Linear(self.featurizer.n_outputs, num_classes) for _ in range(num_domains + 1)
         )
@@ -70,9 +65,7 @@ class TRM(UpdateCount, Algorithm):
     def _adam(self, module: nn.Module) -> optim.Adam:
         return adam(module.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         self.featurizer.train()
         x, y = concatenate(minibatches)
         joint = self.featurizer(x)
@@ -92,19 +85,19 @@ class TRM(UpdateCount, Algorithm):
         return [cast(nn.Linear, own) for own in self.clist[:-1]]
 
     def _fit_classifiers(self, features: Sequence[Tensor], minibatches: Sequence[Minibatch]) -> None:
-        """Fit each environment's own classifier to its features, which stay as they are."""
+        """Fit each environment's own classifier to its features, which are constants here."""
         if self.hparams["class_balanced"]:
             with torch.no_grad():
                 for own in self._own_classifiers():
                     own.weight.copy_(self.classifier.weight)
-        fixed = [part.detach() for part in features]
+        constants = [part.detach() for part in features]
         for _ in range(_INNER_STEPS):
-            logits = [own(part) for own, part in zip(self._own_classifiers(), fixed, strict=True)]
+            logits = [own(part) for own, part in zip(self._own_classifiers(), constants, strict=True)]
             descend(environment_losses(logits, minibatches).sum(), self.optimizer_clist)
 
     def _transfer_risk(self, features: Sequence[Tensor], minibatches: Sequence[Minibatch]) -> Tensor:
-        """Mean over environments of the risk on the others less the gradients' alignment; moves alpha."""
-        eta, alignment = self.hparams["groupdro_eta"], self.hparams["cos_lambda"]
+        """Mean over environments of the risk on the others minus the alignment (0-d). Updates alpha."""
+        eta, cos_lambda = self.hparams["groupdro_eta"], self.hparams["cos_lambda"]
         self.alpha = self.alpha / self.alpha.sum(1, keepdim=True)
         total = torch.zeros((), device=self.alpha.device)
         rows = []
@@ -116,10 +109,10 @@ class TRM(UpdateCount, Algorithm):
             direction = neumann(others, own, features[q].detach())
             new = old * (eta * weighted.detach()).exp()
             rows.append(new)
-            # Upstream's backward pass sees the new weights, though the value is that of the old ones.
-            moved = (new * risks).sum()
-            total = total + moved + (weighted.sum() - moved).detach()
-            total = total - alignment * (direction * gradient).sum()
+            # As in upstream, the value is that with the old weights, the gradient that with the new ones.
+            reweighted = (new * risks).sum()
+            total = total + reweighted + (weighted.sum() - reweighted).detach()
+            total = total - cos_lambda * (direction * gradient).sum()
         self.alpha = torch.stack(rows)
         return total / len(features)
 
@@ -128,7 +121,7 @@ class TRM(UpdateCount, Algorithm):
         return logits
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401 - torch's
-        # Upstream's checkpoints lack the classifiers of the environments, and their weights alpha.
+        # Upstream's checkpoints do not hold the environments' own classifiers and alpha.
         for name, value in self.state_dict(prefix=prefix).items():
             if name.startswith((f"{prefix}clist.", f"{prefix}alpha")):
                 state_dict.setdefault(name, value)
@@ -137,12 +130,17 @@ class TRM(UpdateCount, Algorithm):
 
 @torch.no_grad()
 def neumann(direction: Tensor, classifier: nn.Linear, features: Tensor) -> Tensor:
-    """Upstream's Neumann series for (inverse Hessian) times `direction` (C, F).
+    """Upstream's Neumann series for the product of an inverse Hessian and `direction`, (C, F).
 
-    The Hessian H is that of the mean cross-entropy by the weight (C, F) of a linear `classifier` on
-    `features` (B, F); it does not depend on the labels. With v_k = v_(k-1) - H v_(k-1) and v_0 =
-    `direction`, the sum is 2 v_1 + v_2 + v_3 + ... (the series would begin with v_0 + v_1), over ten
-    terms, or fewer: up to the one whose addition takes an entry above 10 in absolute value.
+    The Hessian H is that of the mean cross-entropy by the classifier's weight, which does not depend on the
+    labels. With v_0 = `direction` and v_k = v_(k-1) - H v_(k-1), the result is 2 v_1 + v_2 + v_3 + ... with
+    ten terms; the exact series begins with v_0 + v_1. It ends early after the term that makes an entry exceed
+    10 in absolute value.
+
+    Args:
+        direction: (C, F).
+        classifier: linear, from F features to C classes.
+        features: (B, F).
     """
     probabilities: Tensor = classifier(features).softmax(1)
 
@@ -153,8 +151,8 @@ def neumann(direction: Tensor, classifier: nn.Linear, features: Tensor) -> Tenso
 
     v = direction - hessian_product(direction)
     result = 2 * v
-    for _ in range(_NEUMANN_ROUNDS - 1):
+    for _ in range(_NEUMANN_TERMS - 1):
         v = v - hessian_product(v)
-        # A stop without asking the device: a sum beyond the limit stays as it is.
+        # Ends the series without waiting for the device: a sum beyond the limit no longer changes.
         result = torch.where(result.abs().max() > _NEUMANN_LIMIT, result, result + v)
     return result

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from domainbed.algorithms import get_algorithm_class
-from domainbed.algorithms.transferable import neumann
+from domainbed.algorithms.transfer_risk import neumann
 from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
 

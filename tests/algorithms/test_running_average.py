@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from domainbed.algorithms.weight_average import ErmPlusPlusMovingAvg, RunningAverage
+from domainbed.algorithms.running_average import RunningAverage
 
 
 @settings(deadline=None)
@@ -46,21 +46,3 @@ def test_the_count_goes_on_after_saving():
     second.update(average, {"w": torch.tensor(6.0)})
     assert average["w"] == 2  # (4 * 1 + 6) / 5
     assert second.count == 4
-
-
-def test_erm_plus_plus_follows_the_network_and_then_averages_it():
-    network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
-    moving = ErmPlusPlusMovingAvg(network)
-    assert not moving.network_sma.training
-    moving.sma_start_iter = 3
-    means = []
-    for value in (1.0, 2.0, 3.0, 7.0):
-        nn.init.constant_(network[0].weight, value)
-        network[1].running_mean.fill_(10 * value)
-        network[1].num_batches_tracked += 1
-        moving.update_sma()
-        means.append((moving.network_sma[0].weight.item(), moving.network_sma[1].running_mean.item()))
-    # Copied twice; from the third on a mean, of which the second is the first state.
-    assert means == [(1, 10), (2, 20), (2.5, 25), (4, 40)]
-    assert (moving.global_iter, moving.sma_count) == (4, 2)
-    assert moving.network_sma[1].num_batches_tracked == 0

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainbed.algorithms.pairing import random_pairs_of_minibatches, split_meta_train_test
+from domainbed.algorithms.minibatch_pairs import random_pairs_of_minibatches, split_meta_train_test
 
 sizes = st.lists(st.integers(1, 6), min_size=1, max_size=6)
 

@@ -1,30 +1,31 @@
-"""Pairs of environments' minibatches, for Mixup and MLDG. One draw each from torch's global generator."""
+"""Random pairs of environments' minibatches, for Mixup and MLDG.
+
+Each function draws one permutation of K from torch's global generator.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from domainbed.algorithms.base import Minibatch
+from domainbed.datasets.minibatch import Minibatch
 
-Pairs = list[tuple["Minibatch", "Minibatch"]]
+Pairs = list[tuple[Minibatch, Minibatch]]
 
 
 def random_pairs_of_minibatches(minibatches: Sequence[Minibatch]) -> Pairs:
-    """Each minibatch with its neighbour on a random circle; both cut to the shorter one's length."""
-    circle = torch.randperm(len(minibatches)).tolist()
-    return _cut(minibatches, zip(circle, circle[1:] + circle[:1], strict=True))
+    """Each minibatch with the next one in a random cyclic order, both cut to the shorter one's length."""
+    order = torch.randperm(len(minibatches)).tolist()
+    return _cut(minibatches, zip(order, order[1:] + order[:1], strict=True))
 
 
 def split_meta_train_test(minibatches: Sequence[Minibatch], num_meta_test: int = 1) -> Pairs:
-    """Random pairs of a meta-train and a meta-test minibatch, both cut to the shorter one's length.
+    """Pairs of a meta-train and a meta-test minibatch, both cut to the length of the shorter one.
 
-    `num_meta_test` environments are for meta-test, each of the others is paired with one of them in turn;
-    no pair if none is left.
+    `num_meta_test` random environments are meta-test environments. Each of the others is paired with one of
+    them, in turn. The list is empty if there are no others.
     """
     order = torch.randperm(len(minibatches)).tolist()
     n_train = max(len(order) - num_meta_test, 0)
