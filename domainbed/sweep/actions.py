@@ -126,7 +126,7 @@ def ask_for_confirmation() -> None:
         response = input("Are you sure? (y/n) ")
     except EOFError:
         print()
-        raise UsageError("no answer on stdin; use --skip_confirmation to launch without asking") from None
+        raise UsageError("no answer on stdin; use --skip_confirmation to proceed without asking") from None
     if response.strip()[:1].lower() != "y":
         print("Nevermind!")
         sys.exit(0)

@@ -81,7 +81,7 @@ def test_an_answer_that_starts_with_y_is_a_yes(run, answer):
 
 def test_without_an_answer_nothing_is_launched(run, tmp_path, one_line_error):
     message = one_line_error(run("launch", input=""), 2)
-    assert "use --skip_confirmation to launch without asking" in message
+    assert "use --skip_confirmation to proceed without asking" in message
     assert not (tmp_path / "sweep").exists()
 
 
