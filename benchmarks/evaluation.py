@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from domainbed.algorithms import get_algorithm_class
 from domainbed.training import run
 from domainbed.training.config import TrainConfig
-from domainbed.training.evaluation import EVALUATION, Evaluation, PartBatches, parts_to_evaluate
+from domainbed.training.evaluation import EVALUATION, Evaluator, PartBatches, parts_to_evaluate
 from domainbed.training.prefetcher import Prefetcher
 from domainbed.training.train_command import keep_freed_memory
 
@@ -36,9 +36,9 @@ def main():
 
 def ours(made, which):
     parts = parts_to_evaluate(made.splits, [0], which)
-    reader = Prefetcher({EVALUATION: PartBatches(parts)}, made.num_workers)
-    evaluation = Evaluation(made.algorithm, parts, made.device, reader, seed=0)
-    return lambda: evaluation.accuracies(0)
+    prefetcher = Prefetcher({EVALUATION: PartBatches(parts)}, made.num_workers)
+    evaluator = Evaluator(made.algorithm, parts, made.device, prefetcher, seed=0)
+    return lambda: evaluator.accuracies(0)
 
 
 def textbook(made):

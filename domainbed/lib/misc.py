@@ -21,7 +21,7 @@ from domainbed.console import Tee, pdb, print_row, print_separator
 from domainbed.datasets.splitting import SplitDataset as _SplitDataset
 from domainbed.datasets.splitting import make_weights_for_balanced_classes, split_dataset
 from domainbed.seeds import seed_hash
-from domainbed.training.accuracy import accuracy
+from domainbed.training.evaluation import accuracy
 
 __all__ = [
     "EPS",

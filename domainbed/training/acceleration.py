@@ -1,9 +1,9 @@
-"""Options that make a run faster and change its numbers by rounding alone.
+"""Options that make a run faster. They change its numbers only by rounding.
 
-They act on featurizers, which do nearly all of the arithmetic: in bfloat16, with the channels of images
-innermost in memory, or compiled. Classifiers, losses, gradients' signs and products, weights and optimizers
-stay in float32. Every way into a featurizer is covered, evaluation among them, and copies of one behave as it
-does (but are not compiled); no parameter changes its name or shape.
+They apply to featurizers, which do nearly all of the arithmetic: bfloat16, channels-last memory format, and
+compilation. Classifiers, losses, gradient surgery, weights and optimizers stay in float32. The options apply
+to training and evaluation. Copies of a featurizer have them too, except compilation. Names and shapes of
+parameters do not change.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from domainbed.networks.base import FeaturizerModule
 from domainbed.training.config import TrainConfig
 
 BACKEND = "inductor"
-"""Of torch.compile."""
+"""Backend of torch.compile."""
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
-"""A featurizer's `forward` as a function of the featurizer and its inputs."""
+"""An unbound `forward`: a function of the featurizer and its inputs."""
 
 
 def check_device(config: TrainConfig, device: torch.device) -> None:
-    """Raise UsageError for an option that does nothing on `device`, or lacks what it needs there."""
+    """Check that the run's options work on `device`; raises UsageError if one does not."""
     if config.precision == "tf32" and not _has_tf32(device):
         raise UsageError(
-            "--precision tf32 is for NVIDIA GPUs of compute capability 8.0 and above, and this run is on "
-            f"{device}; leave it out, or give bf16"
+            f"--precision tf32 needs an NVIDIA GPU of compute capability 8.0 or above, and this run is on "
+            f"{device}; leave it out, or use bf16"
         )
     lack = lacks_for_compilation(device.type) if config.compile else None
     if lack is not None:
@@ -45,46 +45,47 @@ def check_device(config: TrainConfig, device: torch.device) -> None:
 
 
 def accelerate(algorithm: Algorithm, config: TrainConfig) -> None:
-    """Apply the run's options to `algorithm`, which is on its device, and to this process.
+    """Apply the run's options to this process and to `algorithm`, which must be on its device already.
 
-    Raises: UsageError for an option that it can't take.
+    Raises: UsageError if the algorithm cannot use an option.
     """
-    # By torch's own defaults the convolutions of fp32, too, would be TF32.
+    # torch's default allows TF32 in convolutions, also for fp32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     options = {
         "--precision bf16": config.precision == "bf16",
         "--channels_last": config.channels_last,
         "--compile": config.compile,
     }
-    given = [option for option, wanted in options.items() if wanted]
+    enabled = [option for option, is_enabled in options.items() if is_enabled]
     featurizers = [module for module in algorithm.modules() if isinstance(module, FeaturizerModule)]
-    if given and not featurizers:
-        raise UsageError(f"{given[0]} acts on a featurizer, and {config.algorithm} has none: leave it out")
+    if enabled and not featurizers:
+        raise UsageError(f"{enabled[0]} needs a featurizer, and {config.algorithm} has none; leave it out")
     if config.channels_last:
-        _lay_out(algorithm, config)
+        _convert_to_channels_last(algorithm, config)
     for featurizer in featurizers:
         if config.channels_last:
             _wrap(featurizer, _on_channels_last)
         if config.precision == "bf16":
             _wrap(featurizer, _in_bfloat16)
         if config.compile:
-            # In place, so that parameters keep their names; masks of dropout are those of the plain path.
+            # In place, so that parameters keep their names. With fallback_random, dropout masks are those of
+            # the uncompiled network.
             featurizer.compile(backend=BACKEND, options={"fallback_random": True})
 
 
-def _lay_out(algorithm: Algorithm, config: TrainConfig) -> None:
-    """Store convolutions' weights with channels innermost."""
+def _convert_to_channels_last(algorithm: Algorithm, config: TrainConfig) -> None:
+    """Convert the weights of convolutions to channels-last memory format."""
     if not any(parameter.dim() == 4 for parameter in algorithm.parameters()):
         raise UsageError(
-            f"--channels_last is for convolutions over images, and the featurizer for {config.dataset} has "
-            "none: leave it out"
+            f"--channels_last needs convolutions over images, and the featurizer for {config.dataset} has "
+            "none; leave it out"
         )
     algorithm.to(memory_format=torch.channels_last)
-    _keep_gradients_in_layout()
+    _match_gradient_formats()
 
 
 def _wrap(featurizer: FeaturizerModule, wrapper: Callable[[Forward], Forward]) -> None:
-    # A bound method: copies of the featurizer have one that is bound to themselves.
+    # A bound method, because deepcopy binds it to the copy of the featurizer.
     forward: Any = featurizer.forward
     featurizer.forward = MethodType(wrapper(forward.__func__), featurizer)
 
@@ -98,7 +99,7 @@ def _on_channels_last(forward: Forward) -> Forward:
 
 def _in_bfloat16(forward: Forward) -> Forward:
     def in_bfloat16(self: nn.Module, x: Tensor) -> Tensor:
-        # Its cache of rounded weights would not notice that an update changes them.
+        # The cache of rounded weights would miss that an update changes the weights.
         with torch.autocast(x.device.type, dtype=torch.bfloat16, cache_enabled=False):
             return at_least_float32(forward(self, x))
 
@@ -106,22 +107,22 @@ def _in_bfloat16(forward: Forward) -> Forward:
 
 
 @functools.cache
-def _keep_gradients_in_layout() -> None:
-    """From now on, let optimizers of this process see gradients in their parameters' memory format.
+def _match_gradient_formats() -> None:
+    """From now on, convert gradients to the memory format of their parameters before optimizer steps.
 
-    A fused optimizer walks over both in the order of memory, and one that was assigned, not accumulated by
-    autograd, may have another.
+    Fused optimizers need equal formats. A gradient that was assigned, not accumulated by autograd, may have
+    another one.
     """
-    register_optimizer_step_pre_hook(_lay_out_gradients)
+    register_optimizer_step_pre_hook(_convert_gradients)
 
 
-def _lay_out_gradients(optimizer: optim.Optimizer, *_: object) -> None:
+def _convert_gradients(optimizer: optim.Optimizer, *_: object) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None and parameter.dim() == 4:
-                contiguous = parameter.is_contiguous()
-                layout = torch.contiguous_format if contiguous else torch.channels_last
-                parameter.grad = parameter.grad.contiguous(memory_format=layout)
+                is_contiguous = parameter.is_contiguous()
+                memory_format = torch.contiguous_format if is_contiguous else torch.channels_last
+                parameter.grad = parameter.grad.contiguous(memory_format=memory_format)
 
 
 def _has_tf32(device: torch.device) -> bool:

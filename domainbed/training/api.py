@@ -1,4 +1,4 @@
-"""A run as a function call: for the command line, for other programs, and for notebooks."""
+"""Train a run by a function call: for the command line, other programs, and notebooks."""
 
 from __future__ import annotations
 
@@ -23,46 +23,51 @@ from domainbed.training.run_dir import RunDir
 if TYPE_CHECKING:
     import pandas as pd
 
+    from domainbed.training.loop import Loop
     from domainbed.training.run import Run
 
-    Work = Callable[[Run, RunDir], None]
-    Settings = Mapping[str, Any]
+    MakeLoop = Callable[[Run, RunDir], Loop]
 
-_COMPILER = ("torch._dynamo", "torch._inductor")
-_COMPILED = ("does not currently support double backward", "compiled with non-empty donated buffers")
-"""What a compiled network says that has to be differentiated twice."""
+_COMPILER_MODULES = ("torch._dynamo", "torch._inductor")
+_COMPILER_MESSAGES = ("does not currently support double backward", "compiled with non-empty donated buffers")
+"""Messages of errors raised when a compiled network is differentiated twice."""
 
 
-def train(config: TrainConfig, work: Work | None = None, more_settings: Settings | None = None) -> None:
-    """Carry out a run in `config.output_dir`; what is printed goes to out.txt and err.txt there too.
+def train(
+    config: TrainConfig,
+    make_loop: MakeLoop | None = None,
+    extra_settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Train a run in `config.output_dir`. Output is printed, and copied to out.txt and err.txt there.
 
-    A directory that holds this run, finished, is left as it is; where it is unfinished, it goes on from its
-    checkpoint, or begins anew if there is none. Processes that torchrun started share the run.
+    An unfinished run resumes from its checkpoint, or starts from the beginning if it has none. A finished run
+    is left as it is. Processes started by torchrun share the run.
 
     Args:
-        config: the run.
-        work: trains it in one process, if `loop.train` is not to.
-        more_settings: what else its directory must belong to, for `work`.
+        config: settings of the run.
+        make_loop: creates the training loop, by default `loop.Loop`. For runs in a single process.
+        extra_settings: settings of that loop. Like those in `config`, they must not change when a run
+            resumes.
 
     Raises:
-        UsageError: settings, data or output directory can't be used.
-        RunError: the run could not be finished; all that it recorded is kept.
-        Preempted: the process was told to leave; the same call goes on.
+        UsageError: settings, data or output directory cannot be used.
+        RunError: the run could not be finished. Its records are kept.
+        Preempted: the run was asked to stop. The same call resumes it.
     """
-    if one_of_several():
-        _train_together(config)
+    if launched_by_torchrun():
+        _train_in_group(config)
         return
     config.check()
-    _train(config, work, more_settings)
+    _train(config, make_loop, extra_settings)
 
 
-def one_of_several() -> bool:
-    """Whether torchrun started this process together with others, to share a run."""
+def launched_by_torchrun() -> bool:
+    """Whether torchrun started this process together with others that share its run."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _train_together(config: TrainConfig) -> None:
-    """`train` as one of several processes."""
+def _train_in_group(config: TrainConfig) -> None:
+    """Train as one of several processes."""
     from domainbed.training import distributed_run
     from domainbed.training.torchrun import TorchrunGroup
 
@@ -70,20 +75,23 @@ def _train_together(config: TrainConfig) -> None:
         if group.rank == 0:
             config.check()
             distributed_run.check_shareable(config, group)
-            _train(group.placed(config), partial(distributed_run.lead, group=group))
+            _train(group.with_own_device(config), partial(distributed_run.leader_loop, group=group))
         else:
-            with _one_line():
+            with _one_line_errors():
                 distributed_run.follow(config, group)
 
 
-def _train(config: TrainConfig, work: Work | None = None, more_settings: Settings | None = None) -> None:
-    """Build the run and let `work` train it: `loop.train`, if nothing else."""
-    settings = {**config.compared(), **(more_settings or {})}
+def _train(
+    config: TrainConfig,
+    make_loop: MakeLoop | None = None,
+    extra_settings: Mapping[str, Any] | None = None,
+) -> None:
+    settings = {**config.compared(), **(extra_settings or {})}
     with RunDir(Path(config.output_dir), settings, config.restart) as directory:
         if directory.finished:
-            print(f"{directory.path} holds this run, finished. Give --restart to do it again.")
+            print(f"{directory.path} already holds this run, finished. Use --restart to run it again.")
             return
-        with _one_line(), _copied_to(directory.path):
+        with _one_line_errors(), _output_copied_to(directory.path):
             from domainbed.training import loop
             from domainbed.training.run import build, describe
 
@@ -94,27 +102,31 @@ def _train(config: TrainConfig, work: Work | None = None, more_settings: Setting
                 for line in describe(run):
                     print(line)
             else:
-                print(f"Goes on after {directory.checkpoint['updates']} of {run.n_steps} updates.")
-            (work or loop.train)(run, directory)
+                print(f"Resumes after {directory.checkpoint['updates']} of {run.n_steps} updates.")
+            loop.train(run, directory, make_loop)
 
 
-def train_to_frame(settings: dict[str, Any]) -> pd.DataFrame:
-    """`domainbed.train`: settings by name, no printing, the records as a frame."""
-    from domainbed.records.results_file import read_records
+def train_to_frame(settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Train a run without printing, and return its records (this is `domainbed.train`).
+
+    Args:
+        settings: fields of `TrainConfig`. Without `output_dir`, nothing is left on disk.
+    """
+    from domainbed.records.results_file import RESULTS_FILE, read_records
     from domainbed.records.sweep_records import to_frame
 
     with contextlib.ExitStack() as stack:
         if "output_dir" not in settings:
-            settings = settings | {"output_dir": stack.enter_context(tempfile.TemporaryDirectory())}
-        config = from_settings(settings)
+            settings = {**settings, "output_dir": stack.enter_context(tempfile.TemporaryDirectory())}
+        config = from_settings(dict(settings))
         with contextlib.redirect_stdout(io.StringIO()):
             train(config)
-        return to_frame(read_records(Path(config.output_dir) / "results.jsonl").records)
+        return to_frame(read_records(Path(config.output_dir) / RESULTS_FILE).records)
 
 
 @contextlib.contextmanager
-def _copied_to(path: Path) -> Iterator[None]:
-    """Copy stdout and stderr to out.txt and err.txt; an error is written there before it is raised."""
+def _output_copied_to(path: Path) -> Iterator[None]:
+    """Copy stdout and stderr to out.txt and err.txt. Errors are written to err.txt before they propagate."""
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(Tee(path / "out.txt"))
         err = stack.enter_context(Tee(path / "err.txt", stream=sys.stderr))
@@ -131,35 +143,38 @@ def _copied_to(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_line() -> Iterator[None]:
-    """A full disk, a lost directory or too little memory is the machine's trouble: no traceback."""
+def _one_line_errors() -> Iterator[None]:
+    """Turn errors of the machine, such as a full disk or too little memory, into a RunError of one line."""
     import torch
 
     try:
         yield
     except OSError as error:
         where = error.filename or "a file of the run"
-        raise RunError(f"{where}: {error.strerror or error}; what was recorded until then is kept") from error
+        raise RunError(f"{where}: {error.strerror or error}; earlier records are kept") from error
     except (MemoryError, torch.OutOfMemoryError) as error:
         reason = str(error).split(".", maxsplit=1)[0]
-        raise RunError(f"out of memory ({reason}); lower batch_size, or run fewer at a time") from error
+        raise RunError(
+            f"out of memory ({reason}); reduce batch_size, or run fewer processes at a time"
+        ) from error
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         if "DataLoader worker" in reason:
-            raise RunError(f"a loader process ended: {reason}; try fewer --num_workers") from error
-        if type(error).__module__.startswith(_COMPILER) or any(words in reason for words in _COMPILED):
-            raise RunError(f"torch.compile can't do this ({reason[:200]}); leave out --compile") from error
+            raise RunError(f"a loader process died: {reason}; reduce --num_workers") from error
+        is_compiler = type(error).__module__.startswith(_COMPILER_MODULES)
+        if is_compiler or any(message in reason for message in _COMPILER_MESSAGES):
+            raise RunError(f"torch.compile failed ({reason[:200]}); leave out --compile") from error
         raise
 
 
 def _print_settings(config: TrainConfig) -> None:
-    """What the run is made with, in upstream's layout."""
+    """Print versions, settings and hyper-parameters, in upstream's layout."""
     import torch
 
     versions = {
         "Python": sys.version.split(" ")[0],
         "PyTorch": torch.__version__,
-        "Torchvision": version("torchvision"),  # not imported where it is not needed
+        "Torchvision": version("torchvision"),  # many runs do not need to import it
         "CUDA": torch.version.cuda,
         "CUDNN": torch.backends.cudnn.version(),
         "NumPy": version("numpy"),

@@ -356,7 +356,7 @@ def from_settings(settings: Mapping[str, Any]) -> TrainConfig:
 def optional_hparams() -> Mapping[str, Hparam]:
     """Declarations of optional hyper-parameters that a run of any algorithm takes, by name."""
     from domainbed import hparams_registry
-    from domainbed.training import averaging  # noqa: F401 - declares its options
+    from domainbed.training import averaging, swad  # noqa: F401 - they declare options
 
     return hparams_registry.options()
 

@@ -1,13 +1,12 @@
-"""One run by several processes: rank 0 leads, and the others follow it through the same updates.
+"""A run that several processes share: rank 0 leads, and the other ranks do the same updates.
 
-All ranks hold the same model and optimizer, and an update is the single process's but for the order of
-sums; so a run may go on with another number of processes than it began with. What writes, prints or
-evaluates, rank 0 does alone.
+All ranks have the same model and optimizer. Updates equal those of a single process except for the order of
+sums, so a run may resume with another number of processes. Only rank 0 evaluates, prints and writes.
 
-Equal to the single process are minibatches, initial weights, whatever a surgery draws, and the masks of
-dropout with `shared_dropout`. Without it each rank draws its masks from a stream of its own: they are
-independent as in a single process, but not the same. Batch norm in training mode would leave each rank with
-its own running statistics, and is refused.
+Minibatches, initial weights, the random numbers of gradient surgery, and dropout masks with `shared_dropout`
+are those of a single process. Without `shared_dropout` each rank draws dropout masks from its own stream:
+they are independent as in a single process, but not the same. Batch norm in training mode is refused, because
+each rank would have its own running statistics.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ from torch import nn
 
 from domainbed.algorithms.base import Algorithm
 from domainbed.errors import UsageError
-from domainbed.training import loop
 from domainbed.training.averaging import Averaging
-from domainbed.training.checkpoint import Checkpoint
+from domainbed.training.checkpoint import Checkpoint, compatible
 from domainbed.training.config import TrainConfig
 from domainbed.training.loop import Loop
 from domainbed.training.minibatches import Minibatches
@@ -32,7 +30,7 @@ from domainbed.training.torchrun import TorchrunGroup
 
 
 def check_shareable(config: TrainConfig, group: TorchrunGroup) -> None:
-    """Raise UsageError if `group` can't share this run."""
+    """Check that the processes of `group` can share the run; raises UsageError if not."""
     from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 
     if not config.algorithm_class().DISTRIBUTED:
@@ -47,94 +45,101 @@ def check_shareable(config: TrainConfig, group: TorchrunGroup) -> None:
     if group.world_size > num_sources:
         raise UsageError(
             f"{group.world_size} processes for {num_sources} source environments of {config.dataset}; each "
-            f"needs one: give torchrun --nproc-per-node {num_sources} or less"
+            f"process needs one: use torchrun --nproc-per-node {num_sources} or less"
         )
 
 
-def lead(run: Run, directory: RunDir, group: TorchrunGroup) -> None:
-    """Rank 0's part of a run that it has built; for the rest as `loop.train`."""
-    _check_layers(run.algorithm, run.config)
-    # The others build only now: what can't be used is told once, and files made on the way are there.
-    group.tell(directory.checkpoint)
-    _share_out(run, group)
-    loop.train(run, directory, lambda run, directory: _Leading(run, directory, group))
+def leader_loop(run: Run, directory: RunDir, group: TorchrunGroup) -> Loop:
+    """The training loop of rank 0. The other ranks, in `follow`, build the run now.
+
+    They wait until here so that a mistake in the settings is reported once, and files that building creates
+    exist.
+    """
+    _check_no_batch_norm(run.algorithm, run.config)
+    group.broadcast_command(directory.checkpoint)
+    _keep_own_share(run, group)
+    return _LeaderLoop(run, directory, group)
 
 
 def follow(config: TrainConfig, group: TorchrunGroup) -> None:
-    """The part of the other ranks. Raises Over when rank 0 has left."""
-    checkpoint: Checkpoint | None = group.hear()
-    run = build(group.placed(replace(config, check_images=False)))  # rank 0 has read them
-    _share_out(run, group)
-    following = _Following(run, group)
+    """Train as one of the other ranks. Ends by raising `Finished`, when rank 0 has left the group."""
+    checkpoint: Checkpoint | None = group.wait_for_command()
+    run = build(group.with_own_device(replace(config, check_images=False)))  # rank 0 has checked them
+    _keep_own_share(run, group)
+    loop = _FollowerLoop(run, group)
     if checkpoint is not None:
-        following.go_on_from(checkpoint)
+        loop.load_checkpoint(checkpoint)
     with StopRequests() as requests:
-        following.carry_out(requests)
-        group.hear()
+        loop.run_updates(requests)
+        group.wait_for_command()
 
 
-def _share_out(run: Run, group: TorchrunGroup) -> None:
-    """Leave `run` with what belongs to this rank."""
-    own = group.deal(len(run.sources))
-    whole = run.minibatches
-    run.minibatches = Minibatches(whole.parts[own], whole.samplers[own], run.n_steps)
+def _keep_own_share(run: Run, group: TorchrunGroup) -> None:
+    """Reduce the run's minibatches to the environments of this rank."""
+    own = group.assign_environments(len(run.sources))
+    every = run.minibatches
+    run.minibatches = Minibatches(every.parts[own], every.samplers[own], run.n_steps)
     run.algorithm.process_group = group
-    group.sum_int(0)  # all are ready: the first update's time does not count their building
+    group.sum_int(
+        0
+    )  # waits until all ranks are built, so that this does not count as time of the first update
 
 
-def _check_layers(algorithm: Algorithm, config: TrainConfig) -> None:
+def _check_no_batch_norm(algorithm: Algorithm, config: TrainConfig) -> None:
+    """Check that no batch norm is in training mode; raises UsageError if one is."""
     algorithm.train()
     norms = (nn.modules.batchnorm._BatchNorm,)
     if any(isinstance(module, norms) and module.training for module in algorithm.modules()):
         raise UsageError(
-            f"{config.algorithm} on {config.dataset} trains a batch norm, whose statistics would differ from "
-            "process to process; give hyper-parameter freeze_bn where the featurizer has it, or name another"
+            f"{config.algorithm} on {config.dataset} trains a batch norm, whose running statistics would "
+            "differ between processes; set hyper-parameter freeze_bn if the featurizer has it, or choose "
+            "another featurizer"
         )
 
 
-class _Leading(Loop):
-    """The loop of rank 0."""
+class _LeaderLoop(Loop):
+    """Training loop of rank 0."""
 
     def __init__(self, run: Run, directory: RunDir, group: TorchrunGroup) -> None:
         super().__init__(run, directory)
         self.group = group
 
-    def carry_out(self, requests: StopRequests) -> None:
-        super().carry_out(requests)
-        self.group.awaited = True
+    def run_updates(self, requests: StopRequests) -> None:
+        super().run_updates(requests)
+        self.group.others_wait = True
 
-    def _check(self, requests: StopRequests) -> None:
-        self.group.agree_on_leaving(requests.check)
+    def check(self, requests: StopRequests) -> None:
+        self.group.stop_together(requests.check)
 
-    def _record(self, requests: StopRequests) -> None:
-        record = super()._record
-        self.group.alone(lambda: record(requests))
+    def record(self, requests: StopRequests) -> None:
+        record = super().record
+        self.group.work_alone(lambda: record(requests))
 
 
-class _Following(Loop):
-    """The loop of another rank: it updates, and writes nothing."""
+class _FollowerLoop(Loop):
+    """Training loop of the other ranks. It updates the algorithm, and writes nothing."""
 
-    HIDDEN = True
+    DISABLE_BAR = True
 
     def __init__(self, run: Run, group: TorchrunGroup) -> None:
-        # Not entered: this process has no claim.
+        # The directory is not entered, so this process does not claim it.
         super().__init__(run, RunDir(Path(run.config.output_dir), {}))
         self.group = group
         self.run.averaging = Averaging(run.algorithm)
-        self._draws = (*self._draws, group.rank)
+        self.seed_counters = (*self.seed_counters, group.rank)
 
-    def _check(self, requests: StopRequests) -> None:
-        self.group.agree_on_leaving(requests.check)
+    def check(self, requests: StopRequests) -> None:
+        self.group.stop_together(requests.check)
 
-    def _record(self, requests: StopRequests) -> None:
-        self._logged.clear()
-        self._recorded = self.updates - 1
-        self.group.hear()
+    def record(self, requests: StopRequests) -> None:
+        self.recorder.skip(self.updates - 1)
+        self.group.wait_for_command()
 
-    def save(self) -> None:
-        """Rank 0 does."""
+    def save_checkpoint(self) -> None:
+        """Does nothing: rank 0 writes the checkpoint."""
 
-    def go_on_from(self, content: Checkpoint) -> None:
-        self.updates = content["updates"]
-        self._recorded = content["recorded"]
-        self.run.algorithm.load_training_state(content["algorithm"])
+    def load_checkpoint(self, content: Checkpoint) -> None:
+        with compatible(self.directory.path):
+            self.updates = content["updates"]
+            self.recorder.last_step = content["recorded"]
+            self.run.algorithm.load_training_state(content["algorithm"])

@@ -1,4 +1,4 @@
-"""model.pkl: a trained model as upstream writes it, read without executing anything."""
+"""Write and read model.pkl, a trained model in upstream's format. Reading never executes code."""
 
 from __future__ import annotations
 
@@ -18,63 +18,76 @@ if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
     from domainbed.datasets.base import MultipleDomainDataset
 
-_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
-
 
 def save_model(
     path: Path, algorithm: Algorithm, dataset: MultipleDomainDataset, num_domains: int, args: dict[str, Any]
 ) -> None:
-    """Write `path`, whole or not at all (keys: spec domainbed-cli.md, 4.1)."""
-    content = (
-        args,
-        dataset.input_shape,
-        dataset.num_classes,
-        num_domains,
-        algorithm.hparams,
-        {
-            name: value.cpu() if isinstance(value, torch.Tensor) else value
-            for name, value in algorithm.state_dict().items()
-        },
-    )
+    """Write a model to `path`, with the keys listed in docs/compatibility.md ("Records").
+
+    Args:
+        path: the file to write, atomically.
+        algorithm: the trained algorithm.
+        dataset: the dataset that it was trained on.
+        num_domains: number of source environments.
+        args: the settings of the run.
+    """
+    weights = {
+        name: value.cpu() if isinstance(value, torch.Tensor) else value
+        for name, value in algorithm.state_dict().items()
+    }
+    content = {
+        "args": args,
+        "model_input_shape": dataset.input_shape,
+        "model_num_classes": dataset.num_classes,
+        "model_num_domains": num_domains,
+        "model_hparams": algorithm.hparams,
+        "model_dict": weights,
+    }
     buffer = io.BytesIO()
-    torch.save(dict(zip(_KEYS, content, strict=True)), buffer)
+    torch.save(content, buffer)
     write_atomic(path, buffer.getvalue())
 
 
 def load_model(path: Path) -> Algorithm:
-    """The algorithm in a model.pkl of ours or of upstream, on the CPU, in evaluation mode.
+    """Load the algorithm from a model.pkl of this package or of upstream, on the CPU, in evaluation mode.
 
-    Raises: UsageError if the file is not such a file, or would execute code (it never does).
+    Raises: UsageError if the file is no such model, or would execute code.
     """
     from domainbed.algorithms import get_algorithm_class
     from domainbed.hparams_registry import default_hparams
 
-    with _one_line(path):
-        with torch.serialization.safe_globals(_numpy_scalars()):
+    with _load_errors_in_one_line(path):
+        with torch.serialization.safe_globals(_numpy_scalar_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
-        args, input_shape, num_classes, num_domains, hparams, state = (content[key] for key in _KEYS)
-        given = {
-            name: value.item() if isinstance(value, np.generic) else value for name, value in hparams.items()
+        args = content["args"]
+        saved_hparams = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in content["model_hparams"].items()
         }
-        # Old files lack newer entries; and what is loaded next need not be there to start from.
-        hparams = default_hparams(args["algorithm"], args["dataset"]) | given | {"pretrained": False}
-        cls = get_algorithm_class(args["algorithm"])
-        algorithm = cls(tuple(input_shape), num_classes, num_domains, hparams)
-        algorithm.load_state_dict(state)
+        # Old files lack newer hyper-parameters. Pretrained weights would be overwritten, so they are not
+        # needed.
+        hparams = default_hparams(args["algorithm"], args["dataset"]) | saved_hparams | {"pretrained": False}
+        algorithm = get_algorithm_class(args["algorithm"])(
+            tuple(content["model_input_shape"]),
+            content["model_num_classes"],
+            content["model_num_domains"],
+            hparams,
+        )
+        algorithm.load_state_dict(content["model_dict"])
     return algorithm.eval()
 
 
 @contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
+def _load_errors_in_one_line(path: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # whatever a damaged or foreign file makes torch, or the algorithm, raise
+    except Exception as error:  # torch and the algorithm raise almost anything for a damaged or foreign file
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UsageError(f"{path} is not a model written by train: {reason}") from None
 
 
-def _numpy_scalars() -> list[Any]:
-    """What torch's safe loader must know to read the NumPy scalars in upstream's hyper-parameters."""
+def _numpy_scalar_globals() -> list[Any]:
+    """Globals that torch's safe loader needs for the NumPy scalars in upstream's hyper-parameters."""
     rebuild: Any = np.float64(0).__reduce__()[0]
     # NumPy 1, which upstream pins, calls the same function by another name.
     names = [(rebuild, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]

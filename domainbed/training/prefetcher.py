@@ -1,4 +1,4 @@
-"""The one pool of loader processes of a run."""
+"""The pool of processes that load a run's data."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, Dataset
 
-_AHEAD = 2
-"""Items for each process that are read before they are asked for."""
+_PREFETCH_FACTOR = 2
+"""Number of items each worker prefetches."""
 
 
 class Source(Protocol):
-    """What a reader reads: an item for each key."""
+    """A map from keys to items, such as minibatches."""
 
     @property
     def in_memory(self) -> bool:
-        """Whether items cost no reading of files, so that this process makes them."""
+        """Whether items need no reading or decoding of files. They are then made in this process."""
 
-    def __getitem__(self, key: Any, /) -> Any: ...  # noqa: ANN401 - each source has its own
+    def __getitem__(self, key: Any, /) -> Any: ...  # noqa: ANN401 - each source has its own types
 
 
 class Prefetcher:
-    """Items of several sources, read ahead by one pool of processes.
+    """Reads items of several sources ahead of time, with one pool of worker processes.
 
-    Several streams of items may be open at a time: while a run evaluates, its next minibatches wait.
+    Several reads may be in progress at a time. For instance, the next minibatches wait while a run evaluates.
 
     Args:
-        sources: by name; the processes get those that are not in memory.
-        num_workers: number of processes, which start when they are first needed; with 0, this process reads.
-        pin_memory: whether items are put where a CUDA device fetches them fastest.
+        sources: name -> source. Workers receive copies of the sources that are not in memory.
+        num_workers: number of worker processes, which start when they are first needed. With 0, items are
+            read in this process.
+        pin_memory: whether to put tensors into pinned memory, from where copies to a CUDA device are fastest.
     """
 
     def __init__(self, sources: Mapping[str, Source], num_workers: int, pin_memory: bool = False) -> None:
@@ -42,77 +43,78 @@ class Prefetcher:
         self._num_workers = num_workers
         self._pin_memory = pin_memory
         self._streams: dict[int, _Stream] = {}
-        self._numbers = itertools.count()
+        self._stream_ids = itertools.count()
         self._pool: Iterator[tuple[int, Any]] | None = None
 
     def read(self, source: str, keys: Iterable[Any]) -> Iterator[Any]:
-        """Items of a source, in the order of `keys`."""
+        """Items of the source called `source`, in the order of `keys`."""
         if self._num_workers == 0 or self._sources[source].in_memory:
             return (self._sources[source][key] for key in keys)
-        return self._from_pool(_Stream(next(self._numbers), source, iter(keys)))
+        return self._read_from_pool(_Stream(next(self._stream_ids), source, iter(keys)))
 
     def close(self) -> None:
-        """End the processes; nothing that was begun is read on.
+        """End the worker processes. Prefetched items are discarded.
 
-        Left to the garbage collector, torch would wait five seconds for each.
+        If this were left to the garbage collector, torch would wait five seconds for each worker.
         """
         self._pool = None
 
-    def _from_pool(self, stream: _Stream) -> Iterator[Any]:
-        self._streams[stream.number] = stream
+    def _read_from_pool(self, stream: _Stream) -> Iterator[Any]:
+        self._streams[stream.id] = stream
         if self._pool is None:
-            self._pool = self._start()
+            self._pool = self._start_pool()
         try:
-            while stream.come or stream.on_its_way or not stream.exhausted:
-                if stream.come:
-                    item = stream.come.popleft()
+            while stream.ready or stream.pending or not stream.exhausted:
+                if stream.ready:
+                    item = stream.ready.popleft()
                     if isinstance(item, ExceptionWrapper):
                         item.reraise()
                     yield item
                     continue
-                # What comes next may belong to another stream.
-                owner, item = next(self._pool)
-                if owner in self._streams:
-                    self._streams[owner].on_its_way -= 1
-                    self._streams[owner].come.append(item)
+                # The next item from the pool may belong to another stream, or to one that was closed.
+                stream_id, item = next(self._pool)
+                if stream_id in self._streams:
+                    self._streams[stream_id].pending -= 1
+                    self._streams[stream_id].ready.append(item)
         finally:
-            del self._streams[stream.number]
+            del self._streams[stream.id]
 
-    def _start(self) -> Iterator[tuple[int, Any]]:
-        read = {name: source for name, source in self._sources.items() if not source.in_memory}
+    def _start_pool(self) -> Iterator[tuple[int, Any]]:
+        to_read = {name: source for name, source in self._sources.items() if not source.in_memory}
         return iter(
             DataLoader(
-                _Items(read),
+                _RequestedItems(to_read),
                 batch_size=None,
-                sampler=_Requests(self._streams, _AHEAD * self._num_workers),
+                sampler=_RequestSampler(self._streams, _PREFETCH_FACTOR * self._num_workers),
                 num_workers=self._num_workers,
-                prefetch_factor=_AHEAD,
+                prefetch_factor=_PREFETCH_FACTOR,
                 pin_memory=self._pin_memory,
-                generator=torch.Generator(),  # starting draws nothing from the run's generator
+                generator=torch.Generator(),  # otherwise starting would draw from the global generator
             )
         )
 
 
 @dataclass
 class _Stream:
-    """Keys of a source that are asked for in order, and what became of them."""
+    """One call of `Prefetcher.read`: its remaining keys and its prefetched items."""
 
-    number: int
+    id: int
     source: str
     keys: Iterator[Any]
     exhausted: bool = False
-    on_its_way: int = 0
-    come: deque[Any] = field(default_factory=deque)
+    pending: int = 0  # number of items requested from the pool and not received yet
+    ready: deque[Any] = field(default_factory=deque)
 
 
 _Request = tuple[int, str, Any]
+"""Id of the stream, name of the source, key."""
 
 
-class _Requests:
-    """What the pool is to read next: stream, source and key, for ever.
+class _RequestSampler:
+    """Endless requests for the pool; None if there is nothing to read.
 
-    The stream that was opened last goes first. None stands for nothing to do: torch's loader asks for a
-    request whenever an item has come, and ends when it gets none.
+    Later streams have priority. None is needed because torch's loader asks for one request for each item
+    that it returned, and stops for good if it gets none.
     """
 
     def __init__(self, streams: dict[int, _Stream], limit: int) -> None:
@@ -121,21 +123,21 @@ class _Requests:
 
     def __iter__(self) -> Iterator[_Request | None]:
         while True:
-            yield self._next()
+            yield self._next_request()
 
-    def _next(self) -> _Request | None:
+    def _next_request(self) -> _Request | None:
         for stream in reversed(self._streams.values()):
-            if stream.exhausted or stream.on_its_way + len(stream.come) >= self._limit:
+            if stream.exhausted or stream.pending + len(stream.ready) >= self._limit:
                 continue
             for key in stream.keys:
-                stream.on_its_way += 1
-                return stream.number, stream.source, key
+                stream.pending += 1
+                return stream.id, stream.source, key
             stream.exhausted = True
         return None
 
 
-class _Items(Dataset[tuple[int, Any]]):
-    """Number of the stream and item of a request."""
+class _RequestedItems(Dataset[tuple[int, Any]]):
+    """The dataset of the pool: stream id and item of a request, or (-1, None) for None."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self._sources = sources
@@ -143,9 +145,9 @@ class _Items(Dataset[tuple[int, Any]]):
     def __getitem__(self, request: _Request | None) -> tuple[int, Any]:
         if request is None:
             return -1, None
-        number, source, key = request
+        stream_id, source, key = request
         try:
-            return number, self._sources[source][key]
+            return stream_id, self._sources[source][key]
         except Exception:
-            # For the one who asked, when it is this item's turn.
-            return number, ExceptionWrapper(where=f"a process that reads {source}")
+            # The stream that requested the item raises the exception when it reaches this item.
+            return stream_id, ExceptionWrapper(where=f"a worker process that reads {source}")

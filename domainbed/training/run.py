@@ -1,9 +1,9 @@
-"""One run, built from its settings: data, splits, minibatches, algorithm."""
+"""Build a run from its settings: dataset, splits, minibatches, algorithm."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +15,17 @@ from domainbed.datasets.base import MultipleDomainDataset, labels_of
 from domainbed.datasets.image_checks import check_images
 from domainbed.datasets.splitting import balanced_class_weights
 from domainbed.errors import UsageError
+from domainbed.hparams import option
 from domainbed.images.cache import cache_folder
 from domainbed.images.prepared import prepare
 from domainbed.seeds import seed_all
 from domainbed.training.acceleration import accelerate, check_device
-from domainbed.training.averaging import Averaging, make_averaging
+from domainbed.training.averaging import Averaging, SimpleAverage
 from domainbed.training.config import TrainConfig
-from domainbed.training.grouping import grouped
-from domainbed.training.minibatches import EnvironmentSampler, Minibatches, in_memory
+from domainbed.training.grouping import group_minibatches
+from domainbed.training.minibatches import EnvironmentSampler, Minibatches, is_in_memory
 from domainbed.training.splits import make_splits
+from domainbed.training.swad import SWAD, LossValley
 
 if TYPE_CHECKING:
     from domainbed.training.splits import Parts
@@ -31,9 +33,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """Everything that a run consists of, built from its settings; `loop.train` does the work.
+    """A run, ready to be trained by `loop.train`.
 
-    Building is the part that a user's mistake can fail, training the part that takes time.
+    Building it finds most of a user's mistakes; training takes the time.
+
+    Attributes:
+        config: the settings.
+        hparams: the hyper-parameters in force.
+        device: device of the algorithm.
+        dataset: the dataset.
+        splits: parts of every environment, in the dataset's order.
+        sources: indices of the source environments.
+        minibatches: minibatches of the source environments, for every step.
+        unlabeled: minibatches of the targets' `uda` parts; None unless the task is domain adaptation.
+        algorithm: the algorithm with its initial weights.
+        averaging: decides which weights are evaluated and saved.
+        num_workers: number of worker processes that load data.
+        n_steps: number of updates.
+        checkpoint_freq: number of updates from one record to the next.
     """
 
     config: TrainConfig
@@ -52,9 +69,11 @@ class Run:
 
 
 def build(config: TrainConfig) -> Run:
-    """Data, splits, minibatches and algorithm of a run.
+    """Build the run that `config` describes.
 
-    Raises: UsageError for settings or data that can't be used, RunError for images that can't be read.
+    Raises:
+        UsageError: settings or data cannot be used.
+        RunError: images cannot be read.
     """
     hparams = config.resolved_hparams()
     device = choose_device(config.device)
@@ -62,84 +81,136 @@ def build(config: TrainConfig) -> Run:
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     torch.use_deterministic_algorithms(config.deterministic)
-    # Debug and MNIST-derived datasets draw from the global generator.
+
+    # Debug and the datasets derived from MNIST draw from the global generators.
     seed_all(config.seed)
     dataset = contract.build(config.dataset_class(), config.data_dir, config.test_envs, hparams)
     if config.check_images:
         check_images(dataset)
     prepare(dataset, cache_folder(config.cache_dir), device)
+
     splits = make_splits(dataset, config.split_request())
     sources = [index for index in range(len(dataset)) if index not in config.test_envs]
     n_steps = config.steps or dataset.N_STEPS
     minibatches = _minibatches(config, hparams, splits, sources, "in", n_steps)
-    minibatches = grouped(config.grouping, minibatches, config.seed)
     unlabeled = None
     if config.task == "domain_adaptation":
         unlabeled = _minibatches(config, hparams, splits, list(config.test_envs), "uda", n_steps)
-    # The same initial weights for every algorithm and dataset with this seed.
+
+    # Seeding again gives every algorithm and dataset with this seed the same initial weights.
     seed_all(config.seed)
     algorithm = config.algorithm_class()(dataset.input_shape, dataset.num_classes, len(sources), hparams)
     algorithm.to(device)
     accelerate(algorithm, config)
     has_validation = all(len(splits[index].get("out", [])) for index in sources)
     return Run(
-        *(config, hparams, device, dataset, splits, sources, minibatches, unlabeled, algorithm),
-        make_averaging(algorithm, hparams, n_steps, has_validation),
-        choose_num_workers(config.num_workers, dataset, splits),
-        n_steps,
-        config.checkpoint_freq or dataset.CHECKPOINT_FREQ,
+        config=config,
+        hparams=hparams,
+        device=device,
+        dataset=dataset,
+        splits=splits,
+        sources=sources,
+        minibatches=group_minibatches(config.grouping, minibatches, config.seed),
+        unlabeled=unlabeled,
+        algorithm=algorithm,
+        averaging=make_averaging(algorithm, hparams, n_steps, has_validation),
+        num_workers=choose_num_workers(config.num_workers, dataset, splits),
+        n_steps=n_steps,
+        checkpoint_freq=config.checkpoint_freq or dataset.CHECKPOINT_FREQ,
     )
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA where there is one, else the CPU."""
+    """The device called `name`; "auto" is CUDA if available, else the CPU.
+
+    Raises: UsageError if the device cannot be used.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name} can't be used here: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
 
 
-def choose_num_workers(asked: int | None, dataset: MultipleDomainDataset, splits: list[Parts]) -> int:
-    """Loader processes: none for data in memory, else as many as asked for, else one a core."""
-    if all(in_memory(part) for parts in splits for part in parts.values()):
+def choose_num_workers(requested: int | None, dataset: MultipleDomainDataset, splits: Sequence[Parts]) -> int:
+    """Number of worker processes: 0 for data in memory, else `requested`, by default one per core."""
+    if all(is_in_memory(part) for parts in splits for part in parts.values()):
         return 0
-    return min(dataset.N_WORKERS, torch.get_num_threads()) if asked is None else asked
+    return min(dataset.N_WORKERS, torch.get_num_threads()) if requested is None else requested
+
+
+def make_averaging(
+    algorithm: Algorithm, hparams: Mapping[str, Any], n_steps: int, has_validation: bool
+) -> Averaging:
+    """The averaging that hyper-parameter `weight_averaging` selects.
+
+    Args:
+        algorithm: the algorithm whose weights are averaged.
+        hparams: hyper-parameters of the run.
+        n_steps: number of updates. A simple average starts in the middle of the run at the latest.
+        has_validation: whether every source environment has validation samples.
+
+    Raises: UsageError for an invalid value, or for SWAD without validation samples.
+    """
+    kind = option(hparams, "weight_averaging")
+    if kind == "sma":
+        start = int(option(hparams, "sma_start"))
+        return SimpleAverage(algorithm, min(start, max(1, n_steps // 2)))
+    if kind == "swad":
+        if not has_validation:
+            raise UsageError(
+                "weight_averaging swad needs validation images in every source environment; increase "
+                "--holdout_fraction, or use weight_averaging sma"
+            )
+        valley = LossValley(
+            n_s=int(option(hparams, "swad_n_s")),
+            n_e=int(option(hparams, "swad_n_e")),
+            r=float(option(hparams, "swad_r")),
+        )
+        return SWAD(algorithm, valley)
+    return Averaging(algorithm)
 
 
 def _minibatches(
     config: TrainConfig,
-    hparams: dict[str, Any],
-    splits: list[Parts],
-    environments: list[int],
+    hparams: Mapping[str, Any],
+    splits: Sequence[Parts],
+    environments: Sequence[int],
     kind: str,
     n_steps: int,
 ) -> Minibatches:
+    """Minibatches from the part `kind` of some environments.
+
+    Raises: UsageError if one of these parts is missing or empty.
+    """
     parts, samplers = [], []
     for index in environments:
         part = splits[index].get(kind)
         if part is None or not len(part):
-            flag = "raise --uda_holdout_fraction" if kind == "uda" else "lower --holdout_fraction"
+            flag = "increase --uda_holdout_fraction" if kind == "uda" else "reduce --holdout_fraction"
             raise UsageError(
-                f"environment {index} has no images in its {kind!r} part; {flag} or give it more images"
+                f"environment {index} has no images in its {kind!r} part; {flag}, or add images to it"
             )
         weights = balanced_class_weights(labels_of(part)) if hparams["class_balanced"] else None
-        samplers.append(
-            EnvironmentSampler(
-                len(part), hparams["batch_size"], (config.seed, index), config.sampling, weights
-            )
+        sampler = EnvironmentSampler(
+            size=len(part),
+            batch_size=hparams["batch_size"],
+            seeds=(config.seed, index),
+            sampling=config.sampling,
+            weights=weights,
         )
         parts.append(part)
+        samplers.append(sampler)
     return Minibatches(parts, samplers, n_steps)
 
 
 def describe(run: Run) -> Iterator[str]:
-    """Lines on the data: counts of each environment, and which minibatches are smaller than asked for."""
+    """Lines about the data: counts for each environment, and minibatches smaller than batch_size."""
     yield "Data:"
     for index, (name, counts) in enumerate(run.dataset.counts().items()):
         role = "target" if index in run.config.test_envs else "source"
@@ -151,6 +222,6 @@ def describe(run: Run) -> Iterator[str]:
     for index, sampler in zip(run.sources, run.minibatches.samplers, strict=True):
         if sampler.batch_size < run.hparams["batch_size"]:
             yield (
-                f"\tenvironment {index} has {sampler.size} images to train on, fewer than "
-                f"batch_size {run.hparams['batch_size']}: its minibatches have {sampler.batch_size}"
+                f"\tenvironment {index} has {sampler.size} training images, fewer than batch_size "
+                f"{run.hparams['batch_size']}: its minibatches have {sampler.batch_size}"
             )

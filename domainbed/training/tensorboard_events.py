@@ -1,9 +1,7 @@
-"""The records of a run as TensorBoard shows them; `results.jsonl` stays the truth.
+"""The records of a run as events for TensorBoard (`tensorboard --logdir DIR`).
 
-    tensorboard --logdir DIR
-
-The event file is a function of the records alone, so that a run that goes on, or begins anew, never shows a
-step twice. Its times are seconds of training, not of the clock on the wall.
+The event file is computed from results.jsonl alone. So a run that was resumed or started over shows every
+step once. The times of events are seconds of training, not wall-clock times.
 """
 
 from __future__ import annotations
@@ -19,14 +17,14 @@ from domainbed.files import write_atomic
 from domainbed.records.results_file import RESULTS_FILE, Record, read_records
 
 NAME = "events.out.tfevents.records"
-"""TensorBoard reads files with "tfevents" in their names."""
+"""Name of the event file. TensorBoard reads files with "tfevents" in their names."""
 
 _ACCURACY = re.compile(r"env\d+_\w+_acc")
 _log = logging.getLogger(__name__)
 
 
 def require_tensorboard() -> None:
-    """Raise UsageError, which says what to install, where event files can't be written."""
+    """Raise UsageError if TensorBoard is not installed."""
     try:
         import tensorboard  # noqa: F401
     except ImportError:
@@ -36,26 +34,26 @@ def require_tensorboard() -> None:
 
 
 def update(run_dir: Path) -> None:
-    """Bring the event file of a run up to its records; where that fails, training goes on with a warning.
+    """Update the event file in `run_dir` from its results.jsonl. If that fails, only a warning is logged.
 
-    New records are appended, for a TensorBoard that reads along. A file that says anything else than the
-    records, as after a crash, is written anew.
+    New records are appended, so that a running TensorBoard notices them. If the file does not start with the
+    events of the earlier records, for instance after a crash, it is rewritten.
     """
     path = run_dir / NAME
     try:
-        now = encoded(read_records(run_dir / RESULTS_FILE).records)
-        before = path.read_bytes() if path.exists() else b""
-        if before and now.startswith(before):
+        events = encode(read_records(run_dir / RESULTS_FILE).records)
+        existing = path.read_bytes() if path.exists() else b""
+        if existing and events.startswith(existing):
             with path.open("ab") as file:
-                file.write(now[len(before) :])
+                file.write(events[len(existing) :])
         else:
-            write_atomic(path, now)
+            write_atomic(path, events)
     except OSError as error:
-        _log.warning("no events for TensorBoard in %s: %s", path, error.strerror)
+        _log.warning("cannot write events for TensorBoard to %s: %s", path, error.strerror)
 
 
-def encoded(records: Iterable[Record]) -> bytes:
-    """The content of an event file with all numbers of `records`."""
+def encode(records: Iterable[Record]) -> bytes:
+    """Content of an event file with all numbers in `records`."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
@@ -63,18 +61,18 @@ def encoded(records: Iterable[Record]) -> bytes:
     file = io.BytesIO()
     writer = RecordWriter(file)
     writer.write(Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
-    seconds, before = 0.0, -1
+    seconds, previous_step = 0.0, -1
     for record in records:
-        seconds += record.get("step_time", 0.0) * (record["step"] - before)
-        before = record["step"]
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _tagged(record)]
-        event = Event(wall_time=seconds, step=before, summary=Summary(value=values))
+        seconds += record.get("step_time", 0.0) * (record["step"] - previous_step)
+        previous_step = record["step"]
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _tagged_values(record)]
+        event = Event(wall_time=seconds, step=record["step"], summary=Summary(value=values))
         writer.write(event.SerializeToString())
     return file.getvalue()
 
 
-def _tagged(record: Record) -> Iterator[tuple[str, float]]:
-    """Every number of a record, accuracies in a group of their own."""
+def _tagged_values(record: Record) -> Iterator[tuple[str, float]]:
+    """Tag and value of every number in a record. Accuracies have a group of their own."""
     for name in sorted(record):
         value = record[name]
         if isinstance(value, int | float) and name != "step":

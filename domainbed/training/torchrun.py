@@ -1,9 +1,8 @@
-"""Several processes that share one run: how they find each other, what they add up, what they tell.
+"""The process group of a run that several processes share.
 
-`torchrun --nproc-per-node N -m domainbed.scripts.train ...` starts them, with RANK, WORLD_SIZE, ... in their
-environments. Rank 0 leads: it alone claims the run's directory and writes there; the others wait for it
-where it works alone, for as long as that takes. A rank that has lost another ends with an error, and torchrun
-ends the rest.
+torchrun starts them: `torchrun --nproc-per-node N -m domainbed.scripts.train ...`. Rank 0 is the leader. Only
+the leader claims the run's directory and writes to it; the other ranks wait while it works alone. If a
+process dies, the others end with an error, and torchrun ends those that remain.
 """
 
 from __future__ import annotations
@@ -28,12 +27,19 @@ from domainbed.process_group import ProcessGroup
 from domainbed.training.config import TrainConfig
 from domainbed.training.stop_requests import Interrupted, Preempted
 
-# No evaluation takes as long. Whoever waits for a process that is gone is told at once, or torchrun ends it.
-_PATIENCE = timedelta(days=30)
+# Longer than any evaluation. If a process dies, the others notice at once, or torchrun ends them.
+_TIMEOUT = timedelta(days=30)
+
+_Message = tuple[int | None, Any]
+"""What rank 0 sends to the other ranks: its exit status if it has left the context, and a command."""
 
 
-class Over(Exception):
-    """Rank 0 has left, with this exit status."""
+class Finished(Exception):
+    """Rank 0 has finished or failed.
+
+    Attributes:
+        status: its exit status.
+    """
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -41,101 +47,107 @@ class Over(Exception):
 
 
 class TorchrunGroup(ProcessGroup):
-    """The processes that torchrun started: gloo between CPUs, NCCL between GPUs. A context manager.
+    """The processes that torchrun started, connected by gloo (CPU tensors) and NCCL (CUDA tensors).
 
-    Source environments are dealt in order and in blocks, the first ranks having one more if they don't
-    divide evenly. With R ranks, per update and rank: ERM sends what data parallel training does; the sign
-    methods half as much again for the signs, and as much again for the logged cosine; Gram methods about as
-    much as ERM where each rank has one environment.
+    Source environments are assigned to ranks in contiguous blocks, which differ in size by at most one. For
+    each update, a rank sends as much as in data parallel training with ERM; half of that more for the signs
+    and again as much for the logged cosine with the sign methods; and about as much as ERM with the Gram
+    methods, if each rank has one environment.
 
-    Whatever a rank does alone stands between two messages of rank 0, `tell` and `hear`. If rank 0 leaves
-    while the others wait for one, it tells them at the end of the context, and they leave with its status.
+    While rank 0 works alone, the others wait for its next command. If rank 0 leaves the context meanwhile,
+    they leave it too, with its exit status.
 
-    Raises: RunError wherever another process is gone.
+    All methods that communicate raise RunError if another process has died.
 
     Attributes:
-        awaited: on rank 0, whether the others wait for what it tells.
+        others_wait: on rank 0, whether the other ranks are waiting for a command.
     """
 
     def __init__(self) -> None:
         self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self._environments: list[int] = []  # of each rank: how many
-        self.awaited = True
-        self._began = False
+        self.others_wait = True
+        self._environments_per_rank: list[int] = []
+        self._owns_backend = False
 
     def __enter__(self) -> TorchrunGroup:
         if not dist.is_initialized():
-            self._begin()
+            self._initialize_backend()
         return self
 
-    def _begin(self) -> None:
+    def _initialize_backend(self) -> None:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        with _others_alive():
+        with _lost_process_reported():
             store, *_ = next(rendezvous("env://"))
-            # torchrun keeps the store for its next attempt, which must not find the addresses of this one.
-            store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined] # it is there
+            # When torchrun restarts processes it reuses the store, which still has the old addresses.
+            store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined] # exists
             dist.init_process_group(
-                backend, store=store, rank=self.rank, world_size=self.world_size, timeout=_PATIENCE
+                backend, store=store, rank=self.rank, world_size=self.world_size, timeout=_TIMEOUT
             )
-        self._began = True
+        self._owns_backend = True
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if self.rank == 0 and self.awaited:
-            with contextlib.suppress(RunError):  # nobody is left to be told
-                self._send((_status_of(error), None))
-        over = isinstance(error, Over)
-        if isinstance(error, Over) and error.status:
-            if self._began:
-                # torchrun ends all when one does, and rank 0 has to say why before.
+        if self.rank == 0 and self.others_wait:
+            with contextlib.suppress(RunError):  # the other processes may have died
+                self._broadcast_message((_exit_status(error), None))
+        finished = isinstance(error, Finished)
+        if isinstance(error, Finished) and error.status:
+            if self._owns_backend:
+                # torchrun ends all processes when one exits. Wait until rank 0 has printed its error and
+                # exited, which makes this broadcast fail.
                 with contextlib.suppress(RunError):
-                    self._send(None)
+                    self._broadcast_message(None)
             raise SystemExit(error.status)
-        if self._began and (over or error is None):
+        if self._owns_backend and (finished or error is None):
             dist.destroy_process_group()
-        return over
+        return finished
 
-    def placed(self, config: TrainConfig) -> TrainConfig:
-        """The settings with this process's own device.
+    def with_own_device(self, config: TrainConfig) -> TrainConfig:
+        """The settings with the device of this process.
 
-        Raises: UsageError if there is none.
+        Raises: UsageError if there are fewer GPUs than processes, or --device names a particular one.
         """
         if config.device not in ("auto", "cpu", "cuda"):
-            raise UsageError(f"--device {config.device}: each process has a GPU of its own; give cuda or cpu")
+            raise UsageError(
+                f"--device {config.device} does not work with torchrun, which gives each process its own "
+                "GPU; use --device cuda or cpu"
+            )
         if config.device == "cpu" or not torch.cuda.is_available():
             return config
-        here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
-        if here > gpus:
+        processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if processes > gpus:
             raise UsageError(
-                f"{here} processes for {gpus} GPUs; give torchrun --nproc-per-node {gpus}, or --device cpu"
+                f"{processes} processes for {gpus} GPUs; use torchrun --nproc-per-node {gpus}, or "
+                "--device cpu"
             )
-        own = int(os.environ["LOCAL_RANK"])
-        torch.cuda.set_device(own)
-        return dataclasses.replace(config, device=f"cuda:{own}")
+        index = int(os.environ["LOCAL_RANK"])
+        torch.cuda.set_device(index)
+        return dataclasses.replace(config, device=f"cuda:{index}")
 
-    def deal(self, num_environments: int) -> slice:
-        """Which of the source environments this rank has."""
-        parts = np.array_split(np.arange(num_environments), self.world_size)
-        self._environments = [len(part) for part in parts]
-        return slice(int(parts[self.rank][0]), int(parts[self.rank][-1]) + 1)
+    def assign_environments(self, num_environments: int) -> slice:
+        """Assign the source environments to ranks; returns those of this rank."""
+        blocks = np.array_split(np.arange(num_environments), self.world_size)
+        self._environments_per_rank = [len(block) for block in blocks]
+        own = blocks[self.rank]
+        return slice(int(own[0]), int(own[-1]) + 1)
 
     def sum_int(self, number: int) -> int:
         return int(self.sum(torch.tensor(number)))
 
     def sum(self, tensor: Tensor) -> Tensor:
-        return self._reduced(tensor, dist.ReduceOp.SUM)
+        return self._all_reduce(tensor, dist.ReduceOp.SUM)
 
     def max(self, tensor: Tensor) -> Tensor:
-        return self._reduced(tensor, dist.ReduceOp.MAX)
+        return self._all_reduce(tensor, dist.ReduceOp.MAX)
 
-    def _reduced(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    def _all_reduce(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         result = tensor.detach()
-        with _others_alive():
+        with _lost_process_reported():
             dist.all_reduce(result, operation)
         return result
 
     def broadcast(self, tensor: Tensor) -> Tensor:
-        with _others_alive():
+        with _lost_process_reported():
             dist.broadcast(tensor, src=0)
         return tensor
 
@@ -153,11 +165,16 @@ class TorchrunGroup(ProcessGroup):
     def exchange_shards(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         size, length = len(gradients[0]), self._shard_length(len(gradients[0]))
         rows = F.pad(torch.stack(list(gradients)), (0, self.world_size * length - size))
-        # By destination first: to each rank its components of this rank's environments.
+        # Ordered by destination: each rank gets its components of this rank's environments.
         sent = rows.view(len(gradients), self.world_size, length).transpose(0, 1).reshape(-1, length)
-        received = sent.new_empty(sum(self._environments), length)
-        with _others_alive():
-            dist.all_to_all_single(received, sent, self._environments, [len(gradients)] * self.world_size)
+        received = sent.new_empty(sum(self._environments_per_rank), length)
+        with _lost_process_reported():
+            dist.all_to_all_single(
+                received,
+                sent,
+                output_split_sizes=self._environments_per_rank,
+                input_split_sizes=[len(gradients)] * self.world_size,
+            )
         begin = self.rank * length
         return received[:, : min(begin + length, size) - min(begin, size)].unbind()
 
@@ -165,16 +182,16 @@ class TorchrunGroup(ProcessGroup):
         length = self._shard_length(size)
         padded = F.pad(shard, (0, length - len(shard)))
         result = shard.new_empty(self.world_size * length)
-        with _others_alive():
+        with _lost_process_reported():
             dist.all_gather_into_tensor(result, padded)
         return result[:size]
 
     def _shard_length(self, size: int) -> int:
-        """Components of a vector (P,), P = `size`, that a rank sees to; the last ones may have fewer."""
+        """Number of components in a shard of a vector (P,), with P = `size`. Last shards may be shorter."""
         return -(-size // self.world_size)
 
-    def agree_on_leaving(self, check: Callable[[], None]) -> None:
-        """Call `check` on every rank; if it raises a request to leave on one, all leave."""
+    def stop_together(self, check: Callable[[], None]) -> None:
+        """Call `check` on every rank. If it raises Preempted or Interrupted on one rank, all ranks stop."""
         request: BaseException | None = None
         try:
             check()
@@ -183,44 +200,45 @@ class TorchrunGroup(ProcessGroup):
         if not self.max(torch.tensor(int(request is not None))):
             return
         if self.rank:
-            self.hear()
-        self.awaited = True
+            self.wait_for_command()
+        self.others_wait = True
         raise request or Preempted(
-            "another process of the run was told to leave; the same command goes on from the checkpoint"
+            "Another process of the run was asked to stop. Run the same command to resume from the "
+            "checkpoint."
         )
 
-    def alone(self, work: Callable[[], None]) -> None:
-        """On rank 0, do `work`, for whose end the others wait in `hear`."""
-        self.awaited = True
+    def work_alone(self, work: Callable[[], None]) -> None:
+        """On rank 0: call `work`, while the other ranks are in `wait_for_command`."""
+        self.others_wait = True
         work()
-        self.tell(None)
+        self.broadcast_command(None)
 
-    def tell(self, content: Any) -> None:  # noqa: ANN401 - a checkpoint, or nothing
-        """On rank 0: what `hear` returns to the others."""
-        self._send((None, content))
-        self.awaited = False
+    def broadcast_command(self, command: Any) -> None:  # noqa: ANN401 - a checkpoint or None
+        """On rank 0: make `wait_for_command` return `command` on the other ranks."""
+        self._broadcast_message((None, command))
+        self.others_wait = False
 
-    def hear(self) -> Any:  # noqa: ANN401
-        """On the other ranks: wait for what rank 0 tells; raises Over if it has left."""
-        status, content = self._send(None)
+    def wait_for_command(self) -> Any:  # noqa: ANN401 - as above
+        """On the other ranks: wait for rank 0's command. Raises `Finished` if rank 0 has left the context."""
+        status, command = self._broadcast_message(None)
         if status is not None:
-            raise Over(status)
-        return content
+            raise Finished(status)
+        return command
 
     @staticmethod
-    def _send(message: tuple[int | None, Any] | None) -> tuple[int | None, Any]:
+    def _broadcast_message(message: _Message | None) -> _Message:
         """Rank 0's message, on every rank."""
         messages = [message]
-        with _others_alive():
+        with _lost_process_reported():
             dist.broadcast_object_list(messages, src=0, device=torch.device("cpu"))
         assert messages[0] is not None
         return messages[0]
 
 
-def leave_group_at_once() -> None:
-    """End this process, one of several, well: its work is done.
+def exit_immediately() -> None:
+    """End this process, one of several, with status 0 and without cleaning up.
 
-    While an interpreter ends, threads of the communication may abort it, which torchrun calls a failure.
+    While an interpreter shuts down, threads of the backend may abort it, which torchrun reports as a failure.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -228,19 +246,20 @@ def leave_group_at_once() -> None:
 
 
 @contextlib.contextmanager
-def _others_alive() -> Iterator[None]:
-    """What a communication raises whose partner is gone, in words."""
+def _lost_process_reported() -> Iterator[None]:
+    """Turn the error of a communication whose partner has died into a RunError of one line."""
     try:
         yield
     except RuntimeError as error:
         reason = str(error).splitlines()[0][:100]
         raise RunError(
-            f"another process of the run is gone ({reason}); the same command goes on from the checkpoint"
+            f"another process of the run has died ({reason}); run the same command to resume from the "
+            "checkpoint"
         ) from error
 
 
-def _status_of(error: BaseException | None) -> int:
-    """The exit status that a script has after `error`."""
+def _exit_status(error: BaseException | None) -> int:
+    """Exit status of a script that ends with `error`."""
     if isinstance(error, DomainBedError):
         return error.exit_status
     if isinstance(error, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""The command `train`: its flags, and what it does in this process."""
+"""The `train` command: parse its flags and train in this process."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def kept_abbreviations(flags: Sequence[str]) -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags `argv` (by default those of this process) and train; returns the exit status."""
     config = TrainConfig(**vars(build_parser().parse_args(argv)))
-    from domainbed.training.api import one_of_several, train
+    from domainbed.training.api import launched_by_torchrun, train
 
     train(config)
-    if one_of_several():
-        from domainbed.training.torchrun import leave_group_at_once
+    if launched_by_torchrun():
+        from domainbed.training.torchrun import exit_immediately
 
-        leave_group_at_once()
+        exit_immediately()
     return 0

@@ -1,7 +1,7 @@
-"""Upstream's loaders, with upstream's order of samples and use of torch's global generator.
+"""Upstream's data loaders, for forks of upstream. `train` itself does not use them (see `minibatches`).
 
-They keep their worker processes and request batches ahead from the moment they are built. `train` itself
-draws its minibatches elsewhere; these are for forks.
+They have upstream's order of samples and draw from torch's global generator as upstream does. Worker
+processes start, and begin to prefetch, when a loader is constructed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Weights = Tensor | Sequence[float] | None
 
 
 class _InfiniteSampler(Sampler[list[int]]):
-    """The batches of `sampler`, pass after pass for ever."""
+    """Endless passes over the batches of `sampler`."""
 
     def __init__(self, sampler: Iterable[list[int]]) -> None:
         self.sampler = sampler
@@ -41,7 +41,7 @@ class _InfiniteSampler(Sampler[list[int]]):
 
 
 class _RecordingSampler(_InfiniteSampler):
-    """Keeps the indices of each batch that was requested and not yet taken from `requested`."""
+    """Also appends the indices of each requested batch to `requested`."""
 
     def __init__(self, sampler: Iterable[list[int]]) -> None:
         super().__init__(sampler)
@@ -54,25 +54,29 @@ class _RecordingSampler(_InfiniteSampler):
 
 
 class _Infinite:
-    """What the endless loaders share; `replacement` says how they draw."""
+    """Base class of the endless loaders.
+
+    Attributes:
+        replacement: whether samples are drawn with replacement.
+    """
 
     replacement: bool
 
     def __init__(self, dataset: Samples, weights: Weights, batch_size: int, num_workers: int) -> None:
-        n = len(dataset)  # type: ignore[arg-type]
+        n = len(dataset)  # type: ignore[arg-type] # no __len__ in torch's type
         if n < batch_size and (weights is None or not self.replacement):
-            raise UsageError(f"{n} samples can't fill a minibatch of {batch_size}; give a smaller batch_size")
+            raise UsageError(f"{n} samples cannot fill a minibatch of {batch_size}; reduce batch_size")
         if weights is not None and len(weights) != n:
-            raise UsageError(f"{len(weights)} weights for {n} samples; give one weight for each sample")
+            raise UsageError(f"{len(weights)} weights for {n} samples; expected one weight per sample")
         order: Sampler[int]
         if weights is None:
-            order = RandomSampler(dataset, replacement=self.replacement)  # type: ignore[arg-type]
+            order = RandomSampler(dataset, replacement=self.replacement)  # type: ignore[arg-type] # no __len__ in torch's type
         else:
-            # A plain list, because the sampler warns about a tensor that it copies.
-            each = torch.as_tensor(weights).tolist()
-            order = WeightedRandomSampler(each, batch_size, replacement=self.replacement)
-        passes = _InfiniteSampler(BatchSampler(order, batch_size, drop_last=True))
-        self._iterator = _start(dataset, passes, num_workers)
+            # A list, because the sampler warns if it has to copy a tensor.
+            as_list = torch.as_tensor(weights).tolist()
+            order = WeightedRandomSampler(as_list, batch_size, replacement=self.replacement)
+        batches = _InfiniteSampler(BatchSampler(order, batch_size, drop_last=True))
+        self._iterator = _start(dataset, batches, num_workers)
 
     def __iter__(self) -> Iterator[Any]:
         while True:
@@ -83,62 +87,69 @@ class _Infinite:
 
 
 class InfiniteDataLoader(_Infinite):
-    """Endless minibatches, samples drawn with replacement.
+    """Endless minibatches of samples drawn with replacement.
 
-    Constructor: `(dataset, weights, batch_size, num_workers)`. `weights`, one for each sample, are
-    proportional to its chance; None for equal ones. With 0 workers samples are read in this process.
-    Raises UsageError (a ValueError) if the dataset can't fill a minibatch.
+    Args:
+        dataset: map-style dataset.
+        weights: (N,) probability of each sample, up to a factor; None for equal probabilities.
+        batch_size: number of samples in a minibatch.
+        num_workers: number of worker processes; with 0, samples are read in this process.
+
+    Raises: UsageError (a ValueError) if the dataset cannot fill a minibatch.
     """
 
     replacement = True
 
 
 class InfiniteDataLoaderWithoutReplacement(_Infinite):
-    """Endless minibatches, samples drawn without replacement within a pass over the dataset.
+    """Endless minibatches of samples drawn without replacement within a pass over the dataset.
 
-    With weights, within a minibatch. Otherwise as `InfiniteDataLoader`.
+    With weights, samples are drawn without replacement within a minibatch. Arguments are those of
+    `InfiniteDataLoader`.
     """
 
     replacement = False
 
 
 class FastDataLoader:
-    """All samples, once an iteration; it may be iterated again.
+    """Batches of all samples, once per iteration. Can be iterated repeatedly.
 
     Args:
-        dataset: map-style, not empty.
-        batch_size: number of samples of a batch; the last one may be shorter.
-        num_workers: number of processes that read samples; 0 reads in this one.
-        shuffle: in a new random order each time, as upstream; else in the dataset's order.
+        dataset: map-style dataset, not empty.
+        batch_size: number of samples in a batch. The last batch may be smaller.
+        num_workers: number of worker processes; with 0, samples are read in this process.
+        shuffle: whether each iteration has a new random order (as in upstream), or the dataset's order.
 
     Attributes:
-        indices: positions in the dataset of the samples of the batch that came last.
+        indices: positions in the dataset of the samples in the last batch.
+
+    Raises: UsageError if the dataset is empty.
     """
 
     def __init__(self, dataset: Samples, batch_size: int, num_workers: int, shuffle: bool = True) -> None:
-        if len(dataset) == 0:  # type: ignore[arg-type]
-            raise UsageError("a loader needs at least one sample, and the dataset is empty")
-        order: Sampler[int] = (RandomSampler if shuffle else SequentialSampler)(dataset)  # type: ignore[arg-type]
+        if len(dataset) == 0:  # type: ignore[arg-type] # no __len__ in torch's type
+            raise UsageError("cannot load from an empty dataset")
+        order: Sampler[int] = (RandomSampler if shuffle else SequentialSampler)(dataset)  # type: ignore[arg-type] # no __len__ in torch's type
         batches = BatchSampler(order, batch_size, drop_last=False)
         self._length = len(batches)
-        self._passes = _RecordingSampler(batches)
-        self._iterator = _start(dataset, self._passes, num_workers)
+        self._sampler = _RecordingSampler(batches)
+        self._iterator = _start(dataset, self._sampler, num_workers)
         self.indices: list[int] = []
 
     def __iter__(self) -> Iterator[Any]:
         for _ in range(self._length):
             batch = next(self._iterator)
-            self.indices = self._passes.requested.popleft()
+            self.indices = self._sampler.requested.popleft()
             yield batch
 
     def __len__(self) -> int:
         return self._length
 
 
-def _start(dataset: Samples, passes: _InfiniteSampler, num_workers: int) -> Iterator[Any]:
+def _start(dataset: Samples, batches: _InfiniteSampler, num_workers: int) -> Iterator[Any]:
     with warnings.catch_warnings():
-        # The number of workers is part of the order of random draws; it is meant, also on few cores.
+        # torch suggests fewer workers on few cores, but the order of random draws depends on their number.
         warnings.filterwarnings("ignore", "This DataLoader will create")
-        # Forking under threads is how torch's loaders work.
+        # Python 3.12 warns of forks in multi-threaded processes, and torch's loaders fork.
         warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-        return iter(DataLoader(dataset, batch_sampler=passes, num_workers=num_workers))  # type: ignore[arg-type]
+        return iter(DataLoader(dataset, batch_sampler=batches, num_workers=num_workers))  # type: ignore[arg-type] # no __len__ in torch's type

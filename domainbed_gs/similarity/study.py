@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from domainbed.algorithms.base import Minibatch, concatenate
 from domainbed.algorithms.erm import ERM
 from domainbed.errors import UsageError, check_choice
 from domainbed.seeds import Purpose, counter_seed, seed_all
-from domainbed.training import api, loop
+from domainbed.training import api
 from domainbed.training.checkpoint import Checkpoint
 from domainbed.training.config import TrainConfig
 from domainbed.training.loop import Loop
@@ -72,14 +73,14 @@ def train(config: TrainConfig, study: Study) -> None:
     Raises: as `domainbed.training.api.train`; UsageError also if `study` is invalid or several processes
         share the run.
     """
-    if api.one_of_several():
+    if api.launched_by_torchrun():
         raise UsageError("gradient similarities are measured in a single process; start it without torchrun")
     study.check(config)
-
-    def work(run: Run, directory: RunDir) -> None:
-        loop.train(run, directory, lambda run, directory: StudyLoop(run, directory, study))
-
-    api.train(config, work, {f"similarity_{name}": value for name, value in asdict(study).items()})
+    api.train(
+        config,
+        make_loop=partial(StudyLoop, study=study),
+        extra_settings={f"similarity_{name}": value for name, value in asdict(study).items()},
+    )
 
 
 class StudyLoop(Loop):
@@ -96,17 +97,17 @@ class StudyLoop(Loop):
         if directory.checkpoint is None:
             table.keep_before(self.path, 0)
 
-    def go_on_from(self, content: Checkpoint) -> None:
-        super().go_on_from(content)
+    def load_checkpoint(self, content: Checkpoint) -> None:
+        super().load_checkpoint(content)
         table.keep_before(self.path, self.updates)
 
-    def _update(self, minibatches: list[Minibatch], inputs: list[Tensor] | None) -> None:
+    def update(self, minibatches: list[Minibatch], unlabeled: list[Tensor] | None) -> None:
         if self.updates % self.study.every == 0:
             probe = self.probes.at(self.updates)
             own = [(x.to(self.run.device), y.to(self.run.device)) for x, y in probe.minibatches]
             self._measure(probe, own)
             minibatches = own if self.study.train_on == "class" else minibatches
-        super()._update(minibatches, inputs)
+        super().update(minibatches, unlabeled)
 
     def _measure(self, probe: Probe, minibatches: Sequence[Minibatch]) -> None:
         x, y = concatenate(minibatches)

@@ -9,7 +9,7 @@ from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.images.prepared import ImageStore, PreparedImages, prepare
-from domainbed.training.minibatches import in_memory, load_minibatch
+from domainbed.training.minibatches import is_in_memory, load_minibatch
 
 CPU = torch.device("cpu")
 SAME = [(30, 30)] * 7
@@ -44,7 +44,7 @@ def test_augmented_samples_do_not_depend_on_the_cache(sizes, how, write_files, t
     samples = write_files(sizes)
     _, uncached, cached = environments(samples, AugmentingTransform(HPARAMS, **how), tmp_path)
     part, other = (SplitDataset(each, [6, 5, 4, 3, 2, 1, 0]) for each in (cached, uncached))
-    assert (in_memory(part), in_memory(other)) == (True, False)
+    assert (is_in_memory(part), is_in_memory(other)) == (True, False)
     x, y = load_minibatch(part, np.array([1, 1, 2]), (1, 2))
     assert y.tolist() == [2, 2, 1]
     assert not torch.equal(x[0], x[1])

@@ -26,7 +26,7 @@ HOMES = {
         "console": ["Tee", "pdb", "print_row", "print_separator"],
         "datasets.splitting": ["_SplitDataset", "make_weights_for_balanced_classes", "split_dataset"],
         "seeds": ["seed_hash"],
-        "training.accuracy": ["accuracy"],
+        "training.evaluation": ["accuracy"],
     },
     "query": {"records.query": ["Q", "hashable", "make_selector_fn"]},
     "reporting": {"records.sweep_records": ["get_grouped_records", "load_records"]},

@@ -78,8 +78,8 @@ def records_in(run):
         (["--dataset", "PACS", "--data_dir", "nowhere"], "data directory nowhere does not exist"),
         (["--dataset", "PACS", "--data_dir", "."], "PACS does not exist or is not a folder; expected is"),
         (["--dataset", "RotatedMNIST", "--data_dir", "."], "MNIST"),
-        (["--device", "cuda:99"], "--device cuda:99 can't be used here"),
-        (["--device", "gpu"], "--device gpu can't be used here"),
+        (["--device", "cuda:99"], "--device cuda:99 cannot be used here"),
+        (["--device", "gpu"], "--device gpu cannot be used here"),
     ],
 )
 def test_invalid_flags_give_one_line_and_status_2(train, one_line_error, flags, message):

@@ -68,7 +68,7 @@ def test_a_run_prints_and_leaves_what_upstreams_does(forked_script, tmp_path):
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
     again = forked_script("train", *flags, "--output_dir", "deep/run", "--save_model_every_checkpoint")
     assert again.returncode == 0
-    assert again.stdout == "deep/run holds this run, finished. Give --restart to do it again.\n"
+    assert again.stdout == "deep/run already holds this run, finished. Use --restart to run it again.\n"
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "domainbed/scripts").glob("[!_]*.py")))

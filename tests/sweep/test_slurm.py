@@ -136,5 +136,5 @@ def test_three_slurm_workers_do_twelve_runs_although_one_is_cancelled_and_one_re
     for run in runs:
         assert [record["step"] for record in records_of(run)] == [0, 40, 79]
         assert not list(run.glob("attempt-*"))
-    assert any("Goes on after" in (run / "out.txt").read_text(encoding="utf-8") for run in runs)
+    assert any("Resumes after" in (run / "out.txt").read_text(encoding="utf-8") for run in runs)
     assert not list(tmp_path.rglob("owned"))

@@ -186,7 +186,7 @@ def test_the_next_launch_resumes_a_run_stopped_by_its_time_limit(tmp_path, sweep
     assert (run / "checkpoint.pt").exists()
     again = sweep("launch", *flags, "--time_limit", 0.05)
     assert "Restarting 1 incomplete jobs: 0 failed, 1 were stopped." in again.stdout
-    assert "Goes on after " in (run / "launch.log").read_text(encoding="utf-8")
+    assert "Resumes after " in (run / "launch.log").read_text(encoding="utf-8")
 
 
 def test_a_command_that_does_not_stop_in_time_is_killed_and_counts_as_preempted(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from domainbed.datasets.debug import Debug
 from domainbed.errors import DomainBedError
 from domainbed.training.api import train
 from domainbed.training.config import from_settings
-from domainbed.training.torchrun import leave_group_at_once
+from domainbed.training.torchrun import exit_immediately
 
 
 class Uneven(Debug):
@@ -58,7 +58,7 @@ def main():
             if left.code != 2 or os.environ["RANK"] == "0":
                 raise
     distributed.destroy_process_group()
-    leave_group_at_once()
+    exit_immediately()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
 from domainbed.scripts.list import options
 from domainbed.training import loop
-from domainbed.training.averaging import SWAD, Averaging, SimpleAverage, make_averaging
+from domainbed.training.averaging import Averaging, SimpleAverage
 from domainbed.training.config import TrainConfig
-from domainbed.training.loss_valley import LossValley
 from domainbed.training.model_file import load_model
-from domainbed.training.run import build
+from domainbed.training.run import build, make_averaging
 from domainbed.training.run_dir import RunDir
+from domainbed.training.swad import SWAD, LossValley
 
 SHAPE = (3, 16, 16)
 CHANGING = ("step_time", "mem_gb", "args", "hparams")
@@ -146,9 +146,9 @@ def test_swad_in_a_valley_that_never_ends_averages_the_means_between_checkpoints
 
 def test_swad_judges_by_the_current_models_loss_on_the_sources_validation_parts(tmp_path, monkeypatch):
     judged = []
-    see = LossValley.see
+    see = LossValley.add
     monkeypatch.setattr(
-        LossValley, "see", lambda self, step, loss: judged.append((step, loss)) or see(self, step, loss)
+        LossValley, "add", lambda self, step, loss: judged.append((step, loss)) or see(self, step, loss)
     )
     states, built = run(tmp_path, weight_averaging="swad", swad_n_s=1, swad_r=1e6)
     assert [step for step, _ in judged] == [0, 2, 4, 6, 8]
@@ -204,12 +204,12 @@ def test_any_algorithm_can_be_averaged_and_is_left_as_it_was(name):
         algorithm.update(batches)
         states.append(weights_of(algorithm))
         for averaging in averages:
-            averaging.add()
-            averaging.checkpoint(step, lambda step: 1.0)
+            averaging.update()
+            averaging.at_checkpoint(step, lambda step: 1.0)
     before = weights_of(algorithm)
     algorithm.eval()
     for averaging in averages:
-        with averaging.handed_out():
+        with averaging.applied():
             # Entries whose shape changes with the first update are not averaged over it.
             got = weights_of(algorithm)
             same = [key for key in got if all(key in s and s[key].shape == got[key].shape for s in states)]
@@ -228,12 +228,14 @@ def test_any_algorithm_can_be_averaged_and_is_left_as_it_was(name):
 def test_a_parameter_with_two_names_is_averaged_once():
     algorithm = make("ERM")
     averaging = SimpleAverage(algorithm, 1)
-    averaging.add()
-    assert len(averaging.average()) == len(list(algorithm.parameters())) < len(algorithm.state_dict())
+    averaging.update()
+    assert (
+        len(averaging.averaged_weights()) == len(list(algorithm.parameters())) < len(algorithm.state_dict())
+    )
     before = next(algorithm.classifier.parameters()).detach().clone()
     algorithm.update(minibatches())
-    averaging.add()
-    with averaging.handed_out():
+    averaging.update()
+    with averaging.applied():
         state = algorithm.state_dict()
         assert torch.equal(state["classifier.weight"], state["network.1.weight"])
         assert not torch.equal(state["classifier.weight"], before)
@@ -244,9 +246,9 @@ def test_running_statistics_are_averaged_and_counts_copied():
     averaging, states = SimpleAverage(algorithm, 1), []
     for _ in range(4):
         algorithm.update(minibatches())
-        averaging.add()
+        averaging.update()
         states.append(weights_of(algorithm))
-    with averaging.handed_out():
+    with averaging.applied():
         assert_close(weights_of(algorithm), mean_of(states))
         assert algorithm.network[1].num_batches_tracked == 4
 
@@ -258,9 +260,9 @@ def test_sma_is_erm_plus_pluss():
     theirs.sma_start_iter = 3
     for update in range(1, 7):
         algorithm.update(minibatches())
-        averaging.add()
+        averaging.update()
         theirs.update_sma()
-        with averaging.handed_out():
+        with averaging.applied():
             ours = {k: v for k, v in weights_of(algorithm.network).items() if "num_batches" not in k}
         expected = {k: v for k, v in weights_of(theirs.network_sma).items() if "num_batches" not in k}
         assert equal(ours, expected), update
@@ -279,16 +281,16 @@ def test_a_prediction_that_changes_buffers_leaves_no_trace_of_the_average():
     algorithm = make(Counting)
     averaging = SWAD(algorithm, LossValley(1, 1, 1.0))
     algorithm.update(minibatches())
-    averaging.add()
+    averaging.update()
 
     def validation_loss(step):
         return F.cross_entropy(algorithm.predict(minibatches()[0][0]), minibatches()[0][1]).item()
 
-    averaging.checkpoint(0, validation_loss)
-    with averaging.handed_out():
+    averaging.at_checkpoint(0, validation_loss)
+    with averaging.applied():
         algorithm.predict(minibatches()[0][0])
     assert algorithm.predictions.item() == 1
-    with averaging.handed_out():
+    with averaging.applied():
         assert algorithm.predictions.item() == 1
 
 
@@ -297,11 +299,11 @@ def test_an_error_during_an_evaluation_leaves_the_current_weights():
     averaging = SimpleAverage(algorithm, 1)
     for _ in range(2):
         algorithm.update(minibatches())
-        averaging.add()
+        averaging.update()
     before = weights_of(algorithm)
 
     def fail():
-        with averaging.handed_out():
+        with averaging.applied():
             assert not equal(weights_of(algorithm), before)
             raise RuntimeError("inside")
 
@@ -338,9 +340,9 @@ def test_six_updates_equal_some_and_the_rest_in_a_new_object(averaging_of, freq,
     def updates(algorithm, averaging, steps):
         for step in steps:
             algorithm.update([(x + step, y) for x, y in minibatches()])
-            averaging.add()
+            averaging.update()
             if step % freq == 0:
-                averaging.checkpoint(step, lambda step: LOSSES[step // freq])
+                averaging.at_checkpoint(step, lambda step: LOSSES[step // freq])
 
     straight = make("GroupDRO")
     averaging = averaging_of(straight)
@@ -357,7 +359,7 @@ def test_six_updates_equal_some_and_the_rest_in_a_new_object(averaging_of, freq,
     copied = through_a_file(state)
     updates(second, after, range(cut, 6))
 
-    with averaging.handed_out(), after.handed_out():
+    with averaging.applied(), after.applied():
         assert equal(weights_of(straight), weights_of(second))
     assert identical(averaging.state_dict(), after.state_dict())
     assert identical(state["averaging"], copied["averaging"])  # what was loaded does not follow
@@ -381,9 +383,9 @@ def test_off_is_the_default_and_does_nothing():
     averaging = make_averaging(algorithm, {}, 10, True)
     assert type(averaging) is Averaging
     before = weights_of(algorithm)
-    averaging.add()
-    assert averaging.checkpoint(0, lambda step: 1 / 0) == {}
-    with averaging.handed_out():
+    averaging.update()
+    assert averaging.at_checkpoint(0, lambda step: 1 / 0) == {}
+    with averaging.applied():
         assert equal(weights_of(algorithm), before)
     assert averaging.state_dict() == {}
 
@@ -411,5 +413,5 @@ def test_values_that_make_no_sense_are_refused_at_the_door(hparams, message):
 
 def test_swad_needs_validation_parts():
     config = TrainConfig(dataset="Debug28", holdout_fraction=0.0, hparams='{"weight_averaging": "swad"}')
-    with pytest.raises(UsageError, match="raise --holdout_fraction, or choose sma"):
+    with pytest.raises(UsageError, match="increase --holdout_fraction, or use"):
         build(config)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from domainbed.errors import UsageError
 from domainbed.training import checkpoint
 
 CONTENT = {"step": 3, "weights": torch.arange(1000.0), "nested": {"list": [1, 2.5, "text"]}}
@@ -33,7 +34,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before_at_any_length(tmp_path, c
     for length in np.random.default_rng(0).integers(len(whole), size=20):
         newest.write_bytes(whole[:length])
         assert checkpoint.load(tmp_path)["step"] == 3
-        assert f"checkpoint {newest} can't be used" in caplog.text
+        assert f"cannot use checkpoint {newest}" in caplog.text
     (tmp_path / checkpoint.PREVIOUS).write_bytes(b"")
     assert checkpoint.load(tmp_path) is None
 
@@ -46,7 +47,7 @@ def test_a_flipped_byte_in_the_weights_is_noticed(tmp_path, caplog):
     content[at + 3] ^= 1
     newest.write_bytes(content)
     assert checkpoint.load(tmp_path) is None
-    assert "can't be used" in caplog.text
+    assert "cannot use checkpoint" in caplog.text
 
 
 class Poison:
@@ -63,13 +64,16 @@ def test_a_poisoned_checkpoint_is_refused_and_creates_nothing(tmp_path, write, c
         write({"version": 1, "algorithm": Poison(tmp_path / "made")}, file)
     assert checkpoint.load(tmp_path) is None
     assert not (tmp_path / "made").exists()
-    assert "can't be used" in caplog.text
+    assert "cannot use checkpoint" in caplog.text
 
 
-def test_a_checkpoint_of_another_version_is_not_used(tmp_path, caplog):
+def test_a_checkpoint_of_another_layout_is_refused(tmp_path):
     torch.save({"version": 0}, tmp_path / checkpoint.NAME)
-    assert checkpoint.load(tmp_path) is None
-    assert "its version is 0, not 1" in caplog.text
+    with pytest.raises(
+        UsageError, match=r"its layout is 0, not 1\); use that version, or --restart"
+    ) as refused:
+        checkpoint.load(tmp_path)
+    assert "\n" not in str(refused.value)
 
 
 def test_generators_go_on_where_they_were(tmp_path):

@@ -10,7 +10,7 @@ from domainbed.hparams_registry import default_hparams
 from domainbed.training.config import TrainConfig
 from domainbed.training.evaluation import (
     EVALUATION,
-    Evaluation,
+    Evaluator,
     PartBatches,
     parts_to_evaluate,
     without_augmentation,
@@ -52,7 +52,7 @@ class OnDisk:
 
 def evaluation(model, parts, num_workers=0, seed=0):
     reader = Prefetcher({EVALUATION: PartBatches(parts)}, num_workers)
-    return Evaluation(model, parts, torch.device("cpu"), reader, seed)
+    return Evaluator(model, parts, torch.device("cpu"), reader, seed)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_minibatches_that_come_during_an_evaluation_can_be_trained_on():
     reader = Prefetcher({"labeled": PartBatches(parts), EVALUATION: PartBatches(parts)}, num_workers=1)
     labeled = reader.read("labeled", [("env0_in", start, (0,)) for start in range(0, 300, 50)])
     next(labeled)
-    Evaluation(Noisy(0), parts, torch.device("cpu"), reader, 0).accuracies(0)
+    Evaluator(Noisy(0), parts, torch.device("cpu"), reader, 0).accuracies(0)
     assert not any(x.is_inference() for x, _ in labeled)
 
 

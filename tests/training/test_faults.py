@@ -50,11 +50,11 @@ def test_no_room_for_a_checkpoint_costs_nothing(start_script, flags, straight, d
     disk.fill(leave=100_000)
     worker.send_signal(signal.SIGCONT)
     ended = worker.wait()
-    assert "no checkpoint at step" in ended.stderr
+    assert "cannot write a checkpoint at step" in ended.stderr
     assert "No space left on device" in ended.stderr
     # The records had room; the model, which comes last, has none.
     assert ended.returncode == 1
-    assert "No space left on device; what was recorded until then is kept." in ended.stderr
+    assert "No space left on device; earlier records are kept." in ended.stderr
     assert checkpoint.load(path) is not None
     disk.empty()
     ended = start_script("train", *flags(path)).wait()
@@ -78,7 +78,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_later(
     disk.empty()
     ended = start_script("train", *flags(path)).wait()
     assert ended.returncode == 0, ended.stderr
-    assert "Goes on after" in ended.stdout
+    assert "Resumes after" in ended.stdout
     assert_same(path, straight)
 
 
@@ -101,8 +101,8 @@ def test_a_directory_made_read_only_ends_the_run_which_goes_on_later(
     _, errors = worker.communicate()
     path.chmod(0o755)
     assert worker.returncode == 1
-    assert "no checkpoint at step" in errors
-    assert "Permission denied; what was recorded until then is kept." in errors
+    assert "cannot write a checkpoint at step" in errors
+    assert "Permission denied; earlier records are kept." in errors
     assert "Traceback" not in errors
     ended = start_script("train", *flags(path)).wait()
     assert ended.returncode == 0, ended.stderr
@@ -133,7 +133,7 @@ def test_a_frozen_process_is_replaced_and_writes_nothing_afterwards(
     time.sleep(1.2)
     successor = start_script("train", *flags(path)).wait()
     assert successor.returncode == 0, successor.stderr
-    assert "Goes on after" in successor.stdout
+    assert "Resumes after" in successor.stdout
     before = {file: file.stat().st_mtime_ns for file in path.iterdir()}
     frozen.send_signal(signal.SIGCONT)
     ended = frozen.wait()

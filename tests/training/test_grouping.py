@@ -12,7 +12,7 @@ from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
 from domainbed.training.config import TrainConfig
 from domainbed.training.distributed_run import check_shareable
-from domainbed.training.grouping import grouped
+from domainbed.training.grouping import group_minibatches
 from domainbed.training.minibatches import EnvironmentSampler, Minibatches
 
 SIZES = (40, 24, 60)
@@ -44,13 +44,13 @@ def ids(step):
 
 def test_domain_is_what_it_was():
     ordinary = minibatches()
-    assert grouped("domain", ordinary, 0) is ordinary
+    assert group_minibatches("domain", ordinary, 0) is ordinary
 
 
 @pytest.mark.parametrize("sampling", ["replacement", "epochs"])
 @pytest.mark.parametrize("grouping", ["single_domain", "pooled"])
 def test_a_step_is_a_function_of_seed_and_step(grouping, sampling):
-    one, again, other = (grouped(grouping, minibatches(sampling, seed), seed) for seed in (3, 3, 4))
+    one, again, other = (group_minibatches(grouping, minibatches(sampling, seed), seed) for seed in (3, 3, 4))
     assert [len(y) for _, y in one[0]] == [8, 8, 8]
     assert all(ids(one[step]) == ids(again[step]) for step in (7, 0, 299, 7))
     assert any(ids(one[step]) != ids(other[step]) for step in (0, 1))
@@ -59,7 +59,7 @@ def test_a_step_is_a_function_of_seed_and_step(grouping, sampling):
 
 
 def test_single_domain_draws_one_source_a_step_and_each_as_often():
-    control = grouped("single_domain", minibatches(n_steps=1500), 0)
+    control = group_minibatches("single_domain", minibatches(n_steps=1500), 0)
     sources = [
         {source for minibatch in ids(control[step]) for source, _ in minibatch} for step in range(1500)
     ]
@@ -69,7 +69,7 @@ def test_single_domain_draws_one_source_a_step_and_each_as_often():
 
 
 def test_single_domain_without_replacement_shows_every_sample_once_an_epoch():
-    control = grouped("single_domain", minibatches("epochs"), 0)
+    control = group_minibatches("single_domain", minibatches("epochs"), 0)
     seen = {source: [] for source in range(3)}
     for step in range(60):
         for minibatch in ids(control[step]):
@@ -82,7 +82,7 @@ def test_single_domain_without_replacement_shows_every_sample_once_an_epoch():
 
 
 def test_pooled_deals_out_the_samples_of_domain():
-    ordinary, control = minibatches(), grouped("pooled", minibatches(), 0)
+    ordinary, control = minibatches(), group_minibatches("pooled", minibatches(), 0)
     mixed = 0
     for step in range(50):
         expected = sorted(sample for minibatch in ids(ordinary[step]) for sample in minibatch)
@@ -93,7 +93,7 @@ def test_pooled_deals_out_the_samples_of_domain():
 
 
 def test_pooled_keeps_the_sizes_of_minibatches():
-    control = grouped("pooled", minibatches(batch_size=30), 0)
+    control = group_minibatches("pooled", minibatches(batch_size=30), 0)
     assert [len(y) for _, y in control[0]] == [30, 24, 30]
 
 

@@ -5,8 +5,8 @@ from torch.utils.data import TensorDataset
 
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.splitting import SplitDataset
-from domainbed.training.grouping import grouped
-from domainbed.training.minibatches import EnvironmentSampler, Minibatches, in_memory, load_minibatch
+from domainbed.training.grouping import group_minibatches
+from domainbed.training.minibatches import EnvironmentSampler, Minibatches, is_in_memory, load_minibatch
 from domainbed.training.prefetcher import Prefetcher
 
 
@@ -64,7 +64,7 @@ def test_fetch_from_memory_equals_sample_by_sample():
     emoji = get_dataset_class("EmojiStyles")(None, [], {})[1]
     part = SplitDataset(SplitDataset(emoji, list(range(100, 200))), [5, 90, 5])
     x, y = load_minibatch(part, np.array([2, 1]), (0,))
-    assert in_memory(part)
+    assert is_in_memory(part)
     assert torch.equal(x, torch.stack([part[2][0], part[1][0]]))
     assert y.tolist() == [int(part[2][1]), int(part[1][1])]
     tensors = TensorDataset(torch.arange(12.0).view(6, 2), torch.arange(6))
@@ -75,7 +75,7 @@ def test_fetch_from_memory_equals_sample_by_sample():
 
 def test_augmentation_belongs_to_the_minibatch_and_leaves_the_global_generators_alone():
     part = SplitDataset(Augmented(), list(range(20)))
-    assert not in_memory(part)
+    assert not is_in_memory(part)
     torch.manual_seed(0)
     np.random.seed(0)
     expected_next = (torch.rand(1), np.random.rand())
@@ -124,7 +124,10 @@ def test_the_numbers_of_a_seed_never_change():
     samplers = [sampler("replacement", size=100, batch_size=2, seeds=(3, e)) for e in range(3)]
     parts = [SplitDataset(Drawn(), list(range(100))) for _ in samplers]
     minibatches = Minibatches(parts, samplers, n_steps=10)
-    found = {name: grouped(name, minibatches, seed=3)[4] for name in ("domain", "single_domain", "pooled")}
+    found = {
+        name: group_minibatches(name, minibatches, seed=3)[4]
+        for name in ("domain", "single_domain", "pooled")
+    }
     assert {name: [y.tolist() for _, y in each] for name, each in found.items()} == {
         "domain": [[42, 90], [42, 45], [42, 28]],
         "single_domain": [[20, 15], [75, 73], [8, 23]],

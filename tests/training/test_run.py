@@ -190,7 +190,7 @@ def test_a_small_environment_trains_on_what_is_there_and_says_so():
     run = build(TrainConfig(dataset="Debug28", steps=1))
     assert [len(y) for _, y in run.minibatches[0]] == [13, 13]
     assert (
-        "environment 1 has 13 images to train on, fewer than batch_size 64: its minibatches have 13"
+        "environment 1 has 13 training images, fewer than batch_size 64: its minibatches have 13"
         in "\n".join(describe(run))
     )
 
@@ -241,7 +241,7 @@ def test_an_empty_train_part_is_refused():
 def test_a_device_that_is_not_there_is_refused():
     assert choose_device("cpu") == torch.device("cpu")
     for name in ("cuda:99", "nonsense", "meta"):
-        with pytest.raises(UsageError, match=f"--device {name} can't be used here"):
+        with pytest.raises(UsageError, match=f"--device {name} cannot be used here"):
             choose_device(name)
 
 
@@ -264,4 +264,4 @@ def test_printed_rows_are_upstreams(script, tmp_path):
     assert len(lines[header:]) == 3
     assert all(line.endswith(" ") for line in lines[header:])
     again = script("train", *flags)
-    assert again.stdout == "run holds this run, finished. Give --restart to do it again.\n"
+    assert again.stdout == "run already holds this run, finished. Use --restart to run it again.\n"

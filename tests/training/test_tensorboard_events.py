@@ -52,7 +52,7 @@ def test_a_file_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     write_records(tmp_path, [0])
     (tmp_path / tensorboard_events.NAME).mkdir()
     tensorboard_events.update(tmp_path)
-    assert "no events for TensorBoard" in caplog.text
+    assert "cannot write events for TensorBoard" in caplog.text
 
 
 def test_without_tensorboard_the_error_says_what_to_install(hide):

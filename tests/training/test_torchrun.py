@@ -203,8 +203,8 @@ def test_killed_and_told_to_leave_it_goes_on(runs, flags, tmp_path, assert_same)
     done = wait_for_updates(torchrun, path, done + 20, claim=2)
     os.kill(workers_of(torchrun, path)[1], signal.SIGTERM)
     output = ended(torchrun)
-    assert output.count("another process of the run was told to leave") == 1
-    first, second = map(int, re.findall(r"Goes on after (\d+) of 200 updates", output))
+    assert output.count("Another process of the run was asked to stop.") == 1
+    first, second = map(int, re.findall(r"Resumes after (\d+) of 200 updates", output))
     assert 20 <= first < done <= second
     assert_same(path, runs / "two" / "straight")
 

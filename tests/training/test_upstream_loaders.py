@@ -43,7 +43,7 @@ def test_upstreams_order_and_draws(case):
 
 @pytest.mark.parametrize("loader", [InfiniteDataLoader, InfiniteDataLoaderWithoutReplacement])
 def test_a_dataset_smaller_than_a_minibatch_is_refused(loader):
-    with pytest.raises(ValueError, match="13 samples can't fill a minibatch of 64"):
+    with pytest.raises(ValueError, match="13 samples cannot fill a minibatch of 64"):
         loader(range(13), None, 64, 0)
     with pytest.raises(UsageError, match="3 weights for 13 samples"):
         loader(range(13), [1.0, 2.0, 3.0], 4, 0)

@@ -57,7 +57,7 @@ def test_a_finished_study_is_drawn_again_and_other_settings_are_refused(tmp_path
     similarity.main(flags(tmp_path, every=2, steps=3))
     (tmp_path / "similarity.png").unlink()
     similarity.main(flags(tmp_path, every=2, steps=3))
-    assert "holds this run, finished" in capsys.readouterr().out
+    assert "already holds this run, finished" in capsys.readouterr().out
     assert (tmp_path / "similarity.png").is_file()
     assert [row["step"] for row in rows_of(tmp_path)] == [0, 2]
     with pytest.raises(UsageError, match="similarity_every was 2, now 1"):

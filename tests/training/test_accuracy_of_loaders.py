@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from domainbed.errors import UsageError
-from domainbed.training.accuracy import accuracy
+from domainbed.training.evaluation import accuracy
 from domainbed.training.upstream_loaders import FastDataLoader
 
 

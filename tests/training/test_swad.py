@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainbed.training.loss_valley import LossValley
+from domainbed.training.swad import LossValley
 
 # n_s 3, r 0.3: 0.5 is the least of the three from step 20 on, their mean is 0.55, tolerated is 0.715.
 WORKED = [1.0, 0.8, 0.5, 0.6, 0.55, 0.6, 0.9, 0.9, 0.7, 0.72, 0.8, 0.9, 0.75, 0.9, 0.9, 0.5]
@@ -15,10 +15,10 @@ VERDICTS = [
 def test_a_sequence_worked_by_hand():
     valley = LossValley(n_s=3, n_e=6, r=0.3)
     for i, (loss, verdict) in enumerate(zip(WORKED[:15], VERDICTS, strict=True)):
-        assert not valley.over
-        assert valley.see(10 * i, loss) == verdict, i
+        assert not valley.ended
+        assert valley.add(10 * i, loss) == verdict, i
         assert valley.start == (20 if i >= 4 else None)
-    assert (valley.start, valley.end, valley.over) == (20, 80, True)
+    assert (valley.start, valley.end, valley.ended) == (20, 80, True)
 
 
 def by_definition(losses, n_s, n_e, r):
@@ -42,13 +42,13 @@ def test_at_every_moment_it_is_the_definition(losses, n_s, n_e, r):
     valley = LossValley(n_s, n_e, r)
     undecided, taken, dropped = [], [], []
     for i, loss in enumerate(losses):
-        if not valley.over:
+        if not valley.ended:
             undecided.append(i)
-            drop, take = valley.see(i, loss)
+            drop, take = valley.add(i, loss)
             dropped += [undecided.pop(0) for _ in range(drop)]
             taken += [undecided.pop(0) for _ in range(take)]
         start, end, over = by_definition(losses[: i + 1], n_s, n_e, r)
-        assert (valley.start, valley.over) == (start, over)
+        assert (valley.start, valley.ended) == (start, over)
         if start is None:
             assert not taken
         else:
@@ -61,8 +61,8 @@ def test_at_every_moment_it_is_the_definition(losses, n_s, n_e, r):
 def test_it_goes_on_where_it_was(cut):
     first, second = LossValley(3, 6, 0.3), LossValley(3, 6, 0.3)
     for i in range(cut):
-        first.see(10 * i, WORKED[i])
+        first.add(10 * i, WORKED[i])
     second.load_state_dict(first.state_dict())
     for i in range(cut, 15):
-        assert second.see(10 * i, WORKED[i]) == first.see(10 * i, WORKED[i])
+        assert second.add(10 * i, WORKED[i]) == first.add(10 * i, WORKED[i])
     assert second.state_dict() == first.state_dict()
