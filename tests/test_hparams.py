@@ -29,7 +29,7 @@ def apply(overrides):
     "overrides",
     [{"lr": 0.5}, {"lr": 1}, {"depth": 4}, {"balanced": True}, {"name": "y"}, {"featurizer": "mlp"}],
 )
-def test_values_of_the_right_type_are_taken(overrides):
+def test_values_of_the_right_type_are_accepted(overrides):
     assert apply(overrides) == overrides
 
 
@@ -43,19 +43,19 @@ def test_values_of_a_wrong_type_are_refused_by_name(overrides):
         apply(overrides)
 
 
-def test_an_unknown_name_is_told_the_nearest():
+def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(UsageError, match="unknown hyper-parameter 'dpeth'") as info:
         apply({"dpeth": 1})
     assert info.value.__notes__ == ["Did you mean depth or mlp_depth?"]
 
 
 @pytest.mark.parametrize("text", ["{lr: 1}", "[1]", "3", ""])
-def test_what_is_no_json_object_is_refused(text):
+def test_hparams_must_be_a_json_object(text):
     with pytest.raises(UsageError, match="--hparams"):
         hparams.parse_overrides(text)
 
 
-def test_draws_are_plain_python_values_that_json_takes():
+def test_draws_are_plain_python_values_for_json():
     draws = [
         hparams.uniform(0, 1),
         hparams.uniform_int(0, 9),
@@ -98,7 +98,7 @@ def test_an_option_is_checked_where_it_is_read():
         del OPTIONS["an_option"]
 
 
-def test_the_ground_names_no_room_above_it_yet_all_options_are_found():
+def test_options_of_all_packages_are_found_after_one_import():
     """Each room declares its own: a process that imports the registry alone must see those of every room."""
     code = "from domainbed import hparams_registry; print(*hparams_registry.options())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -33,7 +33,7 @@ def test_values_equal_upstreams(algorithm, vectors):
 
 
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name not in UPSTREAM])
-def test_entries_that_ours_share_with_erm_have_its_values(algorithm):
+def test_entries_shared_with_erm_have_the_same_values(algorithm):
     own = hparams_registry.random_hparams(algorithm, "PACS", 1)
     erm = hparams_registry.random_hparams("ERM", "PACS", 1)
     assert {name: own[name] for name in erm} == erm
@@ -46,7 +46,7 @@ def random_values(algorithm, dataset, seed):
     return {name: value for name, value in values.items() if value != default[name]}
 
 
-def test_random_values_are_those_of_every_earlier_release(vectors):
+def test_random_values_equal_those_of_earlier_releases(vectors):
     table = vectors("random_hparams")
     assert set(UPSTREAM) <= table.keys()
     for algorithm, rows in table.items():
@@ -62,7 +62,7 @@ def test_order_of_entries():
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_two_calls_agree(dataset):
+def test_random_values_are_reproducible(dataset):
     for algorithm in IMPLEMENTED:
         assert hparams_registry.random_hparams(algorithm, dataset, 0) == hparams_registry.random_hparams(
             algorithm, dataset, 0
@@ -89,7 +89,7 @@ def test_kinds_of_an_algorithms_hyperparameters():
     assert {ermplusplus[name] for name in ("lars", "linear_steps")} == {Kind.DESIGN}
 
 
-def test_small_images():
+def test_defaults_for_small_images():
     assert hparams_registry.default_hparams("ERM", "EmojiStyles")["lr"] == 1e-3
     assert hparams_registry.default_hparams("ERM", "Debug28")["batch_size"] == 64
     assert hparams_registry.default_hparams("ERM", "Debug224")["batch_size"] == 32

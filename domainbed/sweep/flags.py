@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.errors import UsageError
-from domainbed.sweep.config import read_config
 from domainbed.sweep.grid import SEED_SCHEMES
 from domainbed.sweep.launchers import LaunchOptions
+from domainbed.sweep.sweep_file import read_sweep_file
 from domainbed.training.config import SETTINGS
 from domainbed.training.settings import Flag, InSweep, flag, flags_of
 
@@ -105,7 +105,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.preset is not None and args.config is None:
         raise UsageError("--preset names a preset of a sweep file: give --config too")
     if args.config is not None:
-        parser.set_defaults(**read_config(args.config, args.preset, FLAGS))
+        parser.set_defaults(**read_sweep_file(args.config, args.preset, FLAGS))
         args = parser.parse_args(argv)
     for name, declared in FLAGS.items():
         if getattr(args, name) is not None:

@@ -31,24 +31,26 @@ upstream's.
 """
 
 
+_OF_SWEEPS = """
+## Of a sweep
+
+Flags of `domainbed.scripts.sweep` and keys of sweep files, beside the settings of runs above.
+"""
+
+_OF_LAUNCHERS = """
+## Of launchers
+
+Also flags of `domainbed.scripts.sweep` and keys of sweep files. Each launcher uses some of them.
+"""
+
+
 def page() -> str:
     """The text of docs/settings.md."""
     titles = ("Flag", "Default", "Values", "Meaning", "Kind", "In records", "In sweeps", "Before")
-    return "\n".join(
-        [
-            _INTRODUCTION,
-            *_table(titles, map(_setting_row, SETTINGS.values())),
-            *("", "## Of a sweep", ""),
-            "Flags of `domainbed.scripts.sweep` and keys of sweep files, beside the settings of runs above.",
-            "",
-            *_table(titles[:4], map(_row, flags_of(SweepFlags).values())),
-            *("", "## Of launchers", ""),
-            "Also flags of `domainbed.scripts.sweep` and keys of sweep files. Launchers take some of them.",
-            "",
-            *_table(titles[:4], map(_row, flags_of(LaunchOptions).values())),
-            "",
-        ]
-    )
+    lines = [_INTRODUCTION, *_table(titles, map(_setting_row, SETTINGS.values()))]
+    for introduction, declaring_class in ((_OF_SWEEPS, SweepFlags), (_OF_LAUNCHERS, LaunchOptions)):
+        lines += [introduction, *_table(titles[:4], map(_row, flags_of(declaring_class).values()))]
+    return "\n".join(lines) + "\n"
 
 
 def _table(titles: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:

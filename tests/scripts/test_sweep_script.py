@@ -131,7 +131,7 @@ def test_paths_may_hold_spaces_quotes_and_shell_syntax(forked_script, tmp_path):
         (["--test_envs", "0", "3"], "--test_envs 3 is out of range: Debug28 has environments 0 to 2"),
         (["--n_trials", "0"], "--n_trials must be at least 1, not 0"),
         (["--n_hparams", "0"], "--n_hparams must be at least 1, not 0"),
-        (["--n_hparams_from", "1"], "must be more than --n_hparams_from 1, not 1"),
+        (["--n_hparams_from", "1"], "--n_hparams must be more than --n_hparams_from (1)"),
         (["--n_hparams_from=-1"], "--n_hparams_from must be at least 0, not -1"),
         (["--workers", "0"], "--workers must be at least 1, not 0"),
         (["--holdout_fraction", "1"], "--holdout_fraction must be less than 1, not 1.0"),

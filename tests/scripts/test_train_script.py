@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "torchvision", "wilds", "timm", "pandas", "scipy", "matplotlib", "submitit"}
 
 
-def test_defaults_are_the_configs():
+def test_defaults_equal_those_of_train_config():
     assert TrainConfig(**vars(build_parser().parse_args([]))) == TrainConfig()
 
 
@@ -40,7 +40,7 @@ def test_flags_and_abbreviations_in_use(words, name, value):
     assert getattr(build_parser().parse_args(words), name) == value
 
 
-def test_our_flags_take_no_abbreviation_from_upstreams():
+def test_our_flags_make_no_abbreviation_of_upstreams_ambiguous():
     upstream = list(SETTINGS)[:16]
     for name in upstream:
         for short in (name[:end] for end in range(1, len(name))):

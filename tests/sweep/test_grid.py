@@ -31,12 +31,12 @@ def test_targets_are_single_environments_and_pairs():
 
 
 @given(st.integers(3, 12))
-def test_every_set_of_one_or_two_targets_comes_once(n):
+def test_every_set_of_one_or_two_targets_occurs_once(n):
     combinations = list(all_test_env_combinations(n))
     assert len({tuple(each) for each in combinations}) == len(combinations) == n * (n + 1) // 2
 
 
-def test_targets_may_be_some_of_the_environments():
+def test_targets_can_be_restricted_to_some_environments():
     assert targets("Debug28", True, None) == [[0], [1], [2]]
     assert targets("Debug28", True, [2]) == [[2]]
     # With pairs: all runs that leave-one-domain-out selection needs for the target.
@@ -46,12 +46,12 @@ def test_targets_may_be_some_of_the_environments():
         targets("Debug28", True, [0, 3])
 
 
-def test_runs_are_the_same_with_fewer_targets():
+def test_restricting_targets_does_not_change_the_other_runs():
     everything = grid(single_test_envs=True, seed_scheme="paired")
     assert grid(single_test_envs=True, seed_scheme="paired", test_envs=[1, 2]) == everything[1:]
 
 
-def test_the_references_jobs_come_out_of_the_grid(vectors):
+def test_the_grid_has_upstreams_jobs(vectors):
     expected = [job["train_args"] for job in vectors("jobs")["jobs"]]
     made = grid(dataset_names=["VLCS"], data_dir="/data", n_hparams=2, hparams='{"lr": 0.001}')
     assert made[: len(expected)] == expected
@@ -84,7 +84,7 @@ def test_loops_run_over_trial_dataset_algorithm_targets_and_hparams_seed():
     ]
 
 
-def test_flags_that_were_not_given_leave_no_key():
+def test_flags_that_are_not_given_are_not_in_the_arguments():
     args = grid(steps=5, extra={"splits": "70/10/20", "evaluate": None, "skip_model_save": True})[0]
     assert set(args) == {*UPSTREAM_KEYS, "steps", "splits", "skip_model_save"}
 
@@ -107,7 +107,7 @@ def test_paired_seeds_differ_for_everything_but_the_algorithm():
     assert len(set.union(*seeds.values())) == len(seeds) == 24
 
 
-def test_the_authors_seeds_are_of_dataset_method_target_and_trial():
+def test_the_authors_seeds_depend_on_dataset_algorithm_target_and_trial():
     assert run_seed("authors", "PACS", "AgrSum", [2], 0, 7) == seed_hash("PACS", "AgrSum", 2, 7)
     assert run_seed("authors", "PACS", "AgrSum", [2], 1, 7) == run_seed(
         "authors", "PACS", "AgrSum", [2], 0, 7
@@ -115,12 +115,12 @@ def test_the_authors_seeds_are_of_dataset_method_target_and_trial():
 
 
 @pytest.mark.parametrize("text", [None, "{}", '{"lr":1e-3}', '{ "lr": 0.001 }'])
-def test_hparams_without_tables_stay_as_typed(text):
+def test_hparams_without_objects_stay_as_typed(text):
     # The text is part of a run's name.
     assert hparams_of(text, "ERM") == text
 
 
-def test_a_table_under_an_algorithms_name_is_for_its_runs_only():
+def test_an_object_under_an_algorithms_name_is_for_its_runs_only():
     text = '{"lr": 0.1, "PCGrad": {"order": "shared", "lr": 0.2}}'
     assert json.loads(hparams_of(text, "PCGrad")) == {"lr": 0.2, "order": "shared"}
     assert json.loads(hparams_of(text, "ERM")) == {"lr": 0.1}
@@ -156,6 +156,6 @@ def test_paired_runs_start_from_the_same_weights_and_see_the_same_minibatches(fo
     assert len({by_algorithm["ERM"] for by_algorithm in losses.values()}) == 3
 
 
-def test_a_runs_command_is_words_alone(vectors):
+def test_a_runs_command_has_no_shell_syntax(vectors):
     for job in vectors("jobs")["jobs"]:
         assert shlex.join(shlex.split(job["command"])) == job["command"]

@@ -7,7 +7,7 @@ from domainbed.training.config import TrainConfig, from_settings
 GOOD = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0]}
 
 
-def test_good_settings_pass():
+def test_valid_settings_pass():
     TrainConfig(**GOOD).check()
     TrainConfig(dataset="EmojiStyles", algorithm="PCGrad", splits="70/10/20", test_envs=[1, 3]).check()
 
@@ -51,13 +51,13 @@ def test_good_settings_pass():
         ({"trial_seed": -1}, "--trial_seed must be at least 0, not -1"),
     ],
 )
-def test_bad_settings_are_refused_in_one_line(bad, message):
+def test_invalid_settings_are_refused_in_one_line(bad, message):
     with pytest.raises(UsageError, match=message) as info:
         TrainConfig(**(GOOD | bad)).check()
     assert "\n" not in str(info.value)
 
 
-def test_zero_checkpoint_freq_means_the_datasets_as_upstream():
+def test_zero_checkpoint_freq_is_valid_as_in_upstream():
     TrainConfig(**GOOD, checkpoint_freq=0).check()
 
 
@@ -71,7 +71,7 @@ def test_hparams_are_default_random_or_overridden():
     }
 
 
-def test_settings_of_a_function_call():
+def test_settings_as_keyword_arguments():
     config = from_settings(GOOD | {"hparams": {"lr": 0.5}, "steps": 3})
     assert config.hparams == '{"lr": 0.5}'
     with pytest.raises(UsageError, match="unknown setting 'algoritm'") as info:
@@ -79,7 +79,7 @@ def test_settings_of_a_function_call():
     assert info.value.__notes__ == ["Did you mean algorithm?"]
 
 
-def test_settings_may_be_numpys_or_paths(tmp_path):
+def test_settings_may_be_numpy_scalars_or_paths(tmp_path):
     values = {
         "seed": np.int64(3),
         "test_envs": np.array([1, 2]),
@@ -113,7 +113,7 @@ def test_settings_of_a_wrong_type_are_refused_by_name(wrong):
         from_settings(wrong)
 
 
-def test_records_hold_upstreams_sixteen_arguments_and_nothing_that_changes_no_number():
+def test_records_have_upstreams_sixteen_arguments_and_no_settings_of_execution():
     recorded = TrainConfig().recorded()
     assert {
         *(

@@ -64,7 +64,7 @@ def test_an_interrupted_run_is_resumed_with_the_numbers_of_the_finished_one(tmp_
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
-def test_a_directory_older_than_a_setting_has_its_value_before(older, monkeypatch):
+def test_a_directory_without_a_setting_has_the_value_before_it_existed(older, monkeypatch):
     names = {"name": "colour", "choices": ("red", "blue"), "default": "red", "value_before": "blue"}
     new = dataclasses.replace(config.SETTINGS["precision"], **names)
     monkeypatch.setattr(run_dir, "SETTINGS", {**config.SETTINGS, "colour": new})
@@ -73,7 +73,7 @@ def test_a_directory_older_than_a_setting_has_its_value_before(older, monkeypatc
         enter(older, colour="red")
 
 
-def test_a_setting_that_no_longer_exists_matters_unless_it_had_the_one_value_that_is_left(older, monkeypatch):
+def test_a_retired_setting_is_accepted_with_the_value_that_had_no_effect(older, monkeypatch):
     content = json.loads((older / "run.json").read_text(encoding="utf-8"))
     content["settings"]["colour"] = "red"
     (older / "run.json").write_text(json.dumps(content), encoding="utf-8")

@@ -114,7 +114,7 @@ def test_values_of_another_type_are_refused(name, value, type_):
         FLAGS[name].converted(value)
 
 
-def test_what_is_not_said_of_a_setting():
+def test_defaults_of_a_declaration():
     @dataclasses.dataclass
     class Settings:
         steps: int = setting(3, "updates")

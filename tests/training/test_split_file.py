@@ -59,7 +59,7 @@ def test_a_run_with_the_file_repeats_the_run_that_wrote_it(tmp_path):
         {"splits": "whole", "test_envs": [2, 3]},
     ],
 )
-def test_every_schemes_splits_come_back_index_for_index(settings, emoji, tmp_path):
+def test_splits_of_every_scheme_are_read_as_they_were_written(settings, emoji, tmp_path):
     splits = splits_of(emoji, dataset="EmojiStyles", **settings)
     split_file.write(tmp_path / "a.json", emoji, splits)
     config = TrainConfig(dataset="EmojiStyles", **settings | {"splits": str(tmp_path / "a.json")})
@@ -126,7 +126,7 @@ def damaged(content, environment, **parts):
         (lambda content: damaged(content, "0", **{"in": 3}), "expected distinct positions"),
     ],
 )
-def test_what_is_no_split_file_is_refused(change, message, tmp_path):
+def test_invalid_split_files_are_refused(change, message, tmp_path):
     debug = build(get_dataset_class("Debug28"), None, [0], {})
     path = tmp_path / "a.json"
     split_file.write(path, debug, splits_of(debug))
@@ -136,7 +136,7 @@ def test_what_is_no_split_file_is_refused(change, message, tmp_path):
     assert str(path) in str(caught.value)
 
 
-def test_names_of_files():
+def test_placeholders_in_file_names():
     assert (
         parse_scheme("my/splits.json") == parse_scheme("file:my/splits.json") == ("file", ("my/splits.json",))
     )
@@ -160,12 +160,12 @@ def test_positions_follow_views_of_views():
         ),
     ],
 )
-def test_what_is_refused_before_anything_starts(settings, message):
+def test_invalid_file_names_are_refused_before_the_run_starts(settings, message):
     with pytest.raises(UsageError, match=message):
         TrainConfig(dataset="Debug28", **settings).check()
 
 
-def test_the_runs_of_a_sweep_write_a_file_for_each_split_and_take_it(forked_script, tmp_path):
+def test_the_runs_of_a_sweep_write_and_read_a_file_for_each_split(forked_script, tmp_path):
     common = (
         *("launch", "--datasets", "Debug28", "--algorithms", "ERM", "--steps", "1", "--n_trials", "1"),
         *("--n_hparams", "1", "--single_test_envs", "--test_envs", "1", "--skip_model_save"),

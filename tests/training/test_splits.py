@@ -23,13 +23,13 @@ def keys_in_environment(part):
     return list(part.keys)
 
 
-def test_parse():
+def test_names_and_options_of_schemes():
     assert parse_scheme("holdout") == ("holdout", ())
     assert parse_scheme("70/10/20") == ("stratified", ("70/10/20",))
     assert parse_scheme("70/10/20:per_trial") == ("stratified", ("70/10/20", "per_trial"))
 
 
-def test_holdout_is_upstreams(emoji):
+def test_holdout_equals_upstreams_splits(emoji):
     config = TrainConfig(dataset="EmojiStyles", test_envs=[1], trial_seed=2, uda_holdout_fraction=0.25)
     splits = make_splits(emoji, config.split_request())
     for index, parts in enumerate(splits):
@@ -55,7 +55,7 @@ def test_holdout_takes_no_options(emoji):
         splits_of(emoji, splits="holdout:80/20")
 
 
-def test_whole_sets_nothing_aside_and_tests_on_all_of_the_target(emoji):
+def test_whole_trains_on_all_sources_and_tests_on_the_whole_target(emoji):
     splits = make_splits(
         emoji, TrainConfig(splits="whole", test_envs=[1, 3], holdout_fraction=0.5).split_request()
     )

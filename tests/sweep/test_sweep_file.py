@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.sweep.actions import make_jobs
-from domainbed.sweep.checks import check_jobs
-from domainbed.sweep.config import read_config
+from domainbed.sweep.actions import check_jobs, make_jobs
 from domainbed.sweep.flags import FLAGS, parse
+from domainbed.sweep.sweep_file import read_sweep_file
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -40,22 +39,22 @@ def sweep_file(tmp_path):
     return write
 
 
-def test_a_preset_lies_over_the_file(sweep_file):
-    flags = read_config(sweep_file(EXAMPLE), "fast", FLAGS)
+def test_a_preset_overrides_the_file(sweep_file):
+    flags = read_sweep_file(sweep_file(EXAMPLE), "fast", FLAGS)
     hparams = json.loads(flags.pop("hparams"))
     assert flags == {"datasets": ["Debug28"], "n_trials": 1, "steps": 10}
     assert hparams == {"lr": 0.25, "batch_size": 8, "PCGrad": {"order": "shared"}}
 
 
-def test_the_files_own_preset_is_the_default(sweep_file):
-    assert read_config(sweep_file(EXAMPLE), None, FLAGS)["steps"] == 99
+def test_the_preset_in_the_file_is_the_default(sweep_file):
+    assert read_sweep_file(sweep_file(EXAMPLE), None, FLAGS)["steps"] == 99
 
 
-def test_without_hparams_there_is_no_such_flag(sweep_file):
-    assert read_config(sweep_file("n_trials = 2\n[hparams]\n"), None, FLAGS) == {"n_trials": 2}
+def test_an_empty_table_of_hparams_sets_no_flag(sweep_file):
+    assert read_sweep_file(sweep_file("n_trials = 2\n[hparams]\n"), None, FLAGS) == {"n_trials": 2}
 
 
-def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(sweep_file):
+def test_the_command_line_overrides_the_file_and_the_file_the_defaults(sweep_file):
     path = sweep_file("single_test_envs = true\nholdout_fraction = 0\n" + EXAMPLE)
     args = parse(["launch", "--config", str(path), "--n_trials=2", "--preset", "fast"])
     assert (args.n_trials, args.steps, args.single_test_envs, args.n_hparams) == (2, 10, True, 20)
@@ -93,7 +92,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(swee
         ("[hparams]\nlr = 2020-01-01", "must be numbers, .* not 2020-01-01", None),
     ],
 )
-def test_what_a_file_may_not_say(sweep_file, text, message, note):
+def test_invalid_files_are_refused(sweep_file, text, message, note):
     with pytest.raises(UsageError, match=message) as info:
         parse(["launch", "--config", str(sweep_file(text))])
     assert "\n" not in str(info.value)
@@ -101,7 +100,7 @@ def test_what_a_file_may_not_say(sweep_file, text, message, note):
         assert note in info.value.__notes__[0]
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_unreadable_files_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"cannot read sweep file .*none\.toml: No such file"):
         parse(["launch", "--config", str(tmp_path / "none.toml")])
     with pytest.raises(UsageError, match=r"cannot read sweep file .*: Is a directory"):
@@ -157,6 +156,6 @@ def test_every_sweep_file_of_ours_makes_runs_that_train_accepts(name, preset, da
         assert {"grey" in job.train_args["hparams"] for job in jobs} == {preset == "grey"}
 
 
-def test_paired_presets_give_a_trial_of_all_methods_one_seed(data_dir):
+def test_paired_presets_give_all_algorithms_of_a_trial_the_same_seed(data_dir):
     args = parse(["launch", "--config", str(SWEEPS / "iccv2021_table1.toml"), "--data_dir", str(data_dir)])
     assert len({job.train_args["seed"] for job in make_jobs(args)}) == 3 * 4 * 20

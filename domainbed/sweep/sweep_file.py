@@ -28,7 +28,7 @@ from domainbed.errors import UsageError, misspelt
 from domainbed.training.settings import Flag, InSweep, Setting
 
 
-def read_config(path: Path, preset: str | None, flags: Mapping[str, Flag]) -> dict[str, Any]:
+def read_sweep_file(path: Path, preset: str | None, flags: Mapping[str, Flag]) -> dict[str, Any]:
     """Values of flags in a sweep file, by name, with `hparams` as JSON text.
 
     Args:
