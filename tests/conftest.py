@@ -148,24 +148,56 @@ def start_script(tmp_path_factory, tmp_path):
     import torchvision  # noqa: F401
 
     def start(name, *flags, input="", cwd=None):
-        return Forked(name, [str(flag) for flag in flags], input, cwd or tmp_path, tmp_path_factory)
+        module = f"domainbed.scripts.{name}"
+        argv = [module, *map(str, flags)]
+        return Forked(lambda: _run_module(module), argv, input, cwd or tmp_path, tmp_path_factory)
 
     return start
 
 
-class Forked:
-    """A script at work in a fork of this process."""
+@pytest.fixture(scope="session")
+def forked_python(tmp_path_factory):
+    """`forked_python(arguments, cwd, environment, input)`: `python` with these; its completed process.
 
-    def __init__(self, name, flags, text, cwd, tmp_path_factory):
+    It runs in a fork of this process that imports our packages anew, as a process of its own would.
+    """
+    import torchvision  # noqa: F401
+
+    def run(arguments, cwd, environment, input=""):
+        option, program, *flags = arguments
+
+        def start():
+            for name in [name for name in sys.modules if name.startswith(("domainbed.", "domainbed_gs."))]:
+                del sys.modules[name]
+            sys.modules.pop("domainbed", None)
+            sys.modules.pop("domainbed_gs", None)
+            warnings.resetwarnings()
+            warnings.simplefilter("ignore")
+            os.environ.update(environment)
+            sys.path.insert(0, str(cwd))
+            if option == "-m":
+                _run_module(program)
+            else:
+                exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+
+        return Forked(start, [program, *flags], input, cwd, tmp_path_factory).wait()
+
+    return run
+
+
+class Forked:
+    """A function at work in a fork of this process, with arguments and streams of its own."""
+
+    def __init__(self, function, argv, text, cwd, tmp_path_factory):
         folder = tmp_path_factory.mktemp("script")
-        self.name, self.flags = name, flags
+        self.argv = argv
         self.ends = [folder / stream for stream in ("stdin", "stdout", "stderr")]
         self.ends[0].write_text(text, encoding="utf-8")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: idle threads of libraries
             self.pid = os.fork()
         if self.pid == 0:
-            _become(f"domainbed.scripts.{name}", flags, self.ends, cwd)
+            _become(function, argv, self.ends, cwd)
 
     def send_signal(self, number):
         """Send it a signal."""
@@ -175,10 +207,15 @@ class Forked:
         """Its completed process."""
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         stdout, stderr = (end.read_text(encoding="utf-8") for end in self.ends[1:])
-        return subprocess.CompletedProcess([self.name, *self.flags], status, stdout, stderr)
+        return subprocess.CompletedProcess(self.argv, status, stdout, stderr)
 
 
-def _become(module, flags, ends, cwd):
+def _run_module(name):
+    sys.modules.pop(name, None)
+    runpy.run_module(name, run_name="__main__")
+
+
+def _become(function, argv, ends, cwd):
     status = 1
     # tqdm's lock is shared with forks, and one that is killed or frozen may hold it.
     tqdm.set_lock(threading.RLock())
@@ -189,10 +226,9 @@ def _become(module, flags, ends, cwd):
         faulthandler.dump_traceback_later(_LONGEST, exit=True, file=os.fdopen(2, "w", closefd=False))
         sys.stdin = os.fdopen(0, "r", closefd=False)
         sys.stdout, sys.stderr = (os.fdopen(i, "w", buffering=1, closefd=False) for i in (1, 2))
-        sys.argv = [module, *flags]
+        sys.argv = argv
         logging.getLogger().handlers.clear()  # pytest's
-        sys.modules.pop(module, None)
-        runpy.run_module(module, run_name="__main__")
+        function()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ RESULTS = [ROOT / "docs" / "results.md"]
 """Its blocks of text are what its commands print, from the records that lie beside it."""
 NO_WEIGHTS = '{"pretrained": false}'
 SMALL = "--skip_confirmation --n_trials 1 --steps 1"
-PAPER = f"{SMALL} --datasets PACS --algorithms ERM"
+PAPER = f"{SMALL} --datasets PACS --algorithms ERM --test_envs 0"
 CONTROL = f"{SMALL} --algorithms AgrSum --test_envs 0 --grouping domain pooled"
 QUICK = """--steps 1 --hparams '{"pretrained": false, "batch_size": 2}'"""
 COLORED = f"{SMALL} --algorithms ERM Fishr"
@@ -108,35 +109,42 @@ def place(tmp_path_factory, write_mnist):
     return directory
 
 
-def run(command, place, input=None):
-    python = Path(sys.executable).parent
+@pytest.fixture(scope="module")
+def run(place, forked_python):
+    """`run(command, input="", **environment)`: its completed process, in `place`."""
     paths = {
         "PYTHONPATH": f"{ROOT}:{place}",
-        "PATH": f"{python}:{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "TORCH_HOME": str(place),
     }
-    return subprocess.run(
-        command,
-        shell=True,
-        cwd=place,
-        env=os.environ | paths,
-        input=input,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+
+    def carry_out(command, input="", **environment):
+        program, *arguments = shlex.split(command)
+        if program == "python":
+            return forked_python(arguments, place, paths | environment, input)
+        return subprocess.run(
+            [program, *arguments],
+            cwd=place,
+            env=os.environ | paths | environment,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    return carry_out
 
 
-def lines_of(documents, place):
+def lines_of(documents, run):
     """What the commands of some documents print, one after the other."""
-    shortened, exported, printed = dict(SHORTENED), "", []
+    shortened, exported, printed = dict(SHORTENED), {}, []
     for command in commands(documents):
         if command in INSTALLING:
             continue
         if command.startswith("export "):
-            exported = f"{command}; "
+            exported = dict([command.removeprefix("export ").split("=", 1)])
             continue
-        done = run(f"{exported}{command} {shortened.pop(command, '')}", place)
+        done = run(f"{command} {shortened.pop(command, '')}", **exported)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         printed += map(str.rstrip, done.stdout.splitlines())
     return printed
@@ -147,33 +155,32 @@ def test_no_document_lacks_a_command_that_is_shortened():
 
 
 @pytest.mark.slow
-def test_our_results_are_what_their_commands_print(place):
-    printed = lines_of(RESULTS, place)
+def test_our_results_are_what_their_commands_print(run):
+    printed = lines_of(RESULTS, run)
     assert {line for block in blocks("text", RESULTS) for line in block.splitlines()} <= {"...", *printed}
 
 
-def test_every_other_command_does_what_it_says(place):
-    assert lines_of([path for path in DOCUMENTS if path not in RESULTS], place)
+def test_every_other_command_does_what_it_says(place, run):
+    assert lines_of([path for path in DOCUMENTS if path not in RESULTS], run)
     assert (place / "runs/quickstart/figures/EmojiStyles.png").stat().st_size > 10_000
     assert "Dataset: PACS, target accuracy (%)" in (place / "runs/iccv2021_table1/results.txt").read_text()
 
 
 @pytest.mark.parametrize("command", [command for command in SHORTENED if command.startswith(SWEEP)])
-def test_a_sweep_asks_first_if_started_as_it_stands(command, place):
-    asked = run(command.replace(" --skip_confirmation", "") + " --output_dir asked", place, input="n\n")
+def test_a_sweep_asks_first_if_started_as_it_stands(command, place, run):
+    asked = run(command.replace(" --skip_confirmation", "") + " --output_dir asked", input="n\n")
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.endswith("Are you sure? (y/n) Nevermind!\n")
     assert not (place / "asked").exists()
 
 
-def test_the_examples_in_python(place):
+def test_the_examples_in_python(run):
     (plain,) = (block for block in blocks("python") if "@REGISTRY" not in block)
-    done = run(f"python -c '{plain}'", place)
+    done = run(shlex.join(["python", "-c", plain]))
     assert done.returncode == 0, done.stderr
     assert "agreement" in done.stdout
     trained = run(
-        f"DOMAINBED_PLUGINS=my_data {TRAIN} --dataset ShiftedGaussians --steps 2 --output_dir gaussians",
-        place,
+        f"{TRAIN} --dataset ShiftedGaussians --steps 2 --output_dir gaussians", DOMAINBED_PLUGINS="my_data"
     )
     assert trained.returncode == 0, trained.stderr
 
@@ -193,8 +200,8 @@ def test_links_and_pictures_are_there():
 
 
 @pytest.mark.slow
-def test_training_as_the_readme_has_it(place):
-    done = run(f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2 --output_dir full", place)
+def test_training_as_the_readme_has_it(place, run):
+    done = run(f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2 --output_dir full")
     assert done.returncode == 0, done.stderr
     assert (place / "full/done").exists()
 
