@@ -68,7 +68,7 @@ class Limits:
         """Raise UsageError, in a sentence that begins with `subject`, if `value` is outside the limits."""
         if self.choices and value not in self.choices:
             listed = ", ".join(str(each) for each in self.choices)
-            error = UsageError(f"{subject} is one of {listed}, not {value!r}")
+            error = UsageError(f"{subject} must be one of {listed}, not {value!r}")
             if isinstance(value, str):
                 error.add_note(hint(value, map(str, self.choices)))
             raise error

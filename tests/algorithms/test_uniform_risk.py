@@ -35,11 +35,11 @@ class Bare(nn.Module):
     [
         (
             {"urm_generator_output": "identity"},
-            "urm_generator_output is one of tanh, sigmoid, relu, not 'identity'",
+            "urm_generator_output must be one of tanh, sigmoid, relu, not 'identity'",
         ),
         (
             {"urm_discriminator_optimizer": "lion"},
-            "urm_discriminator_optimizer is one of adam, sgd, not 'lion'",
+            "urm_discriminator_optimizer must be one of adam, sgd, not 'lion'",
         ),
     ],
 )

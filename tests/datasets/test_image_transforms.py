@@ -97,7 +97,7 @@ def test_invalid_sizes_are_refused(name, value):
 def test_augmentation_uses_tensors_or_pil():
     assert AugmentingTransform({}).by_tensors
     assert not AugmentingTransform({"augmentation": "pil"}).by_tensors
-    with pytest.raises(UsageError, match="hyper-parameter augmentation is one of tensor, pil, not 'opencv'"):
+    with pytest.raises(UsageError, match="augmentation must be one of tensor, pil, not 'opencv'"):
         AugmentingTransform({"augmentation": "opencv"})
 
 

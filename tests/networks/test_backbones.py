@@ -42,7 +42,7 @@ def test_gradients_do_not_depend_on_the_layout(name, featurizer):
 
 
 def test_an_unknown_layout_is_rejected():
-    with pytest.raises(UsageError, match="layout is one of auto, plain, not 'plane'"):
+    with pytest.raises(UsageError, match="layout must be one of auto, plain, not 'plane'"):
         FEATURIZERS["alexnet"]((3, 64, 64), {"pretrained": False, "layout": "plane"})
 
 

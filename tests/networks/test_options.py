@@ -35,7 +35,7 @@ def test_given_values_take_precedence_over_the_preset():
 @pytest.mark.parametrize(
     ("preset", "message"),
     [
-        ("publisht", "is one of none, published, not 'publisht'"),
+        ("publisht", "must be one of none, published, not 'publisht'"),
         (3, r"takes a value of type str, not 3 \(int\)"),
     ],
 )

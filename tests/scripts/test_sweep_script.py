@@ -118,7 +118,7 @@ def test_paths_may_hold_spaces_quotes_and_shell_syntax(forked_script, tmp_path):
         (["--datasets", "Debug28", "PACS", "--data_dir", "nowhere"], "data directory nowhere does not exist"),
         (["--command_launcher", "locl"], "Command launcher not found: locl. Did you mean local"),
         (["--command_launcher", "dummy", "--workers", "2"], "launcher dummy takes no --workers"),
-        (["--task", "generalization"], "--task is one of domain_generalization, domain_adaptation"),
+        (["--task", "generalization"], "--task must be one of domain_generalization, domain_adaptation"),
         (["--task", "domain_adaptation"], "give --uda_holdout_fraction a share"),
         (["--hparams", "{lr: 1}"], "--hparams is not valid JSON"),
         (["--hparams", "[]"], "--hparams takes a JSON object"),

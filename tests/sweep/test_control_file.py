@@ -60,5 +60,5 @@ def test_grouping_is_passed_on_only_if_given():
 
 def test_an_unknown_condition_is_rejected(tmp_path):
     (tmp_path / "bad.toml").write_text('grouping = ["domain", "none"]\n')
-    with pytest.raises(UsageError, match="grouping is one of domain, single_domain, pooled, not 'none'"):
+    with pytest.raises(UsageError, match="grouping must be one of domain, single_domain, pooled, not 'none'"):
         parse(["launch", "--config", str(tmp_path / "bad.toml")])

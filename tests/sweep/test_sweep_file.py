@@ -84,7 +84,7 @@ def test_the_command_line_overrides_the_file_and_the_file_the_defaults(sweep_fil
         ("holdout_fraction = 1", "holdout_fraction must be less than 1, not 1", None),
         ("n_trials = 0", "n_trials must be at least 1, not 0", None),
         ("grouping = 'pooled'", r"grouping takes a value of type list\[str\], not 'pooled'", None),
-        ("seed_scheme = 'pairs'", "seed_scheme is one of upstream, paired, authors, not 'pairs'", None),
+        ("seed_scheme = 'pairs'", "seed_scheme must be one of upstream, paired, authors, not 'pairs'", None),
         ("hparams = '{}'", r"hparams must be a table \(\[hparams\]\), not '{}'", None),
         ("presets = 3", "presets must be a table", None),
         ("[presets]\nfast = 3", "presets.fast must be a table", None),

@@ -243,7 +243,7 @@ class Bare(Algorithm):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp16"}, "--precision is one of fp32, tf32, bf16, not 'fp16'"),
+        ({"precision": "fp16"}, "--precision must be one of fp32, tf32, bf16, not 'fp16'"),
         ({"precision": "tf32"}, "--precision tf32 needs an NVIDIA GPU .* on cpu"),
         (
             LAST | {"hparams": {"featurizer": "mlp"}},

@@ -399,7 +399,7 @@ def test_the_options_are_listed_with_their_defaults():
 @pytest.mark.parametrize(
     ("hparams", "message"),
     [
-        ({"weight_averaging": "swa"}, "weight_averaging is one of none, sma, swad, not 'swa'"),
+        ({"weight_averaging": "swa"}, "weight_averaging must be one of none, sma, swad, not 'swa'"),
         ({"sma_start": 0}, "hyper-parameter sma_start must be at least 1, not 0"),
         ({"swad_n_s": 0}, "hyper-parameter swad_n_s must be at least 1, not 0"),
         ({"swad_n_e": 1.5}, "hyper-parameter swad_n_e takes a value of type int"),

@@ -112,7 +112,7 @@ def test_a_run_records_its_grouping_and_depends_on_it(algorithm, tmp_path):
 
 
 def test_unknown_and_shared_runs_are_refused():
-    with pytest.raises(UsageError, match="--grouping is one of domain, single_domain, pooled, not 'none'"):
+    with pytest.raises(UsageError, match="--grouping must be one of domain, single_domain, pooled, not"):
         TrainConfig(dataset="Debug28", grouping="none").check()
     with pytest.raises(UsageError, match="start it without torchrun"):
         check_shareable(TrainConfig(dataset="Debug28", algorithm="AgrSum", grouping="pooled"), None)

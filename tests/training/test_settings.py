@@ -64,8 +64,8 @@ def test_a_declaration_is_a_field_with_its_default_and_a_flag():
         ("size", 1.5, "--size must be at most 1, not 1.5"),
         ("size", float("nan"), "--size must be more than 0, not nan"),
         ("sides", [1, 0], "--sides must be at least 1, not 0"),
-        ("colour", "rad", "--colour is one of red, blue, not 'rad'"),
-        ("colour", None, "--colour is one of red, blue, not None"),
+        ("colour", "rad", "--colour must be one of red, blue, not 'rad'"),
+        ("colour", None, "--colour must be one of red, blue, not None"),
     ],
 )
 def test_values_outside_the_limits_are_refused(name, value, message):
@@ -205,10 +205,10 @@ def test_a_new_setting_takes_one_declaration(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "run holds this run, finished" in done.stdout
+    assert "run already holds this run, finished" in done.stdout
     commands = [line for line in done.stdout.splitlines() if line.startswith("Dummy launcher: ")]
     assert ["--colour blue" in line for line in commands] == [True] * 3 + [False] * 3
-    assert done.stdout.splitlines()[-1] == "--colour is one of red, blue, not 'pink'"
+    assert done.stdout.splitlines()[-1] == "--colour must be one of red, blue, not 'pink'"
     jobs = [json.loads((tmp_path / name / "sweep.json").read_text())["jobs"] for name in ("with", "without")]
     assert {args.get("colour") for args in jobs[0].values()} == {"blue"}
     assert not any("colour" in args for args in jobs[1].values())
