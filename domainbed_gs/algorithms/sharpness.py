@@ -1,168 +1,227 @@
-"""SAM and its kin as algorithms: ERM with gradients at perturbed weights."""
+"""Sharpness-aware minimisation: ERM with gradients at perturbed weights.
+
+Gradients, perturbations and weights are flat tensors (P,) over all trained parameters. theta is the weights,
+g the gradient there, rho the length of the perturbation, and g_p the gradient at the perturbed weights.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from domainbed.algorithms.base import DeviceScalar, Minibatch, concatenate, scalar
+from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.update_count import UpdateCount
-from domainbed.gradients.domain_gradients import set_gradient
+from domainbed.gradients.domain_gradients import flat, loss_and_gradient, set_gradient, set_values
 from domainbed.hparams import Hparam, choice, log10_uniform
 from domainbed.seeds import generator
-from domainbed_gs.algorithms.perturbation import (
-    TwoPoints,
-    asam_step,
-    dgsam_gradient,
-    gsam_gradient,
-    sagm_step,
-    sam_step,
-    two_points,
-)
+
+_EPS = 1e-12  # added to norms, as in the public implementations
+
+Loss = Callable[[], Tensor]
+Parameters = Sequence[nn.Parameter]
 
 
-class _Perturbed(ERM):
-    """Base: the gradient that goes to Adam comes from perturbed weights."""
+@contextlib.contextmanager
+def restored(parameters: Parameters) -> Iterator[Tensor]:
+    """A context whose value is a copy of the parameters' values (P,), and which restores them at its end.
 
-    HPARAMS = {"rho": Hparam(0.05, choice(0.01, 0.02, 0.05, 0.1), "length of the ascent", at_least=0)}
+    They are restored bit for bit, also after an error.
+    """
+    values = flat(parameters)
+    try:
+        yield values
+    finally:
+        set_values(parameters, values)
 
-    def loss_leaving_statistics(self, x: Tensor, y: Tensor) -> Tensor:
-        """ERM's loss; batch norms use the minibatch's statistics and leave the running ones as they are."""
+
+def norm(vector: Tensor) -> Tensor:
+    """Euclidean norm (0-d), in float64."""
+    length: Tensor = torch.linalg.vector_norm(vector, dtype=torch.float64)
+    return length
+
+
+def sam_perturbation(gradient: Tensor, rho: float) -> Tensor:
+    """SAM's perturbation rho g / |g|; 0 for a zero gradient."""
+    return gradient * (rho / (norm(gradient) + _EPS))
+
+
+class SharpnessAware(ERM):
+    """Base: ERM whose optimizer gets a gradient from perturbed weights."""
+
+    HPARAMS = {"rho": Hparam(0.05, choice(0.01, 0.02, 0.05, 0.1), "length of the perturbation", at_least=0)}
+
+    def sample_losses(self, x: Tensor, y: Tensor) -> Tensor:
+        """Loss (B,) of each sample."""
+        return F.cross_entropy(self.predict(x), y, reduction="none")
+
+    def loss_without_statistics(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean loss (0-d), without an update of the running statistics of batch norms."""
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         return F.cross_entropy(functional_call(self.network, buffers, (x,)), y)
 
 
-class SAM(_Perturbed):
-    """Sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412) of ERM's loss.
+class SAM(SharpnessAware):
+    """Sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412, algorithm 1 with p = 2).
 
-    The gradient at theta + rho g / |g|. Running statistics of batch norms are updated in the first pass
-    only; dropout draws anew in the second. Needs two ERM steps' time and two more tensors of size P, the
-    weights and the first gradient. Logs beside `loss`, at the weights, `sharpness`: by how much it is
-    higher at the perturbed ones.
+    The gradient of the risk at theta + rho g / |g|. Running statistics of batch norms are updated in the
+    first forward pass only. Dropout draws new masks in the second. Besides `loss`, `sharpness` is logged: the
+    risk at the perturbed weights minus the risk at theta.
+
+    Cost: two ERM steps, and memory for theta and g.
     """
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
-        x, y = concatenate(minibatches)
-        sizes = [len(labels) for _, labels in minibatches]
-        seen: list[Tensor] = []
-
-        def ascent() -> Tensor:
-            losses = F.cross_entropy(self.predict(x), y, reduction="none")
-            seen.append(losses.detach().mean())
-            return self.ascent_loss(losses, sizes)
-
-        parameters = self.trained_parameters()
-        descent = partial(self.loss_leaving_statistics, x, y)
-        points = two_points(ascent, descent, parameters, self.ascent_step)
-        set_gradient(parameters, self.combine(points))
-        self.optimizer.step()
-        return {"loss": scalar(seen[0]), "sharpness": scalar(points.perturbed_loss - seen[0])}
+    def perturbation(self, gradient: Tensor, weights: Tensor) -> Tensor:
+        """The perturbation of theta = `weights`, given g = `gradient`."""
+        return sam_perturbation(gradient, self.hparams["rho"])
 
     def ascent_loss(self, losses: Tensor, sizes: Sequence[int]) -> Tensor:
-        """What the perturbation goes up, 0-d.
+        """The loss (0-d) whose gradient is g.
 
         Args:
-            losses: of all samples (sum of B,), one environment after the other.
+            losses: losses of all samples, one environment after the other.
             sizes: number of samples of each environment.
         """
         return losses.mean()
 
-    def ascent_step(self, gradient: Tensor, weights: Tensor) -> Tensor:
-        """The perturbation (P,) that belongs to the gradient (P,) at the weights (P,)."""
-        return sam_step(gradient, self.hparams["rho"])
+    def combine(self, gradient: Tensor, perturbed_gradient: Tensor) -> Tensor:
+        """The gradient for the optimizer, given g and g_p."""
+        return perturbed_gradient
 
-    def combine(self, points: TwoPoints) -> Tensor:
-        """The gradient (P,) for the optimizer."""
-        return points.perturbed_gradient
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
+        x, y = concatenate(minibatches)
+        sizes = [len(labels) for _, labels in minibatches]
+        risks: list[Tensor] = []
+
+        def ascent_loss() -> Tensor:
+            losses = self.sample_losses(x, y)
+            risks.append(losses.detach().mean())
+            return self.ascent_loss(losses, sizes)
+
+        parameters = self.trained_parameters()
+        _, gradient = loss_and_gradient(ascent_loss, parameters)
+        with restored(parameters) as weights:
+            set_values(parameters, weights + self.perturbation(gradient, weights))
+            descent_loss = partial(self.loss_without_statistics, x, y)
+            perturbed_risk, perturbed_gradient = loss_and_gradient(descent_loss, parameters)
+        set_gradient(parameters, self.combine(gradient, perturbed_gradient))
+        self.optimizer.step()
+        return {"loss": scalar(risks[0]), "sharpness": scalar(perturbed_risk - risks[0])}
 
 
 class ASAM(SAM):
-    """Adaptive SAM (Kwon et al. 2021, arXiv 2102.11600): perturbs relative to each weight's size.
+    """Adaptive SAM (Kwon et al. 2021, arXiv 2102.11600, algorithm 1).
 
-    The step is rho theta^2 g / |theta g|, so that rescaling layers changes nothing. Time and memory are
-    SAM's.
-    """
-
-    HPARAMS = {"rho": Hparam(0.5, choice(0.1, 0.2, 0.5, 1.0), "length of the ascent, relative", at_least=0)}
-
-    def ascent_step(self, gradient: Tensor, weights: Tensor) -> Tensor:
-        return asam_step(gradient, weights, self.hparams["rho"])
-
-
-class GSAM(SAM):
-    """Surrogate gap guided SAM (Zhuang et al. 2022, arXiv 2203.08065).
-
-    SAM's gradient less alpha times the part of ERM's that is orthogonal to it, which lowers the surrogate
-    gap. The learning rate is constant here, and so is rho. Time and memory are SAM's.
+    The perturbation is rho theta^2 g / |theta g|, whose length is measured relative to each weight, so that
+    it is invariant to rescaling of layers. Cost: as SAM.
     """
 
     HPARAMS = {
-        "gsam_alpha": Hparam(0.001, choice(0.01, 0.02, 0.05, 0.1), "weight of what is orthogonal", at_least=0)
+        "rho": Hparam(0.5, choice(0.1, 0.2, 0.5, 1.0), "relative length of the perturbation", at_least=0)
     }
 
-    def combine(self, points: TwoPoints) -> Tensor:
-        return gsam_gradient(points.gradient, points.perturbed_gradient, self.hparams["gsam_alpha"])
+    def perturbation(self, gradient: Tensor, weights: Tensor) -> Tensor:
+        rho: float = self.hparams["rho"]
+        return weights.square() * gradient * (rho / (norm(weights * gradient) + _EPS))
+
+
+class GSAM(SAM):
+    """Surrogate gap guided SAM (Zhuang et al. 2022, arXiv 2203.08065, algorithm 1).
+
+    The gradient is g_p - alpha (g - part of g along g_p). The subtracted component of g is orthogonal to g_p,
+    so this lowers the surrogate gap without changing the perturbed risk to first order. The learning rate and
+    rho are constant here. Cost: as SAM.
+    """
+
+    HPARAMS = {
+        "gsam_alpha": Hparam(
+            0.001, choice(0.01, 0.02, 0.05, 0.1), "weight alpha of the orthogonal component", at_least=0
+        )
+    }
+
+    def combine(self, gradient: Tensor, perturbed_gradient: Tensor) -> Tensor:
+        inner = torch.sum(gradient * perturbed_gradient, dtype=torch.float64)
+        along = inner / (norm(perturbed_gradient).square() + _EPS**2) * perturbed_gradient
+        alpha: float = self.hparams["gsam_alpha"]
+        return perturbed_gradient - alpha * (gradient - along)
 
 
 def _sagm_alpha(dataset: str) -> Hparam:
-    """The paper's values (B.16), and a draw that contains them."""
+    """The paper's value for the dataset. Random values cover all of the paper's."""
     published = 5e-4 if dataset in ("OfficeHome", "DomainNet") else 1e-3
-    return Hparam(published, log10_uniform(-4, -2), "the ascent is alpha gradients less", at_least=0)
+    return Hparam(
+        published, log10_uniform(-4, -2), "weight alpha of the gradient in the perturbation", at_least=0
+    )
 
 
 class SAGM(SAM):
     """Sharpness-aware gradient matching (Wang et al. 2023, arXiv 2303.10353).
 
-    Perturbs by (rho / |g| - alpha) g and steps along the mean of the gradients before and after, so that both
-    losses fall and the gradients come to agree. Time and memory are SAM's.
+    The perturbation is (rho / |g| - alpha) g, and the gradient is (g + g_p) / 2: both risks fall, and the
+    gradients become similar. Cost: as SAM.
     """
 
     HPARAMS = {"sagm_alpha": _sagm_alpha}
 
-    def ascent_step(self, gradient: Tensor, weights: Tensor) -> Tensor:
-        return sagm_step(gradient, self.hparams["rho"], self.hparams["sagm_alpha"])
+    def perturbation(self, gradient: Tensor, weights: Tensor) -> Tensor:
+        alpha: float = self.hparams["sagm_alpha"]
+        return sam_perturbation(gradient, self.hparams["rho"]) - alpha * gradient
 
-    def combine(self, points: TwoPoints) -> Tensor:
-        return (points.gradient + points.perturbed_gradient) / 2
+    def combine(self, gradient: Tensor, perturbed_gradient: Tensor) -> Tensor:
+        return (gradient + perturbed_gradient) / 2
 
 
 class DISAM(SAM):
-    """Domain-inspired SAM (Zhang et al. 2024, arXiv 2405.18861): keeps losses together on the way up.
+    """Domain-inspired SAM (Zhang et al. 2024, arXiv 2405.18861).
 
-    The ascent is along the gradient of ERM's loss minus lambda times the variance (over K, not K - 1) of
-    the environments' losses; the gradient after it is that of ERM's loss. With one environment, or lambda
-    0, it is SAM. Time and memory are SAM's.
+    The perturbation follows the gradient of the risk minus lambda times the variance of the environments'
+    risks (over K, not K - 1), so that it raises all of them alike. The gradient at the perturbed weights is
+    that of the risk. With one environment, or with lambda = 0, it is SAM. Cost: as SAM.
     """
 
-    HPARAMS = {"disam_lambda": Hparam(0.1, choice(0.05, 0.1, 0.2), "weight of the variance", at_least=0)}
+    HPARAMS = {
+        "disam_lambda": Hparam(0.1, choice(0.05, 0.1, 0.2), "weight lambda of the variance", at_least=0)
+    }
 
     def ascent_loss(self, losses: Tensor, sizes: Sequence[int]) -> Tensor:
-        environments = torch.stack([part.mean() for part in losses.split(list(sizes))])
-        objective: Tensor = losses.mean() - self.hparams["disam_lambda"] * environments.var(unbiased=False)
+        risks = torch.stack([part.mean() for part in losses.split(list(sizes))])
+        objective: Tensor = losses.mean() - self.hparams["disam_lambda"] * risks.var(unbiased=False)
         return objective
 
 
-class DGSAM(UpdateCount, _Perturbed):
-    """Individual sharpness-aware minimisation, domain by domain (Song et al. 2025, arXiv 2503.23430).
+def gradual_ascent(losses: Sequence[Loss], parameters: Parameters, rho: float) -> Iterator[Tensor]:
+    """Gradients g_j of `losses` at theta_0 = theta, theta_j+1 = theta_j + rho g_j / |g_j|.
 
-    Environments are visited in random order, the first once more in the end. On each visit the gradient of
-    the environment's loss is added to the update, and is the next ascent. The update is K / (K + 1) times
-    the sum, so of the scale of a sum over environments. Batch norms see one environment at a time, and keep
-    their running statistics on the last visit. The order depends on the run's seed and the update's number
-    alone.
+    After the last gradient, the parameters have their initial values again.
+    """
+    with restored(parameters):
+        for loss in losses[:-1]:
+            _, gradient = loss_and_gradient(loss, parameters)
+            yield gradient
+            set_values(parameters, flat(parameters) + sam_perturbation(gradient, rho))
+        yield loss_and_gradient(losses[-1], parameters)[1]
 
-    Needs K + 1 gradients of one environment, (K + 1) / K of an ERM step's time, and two more tensors of
-    size P, the weights and the sum. The `loss` logged is the mean of the environments' losses where they
-    are first visited.
+
+class DGSAM(UpdateCount, SharpnessAware):
+    """Individual sharpness-aware minimisation of each environment (Song et al. 2025, arXiv 2503.23430).
+
+    Visits the environments in a random order, and the first one again at the end. Each visit takes the
+    gradient of that environment's risk and then perturbs the weights along it. The gradient for the optimizer
+    is K / (K + 1) times the sum over the K + 1 visits, so on the scale of a sum over environments. Batch
+    norms see one environment at a time, and do not update their running statistics on the last visit. The
+    logged `loss` is the mean of the environments' risks on their first visits.
+
+    The order depends only on the seed of the run and the number of the update.
+
+    Cost: K + 1 gradients of one environment, so (K + 1) / K of the time of an ERM step, and memory for theta
+    and the sum.
     """
 
     STATE = ("order_seed",)
@@ -171,24 +230,26 @@ class DGSAM(UpdateCount, _Perturbed):
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        # The run's seed, if the global generator was seeded with it as in `train`.
+        # The seed of the run, because training seeds the global generator with it.
         self.order_seed = torch.initial_seed() % 2**63
 
-    def update(
-        self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None
-    ) -> Mapping[str, float | DeviceScalar]:
-        order = generator(self.order_seed, self.updates).permutation(len(minibatches))
-        seen: list[Tensor] = []
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
+        k = len(minibatches)
+        order = generator(self.order_seed, self.updates).permutation(k)
+        risks: list[Tensor] = []
 
-        def visit(x: Tensor, y: Tensor) -> Tensor:
-            loss = F.cross_entropy(self.predict(x), y)
-            seen.append(loss.detach())
-            return loss
+        def risk(x: Tensor, y: Tensor) -> Tensor:
+            value = self.sample_losses(x, y).mean()
+            risks.append(value.detach())
+            return value
 
-        visits = [partial(visit, *minibatches[k]) for k in order]
-        visits.append(partial(self.loss_leaving_statistics, *minibatches[order[0]]))
+        losses = [partial(risk, *minibatches[e]) for e in order]
+        losses.append(partial(self.loss_without_statistics, *minibatches[order[0]]))
         parameters = self.trained_parameters()
-        set_gradient(parameters, dgsam_gradient(visits, parameters, self.hparams["rho"]))
+        total = torch.zeros_like(flat(parameters))
+        for gradient in gradual_ascent(losses, parameters, self.hparams["rho"]):
+            total += gradient
+        set_gradient(parameters, k / (k + 1) * total)
         self.optimizer.step()
         self.count_update()
-        return {"loss": scalar(torch.stack(seen).mean())}
+        return {"loss": scalar(torch.stack(risks).mean())}

@@ -1,81 +1,97 @@
+"""SAM and its variants: their rules on a worked example, and what they do to a network."""
+
 import copy
-from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import nn, optim
 
 from domainbed.algorithms import get_algorithm_class
-from domainbed.gradients.domain_gradients import loss_and_gradient, set_values
+from domainbed.gradients.domain_gradients import set_values
 from domainbed.hparams_registry import default_hparams
-from domainbed_gs.algorithms.perturbation import (
-    asam_step,
-    dgsam_gradient,
-    gradual_ascent,
-    gsam_gradient,
-    restored,
-    sagm_step,
-    sam_step,
-    two_points,
-)
+from domainbed.seeds import generator
+from domainbed_gs.algorithms.sharpness import ASAM, DGSAM, GSAM, SAGM, SAM, gradual_ascent, restored
 
 SHAPE = (3, 16, 16)
 TWO_POINTS = ("SAM", "ASAM", "GSAM", "SAGM", "DISAM")
 METHODS = (*TWO_POINTS, "DGSAM")
 
-H = torch.tensor([[1, 4], [2, 1], [3, 0.5]], dtype=torch.float64)
-A = torch.tensor([[0, 0], [1, -1], [-1, 2]], dtype=torch.float64)
+
+class Quadratic(nn.Module):
+    """Losses L_k = 1/2 sum_d h_kd (theta_d - a_kd)^2 of three environments, at theta = (1, 1)."""
+
+    H = torch.tensor([[1, 4], [2, 1], [3, 0.5]], dtype=torch.float64)
+    A = torch.tensor([[0, 0], [1, -1], [-1, 2]], dtype=torch.float64)
+
+    def __init__(self):
+        super().__init__()
+        self.theta = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+    def forward(self, k):
+        return (self.H[k] * (self.theta - self.A[k]).square()).sum(-1) / 2
 
 
-@pytest.fixture
-def quadratics():
-    """The specification's example (E.1): L_k = 1/2 sum_d h_kd (theta_d - a_kd)^2 at theta = (1, 1)."""
-    theta = nn.Parameter(torch.ones(2, dtype=torch.float64))
+def on_quadratics(cls, **overrides):
+    """What an update of `cls` on the quadratics returns, and the gradient that its optimizer gets."""
 
-    def loss(k):
-        return (H[k] * (theta - A[k]).square()).sum() / 2
+    class OnQuadratics(cls):
+        def sample_losses(self, x, y):
+            return self.network(x)
 
-    losses = [partial(loss, k) for k in range(3)]
-    return losses, lambda: sum(each() for each in losses) / 3, [theta]
+        def loss_without_statistics(self, x, y):
+            return self.network(x).mean()
+
+    hparams = default_hparams(cls.__name__, "Debug28") | {"featurizer": "small_cnn"} | overrides
+    algorithm = OnQuadratics(SHAPE, 2, 3, hparams)
+    algorithm.network = Quadratic()
+    algorithm.optimizer = optim.SGD(algorithm.network.parameters(), lr=0.0)
+    orders = ((seed, generator(seed, 0).permutation(3).tolist()) for seed in range(100))
+    algorithm.order_seed = next(seed for seed, order in orders if order == [0, 1, 2])
+    values = algorithm.update([(torch.tensor([k]), torch.tensor([0])) for k in range(3)])
+    assert algorithm.network.theta.tolist() == [1, 1]
+    return values, algorithm.network.theta.grad
 
 
 def close(tensor, expected):
     torch.testing.assert_close(tensor, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-def test_the_mean_gradient_of_the_specification(quadratics):
-    _, mean, theta = quadratics
-    close(loss_and_gradient(mean, theta)[1], [7 / 3, 11 / 6])
+def test_sam_gsam_and_sagm_on_the_quadratics():
+    values, gradient = on_quadratics(SAM, rho=0.1)
+    close(gradient, [2.490597, 1.946601])
+    assert values["sharpness"] > 0
+    close(on_quadratics(SAM, rho=0.0)[1], [7 / 3, 11 / 6])
+    close(on_quadratics(GSAM, rho=0.1, gsam_alpha=0.4)[1], [2.492469, 1.944205])
+    close(on_quadratics(SAGM, rho=0.1, sagm_alpha=0.01)[1], [2.388632, 1.873161])
 
 
-def test_sam_gsam_and_sagm_on_the_specifications_quadratics(quadratics):
-    _, mean, theta = quadratics
-    sam = two_points(mean, mean, theta, lambda g, _: sam_step(g, 0.1))
-    close(sam.gradient, [7 / 3, 11 / 6])
-    close(sam.perturbed_gradient, [2.490597, 1.946601])
-    assert sam.perturbed_loss > sam.loss
-    close(gsam_gradient(sam.gradient, sam.perturbed_gradient, 0.4), [2.492469, 1.944205])
-    sagm = two_points(mean, mean, theta, lambda g, _: sagm_step(g, 0.1, 0.01))
-    close((sagm.gradient + sagm.perturbed_gradient) / 2, [2.388632, 1.873161])
-    assert theta[0].tolist() == [1, 1]
-
-
-def test_dgsam_on_the_specifications_quadratics(quadratics):
-    losses, _, theta = quadratics
-    visits = [*losses, losses[0]]
-    walk = [gradient.tolist() for gradient in gradual_ascent(visits, theta, 0.1)]
+def test_dgsam_on_the_quadratics():
+    network = Quadratic()
+    losses = [lambda k=k: network(k) for k in (0, 1, 2, 0)]
+    walk = [gradient.tolist() for gradient in gradual_ascent(losses, [network.theta], 0.1)]
     expected = [[1, 4], [0.048507, 2.097014], [6.079698, -0.401506], [1.126349, 4.761591]]
     assert walk == [pytest.approx(each, abs=1e-6) for each in expected]
-    close(dgsam_gradient(visits, theta, 0.1), [6.190916, 7.842824])
-    assert theta[0].tolist() == [1, 1]
+    assert network.theta.tolist() == [1, 1]
+    close(on_quadratics(DGSAM, rho=0.1)[1], [6.190916, 7.842824])
 
 
-def test_asams_step_is_of_length_rho_relative_to_the_weights():
+def perturbation(cls, gradient, weights=None, **hparams):
+    """The perturbation of a method, without a network."""
+    return cls.perturbation(SimpleNamespace(hparams=hparams), gradient, weights)
+
+
+def combined(cls, gradient, perturbed_gradient, **hparams):
+    """The combined gradient of a method, without a network."""
+    return cls.combine(SimpleNamespace(hparams=hparams), gradient, perturbed_gradient)
+
+
+def test_asams_perturbation_has_length_rho_relative_to_the_weights():
     weights, gradient = torch.tensor([2.0, -1.0]), torch.tensor([3.0, 8.0])
-    step = asam_step(gradient, weights, 0.5)
+    step = perturbation(ASAM, gradient, weights, rho=0.5)
     torch.testing.assert_close(step, 0.5 * torch.tensor([12.0, 8.0]) / 10)
     assert (step / weights).norm().item() == pytest.approx(0.5)
 
@@ -86,33 +102,34 @@ vectors = st.lists(numbers, min_size=4, max_size=4).map(lambda x: torch.tensor(x
 
 @settings(max_examples=50, deadline=None)
 @given(vectors, vectors, st.floats(0.001, 1), st.floats(0.1, 10))
-def test_invariants_of_the_steps(gradient, other, rho, scale):
-    step = sam_step(gradient, rho)
+def test_invariants_of_the_rules(gradient, other, rho, scale):
+    step = perturbation(SAM, gradient, rho=rho)
     assert step.norm().item() == pytest.approx(rho)
-    torch.testing.assert_close(sam_step(scale * gradient, rho), step)
-    torch.testing.assert_close(sagm_step(gradient, rho, 0.0), step)
-    # Rescaling a weight and the loss's slope along it changes a perturbation as it changes the weight.
+    torch.testing.assert_close(perturbation(SAM, scale * gradient, rho=rho), step)
+    torch.testing.assert_close(perturbation(SAGM, gradient, rho=rho, sagm_alpha=0.0), step)
+    # Rescaling a weight and the loss's slope along it rescales ASAM's perturbation like the weight.
     scales = torch.tensor([scale, 1, 1 / scale, 2], dtype=torch.float64)
     torch.testing.assert_close(
-        asam_step(gradient / scales, other * scales, rho), scales * asam_step(gradient, other, rho)
+        perturbation(ASAM, gradient / scales, other * scales, rho=rho),
+        scales * perturbation(ASAM, gradient, other, rho=rho),
     )
-    # GSAM leaves the part along the perturbed gradient, and takes alpha of the rest away.
-    torch.testing.assert_close(gsam_gradient(gradient, other, 0.0), other)
-    surrogate = gsam_gradient(gradient, other, rho)
+    # GSAM keeps the component along the perturbed gradient, and subtracts alpha times the orthogonal one.
+    torch.testing.assert_close(combined(GSAM, gradient, other, gsam_alpha=0.0), other)
+    surrogate = combined(GSAM, gradient, other, gsam_alpha=rho)
     assert (surrogate @ other).item() == pytest.approx(other.square().sum().item())
     orthogonal = gradient - (gradient @ other) / (other @ other) * other
     torch.testing.assert_close(other - surrogate, rho * orthogonal)
 
 
-@pytest.mark.parametrize("step", [sam_step, partial(sagm_step, alpha=0.1)])
-def test_no_gradient_no_step(step):
+def test_a_zero_gradient_gives_no_perturbation():
     zero = torch.zeros(3)
-    assert step(zero, rho=0.1).tolist() == [0, 0, 0]
-    assert asam_step(zero, torch.ones(3), 0.1).tolist() == [0, 0, 0]
-    assert gsam_gradient(zero, zero, 0.1).tolist() == [0, 0, 0]
+    assert perturbation(SAM, zero, rho=0.1).tolist() == [0, 0, 0]
+    assert perturbation(SAGM, zero, rho=0.1, sagm_alpha=0.1).tolist() == [0, 0, 0]
+    assert perturbation(ASAM, zero, torch.ones(3), rho=0.1).tolist() == [0, 0, 0]
+    assert combined(GSAM, zero, zero, gsam_alpha=0.1).tolist() == [0, 0, 0]
 
 
-def test_weights_come_back_to_the_bit_even_after_an_error():
+def test_weights_are_restored_bit_for_bit_even_after_an_error():
     theta = nn.Parameter(torch.full((1000,), 0.1) + torch.arange(1000) * 1e-7)
     before = theta.detach().clone()
 
@@ -152,7 +169,7 @@ def updated_gradient(name, batches, **overrides):
 
 
 @pytest.mark.parametrize("name", TWO_POINTS)
-def test_without_a_perturbation_the_gradient_is_erms(name):
+def test_without_a_perturbation_the_gradient_is_that_of_erm(name):
     batches = minibatches(sizes=(6, 3, 8))
     erm = updated_gradient("ERM", batches)
     got = updated_gradient(name, batches, rho=0.0, sagm_alpha=0.0)
@@ -161,9 +178,9 @@ def test_without_a_perturbation_the_gradient_is_erms(name):
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_dgsam_without_a_perturbation_is_k_times_erms_over_all_orders(k):
-    """In expectation (E.2): the first environment counts twice, and each is the first equally often."""
+    """In expectation over orders: the first environment counts twice, and each is first equally often."""
     algorithm = make("DGSAM", k, rho=0.0, lr=1e-30)
-    algorithm.network.eval()  # batch norms see one environment at a time otherwise
+    algorithm.network.eval()  # in training mode, batch norms see one environment at a time
     batches = minibatches(k)
     erm = make("ERM", k)
     erm.network.eval()
@@ -173,11 +190,11 @@ def test_dgsam_without_a_perturbation_is_k_times_erms_over_all_orders(k):
         algorithm.update(batches)
         gradient = gradient_of(algorithm)
         sums[round(gradient.double().sum().item(), 4)] = gradient
-    assert len(sums) == k  # which of them is first is all that matters without an ascent
+    assert len(sums) == k  # without a perturbation, only the first environment matters
     torch.testing.assert_close(sum(sums.values()) / k, k * gradient_of(erm), rtol=1e-3, atol=1e-5)
 
 
-def test_sam_on_a_network_equals_two_gradients_by_hand():
+def test_sam_on_a_network_equals_two_gradients_by_autograd():
     batches = minibatches()
     algorithm = make("SAM")
     network = copy.deepcopy(algorithm.network)
@@ -197,7 +214,7 @@ def test_sam_on_a_network_equals_two_gradients_by_hand():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_weights_before_the_optimizers_step_are_those_before_the_update(name):
+def test_the_optimizer_steps_from_the_unperturbed_weights(name):
     algorithm = make(name)
     before = [p.detach().clone() for p in algorithm.network.parameters()]
     algorithm.optimizer = torch.optim.SGD(algorithm.network.parameters(), lr=0.0)
@@ -206,7 +223,7 @@ def test_weights_before_the_optimizers_step_are_those_before_the_update(name):
 
 
 def with_batch_norm(name, k=3):
-    """The algorithm with a network that has running statistics."""
+    """The algorithm with a network that has a batch norm."""
     algorithm = make(name, k)
     algorithm.network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(784, 2))
     algorithm.optimizer = algorithm.new_optimizer()
@@ -214,7 +231,7 @@ def with_batch_norm(name, k=3):
 
 
 @pytest.mark.parametrize("name", TWO_POINTS)
-def test_the_second_pass_leaves_running_statistics_alone(name):
+def test_the_second_pass_does_not_update_running_statistics(name):
     algorithm, erm = with_batch_norm(name), with_batch_norm("ERM")
     batches = minibatches()
     algorithm.update(batches)
@@ -225,7 +242,7 @@ def test_the_second_pass_leaves_running_statistics_alone(name):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_dgsam_counts_each_environment_once_in_running_statistics(k):
+def test_dgsam_updates_running_statistics_once_for_each_environment(k):
     algorithm = with_batch_norm("DGSAM", k)
     algorithm.update(minibatches(k))
     assert algorithm.network[1].num_batches_tracked == k
@@ -240,14 +257,14 @@ def test_disam_with_one_environment_or_lambda_0_is_sam():
     assert (updated_gradient("DISAM", batches, disam_lambda=0.5) - sam).abs().max() > 1e-5
 
 
-def test_disams_ascent_is_the_mean_less_lambda_variances():
+def test_disams_ascent_loss_is_the_mean_minus_lambda_times_the_variance():
     algorithm = make("DISAM", disam_lambda=0.5)
     losses = torch.tensor([1.0, 3, 4, 6, 8, 10])
     mean, variance = 32 / 6, torch.tensor([2.0, 4, 8]).var(unbiased=False).item()
     assert algorithm.ascent_loss(losses, [2, 1, 3]).item() == pytest.approx(mean - 0.5 * variance)
 
 
-def test_the_order_depends_on_the_seed_and_the_update_alone():
+def test_the_order_depends_only_on_the_seed_and_the_update():
     batches = minibatches(3)
     gradients = []
     for draws in (0, 7):
@@ -265,7 +282,7 @@ def test_the_order_depends_on_the_seed_and_the_update_alone():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_frozen_parameters_stay_and_do_no_harm(name):
+def test_frozen_parameters_stay_unchanged(name):
     algorithm = make(name)
     frozen = next(algorithm.featurizer.parameters()).requires_grad_(False)
     before = frozen.clone()
@@ -274,6 +291,6 @@ def test_frozen_parameters_stay_and_do_no_harm(name):
     assert frozen.grad is None
 
 
-def test_sagms_default_is_the_papers_for_each_dataset():
+def test_sagms_default_is_the_papers_value_for_each_dataset():
     assert default_hparams("SAGM", "PACS")["sagm_alpha"] == 1e-3
     assert default_hparams("SAGM", "OfficeHome")["sagm_alpha"] == 5e-4
