@@ -1,4 +1,4 @@
-"""DANN and CDANN: who moves when, class weights, gradient penalty."""
+"""DANN and CDANN: order of updates, class weights, gradient penalty."""
 
 import pytest
 import torch
@@ -26,8 +26,8 @@ def minibatches():
     return [(torch.randn(n, 5), torch.arange(n) % 3) for n in (6, 4)]
 
 
-def moved(algorithm, batches):
-    """What one update returned, and which parts of the algorithm it changed."""
+def changed_parts(algorithm, batches):
+    """Names that one update returned, and parts of the algorithm that it changed."""
     before = {name: parameter.clone() for name, parameter in algorithm.named_parameters()}
     values = algorithm.update(batches)
     after = dict(algorithm.named_parameters())
@@ -36,20 +36,17 @@ def moved(algorithm, batches):
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 @pytest.mark.parametrize(
-    ("name", "theirs"), [("DANN", {"discriminator"}), ("CDANN", {"discriminator", "class_embeddings"})]
+    ("name", "parts"), [("DANN", {"discriminator"}), ("CDANN", {"discriminator", "class_embeddings"})]
 )
-def test_each_player_moves_in_its_turns_only(name, theirs, penalty):
+def test_discriminator_and_generator_updates_change_their_own_parts_only(name, parts, penalty):
     algorithm = make(name, d_steps_per_g_step=2, grad_penalty=penalty)
-    turns = [moved(algorithm, minibatches()) for _ in range(6)]
-    discriminators, generators = (["disc_loss"], theirs), (["gen_loss"], {"featurizer", "classifier"})
-    assert turns == [
-        *(discriminators, generators, discriminators),
-        *(discriminators, generators, discriminators),
-    ]
+    updates = [changed_parts(algorithm, minibatches()) for _ in range(6)]
+    discriminator, generator = (["disc_loss"], parts), (["gen_loss"], {"featurizer", "classifier"})
+    assert updates == [discriminator, generator, discriminator] * 2
 
 
-def test_the_discriminator_learns_and_the_generator_works_against_it():
-    """lambda far above the classifier's loss: the generator's step raises the discriminator's loss."""
+def test_generator_updates_raise_and_discriminator_updates_lower_the_discriminators_loss():
+    """lambda is large, so the discriminator's loss dominates the generator's."""
 
     def disc_loss(algorithm, batches):
         with torch.no_grad():
@@ -65,12 +62,12 @@ def test_the_discriminator_learns_and_the_generator_works_against_it():
     assert losses[2] < losses[1]
 
 
-@pytest.mark.parametrize(("coefficient", "asked_for"), [(0.0, False), (0.5, True)])
-def test_without_a_coefficient_no_gradient_penalty_is_computed(coefficient, asked_for):
+@pytest.mark.parametrize(("coefficient", "differentiated"), [(0.0, False), (0.5, True)])
+def test_the_gradient_penalty_is_computed_only_with_a_coefficient(coefficient, differentiated):
     algorithm, batches = make("DANN", grad_penalty=coefficient), minibatches()
     features = torch.randn(10, 8)
     algorithm._discriminator_loss(features, concatenate(batches)[1], environment_labels(batches))
-    assert features.requires_grad is asked_for
+    assert features.requires_grad is differentiated
 
 
 def test_gradient_penalty_of_a_linear_discriminator():
@@ -89,14 +86,14 @@ def test_gradient_penalty_of_a_linear_discriminator():
         torch.testing.assert_close(got, wanted)
 
 
-def test_class_weights_count_the_classes_up_to_the_largest_label():
+def test_class_weights_use_the_largest_label_as_number_of_classes():
     weights = balanced_weights(torch.tensor([3, 0, 0, 3, 0, 1]))
     torch.testing.assert_close(weights, torch.tensor([1 / 8, 1 / 12, 1 / 12, 1 / 8, 1 / 12, 1 / 4]))
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
-def test_every_class_that_occurs_has_the_same_weight(labels):
+def test_every_class_in_the_batch_has_the_same_weight(labels):
     weights = balanced_weights(torch.tensor(labels))
     assert weights.dtype == torch.float32
     for label in set(labels):
@@ -104,9 +101,9 @@ def test_every_class_that_occurs_has_the_same_weight(labels):
         assert total == pytest.approx(1 / (max(labels) + 1), rel=1e-6)
 
 
-def test_a_fork_may_choose_the_parts_of_cdann():
+def test_forks_can_combine_the_flags_of_cdann():
     hparams = default_hparams("DANN", "Debug28") | SMALL
     fork = AbstractDANN((5,), 3, 2, hparams, conditional=True, class_balance=False)
     assert (fork.conditional, fork.class_balance) == (True, False)
-    turns = [moved(fork, minibatches()) for _ in range(2)]
-    assert turns[1] == (["disc_loss"], {"discriminator", "class_embeddings"})
+    updates = [changed_parts(fork, minibatches()) for _ in range(2)]
+    assert updates[1] == (["disc_loss"], {"discriminator", "class_embeddings"})

@@ -1,4 +1,4 @@
-"""CORAL, MMD and CausIRL; the vectors hold their numbers, test_objectives their gradients."""
+"""CORAL, MMD and CausIRL. Reference numbers are tested in test_updates, gradients in test_objectives."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def same_weights(a, b):
 
 
 @pytest.mark.parametrize("name", PAIRWISE)
-def test_a_single_environment_has_nothing_to_align_with(name):
+def test_with_a_single_environment_the_update_is_erms(name):
     algorithm, erm = make(name, k=1), make("ERM", k=1)
     assert algorithm.update(minibatches(5))["penalty"] == 0
     erm.update(minibatches(5))
@@ -38,10 +38,10 @@ def test_a_single_environment_has_nothing_to_align_with(name):
 
 
 @pytest.mark.parametrize("name", PAIRWISE + CAUSAL)
-def test_a_penalty_without_weight_is_returned_and_leaves_no_trace_in_the_gradient(name):
+def test_a_penalty_of_weight_zero_is_logged_and_does_not_change_the_gradient(name):
     algorithm, erm = make(name, mmd_gamma=0.0), make("ERM")
     batches = minibatches(4, 4, 4)
-    np.random.seed(0)  # where CausIRL cuts; all in one part has no penalty
+    np.random.seed(0)  # with this seed, both parts of CausIRL are large enough
     assert algorithm.update(batches)["penalty"] > 0
     erm.update(batches)
     for p, q in zip(algorithm.parameters(), erm.parameters(), strict=True):
@@ -49,7 +49,7 @@ def test_a_penalty_without_weight_is_returned_and_leaves_no_trace_in_the_gradien
 
 
 @pytest.mark.parametrize("name", PAIRWISE)
-def test_order_of_environments_does_not_matter(name):
+def test_the_order_of_environments_does_not_matter(name):
     batches = minibatches(4, 6, 5)
     forth, back = (make(name).update(each) for each in (batches, batches[::-1]))
     assert forth == pytest.approx(back, rel=1e-4)
@@ -62,7 +62,7 @@ def test_equal_environments_have_no_penalty(name):
 
 
 @pytest.mark.parametrize("name", CAUSAL)
-def test_draws_are_one_number_an_environment_from_numpys_generator(name):
+def test_one_number_is_drawn_for_each_environment_from_numpys_generator(name):
     batches = minibatches(4, 7, 5)
     algorithm = make(name)
     np.random.seed(3)
@@ -77,19 +77,19 @@ def test_draws_are_one_number_an_environment_from_numpys_generator(name):
 
 
 @pytest.mark.parametrize("name", CAUSAL)
-def test_a_cut_that_leaves_a_side_empty_gives_no_penalty(name):
-    # The number drawn for a minibatch of one sample is 0.
+def test_an_empty_part_gives_no_penalty(name):
+    # For a minibatch of one sample, the cut is always at 0.
     assert make(name).update(minibatches(1, 1, 1))["penalty"] == 0
 
 
 @pytest.mark.parametrize("name", CAUSAL)
-def test_an_overflowing_distance_stays_finite(name):
+def test_a_distance_that_overflows_gives_a_finite_penalty(name):
     np.random.seed(0)
     features = [torch.full((6, 4), 1e30).cumsum(0) for _ in range(3)]
     assert make(name).penalty(features).isfinite()
 
 
-def test_upstreams_helpers():
+def test_upstreams_helper_methods():
     mmd, coral = make("MMD"), make("CORAL")
     assert (mmd.kernel_type, coral.kernel_type) == ("gaussian", "mean_cov")
     x, y = torch.randn(4, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
@@ -103,7 +103,7 @@ def test_upstreams_helpers():
     torch.testing.assert_close(coral.mmd(x, y), means + (x.T.cov() - y.T.cov()).square().mean())
 
 
-def test_a_forks_subclass_chooses_the_distance_by_a_flag():
+def test_forks_choose_the_distance_by_a_flag():
     hparams = make("MMD").hparams
     torch.manual_seed(0)
     fork = AbstractMMD(SHAPE, 3, 3, hparams, gaussian=True)
@@ -113,6 +113,6 @@ def test_a_forks_subclass_chooses_the_distance_by_a_flag():
     assert same_weights(fork, ours)
 
 
-def test_coral_refuses_a_minibatch_without_a_covariance():
+def test_coral_rejects_a_minibatch_of_one_sample():
     with pytest.raises(UsageError, match="a covariance needs 2 or more samples, not 1; choose a larger"):
         make("CORAL").update(minibatches(4, 1, 4))

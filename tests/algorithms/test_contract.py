@@ -1,4 +1,4 @@
-"""What every registered algorithm does, on random images with three source environments."""
+"""The contract of every registered algorithm, on random images with three source environments."""
 
 import io
 
@@ -35,7 +35,7 @@ def test_three_updates_and_a_prediction(name):
     assert algorithm.predict(minibatches[0][0]).shape == (8, 2)
 
 
-def test_an_update_changes_weights_and_repeats_itself_to_the_bit(name):
+def test_an_update_changes_weights_and_is_reproducible(name):
     outcomes = []
     for _ in range(2):
         algorithm, minibatches = make(name)
@@ -51,7 +51,7 @@ def test_an_update_changes_weights_and_repeats_itself_to_the_bit(name):
 
 
 def through_a_file(content):
-    """What a checkpoint gives back: written to bytes, and read without executing anything."""
+    """`content` as read from a checkpoint, without executing code."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     buffer.seek(0)
@@ -59,10 +59,12 @@ def through_a_file(content):
 
 
 def test_six_updates_equal_three_and_three_more_in_a_new_object(name):
-    """All of the state: weights, optimizers, averages, counters; the jumps of weights fall between."""
-    jumps = {key: 4 for key in default_hparams(name, "Debug28") if key.endswith("anneal_iters")}
-    jumps |= {key: 1 for key in ("iters", "eqrm_burnin_iters") if key in default_hparams(name, "Debug28")}
-    jumps["linear_steps"] = 2
+    """The state includes weights, optimizers, averages and counters; losses change between the updates."""
+    thresholds = {key: 4 for key in default_hparams(name, "Debug28") if key.endswith("anneal_iters")}
+    thresholds |= {
+        key: 1 for key in ("iters", "eqrm_burnin_iters") if key in default_hparams(name, "Debug28")
+    }
+    thresholds["linear_steps"] = 2
 
     def updates(algorithm, minibatches, steps):
         for step in steps:
@@ -70,14 +72,14 @@ def test_six_updates_equal_three_and_three_more_in_a_new_object(name):
             np.random.seed(step)
             algorithm.update([(x + step, y) for x, y in minibatches])
 
-    straight, minibatches = make(name, **jumps)
+    straight, minibatches = make(name, **thresholds)
     updates(straight, minibatches, range(6))
 
-    first, _ = make(name, **jumps)
+    first, _ = make(name, **thresholds)
     updates(first, minibatches, range(3))
     state = through_a_file(first.training_state())
-    updates(first, minibatches, range(3, 5))  # what was written does not follow
-    second, _ = make(name, seed=99, **jumps)
+    updates(first, minibatches, range(3, 5))  # must not change the saved state
+    second, _ = make(name, seed=99, **thresholds)
     second.load_training_state(state)
     updates(second, minibatches, range(3, 6))
 
@@ -88,7 +90,7 @@ def test_six_updates_equal_three_and_three_more_in_a_new_object(name):
 
 
 def equal(a, b):
-    """Whether two states are the same to the bit."""
+    """Whether two states are identical, bit for bit."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -98,7 +100,7 @@ def equal(a, b):
     return a == b
 
 
-def test_the_state_dict_goes_into_a_new_object_without_executing_anything(name):
+def test_the_state_dict_can_be_loaded_without_executing_code(name):
     algorithm, minibatches = make(name)
     algorithm.update(minibatches)
     other, _ = make(name, seed=99)
@@ -112,7 +114,7 @@ def test_the_state_dict_goes_into_a_new_object_without_executing_anything(name):
     assert torch.equal(other.predict(x), expected)
 
 
-def test_the_hparams_are_kept_as_the_same_object_and_the_class_says_where_it_is_from(name):
+def test_the_class_has_its_name_and_cites_a_paper(name):
     algorithm, _ = make(name)
     assert isinstance(algorithm, Algorithm)
     assert type(algorithm).__name__ == name

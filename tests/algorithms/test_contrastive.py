@@ -1,4 +1,4 @@
-"""CAD and CondCAD: the bottleneck's loss against loops over its definition, in float64."""
+"""CAD and CondCAD: the bottleneck loss against loops over its definition, in float64."""
 
 import math
 
@@ -33,7 +33,7 @@ def by_loops(z, y, d, conditional, flipped, normalized):
         dots[i] = 0.0
         partners = [j for j in range(n) if j != i and y[j] == y[i]]
         compared = partners if conditional else [j for j in range(n) if j != i]
-        # Without the condition, a sample counts as one of its own environment.
+        # Unless conditional, a sample belongs to its own environment.
         pool = partners if conditional else range(n)
         chosen = [j for j in pool if (d[j] == d[i]) != flipped]
         if partners and chosen:
@@ -47,7 +47,7 @@ def by_loops(z, y, d, conditional, flipped, normalized):
 @pytest.mark.parametrize("name", ["CAD", "CondCAD"])
 @settings(max_examples=40, deadline=None)
 @given(kinds=kinds)
-def test_bottleneck_loss_equals_loops_over_all_pairs(name, flipped, normalized, kinds):
+def test_the_bottleneck_loss_equals_loops_over_all_pairs(name, flipped, normalized, kinds):
     algorithm = make(name, is_flipped=flipped, is_normalized=normalized)
     z = torch.randn(len(kinds), 4, dtype=torch.float64, requires_grad=True)
     y, d = (torch.tensor(each) for each in zip(*kinds, strict=True))
@@ -59,7 +59,7 @@ def test_bottleneck_loss_equals_loops_over_all_pairs(name, flipped, normalized, 
 
 
 @pytest.mark.parametrize("name", ["CAD", "CondCAD"])
-def test_large_features_give_finite_numbers(name):
+def test_large_features_give_a_finite_loss_and_gradient(name):
     algorithm = make(name)
     z = (torch.randn(6, 4) * 300).requires_grad_()
     loss = algorithm.bn_loss(z, torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 1, 2, 0, 1, 2]))
@@ -69,7 +69,7 @@ def test_large_features_give_finite_numbers(name):
 
 
 @pytest.mark.parametrize("name", ["CAD", "CondCAD"])
-def test_similarities_are_not_rounded_under_autocast(name):
+def test_similarities_keep_full_precision_under_autocast(name):
     algorithm = make(name)
     z = torch.randn(6, 4).bfloat16()
     y, d = torch.tensor([0, 0, 1, 0, 1, 1]), torch.tensor([0, 0, 0, 1, 1, 1])
@@ -81,7 +81,7 @@ def test_similarities_are_not_rounded_under_autocast(name):
 
 @pytest.mark.parametrize("name", ["CAD", "CondCAD"])
 def test_the_projection_is_built_after_the_classifier_and_trained(name):
-    """Upstream fails at construction."""
+    """Upstream raises at construction."""
     algorithm = make(name, is_project=True)
     names = [key for key, _ in algorithm.named_parameters()]
     assert names[-4:] == ["project.0.weight", "project.0.bias", "project.2.weight", "project.2.bias"]
@@ -93,8 +93,7 @@ def test_the_projection_is_built_after_the_classifier_and_trained(name):
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_with_nobody_to_compare_with_the_step_is_the_classifiers():
-    """One environment: nobody is of another one."""
+def test_without_other_environments_there_is_no_bottleneck_loss():
     values = make("CAD").update([(torch.randn(6, 5), torch.arange(6) % 3)])
     assert float(values["bn_loss"]) == 0
     assert float(values["total_loss"]) == float(values["clf_loss"])

@@ -46,27 +46,27 @@ def test_upstreams_names_are_in_misc():
 
 
 @given(points, st.data())
-def test_the_quantile_of_a_samples_probability_is_the_sample(x, data):
+def test_quantiles_invert_probabilities_at_the_samples(x, data):
     estimate = fitted(x)
     point = x[data.draw(st.integers(0, len(x) - 1))]
     assert estimate.icdf(estimate.cdf(point)).item() == pytest.approx(point.item(), abs=1e-5)
 
 
 @given(points, probabilities)
-def test_the_probability_of_a_quantile_is_what_was_asked_for(x, q):
+def test_probabilities_invert_quantiles(x, q):
     estimate = fitted(x)
     assert estimate.cdf(estimate.icdf(double(q))).item() == pytest.approx(q, abs=1e-5)
 
 
 @given(st.floats(-5, 5), st.floats(0.1, 10), st.floats(-4, 4))
-def test_normal_quantiles_and_probabilities_are_inverse(location, scale, deviation):
+def test_normal_quantiles_invert_probabilities(location, scale, deviation):
     normal = Normal(double(location), double(scale))
     x = double(location + scale * deviation)
     assert normal.icdf(normal.cdf(x)).item() == pytest.approx(x.item(), abs=1e-9)
 
 
 @given(points, probabilities, probabilities)
-def test_quantiles_rise_with_the_probability(x, p, q):
+def test_quantiles_increase_with_the_probability(x, p, q):
     estimate = fitted(x)
     low, high = sorted((p, q))
     assert estimate.icdf(low).item() <= estimate.icdf(high).item()
@@ -80,16 +80,16 @@ def test_a_negative_q_is_the_logarithm_of_the_probability_above():
     torch.testing.assert_close(Normal(1.0, 2.0).icdf(-50.0), double(1 + 2 * math.sqrt(2 * 50)))
 
 
-def test_a_float64_q_is_searched_for_in_float64():
+def test_a_float64_q_gives_a_float64_search():
     x = torch.tensor([0.1, 0.7, 0.9])
     found = fitted(x).icdf(double(0.75))
     assert found.dtype == torch.float64
-    # The bandwidth is the float32 one: what is left is its rounding.
+    # The bandwidth is float32, whose rounding remains.
     torch.testing.assert_close(found, fitted(x.double()).icdf(0.75), rtol=1e-6, atol=0)
     assert fitted(x).icdf(0.75).dtype == torch.float32
 
 
-def test_without_smoothing_the_quantiles_are_those_of_the_samples():
+def test_without_smoothing_quantiles_are_those_of_the_samples():
     x = torch.tensor([3.0, 1.0, 2.0, 5.0])
     estimate = fitted(x, use_kde=False)
     assert estimate.icdf(double(0.5)).item() == 2.5
@@ -100,8 +100,8 @@ def test_without_smoothing_the_quantiles_are_those_of_the_samples():
 # Bisection
 
 
-def bisection_that_asks(f, v, lo, hi, n_steps=32):
-    """The definition, with a decision on the host in every round."""
+def bisection_on_the_host(f, v, lo, hi, n_steps=32):
+    """Bisection with a decision on the host in every round."""
     middle = (lo + hi) / 2
     for _ in range(n_steps):
         if bool(f(middle) > v):
@@ -122,10 +122,10 @@ def bisection_that_asks(f, v, lo, hi, n_steps=32):
     st.sampled_from([0.0, 1e-12, 1.0]),
     st.sampled_from([3, 32, 64]),
 )
-def test_bisection_is_the_one_that_asks_to_the_bit(x, q, dtype, width, n_steps):
-    """Values and gradients; float32, narrow intervals and 64 rounds make it stop early."""
+def test_bisection_equals_the_one_on_the_host_bit_for_bit(x, q, dtype, width, n_steps):
+    """In values and gradients. With float32, narrow intervals or 64 rounds it ends early."""
     outcomes = []
-    for bisect in (bisection_that_asks, continuous_bisect_fun_left):
+    for bisect in (bisection_on_the_host, continuous_bisect_fun_left):
         estimate = fitted(x.to(dtype))
         lo = x.min().to(dtype).requires_grad_()
         hi = (x.min() + width * (x.max() - x.min())).to(dtype).requires_grad_()
@@ -139,18 +139,18 @@ def test_bisection_of_plain_numbers():
     assert found.item() == pytest.approx(math.sqrt(2), abs=1e-15)
 
 
-def test_a_quantile_reads_no_value_on_the_host():
-    """Tensors on the meta device have none to read."""
+def test_a_quantile_does_not_wait_for_the_device():
+    """Tensors on the meta device have no values to read."""
     estimate = fitted(torch.empty(4, device="meta"))
     q = torch.empty((), dtype=torch.float64, device="meta")
     assert estimate.icdf(q).shape == ()
     with pytest.raises(RuntimeError, match="meta"):
-        bisection_that_asks(estimate.cdf, q, q, q)
+        bisection_on_the_host(estimate.cdf, q, q, q)
 
 
 @given(st.integers(2, 5), st.integers(0, 24).map(lambda n: n / 8), probabilities)
-def test_equal_samples_are_their_own_quantile_with_a_finite_gradient(k, value, q):
-    """As when all environments' risks are 0: the bandwidth is 0 too."""
+def test_the_quantile_of_equal_samples_is_their_value_with_a_finite_gradient(k, value, q):
+    """The bandwidth is 0 then, as when the risks of all environments are 0."""
     x = torch.full((k,), value, requires_grad=True)
     found = fitted(x).icdf(double(q))
     found.backward()
@@ -158,24 +158,24 @@ def test_equal_samples_are_their_own_quantile_with_a_finite_gradient(k, value, q
     assert x.grad.sum().item() == pytest.approx(1)
 
 
-def test_gradients_of_a_quantile_reach_the_extreme_samples_and_the_rest_by_the_bandwidth():
-    """The result is a mix of lo and hi with weights that count as constants (spec of EQRM)."""
+def test_gradients_of_a_quantile_are_those_of_a_mixture_of_the_bounds():
+    """The bounds lo and hi depend on the extreme samples and the bandwidth; their weights are constant."""
     x = torch.tensor([0.3, 0.9, 0.5, 1.4], dtype=torch.float64, requires_grad=True)
     z = stats.norm.ppf(0.75)
 
-    def ends(values):
+    def bounds(values):
         bandwidth = 1.06 * np.std(values, ddof=1) * len(values) ** -0.2
         return np.array([values.min() + bandwidth * z, values.max() + bandwidth * z])
 
     found = fitted(x).icdf(double(0.75))
     (gradient,) = torch.autograd.grad(found, x)
     values = x.detach().numpy()
-    lo, hi = ends(values)
+    lo, hi = bounds(values)
     share = (found.item() - lo) / (hi - lo)
     for i, expected in enumerate(gradient.tolist()):
         step = np.zeros(4)
         step[i] = 1e-6
-        slopes = (ends(values + step) - ends(values - step)) / 2e-6
+        slopes = (bounds(values + step) - bounds(values - step)) / 2e-6
         assert expected == pytest.approx((1 - share) * slopes[0] + share * slopes[1], rel=1e-6)
 
 
@@ -183,7 +183,7 @@ def test_gradients_of_a_quantile_reach_the_extreme_samples_and_the_rest_by_the_b
 
 
 @given(points, st.floats(-12, 12))
-def test_density_and_probability_are_scipys(x, at):
+def test_densities_and_probabilities_equal_scipys(x, at):
     estimate = KernelDensityEstimator(x)
     bandwidth = estimate.bw.item()
     each = stats.norm(x.numpy(), bandwidth)
@@ -193,7 +193,7 @@ def test_density_and_probability_are_scipys(x, at):
     assert estimate.device == x.device
 
 
-def test_kernel_of_several_points():
+def test_the_kernel_accepts_several_points():
     train, test = torch.tensor([0.0, 1.0]), torch.tensor([0.5, 0.5, 0.9])
     kernel = GaussianKernel(0.5)
     assert kernel(test, train).shape == (3,)
@@ -208,14 +208,14 @@ def test_kernel_of_several_points():
 
 
 @given(points)
-def test_bandwidths(x):
+def test_bandwidths_equal_their_formulas(x):
     std, n = np.std(x.numpy(), ddof=1), len(x)
     assert estimate_bandwidth(x, "gauss-Optimal").item() == pytest.approx(1.06 * std * n**-0.2)
     spread = min(std, stats.iqr(x.numpy()) / 1.34)
     assert estimate_bandwidth(x).item() == pytest.approx(0.9 * spread * n**-0.2)
 
 
-def test_errors():
+def test_invalid_arguments_are_rejected():
     with pytest.raises(
         UsageError, match="the bandwidth's method is one of silverman, gauss-optimal, not 'wide'"
     ):
@@ -226,7 +226,7 @@ def test_errors():
         KernelDensityEstimator(torch.zeros(3), kernel="box")
 
 
-def test_the_base_class_leaves_open_what_depends_on_the_distribution():
+def test_the_base_class_is_abstract():
     base = Distribution1D()
     for call in (lambda: base.parameters, base.create_dist, lambda: base.icdf(0.5), base.sample):
         with pytest.raises(NotImplementedError):
@@ -235,7 +235,7 @@ def test_the_base_class_leaves_open_what_depends_on_the_distribution():
         base.estimate_parameters(torch.zeros(3))
 
 
-def test_normal_is_fitted_by_mean_and_unbiased_variance():
+def test_the_normal_distribution_is_fitted_by_mean_and_unbiased_variance():
     x = torch.randn(9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     normal = Normal()
     normal.estimate_parameters(x)

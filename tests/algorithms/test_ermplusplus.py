@@ -1,4 +1,4 @@
-"""ERM++: which weights an update trains, what predicts, and how learning rates are found and followed."""
+"""ERM++: trained weights, averaged predictions, search for learning rates; LARS."""
 
 import copy
 import io
@@ -28,7 +28,7 @@ def changed(module, before):
     return not all(map(torch.equal, module.parameters(), before))
 
 
-def test_the_first_updates_train_the_classifier_alone():
+def test_the_first_updates_train_the_classifier_only():
     algorithm, data = make(linear_steps=1), minibatches()
     for full in (False, False, True):
         features, classifier = (
@@ -40,7 +40,7 @@ def test_the_first_updates_train_the_classifier_alone():
         assert all((p.grad is not None) == full for p in algorithm.featurizer.parameters())
 
 
-def test_the_running_mean_predicts():
+def test_predictions_use_the_running_mean():
     algorithm, data = make(linear_steps=0), minibatches()
     algorithm.sma_start_iter = 2
     states = []
@@ -56,10 +56,10 @@ def test_the_running_mean_predicts():
 
 
 @pytest.mark.parametrize("freeze_bn", [False, True])
-def test_batch_norms_of_the_mean_see_the_minibatches_unless_frozen(freeze_bn):
+def test_averaged_batch_norms_are_updated_unless_frozen(freeze_bn):
     algorithm = make(freeze_bn=freeze_bn)
     algorithm.network_sma.insert(1, nn.BatchNorm1d(8))
-    # The network's own has seen nothing, so the averaged statistics are the initial ones.
+    # That of the network is not used, so the averaged statistics are the initial ones.
     algorithm.network.insert(1, nn.BatchNorm1d(8))
     algorithm.update(minibatches())
     norm = algorithm.network_sma[1]
@@ -68,7 +68,7 @@ def test_batch_norms_of_the_mean_see_the_minibatches_unless_frozen(freeze_bn):
     assert all(p.grad is None for p in algorithm.network_sma.parameters())
 
 
-def test_lars_trains_and_takes_the_schedules_tensor():
+def test_lars_accepts_the_learning_rate_of_a_schedule():
     algorithm, data = make(lars=True, linear_steps=0, lr=1.0, linear_lr=1.0), minibatches()
     assert isinstance(algorithm.optimizer, LARS)
     assert isinstance(algorithm.linear_optimizer, LARS)
@@ -80,7 +80,7 @@ def test_lars_trains_and_takes_the_schedules_tensor():
 
 
 def loaders(algorithm, data, loss):
-    """Validation data on which the averaged network has about this loss: its last bias shifts all."""
+    """Validation data on which the averaged network has about this loss, by a change of its last bias."""
     x = data[0][0]
     with torch.no_grad():
         algorithm.network_sma[1].weight.zero_()
@@ -88,7 +88,7 @@ def loaders(algorithm, data, loss):
     return [[(x, torch.zeros(len(x), dtype=torch.int64))]]
 
 
-def test_nothing_is_set_while_the_classifier_trains_alone():
+def test_set_lr_does_nothing_while_only_the_classifier_is_trained():
     algorithm = make(linear_steps=0)
     assert algorithm.set_lr() is None
     given = [[0.1], [0.2]]
@@ -96,14 +96,14 @@ def test_nothing_is_set_while_the_classifier_trains_alone():
     assert algorithm.optimizer.param_groups[0]["lr"] == algorithm.hparams["lr"]
 
 
-def test_the_learning_rate_falls_on_a_plateau_and_its_third_change_ends_the_search():
+def test_the_search_lowers_the_learning_rate_on_plateaus_and_ends_at_the_third_change():
     algorithm, data = make(linear_steps=0, lr=1.0), minibatches()
     algorithm.update(data)
     found = [
         copy.deepcopy(algorithm.set_lr(loaders(algorithm, data, loss)))
         for loss in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0)
     ]
-    # 3 and 2 are each the best yet; then twice no better, and so on.
+    # 3 and 2 are improvements; then the rate falls after each two losses without one.
     assert found[0] == [[1.0]]
     assert [entry[0] for entry in found[-1]] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
     assert algorithm.lr_schedule_changes == 2
@@ -113,7 +113,7 @@ def test_the_learning_rate_falls_on_a_plateau_and_its_third_change_ends_the_sear
     assert algorithm.set_lr(loaders(algorithm, data, 2.0)) is algorithm.lr_schedule
 
 
-def test_the_plateau_is_one_of_the_mean_over_loaders_of_the_mean_over_batches(monkeypatch):
+def test_the_validation_loss_is_a_mean_over_loaders_of_means_over_batches(monkeypatch):
     algorithm, data = make(linear_steps=0), minibatches()
     algorithm.update(data)
     seen = []
@@ -124,7 +124,7 @@ def test_the_plateau_is_one_of_the_mean_over_loaders_of_the_mean_over_batches(mo
     assert seen == [pytest.approx(((losses[0] + losses[1]) / 2 + losses[2]) / 2)]
 
 
-def test_a_schedule_is_followed_entry_by_entry():
+def test_set_lr_follows_a_schedule_entry_by_entry():
     algorithm, data = make(linear_steps=0), minibatches()
     algorithm.update(data)
     rest = algorithm.set_lr(schedule=[[0.25], [0.0]])
@@ -134,7 +134,7 @@ def test_a_schedule_is_followed_entry_by_entry():
     algorithm.update(data)
 
 
-def test_set_lr_says_what_it_needs():
+def test_set_lr_rejects_missing_and_empty_arguments():
     algorithm = make(linear_steps=0)
     algorithm.update(minibatches())
     with pytest.raises(UsageError, match="needs eval_loaders_iid to search for learning rates, or"):
@@ -143,7 +143,7 @@ def test_set_lr_says_what_it_needs():
         algorithm.set_lr(schedule=[])
 
 
-def test_the_search_goes_on_after_saving():
+def test_the_search_resumes_from_a_saved_state():
     data, algorithms = minibatches(), [make(linear_steps=0, lr=1.0) for _ in range(2)]
     first, second = algorithms
     first.sma_start_iter = second.sma_start_iter = 1
@@ -164,7 +164,7 @@ def test_the_search_goes_on_after_saving():
     assert all(map(torch.equal, first.parameters(), second.parameters()))
 
 
-def test_erm_plus_plus_follows_the_network_and_then_averages_it():
+def test_the_moving_average_copies_the_network_first_and_then_averages_it():
     network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
     moving = ErmPlusPlusMovingAvg(network)
     assert not moving.network_sma.training
@@ -176,7 +176,7 @@ def test_erm_plus_plus_follows_the_network_and_then_averages_it():
         network[1].num_batches_tracked += 1
         moving.update_sma()
         means.append((moving.network_sma[0].weight.item(), moving.network_sma[1].running_mean.item()))
-    # Copied twice; from the third on a mean, of which the second is the first state.
+    # Copies after two updates; then means that start with the second state.
     assert means == [(1, 10), (2, 20), (2.5, 25), (4, 40)]
     assert (moving.global_iter, moving.sma_count) == (4, 2)
     assert moving.network_sma[1].num_batches_tracked == 0
@@ -191,7 +191,7 @@ def with_gradient(values, gradient):
     return made
 
 
-def test_two_steps_by_hand():
+def test_two_steps_of_lars_by_hand():
     weight, bias = with_gradient([[3.0, 4.0]], [[0.0, 2.0]]), with_gradient([1.0], [0.5])
     optimizer = LARS([weight, bias], lr=0.1, weight_decay=0.5, momentum=0.9, trust_coefficient=0.01)
     optimizer.step()
@@ -206,14 +206,14 @@ def test_two_steps_by_hand():
 
 
 @pytest.mark.parametrize(("values", "gradient"), [([[0.0, 0.0]], [[1.0, 2.0]]), ([[1.0, 2.0]], [[0.0, 0.0]])])
-def test_nothing_is_scaled_where_weights_or_gradient_are_zero(values, gradient):
+def test_lars_does_not_scale_zero_weights_or_gradients(values, gradient):
     weight = with_gradient(values, gradient)
     LARS([weight], lr=1.0).step()
     expected = torch.tensor(values, dtype=torch.float64) - torch.tensor(gradient, dtype=torch.float64)
     torch.testing.assert_close(weight.detach(), expected)
 
 
-def test_the_learning_rate_may_be_a_tensor_and_a_parameter_without_gradient_stays():
+def test_lars_accepts_a_tensor_as_learning_rate_and_skips_parameters_without_gradient():
     weight, idle = with_gradient([[3.0, 4.0]], [[0.0, 2.0]]), nn.Parameter(torch.ones(2, 2))
     number = with_gradient([[3.0, 4.0]], [[0.0, 2.0]])
     optimizer = LARS([weight, idle])
@@ -224,7 +224,7 @@ def test_the_learning_rate_may_be_a_tensor_and_a_parameter_without_gradient_stay
     assert torch.equal(idle.detach(), torch.ones(2, 2))
 
 
-def test_its_state_is_saved_and_read_back():
+def test_lars_restores_a_saved_state():
     weights = [with_gradient([[3.0, 4.0]], [[0.0, 2.0]]) for _ in range(2)]
     first, second = (LARS([weight], lr=0.1) for weight in weights)
     first.step()

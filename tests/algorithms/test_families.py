@@ -1,4 +1,4 @@
-"""What is particular to single algorithms."""
+"""The registry's order, classes of forks, and properties of single algorithms."""
 
 import logging
 
@@ -24,20 +24,20 @@ def make(name, k=3, **overrides):
     return algorithms.get_algorithm_class(name)(SHAPE, 2, k, default_hparams(name, "Debug28") | overrides)
 
 
-def test_a_class_that_a_fork_puts_into_the_module_is_found(monkeypatch):
+def test_a_class_that_a_fork_adds_to_the_module_is_found(monkeypatch):
     fork = type("Fork", (algorithms.ERM,), {})
     monkeypatch.setattr(algorithms, "Fork", fork, raising=False)
     assert algorithms.get_algorithm_class("Fork") is fork
 
 
-def test_upstreams_order_comes_first_and_ours_after_it():
+def test_upstreams_algorithms_are_listed_first():
     assert len(algorithms.UPSTREAM) == 34
     assert algorithms.ALGORITHMS[:34] == list(algorithms.UPSTREAM)
     assert algorithms.ALGORITHMS[34:37] == ["AgrSum", "AgrRand", "PCGrad"]
     assert len(algorithms.ALGORITHMS) >= 50
 
 
-def test_base_class_leaves_update_and_predict_open():
+def test_the_base_class_has_no_update_and_no_prediction():
     base = algorithms.Algorithm(SHAPE, 2, 3, {})
     with pytest.raises(NotImplementedError):
         base.update([])
@@ -55,8 +55,8 @@ def test_state_dict_has_every_parameter_under_upstreams_two_names():
     } <= names
 
 
-def test_the_reset_of_irms_optimizer_survives_loading():
-    """update_count is read back, so that the annealing goes on where it was."""
+def test_loading_restores_the_number_of_updates():
+    """Annealing depends on it."""
     irm = make("IRM", irm_penalty_anneal_iters=2)
     irm.update(minibatches())
     other = make("IRM", irm_penalty_anneal_iters=2)
@@ -65,7 +65,7 @@ def test_the_reset_of_irms_optimizer_survives_loading():
     assert other.update_count.tolist() == [1]
 
 
-def test_group_dro_weights_sum_to_one_and_favour_the_worst_environment():
+def test_group_dro_weights_sum_to_one_and_are_largest_for_the_worst_environment():
     dro = make("GroupDRO", groupdro_eta=1.0)
     assert dro.q.shape == (0,)
     batches = minibatches()
@@ -76,7 +76,7 @@ def test_group_dro_weights_sum_to_one_and_favour_the_worst_environment():
     assert dro.q.argsort().tolist() == np.argsort(losses).tolist()
 
 
-def test_mldg_leaves_one_environment_to_train_on(caplog):
+def test_mldg_keeps_one_environment_for_meta_train(caplog):
     with caplog.at_level(logging.WARNING):
         mldg = make("MLDG", k=2)
     assert mldg.num_meta_test == 1
@@ -90,7 +90,7 @@ def test_mldg_leaves_one_environment_to_train_on(caplog):
         override({}, {"n_meta_test": 0}, table("MLDG"), "Debug28")
 
 
-def test_a_forks_class_has_its_hyper_parameters(monkeypatch):
+def test_hyper_parameters_of_a_forks_class_are_in_its_table(monkeypatch):
     own = {"mine": Hparam(3, const(3))}
     monkeypatch.setattr(algorithms, "Mine", type("Mine", (algorithms.ERM,), {"HPARAMS": own}), raising=False)
     assert default_hparams("Mine", "Debug28")["mine"] == 3

@@ -1,4 +1,4 @@
-"""Fishr's penalty, its moving average, and what it refuses."""
+"""Fishr's penalty, its moving average, and its errors."""
 
 import pytest
 import torch
@@ -35,8 +35,8 @@ def explicit_variances(algorithm, x, y):
 
 
 @pytest.mark.parametrize("nonlinear", [False, True])
-def test_update_is_a_step_down_the_explicit_penalty(nonlinear, float64):
-    """Three updates with the moving average, against autograd through each sample's own gradient."""
+def test_the_gradient_is_that_of_the_explicit_penalty(nonlinear, float64):
+    """Three updates with the moving average, against autograd through per-sample gradients."""
     algorithm = make(nonlinear_classifier=nonlinear, penalty_anneal_iters=0, ema=0.9)
     past = [0.0, 0.0, 0.0]
     for step in range(3):
@@ -59,7 +59,7 @@ def test_update_is_a_step_down_the_explicit_penalty(nonlinear, float64):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-8, atol=1e-12)
 
 
-def test_penalty_is_zero_if_and_only_if_all_variances_are_equal(float64):
+def test_the_penalty_is_zero_if_and_only_if_all_variances_are_equal(float64):
     (batch,) = minibatches((6,))
     assert make().update([batch] * 3)["penalty"] < 1e-30
     other = (batch[0], (batch[1] + 1) % 3)
@@ -67,7 +67,7 @@ def test_penalty_is_zero_if_and_only_if_all_variances_are_equal(float64):
     assert make(k=1).update([batch])["penalty"] == 0
 
 
-def test_before_the_penalty_counts_the_averages_move_and_the_step_is_erms():
+def test_without_the_penalty_the_update_is_erms_and_the_averages_change():
     algorithm, batches = make(penalty_anneal_iters=10), minibatches()
     torch.manual_seed(0)
     erm = get_algorithm_class("ERM")((4,), 3, 3, algorithm.hparams)
@@ -83,11 +83,11 @@ def test_before_the_penalty_counts_the_averages_move_and_the_step_is_erms():
 
 
 def averages(algorithm):
-    """The uncorrected averages of all environments, as one tensor."""
+    """The uncorrected averages of all environments in one tensor."""
     return torch.cat([m for own in algorithm.ema_per_domain for m in own.ema_data.values()], dim=1)
 
 
-def test_averages_are_no_part_of_the_state_dict_but_of_the_training_state():
+def test_averages_are_in_the_training_state_and_not_in_the_state_dict():
     algorithm, other = make(), make()
     algorithm.update(minibatches())
     assert not any("ema" in name for name in algorithm.state_dict())
@@ -97,7 +97,7 @@ def test_averages_are_no_part_of_the_state_dict_but_of_the_training_state():
     assert other.update(again) != make().update(again)
 
 
-def test_another_number_of_minibatches_is_refused():
+def test_another_number_of_minibatches_is_rejected():
     with pytest.raises(
         UsageError, match="each of 3 source environments and needs as many minibatches, not 2"
     ):
@@ -120,7 +120,7 @@ def test_the_classifier_works_in_full_precision_under_autocast():
     assert torch.equal(averages(plain), averages(mixed))
 
 
-def test_corrected_average_is_the_newest_data_plus_the_past(float64):
+def test_the_corrected_average_is_the_newest_data_plus_a_multiple_of_the_past(float64):
     average = MovingAverage(0.9)
     first, second = torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 0.0]])
     torch.testing.assert_close(average.update({"a": first})["a"], first)
@@ -128,13 +128,13 @@ def test_corrected_average_is_the_newest_data_plus_the_past(float64):
     torch.testing.assert_close(average.ema_data["a"], 0.1 * second + 0.09 * first)
 
 
-def test_without_correction_it_is_the_average_itself(float64):
+def test_without_correction_the_average_itself_is_returned(float64):
     average = MovingAverage(0.75, oneminusema_correction=False)
     assert average.update({"a": torch.ones(2, 2)})["a"].tolist() == [[0.25] * 4]
     assert average.update({"a": torch.ones(2, 2)})["a"].tolist() == [[0.4375] * 4]
 
 
-def test_derivative_by_the_newest_data_is_one_and_the_past_is_a_constant(float64):
+def test_the_derivative_of_the_average_by_the_newest_data_is_one(float64):
     average = MovingAverage(0.9)
     for _ in range(3):
         data = torch.ones(3, requires_grad=True)
@@ -143,7 +143,7 @@ def test_derivative_by_the_newest_data_is_one_and_the_past_is_a_constant(float64
         assert not average.ema_data["a"].requires_grad
 
 
-def test_goes_on_from_its_state():
+def test_the_moving_average_restores_a_saved_state():
     average, other = MovingAverage(0.5), MovingAverage(0.5)
     average.update({"a": torch.ones(2)})
     other.load_state_dict(average.state_dict())
@@ -154,14 +154,14 @@ def test_goes_on_from_its_state():
     assert other.state_dict()["updates"] == average.state_dict()["updates"] == 2
 
 
-def test_the_past_follows_the_datas_dtype():
+def test_past_averages_are_converted_to_the_dtype_of_the_data():
     average = MovingAverage(0.5)
     average.update({"a": torch.ones(2)})
     assert average.update({"a": torch.ones(2, dtype=torch.float64)})["a"].dtype == torch.float64
     assert average.ema_data["a"][0, 0].item() == pytest.approx(0.75)
 
 
-def test_l2_is_the_mean_over_all_entries():
+def test_l2_between_dicts_is_a_mean_over_all_entries():
     left = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor(3.0)}
     right = {"a": torch.tensor(4.0), "b": torch.tensor([8.0, 5.0])}
     assert l2_between_dicts(left, right).item() == pytest.approx((49 + 9 + 1) / 3)

@@ -1,4 +1,4 @@
-"""IGA and Fish."""
+"""IGA and Fish, and the arithmetic of dictionaries of tensors."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def weights(algorithm):
     return torch.cat([parameter.detach().flatten() for parameter in algorithm.network.parameters()])
 
 
-def test_iga_penalty_on_the_golden_example():
+def test_igas_penalty_on_a_worked_example():
     assert gradient_spread([[g] for g in G]).item() == pytest.approx(84.666667)
     assert gradient_spread([[g[:3], g[3:]] for g in G]).item() == pytest.approx(84.666667)
 
@@ -46,14 +46,14 @@ def test_iga_penalty_on_the_golden_example():
     .flatmap(lambda shape: arrays(np.float64, shape, elements=st.floats(-100, 100)))
     .map(torch.from_numpy)
 )
-def test_iga_penalty_is_trace_less_mean_of_the_gram_matrix(stack):
+def test_igas_penalty_is_the_trace_minus_the_mean_row_sum_of_the_gram_matrix(stack):
     gram = stack @ stack.T
     expected = gram.trace() - gram.sum() / len(stack)
     torch.testing.assert_close(gradient_spread([[g] for g in stack]), expected, rtol=1e-9, atol=1e-7)
 
 
-def test_igas_step_is_down_the_gradient_of_the_whole_loss(float64):
-    """Against a mean that is differentiated too, and the mean gradient made from the mean loss."""
+def test_igas_gradient_is_that_of_the_whole_loss(float64):
+    """Here the mean gradient is that of the mean loss, and is differentiated too."""
     algorithm, batches = make("IGA", penalty=10.0), minibatches()
     parameters = list(algorithm.network.parameters())
     losses = [F.cross_entropy(algorithm.predict(x), y) for x, y in batches]
@@ -70,7 +70,7 @@ def test_igas_step_is_down_the_gradient_of_the_whole_loss(float64):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-12)
 
 
-def test_igas_penalty_matters_and_lowers_the_spread():
+def test_igas_penalty_lowers_the_spread_of_the_gradients():
     spreads = []
     for penalty in (0.0, 100.0):
         algorithm, batches = make("IGA", penalty=penalty, lr=0.01), minibatches()
@@ -79,7 +79,7 @@ def test_igas_penalty_matters_and_lowers_the_spread():
     assert spreads[1][-1] < 0.5 * spreads[0][-1]
 
 
-def test_equal_environments_have_no_penalty():
+def test_iga_has_no_penalty_for_equal_environments():
     (batch,) = minibatches((6,))
     iga, erm = make("IGA"), make("ERM")
     assert iga.update([batch] * 3)["penalty"] == pytest.approx(0, abs=1e-12)
@@ -88,7 +88,7 @@ def test_equal_environments_have_no_penalty():
 
 
 class Quadratic(nn.Module):
-    """L_k = 1/2 sum_d h_kd (theta_d - a_kd)^2, of environment k."""
+    """Losses L_k = 1/2 sum_d h_kd (theta_d - a_kd)^2 of three environments."""
 
     H = torch.tensor([[1.0, 4], [2, 1], [3, 0.5]])
     A = torch.tensor([[0.0, 0], [1, -1], [-1, 2]])
@@ -106,7 +106,7 @@ class QuadraticFish(Fish):
         return self.predict(x)
 
 
-def test_fish_on_the_golden_quadratics():
+def test_fish_on_the_quadratics():
     fish = QuadraticFish((4,), 3, 3, default_hparams("Fish", "Debug28"))
     fish.network = Quadratic()
     fish.optimizer = optim.SGD(fish.network.parameters(), lr=0.1)
@@ -114,8 +114,8 @@ def test_fish_on_the_golden_quadratics():
     assert fish.network.theta.tolist() == pytest.approx([0.672, 0.759], abs=5e-4)
 
 
-def test_fish_goes_a_share_of_the_way_that_adam_goes_and_keeps_its_moments():
-    """Against steps of a clone whose optimizer is kept."""
+def test_fish_moves_a_fraction_of_adams_way_and_keeps_its_moments():
+    """Against a clone that is stepped with one optimizer throughout."""
     fish, batches = make("Fish", meta_lr=0.1), minibatches()
     clone = make("Fish")
     for _ in range(3):
@@ -132,7 +132,7 @@ def test_fish_goes_a_share_of_the_way_that_adam_goes_and_keeps_its_moments():
     assert steps == {9}
 
 
-def test_fish_has_upstreams_keys_and_leaves_the_clone_of_its_checkpoints_alone():
+def test_fish_loads_upstreams_state_dicts_and_ignores_their_inner_network():
     fish, other = make("Fish"), make("Fish")
     fish.update(minibatches())
     state = fish.state_dict()
@@ -147,13 +147,13 @@ def test_fish_has_upstreams_keys_and_leaves_the_clone_of_its_checkpoints_alone()
         other.load_state_dict(state | {"network_outer.net": torch.zeros(1)})
 
 
-def test_fish_follows_its_modules_dtype_and_device():
+def test_fish_keeps_its_dtype():
     fish = make("Fish").double()
     fish.update([(x.double(), y) for x, y in minibatches()])
     assert all(value.dtype == torch.float64 for value in fish.state_dict().values())
 
 
-def test_upstream_draws_are_those_of_a_new_network_and_change_no_weight():
+def test_upstream_draws_are_those_of_a_new_network_and_do_not_change_weights():
     batches = minibatches()
     plain, switched = make("Fish"), make("Fish", upstream_draws=True)
     torch.manual_seed(5)
@@ -180,7 +180,7 @@ def pair():
     )
 
 
-def test_operations_with_a_dictionary_keep_the_left_keys():
+def test_operations_with_a_dictionary_keep_the_left_operands_keys():
     left, right = pair()
     for result, expected in (
         (left + right, [9, 7, 7]),
@@ -208,7 +208,7 @@ def test_operations_with_a_number_on_either_side():
         assert [*result["b"].tolist(), result["a"].item()] == expected
 
 
-def test_interpolation_halfway():
+def test_interpolation_between_dictionaries():
     left, right = pair()
     way = ParamDict({name: right[name] for name in left}) - left
     assert (left + 0.5 * way)["b"].tolist() == [4.5, 3.5]

@@ -1,4 +1,4 @@
-"""IB_ERM and IB_IRM; the vectors hold their numbers, test_objectives their gradients with full weights."""
+"""IB_ERM and IB_IRM. Reference numbers are tested in test_updates, gradients in test_objectives."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def minibatches(*sizes):
 
 
 def risk_and_variance(algorithm, batches):
-    """Mean risk, and mean variance of the features, before an update."""
+    """Mean risk and mean variance of the features before an update."""
     with torch.no_grad():
         risks = [F.cross_entropy(algorithm.predict(x), y).item() for x, y in batches]
         variances = [algorithm.featurizer(x).var(dim=0).mean().item() for x, _ in batches]
@@ -32,7 +32,7 @@ def risk_and_variance(algorithm, batches):
 
 
 @pytest.mark.parametrize(("anneal", "weight"), [(1, 0.0), (0, 100.0)])
-def test_ib_erm_adds_the_features_variance_once_it_counts(anneal, weight):
+def test_ib_erm_adds_the_variance_after_the_annealing(anneal, weight):
     algorithm, batches = make("IB_ERM", ib_penalty_anneal_iters=anneal), minibatches(4, 6, 5)
     risk, variance = risk_and_variance(algorithm, batches)
     values = algorithm.update(batches)
@@ -52,7 +52,7 @@ def test_ib_irm_adds_the_variance_to_irms_loss(irm, ib):
     assert values["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_before_the_annealing_the_gradient_is_that_of_the_method_without_a_bottleneck():
+def test_before_the_annealing_the_gradient_is_that_without_a_bottleneck():
     for name, plain in (("IB_ERM", "ERM"), ("IB_IRM", "IRM")):
         algorithm, other = make(name), make(plain)
         batches = minibatches(4, 4, 4)
@@ -62,8 +62,8 @@ def test_before_the_annealing_the_gradient_is_that_of_the_method_without_a_bottl
             torch.testing.assert_close(p.grad, q.grad)
 
 
-@pytest.mark.parametrize(("irm", "ib", "fresh"), [(1, 3, {1, 3}), (2, 2, {2}), (9, 0, {0})])
-def test_the_optimizer_starts_anew_at_either_change_of_weight(irm, ib, fresh):
+@pytest.mark.parametrize(("irm", "ib", "expected"), [(1, 3, {1, 3}), (2, 2, {2}), (9, 0, {0})])
+def test_the_optimizer_is_replaced_when_either_weight_changes(irm, ib, expected):
     algorithm = make("IB_IRM", irm_penalty_anneal_iters=irm, ib_penalty_anneal_iters=ib)
     found = set()
     for update in range(5):
@@ -71,7 +71,7 @@ def test_the_optimizer_starts_anew_at_either_change_of_weight(irm, ib, fresh):
         algorithm.update(minibatches(4, 4, 4))
         if algorithm.optimizer is not before:
             found.add(update)
-    assert found == fresh
+    assert found == expected
 
 
 @both
@@ -82,14 +82,14 @@ def test_copies_of_one_image_have_no_variance(name):
 
 
 @both
-def test_nll_is_the_loss_as_upstream_has_it(name):
+def test_nll_equals_the_loss_as_in_upstream(name):
     values = make(name, ib_penalty_anneal_iters=0).update(minibatches(4, 4, 4))
     assert values["nll"] == values["loss"]
 
 
 @both
-def test_an_update_reads_no_value_on_the_host(name):
-    """Tensors on the meta device have none to read."""
+def test_an_update_does_not_wait_for_the_device(name):
+    """Tensors on the meta device have no values to read."""
     with torch.device("meta"):
         algorithm = make(name, ib_penalty_anneal_iters=0)
         algorithm.update(minibatches(4, 6, 5))
@@ -97,6 +97,6 @@ def test_an_update_reads_no_value_on_the_host(name):
 
 
 @both
-def test_a_minibatch_of_one_sample_is_refused(name):
+def test_a_minibatch_of_one_sample_is_rejected(name):
     with pytest.raises(UsageError, match="a variance needs 2 or more samples, not 1; choose a larger"):
         make(name).update(minibatches(4, 1, 4))

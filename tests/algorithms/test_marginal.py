@@ -17,7 +17,7 @@ def minibatches():
     return [(torch.randn(n, 5), torch.randint(3, (n,))) for n in (6, 4)]
 
 
-def test_embeddings_average_the_means_of_features_and_the_newest_weighs_most():
+def test_embeddings_are_moving_averages_of_mean_features():
     mtl, data = make(mtl_ema=0.75), minibatches()
     first, second = (mtl.featurizer(x).mean(0).detach() for x, _ in data)
     mtl.predict(data[0][0], 0)
@@ -30,7 +30,7 @@ def test_embeddings_average_the_means_of_features_and_the_newest_weighs_most():
 
 
 @pytest.mark.parametrize("embedding", [False, True])
-def test_noise_unless_the_embedding_is_asked_for(embedding):
+def test_noise_replaces_the_embedding_without_the_switch(embedding):
     mtl, (x, _) = make(mtl_embedding=embedding).eval(), minibatches()[0]
     state = torch.get_rng_state()
     first, second = mtl.predict(x), mtl.predict(x)
@@ -45,7 +45,7 @@ def test_noise_unless_the_embedding_is_asked_for(embedding):
 
 @pytest.mark.parametrize("embedding", [False, True])
 def test_gradients_reach_the_featurizer_through_the_embedding(embedding):
-    """The loss's gradient by the features with the first half of the classifier's input cut off."""
+    """The classifier ignores the features themselves here."""
     mtl, (x, y) = make(mtl_embedding=embedding), minibatches()[0]
     with torch.no_grad():
         mtl.classifier.weight[:, :8] = 0

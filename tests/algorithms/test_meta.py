@@ -1,4 +1,4 @@
-"""ARM: groups of images share a context. (MLDG: see the tests of families.)"""
+"""ARM: groups of images share a context. MLDG is tested in test_families."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def make(**overrides):
 
 
 @torch.no_grad()
-def test_a_prediction_depends_on_the_images_of_its_group_alone():
+def test_a_prediction_depends_only_on_the_images_of_its_group():
     arm = make().eval()
     x = torch.randn(8, *SHAPE)
     other = torch.cat([x[:4], torch.randn(4, *SHAPE)])
@@ -29,7 +29,7 @@ def test_a_prediction_depends_on_the_images_of_its_group_alone():
 
 @torch.no_grad()
 @pytest.mark.parametrize("n", [1, 3, 6, 7])
-def test_a_batch_that_is_no_multiple_of_the_size_is_one_group(n):
+def test_a_batch_that_is_not_a_multiple_of_the_group_size_is_one_group(n):
     arm = make().eval()
     x = torch.randn(n, *SHAPE)
     context = arm.context_net(x).mean(0, keepdim=True).expand(n, -1, -1, -1)
@@ -37,7 +37,7 @@ def test_a_batch_that_is_no_multiple_of_the_size_is_one_group(n):
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_the_context_network_is_trained_only_if_asked_for(train):
+def test_the_context_network_is_trained_with_the_switch_only(train):
     arm = make(arm_train_context=train)
     before = [p.detach().clone() for p in arm.context_net.parameters()]
     data = [(torch.randn(4, *SHAPE), torch.randint(3, (4,))) for _ in range(2)]
@@ -47,13 +47,13 @@ def test_the_context_network_is_trained_only_if_asked_for(train):
     assert all((p.grad is not None) == train for p in after)
 
 
-def test_other_inputs_than_images_are_refused():
+def test_inputs_other_than_images_are_rejected():
     hparams = default_hparams("ARM", "Debug28") | {"featurizer": "mlp"}
     with pytest.raises(UsageError, match=r"ARM takes images .* not inputs of shape \(5,\)"):
         ARM((5,), 3, 2, hparams)
 
 
-def test_large_images_come_in_groups_of_eight():
+def test_the_default_group_size_of_large_images_is_eight():
     assert default_hparams("ARM", "PACS")["batch_size"] == 8
     assert default_hparams("ARM", "DomainNet")["batch_size"] == 8
     assert default_hparams("ARM", "RotatedMNIST")["batch_size"] == 64

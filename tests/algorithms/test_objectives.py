@@ -1,4 +1,4 @@
-"""An update follows the gradient of the objective that it reports: by finite differences in float64."""
+"""The gradient of an update is the slope of the reported objective, by finite differences in float64."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ OBJECTIVES = {
     "SD": penalised("sd_reg"),
     "IGA": penalised("penalty"),
 }
-"""The whole objective, from what `update` returns; methods whose objective is one sum of losses."""
+"""For methods with a single objective: its value, from what `update` returns."""
 
 FROM_THE_START = {
     "irm_penalty_anneal_iters": 0,
@@ -58,7 +58,7 @@ def updated(name, shift=None):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_gradient_equals_the_slope_of_the_objective(name, float64):
+def test_the_gradient_equals_the_slope_of_the_objective(name, float64):
     algorithm, _ = updated(name)
     gradient = torch.cat(
         [torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in algorithm.parameters()]

@@ -1,4 +1,4 @@
-"""Every registered algorithm trains on images of real environments, with batch norm in both modes."""
+"""Every registered algorithm trains on images from datasets, with batch norms in both modes."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize("name", ALGORITHMS)
 
 
 def trained(name, dataset_name, sizes, **overrides):
-    """The algorithm after 30 updates on the first three environments, minibatches drawn anew for each."""
+    """The algorithm after 30 updates on new minibatches of the first three environments."""
     hparams = default_hparams(name, dataset_name) | overrides
     torch.manual_seed(0)
     dataset = get_dataset_class(dataset_name)(None, [], hparams)
@@ -56,7 +56,7 @@ def test_emoji_styles(name):
 @pytest.mark.parametrize("dataset", ["EmojiStyles", "Debug224"])
 def test_resnet18_from_scratch_with_live_and_frozen_batch_norm(name, dataset, frozen):
     algorithm = trained(name, dataset, [3, 2, 2], freeze_bn=frozen, **SCRATCH)
-    # ARM's context network has batch norms of its own, which stay live.
+    # The batch norms of ARM's context network are never frozen.
     backbones = [module for module in algorithm.modules() if isinstance(module, ResNet)]
     layers = [
         layer for each in backbones for layer in each.modules() if isinstance(layer, torch.nn.BatchNorm2d)

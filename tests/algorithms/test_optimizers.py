@@ -4,7 +4,7 @@ from torch import nn, optim
 from domainbed.algorithms.optimizers import descend
 
 
-def test_descend_steps_all_that_are_named_down_the_gradient_of_this_loss_alone():
+def test_descend_steps_the_given_optimizers_along_the_gradient_of_this_loss():
     weights = [nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(3)]
     optimizers = [optim.SGD([weight], lr=0.5) for weight in weights]
     weights[0].grad = torch.full((2,), 100.0)

@@ -17,13 +17,13 @@ def make(cls, width=8, **overrides):
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(2, 40), st.integers(1, 20), st.floats(0, 0.5), st.integers(0, 100))
-def test_rsc_drops_the_strongest_features_of_those_who_lose_most(width, n, factor, seed):
+def test_rsc_drops_features_with_the_largest_gradients_in_the_most_affected_samples(width, n, factor, seed):
     rsc = make(RSC, width=width, rsc_f_drop_factor=factor, rsc_b_drop_factor=factor)
     torch.manual_seed(seed)
     features, y = torch.randn(n, width), torch.randint(3, (n,))
     kept = rsc._mask(features, y)
     whole = kept.all(1)
-    # Below NumPy's percentile lie as many as its position says, rounded up.
+    # The number of values below NumPy's percentile is its position, rounded up.
     assert abs(whole.sum().item() - np.ceil((1 - factor) * (n - 1))) <= 1
     share = kept[~whole].sum(1)
     assert (share - np.ceil((1 - factor) * (width - 1))).abs().le(1).all()
@@ -33,14 +33,14 @@ def test_rsc_drops_the_strongest_features_of_those_who_lose_most(width, n, facto
         assert not mask.any() or row[mask].max() < row[~mask].min()
 
 
-def test_rsc_without_any_drop_keeps_all_but_the_largest_of_the_sample_that_loses_most():
+def test_rsc_with_zero_fractions_still_drops_one_feature_of_one_sample():
     rsc = make(RSC, rsc_f_drop_factor=0.0, rsc_b_drop_factor=0.0)
     torch.manual_seed(1)
     kept = rsc._mask(torch.randn(6, 8), torch.randint(3, (6,)))
     assert kept.sum() == 6 * 8 - 1
 
 
-def test_rscs_quantiles_are_numpys():
+def test_rscs_quantiles_equal_numpys_percentiles():
     torch.manual_seed(0)
     values = torch.randn(50, 128, dtype=torch.float64)
     for drop in (0.0, 37.2, 200 / 3, 100.0):
@@ -49,7 +49,7 @@ def test_rscs_quantiles_are_numpys():
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.7])
-def test_the_gradient_that_sd_steps_along_is_that_of_its_objective(reg, float64):
+def test_sds_gradient_is_that_of_its_objective(reg, float64):
     """Finite differences in a random direction."""
     sd = make(SD, sd_reg=reg)
     data = [(torch.randn(n, 5), torch.randint(3, (n,))) for n in (6, 4)]

@@ -1,4 +1,4 @@
-"""VREx and EQRM; the vectors hold their numbers."""
+"""VREx and EQRM. Reference numbers are tested in test_updates."""
 
 import numpy as np
 import pytest
@@ -28,13 +28,13 @@ def minibatches(*sizes):
 
 
 def risks(algorithm, batches):
-    """The environments' risks as they are before an update, in NumPy."""
+    """The environments' risks before an update, as a NumPy array."""
     with torch.no_grad():
         return np.array([F.cross_entropy(algorithm.predict(x), y).item() for x, y in batches])
 
 
 @pytest.mark.parametrize(("anneal", "weight"), [(1, 1.0), (0, 10.0)])
-def test_vrex_penalises_the_spread_of_the_risks_and_reports_the_last_one(anneal, weight):
+def test_vrex_penalises_the_variance_of_the_risks_and_logs_the_last_one(anneal, weight):
     algorithm, batches = make("VREx", vrex_penalty_anneal_iters=anneal), minibatches(4, 6, 5)
     risk = risks(algorithm, batches)
     values = algorithm.update(batches)
@@ -42,7 +42,7 @@ def test_vrex_penalises_the_spread_of_the_risks_and_reports_the_last_one(anneal,
     assert values == pytest.approx(expected, rel=1e-4)
 
 
-def test_vrex_has_no_penalty_where_risks_are_equal():
+def test_vrex_has_no_penalty_for_equal_risks():
     (batch,) = minibatches(5)
     assert make("VREx").update([batch, batch])["penalty"] == pytest.approx(0, abs=1e-12)
     assert make("VREx", k=1).update([batch])["penalty"] == 0
@@ -57,12 +57,12 @@ def learning_rates(updates=5, **overrides):
     return rates
 
 
-def test_eqrm_changes_the_learning_rate_after_a_burn_in_of_whole_updates():
+def test_eqrm_changes_the_learning_rate_after_an_integer_burn_in():
     assert learning_rates(eqrm_burnin_iters=2) == [1e-3] * 2 + [1e-5] * 3
     assert learning_rates(eqrm_burnin_iters=2.0) == [1e-3] * 2 + [1e-5] * 3
 
 
-def test_eqrm_changes_it_after_a_fraction_only_if_the_switch_is_on():
+def test_eqrm_changes_the_learning_rate_after_a_fractional_burn_in_with_the_switch_only():
     assert learning_rates(eqrm_burnin_iters=2.3) == [1e-3] * 5
     assert learning_rates(eqrm_burnin_iters=2.3, eqrm_round_burnin=True) == [1e-3] * 3 + [1e-5] * 2
     assert learning_rates(eqrm_burnin_iters=2, eqrm_round_burnin=True) == [1e-3] * 2 + [1e-5] * 3
@@ -72,12 +72,12 @@ def test_eqrm_starts_with_the_mean_risk():
     algorithm, batches = make("EQRM", eqrm_burnin_iters=0.5), minibatches(4, 6, 5)
     expected = risks(algorithm, batches).mean()
     assert algorithm.update(batches)["loss"] == pytest.approx(expected, rel=1e-6)
-    # The second update takes the quantile, whether the burn-in is an integer or not.
+    # The second update uses the quantile, also if the burn-in is not an integer.
     risk = risks(algorithm, batches)
     assert algorithm.update(batches)["loss"] > risk.mean()
 
 
-def test_eqrms_loss_rises_with_alpha_and_does_not_depend_on_the_order():
+def test_eqrms_loss_increases_with_alpha_and_does_not_depend_on_the_order():
     batches = minibatches(4, 6, 5)
     losses = [
         make("EQRM", eqrm_burnin_iters=0, eqrm_quantile=alpha).update(batches)["loss"]
@@ -89,19 +89,19 @@ def test_eqrms_loss_rises_with_alpha_and_does_not_depend_on_the_order():
     assert back == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_eqrm_takes_another_distribution():
+def test_eqrm_accepts_another_distribution():
     algorithm, batches = make("EQRM", dist=Normal(), eqrm_burnin_iters=0), minibatches(4, 6, 5)
     risk = risks(algorithm, batches)
     expected = stats.norm(risk.mean(), risk.std(ddof=1)).ppf(0.75)
     assert algorithm.update(batches)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_eqrms_gradient_is_that_of_a_fixed_mix_of_the_extreme_risks(float64):
-    """The search's outcome counts as a constant, so the gradient isn't the slope of the quantile itself."""
+def test_eqrms_gradient_is_that_of_a_mixture_of_the_bounds_with_constant_weights(float64):
+    """The result of the search counts as a constant, so this is not the slope of the quantile itself."""
     batches = minibatches(4, 6, 5)
     z = stats.norm.ppf(0.75)
 
-    def ends(algorithm):
+    def bounds(algorithm):
         risk = risks(algorithm, batches)
         bandwidth = 1.06 * risk.std(ddof=1) * len(risk) ** -0.2
         return np.array([risk.min() + bandwidth * z, risk.max() + bandwidth * z])
@@ -117,14 +117,14 @@ def test_eqrms_gradient_is_that_of_a_fixed_mix_of_the_extreme_risks(float64):
         with torch.no_grad():
             for parameter, each in zip(moved.parameters(), gradient, strict=True):
                 parameter += step * each / norm
-        found.append(ends(moved))
+        found.append(bounds(moved))
     ahead, (lo, hi), behind = found
     share = (loss - lo) / (hi - lo)
     slopes = (ahead - behind) / 2e-6
     assert (1 - share) * slopes[0] + share * slopes[1] == pytest.approx(norm.item(), rel=1e-5)
 
 
-def test_eqrm_trains_in_float32_and_on_where_all_risks_are_equal():
+def test_eqrm_trains_in_float32_and_with_equal_risks():
     (batch,) = minibatches(6)
     algorithm = make("EQRM", eqrm_burnin_iters=0)
     risk = risks(algorithm, [batch])[0]
@@ -142,15 +142,15 @@ def test_eqrms_alpha_is_a_float64_buffer():
 
 
 @pytest.mark.parametrize("name", ["VREx", "EQRM"])
-def test_an_update_reads_no_value_on_the_host(name):
-    """Tensors on the meta device have none to read."""
+def test_an_update_does_not_wait_for_the_device(name):
+    """Tensors on the meta device have no values to read."""
     with torch.device("meta"):
         algorithm = make(name, eqrm_burnin_iters=0)
         algorithm.update(minibatches(4, 6, 5))
     assert algorithm.updates == 1
 
 
-def test_eqrm_refuses_what_has_no_quantile():
+def test_eqrm_rejects_one_environment_and_invalid_quantiles():
     with pytest.raises(UsageError, match="EQRM needs at least 2 source environments, not 1"):
         make("EQRM", k=1)
     with pytest.raises(UsageError, match=r"eqrm_quantile must be between 0 and 1, or negative .*not 0"):

@@ -1,4 +1,4 @@
-"""RDM; the vectors hold its numbers, test_objectives its gradient once the penalties count."""
+"""RDM. Reference numbers are tested in test_updates, the gradient with the penalties in test_objectives."""
 
 import contextlib
 
@@ -23,7 +23,7 @@ def minibatches(*sizes):
     return [((1 + e) * torch.randn(n, *SHAPE), torch.arange(n) % 3) for e, n in enumerate(sizes)]
 
 
-def test_before_the_annealing_it_is_erm_and_reports_the_penalties():
+def test_before_the_annealing_the_update_is_erms_and_logs_the_penalties():
     algorithm, erm = make(), make("ERM")
     batches = minibatches(4, 4, 4)
     values = algorithm.update(batches)
@@ -35,7 +35,7 @@ def test_before_the_annealing_it_is_erm_and_reports_the_penalties():
         torch.testing.assert_close(p.grad, q.grad)
 
 
-def test_penalties_that_overflow_do_no_harm_before_they_count():
+def test_infinite_penalties_are_not_added_before_the_annealing():
     """0 times infinity would be NaN."""
     algorithm = make()
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_the_total_is_the_weighted_sum(variance_weight):
     assert values["total_loss"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_learning_rate_changes_when_the_penalties_begin_to_count():
+def test_the_learning_rate_changes_after_the_annealing():
     algorithm = make(rdm_penalty_anneal_iters=2, rdm_lr=1e-5)
     rates = []
     for _ in range(4):
@@ -69,22 +69,22 @@ def test_the_learning_rate_changes_when_the_penalties_begin_to_count():
     assert rates == [1e-3, 1e-3, 1e-5, 1e-5]
 
 
-def test_the_worst_environment_is_found_wherever_it_stands():
+def test_the_worst_environment_is_found_at_any_position():
     batches = minibatches(4, 4, 4)
     algorithm = make(rdm_penalty_anneal_iters=0)
     forth = algorithm.update(batches)
     for order in ((1, 2, 0), (2, 0, 1)):
-        turned = make(rdm_penalty_anneal_iters=0).update([batches[i] for i in order])
-        assert turned == pytest.approx(forth, rel=1e-4)
+        rotated = make(rdm_penalty_anneal_iters=0).update([batches[i] for i in order])
+        assert rotated == pytest.approx(forth, rel=1e-4)
 
 
-def test_equal_environments_match():
+def test_equal_environments_have_no_matching_penalty():
     (batch,) = minibatches(6)
     assert make().update([batch, batch])["matching_penalty"] == pytest.approx(0, abs=1e-5)
 
 
-def test_an_update_reads_no_value_on_the_host(monkeypatch):
-    """Tensors on the meta device have none to read; it has no automatic mixed precision to leave, either."""
+def test_an_update_does_not_wait_for_the_device(monkeypatch):
+    """Tensors on the meta device have no values to read. That device has no autocast to disable, either."""
     monkeypatch.setattr(discrepancy, "full_precision", lambda like: contextlib.nullcontext())
     with torch.device("meta"):
         algorithm = make(rdm_penalty_anneal_iters=0)
@@ -92,7 +92,7 @@ def test_an_update_reads_no_value_on_the_host(monkeypatch):
     assert algorithm.updates == 1
 
 
-def test_what_has_no_distribution_to_match_is_refused():
+def test_invalid_environments_and_minibatches_are_rejected():
     with pytest.raises(UsageError, match="RDM needs at least 2 source environments, not 1"):
         make(k=1)
     with pytest.raises(UsageError, match="RDM needs minibatches of equal size, not 4, 5, 4"):

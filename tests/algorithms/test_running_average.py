@@ -25,7 +25,7 @@ def test_integers_and_booleans_are_copied_and_only_the_average_changes():
     assert current["w"] == 4
 
 
-def test_nothing_but_integers_is_no_trouble():
+def test_tensors_may_all_be_integers():
     average = {"n": torch.tensor(1)}
     RunningAverage().update(average, {"n": torch.tensor(2)})
     assert average["n"] == 2
@@ -39,7 +39,7 @@ def test_parameters_that_require_gradients_may_be_averaged():
     assert layer.weight.requires_grad
 
 
-def test_the_count_goes_on_after_saving():
+def test_the_count_is_restored():
     first, second = RunningAverage(count=3), RunningAverage()
     second.load_state_dict(first.state_dict())
     average = {"w": torch.tensor(1.0)}

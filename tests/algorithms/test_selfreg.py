@@ -19,7 +19,7 @@ def test_partners_are_permutations_within_the_classes(labels, seed):
         assert torch.equal(y[order][partner], y[order])
 
 
-def test_draws_are_two_permutations_a_class_in_their_order():
+def test_two_permutations_are_drawn_for_each_class_in_order():
     torch.manual_seed(5)
     _, partners, others = same_class_partners(torch.tensor([7, 2, 2, 7, 2]))
     torch.manual_seed(5)
@@ -40,7 +40,7 @@ def minibatches():
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_the_projection_is_trained_only_if_asked_for(train):
+def test_the_projection_is_trained_with_the_switch_only(train):
     algorithm = make(selfreg_train_projection=train)
     before = [p.detach().clone() for p in algorithm.cdpl.parameters()]
     algorithm.update(minibatches())
@@ -49,8 +49,8 @@ def test_the_projection_is_trained_only_if_asked_for(train):
     assert all((p.grad is not None) == train for p in after)
 
 
-def test_samples_alone_in_their_class_are_pulled_toward_their_own_projection():
-    """Every partner is the sample itself; the logits are not pulled anywhere."""
+def test_samples_alone_in_their_class_are_only_pulled_toward_their_own_projection():
+    """Each sample is its own partner, so the logits have no penalty."""
     algorithm = make()
     with torch.no_grad():
         for parameter in algorithm.cdpl[-1].parameters():

@@ -1,4 +1,4 @@
-"""SagNet: what the randomisation changes and what it leaves."""
+"""SagNet: randomised styles and contents, and the three steps of an update."""
 
 import pytest
 import torch
@@ -15,18 +15,18 @@ def features(*shape, seed=0):
 
 
 def randomized(x, what):
-    """The result, and what was drawn for it."""
+    """The result, the interpolation weights and the other samples that were drawn."""
     torch.manual_seed(5)
     result = SagNet.randomize(x, what)
     after = torch.rand(1)
     torch.manual_seed(5)
     share, other = torch.rand(len(x), 1).double(), torch.randperm(len(x))
-    assert torch.equal(torch.rand(1), after)  # these are all draws, in this order
+    assert torch.equal(torch.rand(1), after)  # nothing else is drawn
     return result, share, other
 
 
 def statistics(x):
-    """Mean and variance (the unbiased one) of each row or channel."""
+    """Mean and unbiased variance of each row or channel."""
     rows = x.reshape(*x.shape[:2], -1) if x.dim() > 2 else x
     return rows.mean(dim=-1), rows.var(dim=-1)
 
@@ -38,7 +38,7 @@ def standardized(x):
 
 
 @pytest.mark.parametrize("shape", [(6, 32), (6, 3, 4, 5)])
-def test_style_is_mixed_with_another_samples_and_content_stays(shape):
+def test_styles_are_interpolated_with_another_samples_and_contents_are_unchanged(shape):
     x = features(*shape)
     result, share, other = randomized(x, "style")
     assert result.shape == x.shape
@@ -49,7 +49,7 @@ def test_style_is_mixed_with_another_samples_and_content_stays(shape):
 
 
 @pytest.mark.parametrize("shape", [(6, 32), (6, 3, 4, 5)])
-def test_content_is_another_samples_and_style_stays(shape):
+def test_contents_are_another_samples_and_styles_are_unchanged(shape):
     x = features(*shape)
     result, _, other = randomized(x, "content")
     assert result.shape == x.shape
@@ -58,7 +58,7 @@ def test_content_is_another_samples_and_style_stays(shape):
     torch.testing.assert_close(standardized(result), standardized(x)[other], rtol=1e-4, atol=1e-4)
 
 
-def test_no_gradient_goes_through_changed_content():
+def test_changed_contents_are_detached():
     x = features(6, 32).requires_grad_()
     result, _, other = randomized(x, "content")
     changed = next(i for i in range(6) if other[i] != i)
@@ -67,7 +67,7 @@ def test_no_gradient_goes_through_changed_content():
     assert gradient[torch.arange(6) != changed].eq(0).all()
 
 
-def test_statistics_are_not_rounded_under_autocast():
+def test_statistics_keep_full_precision_under_autocast():
     x = (features(4, 64) * 0.01 + 30).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.manual_seed(5)
@@ -83,7 +83,7 @@ def make(**overrides):
     return SagNet((5,), 3, 2, hparams)
 
 
-def test_three_steps_an_update_two_of_them_the_featurizers():
+def test_an_update_takes_two_steps_of_the_featurizer_and_one_of_each_classifier():
     sagnet = make()
     torch.manual_seed(1)
     sagnet.update([(torch.randn(n, 5), torch.arange(n) % 3) for n in (6, 4)])
@@ -94,7 +94,7 @@ def test_three_steps_an_update_two_of_them_the_featurizers():
     assert steps == [{2}, {1}, {1}]
 
 
-def test_the_adversarial_loss_is_least_for_a_style_network_without_a_preference():
+def test_the_adversarial_loss_is_minimal_for_uniform_predictions_of_the_style_network():
     sagnet = make(sag_w_adv=2.0)
     with torch.no_grad():
         sagnet.network_s.weight.zero_()

@@ -45,7 +45,7 @@ def by_loops(features, labels, environments, lamda, temperature):
 
 @settings(deadline=None)
 @given(batches, st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.sampled_from([0.05, 0.07, 1.0]))
-def test_equals_loops_over_all_pairs(kinds, lamda, temperature):
+def test_the_loss_equals_loops_over_all_pairs(kinds, lamda, temperature):
     features, labels, environments = batch(kinds)
     loss = SupConLossLambda(lamda, temperature)(features, labels, environments)
     expected = by_loops(features, labels.tolist(), environments.tolist(), lamda, temperature)
@@ -54,7 +54,7 @@ def test_equals_loops_over_all_pairs(kinds, lamda, temperature):
 
 @settings(deadline=None)
 @given(batches, st.randoms(use_true_random=False))
-def test_depends_neither_on_the_order_nor_on_norms_nor_on_the_names_of_environments(kinds, random):
+def test_the_loss_is_invariant_to_order_norms_and_numbers_of_environments(kinds, random):
     features, labels, environments = batch(kinds)
     loss = SupConLossLambda()
     order = torch.tensor(random.sample(range(len(kinds)), len(kinds)))
@@ -63,7 +63,7 @@ def test_depends_neither_on_the_order_nor_on_norms_nor_on_the_names_of_environme
     assert moved.item() == pytest.approx(loss(features, labels, environments).item(), rel=1e-9, abs=1e-12)
 
 
-def test_without_positives_the_loss_is_0_and_so_is_its_gradient():
+def test_without_positives_loss_and_gradient_are_0():
     features = torch.randn(3, 4, requires_grad=True)
     loss = SupConLossLambda()(features, torch.arange(3), torch.zeros(3, dtype=torch.int64))
     loss.backward()
@@ -71,7 +71,7 @@ def test_without_positives_the_loss_is_0_and_so_is_its_gradient():
     assert features.grad.eq(0).all()
 
 
-def test_no_precision_is_lost_under_autocast():
+def test_the_loss_has_full_precision_under_autocast():
     features, labels, environments = batch([(i % 2, i % 3) for i in range(8)])
     rounded = features.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -81,7 +81,7 @@ def test_no_precision_is_lost_under_autocast():
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_pairs():
+def test_masks_and_similarities_by_hand():
     labels = torch.tensor([1, 0, 1])
     assert same(labels).tolist() == [[True, False, True], [False, True, False], [True, False, True]]
     assert different_samples(labels).tolist() == [
@@ -95,7 +95,7 @@ def test_pairs():
     torch.testing.assert_close(cosines, torch.tensor([[2.0, 1.2], [1.2, 2.0]]))
 
 
-def test_arguments_without_sense_are_refused():
+def test_invalid_arguments_are_rejected():
     with pytest.raises(UsageError, match=r"takes a lamda between 0 and 1, not 1\.5"):
         SupConLossLambda(lamda=1.5)
     with pytest.raises(UsageError, match="takes a temperature above 0, not 0"):

@@ -1,4 +1,4 @@
-"""Every registered algorithm learns, whatever the number of environments and the sizes of minibatches."""
+"""Every registered algorithm learns, for any number of environments and sizes of minibatches."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def make(name, k, shape=SHAPE, classes=3, **overrides):
 
 
 def toy(k, shape=SHAPE, classes=3, unequal=True):
-    """A problem that is easy to learn: each class has its own pattern, environments differ in contrast."""
+    """An easy problem: each class has a pattern, and environments differ in contrast."""
     generator = torch.Generator().manual_seed(k)
     patterns = torch.randn(classes, *shape, generator=generator)
     minibatches = []
@@ -32,7 +32,7 @@ def toy(k, shape=SHAPE, classes=3, unequal=True):
 
 
 def risk(algorithm, minibatches):
-    """Mean cross-entropy over all samples, as `predict` has it in evaluation mode."""
+    """Mean cross-entropy of the predictions over all samples, in evaluation mode."""
     algorithm.eval()
     with torch.no_grad():
         torch.manual_seed(7)
@@ -42,7 +42,7 @@ def risk(algorithm, minibatches):
 
 
 def learns(algorithm, minibatches, updates=UPDATES):
-    """Train, and say whether the risk fell."""
+    """Train, and return whether the risk fell."""
     before = risk(algorithm, minibatches)
     for step in range(updates):
         torch.manual_seed(step)
@@ -67,7 +67,7 @@ def test_any_number_of_environments_of_unequal_sizes(name, k):
 
 def test_bfloat16_autocast(name):
     algorithm = make(name, 3)
-    # Its cache of rounded weights does not notice that an update changes them.
+    # Autocast's cache of rounded weights would not follow the updates within the context.
     with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
         assert learns(algorithm, toy(3, unequal=not algorithm.EQUAL_SIZES))
     assert all(parameter.dtype == torch.float32 for parameter in algorithm.parameters())

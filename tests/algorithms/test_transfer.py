@@ -22,8 +22,8 @@ def minibatches(k=3):
     return [(torch.randn(6, 5), torch.randint(3, (6,))) for _ in range(k)]
 
 
-def moved(algorithm, data):
-    """Whether an update moves the featurizer, and the classifier."""
+def changed_parts(algorithm, data):
+    """Whether an update changes the featurizer, and whether it changes the classifier."""
     parts = (algorithm.featurizer, algorithm.classifier)
     before = [[p.detach().clone() for p in part.parameters()] for part in parts]
     algorithm.update(data)
@@ -33,12 +33,12 @@ def moved(algorithm, data):
 
 
 @pytest.mark.parametrize("gda", [False, True])
-def test_the_network_is_trained_unless_upstreams_way_is_asked_for(gda):
-    assert moved(make(gda=gda), minibatches()) == [True, True]
-    assert moved(make(gda=gda, upstream_gda=True), minibatches()) == [not gda, not gda]
+def test_the_network_is_trained_unless_upstream_gda_is_set(gda):
+    assert changed_parts(make(gda=gda), minibatches()) == [True, True]
+    assert changed_parts(make(gda=gda, upstream_gda=True), minibatches()) == [not gda, not gda]
 
 
-def test_gda_descends_the_risk_and_then_the_gap_by_gradient_descent():
+def test_gda_takes_a_gradient_step_down_the_risk_and_then_the_gap():
     algorithm, data = make(gda=True, lr=0.1, t_lambda=0.5), minibatches()
     reference = make(gda=True, lr=0.1, t_lambda=0.5)
     parameters = [*reference.featurizer.parameters(), *reference.classifier.parameters()]
@@ -58,7 +58,7 @@ def test_gda_descends_the_risk_and_then_the_gap_by_gradient_descent():
         torch.testing.assert_close(parameter, expected)
 
 
-def test_the_gap_is_the_largest_risk_minus_the_smallest():
+def test_the_gap_is_the_largest_minus_the_smallest_risk():
     algorithm, data = make(), minibatches()
     risks = [F.cross_entropy(algorithm.predict(x), y).item() for x, y in data]
     assert algorithm.loss_gap(data).item() == pytest.approx(max(risks) - min(risks))
@@ -76,14 +76,14 @@ def test_the_adversary_raises_the_gap_and_stays_in_its_ball(delta):
     assert returned["gap"] >= 0
 
 
-def test_the_adversarys_steps_leave_no_gradient_in_the_featurizer():
+def test_steps_of_the_adversary_do_not_differentiate_the_featurizer():
     algorithm, data = make(), minibatches()
     algorithm.loss_gap(data, features_grad=False).backward()
     assert all(p.grad is None for p in algorithm.featurizer.parameters())
     assert any(p.grad is not None for p in algorithm.adv_classifier.parameters())
 
 
-def networks(seed):
+def two_networks(seed):
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), nn.Sequential(
         nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)
@@ -96,14 +96,14 @@ def flat(network):
 
 @settings(deadline=None)
 @given(st.integers(0, 1000))
-def test_distance_is_that_of_all_weights_as_one_vector(seed):
-    first, second = networks(seed)
+def test_the_distance_is_that_of_the_weight_vectors(seed):
+    first, second = two_networks(seed)
     assert distance(first, second).item() == pytest.approx((flat(first) - flat(second)).norm().item())
     assert distance(first, second) == distance(second, first)
     assert distance(first, first) == 0
 
 
-def test_distance_counts_buffers_too():
+def test_the_distance_includes_buffers():
     first, second = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
     second.running_mean += 3
     second.num_batches_tracked += 4
@@ -112,20 +112,20 @@ def test_distance_counts_buffers_too():
 
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0.01, 10))
-def test_what_is_outside_lands_on_the_ball_and_what_is_inside_stays(seed, delta):
-    moved, centre = networks(seed)
+def test_networks_outside_the_ball_are_projected_and_others_unchanged(seed, delta):
+    moved, centre = two_networks(seed)
     before, radius = copy.deepcopy(moved), distance(moved, centre).item()
     assert proj(delta, moved, centre) is moved
     if radius <= delta:
         assert torch.equal(flat(moved), flat(before))
         return
     assert distance(moved, centre).item() == pytest.approx(delta, rel=1e-4)
-    # On the way from where it was to the centre.
+    # The projection is on the line to the centre.
     assert distance(before, moved).item() == pytest.approx(radius - delta, rel=1e-3, abs=1e-5)
 
 
-def test_a_ball_of_radius_zero_is_its_centre():
-    moved, centre = networks(0)
+def test_projection_onto_a_ball_of_radius_zero_gives_the_centre():
+    moved, centre = two_networks(0)
     proj(0.0, moved, centre)
     assert torch.equal(flat(moved), flat(centre))
     proj(0.0, moved, centre)

@@ -1,4 +1,4 @@
-"""TRM: the Neumann series, the transfer risk's gradient, and its state."""
+"""TRM: the Neumann series, the gradient of the transfer risk, and the state."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def minibatches(sizes=(6, 4, 5), seed=1):
 
 
 def explicit_neumann(direction, classifier, features, y):
-    """The same with Hessian-vector products by autograd, and a real stop; also the number of rounds."""
+    """The series with Hessian-vector products by autograd and an early exit; also the number of terms."""
     v, result, rounds = direction, None, 0
     while rounds < 10:
         rounds += 1
@@ -38,7 +38,7 @@ def explicit_neumann(direction, classifier, features, y):
 
 
 @pytest.mark.parametrize(("scale", "rounds"), [(0.3, 10), (3.0, 3), (20.0, 1)])
-def test_neumann_series_and_its_stop(scale, rounds, float64):
+def test_the_neumann_series_ends_at_the_limit(scale, rounds, float64):
     torch.manual_seed(0)
     classifier, features, y = nn.Linear(5, 3), torch.randn(7, 5), torch.randint(3, (7,))
     direction = scale * torch.rand(3, 5)
@@ -51,7 +51,7 @@ def features_of(algorithm, batches):
     return [algorithm.featurizer(x) for x, _ in batches]
 
 
-def test_transfer_risk_has_the_old_weights_value_and_the_new_weights_gradient(float64):
+def test_the_transfer_risk_has_the_value_with_old_and_the_gradient_with_new_weights(float64):
     algorithm, batches = make(cos_lambda=0.0, groupdro_eta=1.0), minibatches()
     features = features_of(algorithm, batches)
     uniform = (torch.ones(3, 3) - torch.eye(3)) / 2
@@ -73,7 +73,7 @@ def test_transfer_risk_has_the_old_weights_value_and_the_new_weights_gradient(fl
         torch.testing.assert_close(own, other)
 
 
-def test_alignment_of_gradients_counts_with_its_weight(float64):
+def test_the_alignment_of_gradients_is_multiplied_by_its_weight(float64):
     values = []
     for weight in (0.0, 0.5, 1.0):
         algorithm, batches = make(cos_lambda=weight), minibatches()
@@ -82,7 +82,7 @@ def test_alignment_of_gradients_counts_with_its_weight(float64):
     assert values[0] - values[1] == pytest.approx(values[1] - values[2])
 
 
-def test_alpha_carries_over_and_favours_environments_of_high_risk():
+def test_alpha_carries_over_and_grows_with_the_risks():
     algorithm = make(iters=1, groupdro_eta=1.0)
     assert algorithm.update(minibatches())["trm_loss"] == 0
     assert algorithm.alpha.tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
@@ -93,7 +93,7 @@ def test_alpha_carries_over_and_favours_environments_of_high_risk():
     assert algorithm.update_count.tolist() == [3]
 
 
-def test_class_balanced_gives_every_environment_the_classifiers_weight_but_not_its_bias():
+def test_class_balanced_copies_the_classifiers_weight_but_not_its_bias():
     algorithm = make(class_balanced=True)
     biases = [own.bias.detach().clone() for own in algorithm.clist]
     algorithm.optimizer_clist.param_groups[0]["lr"] = 0.0
@@ -119,7 +119,7 @@ def test_each_environments_classifier_is_fitted_to_its_own_features():
     assert all(parameter.grad is None for parameter in algorithm.featurizer.parameters())
 
 
-def test_checkpoints_of_upstream_lack_what_the_environments_have():
+def test_upstreams_checkpoints_without_the_environments_classifiers_can_be_loaded():
     algorithm, other = make(iters=0), make(iters=0)
     algorithm.update(minibatches())
     state = algorithm.state_dict()
@@ -136,7 +136,7 @@ def test_checkpoints_of_upstream_lack_what_the_environments_have():
         other.load_state_dict({name: value for name, value in upstreams.items() if "weight" not in name})
 
 
-def test_train_and_eval_are_torchs_and_an_update_trains_the_featurizer():
+def test_train_and_eval_are_torchs_and_an_update_sets_training_mode():
     algorithm = make()
     assert algorithm.eval() is algorithm
     assert not algorithm.classifier.training
@@ -146,13 +146,13 @@ def test_train_and_eval_are_torchs_and_an_update_trains_the_featurizer():
     assert algorithm.classifier.training
 
 
-def test_everything_follows_the_modules_dtype_and_device():
+def test_all_parameters_and_buffers_keep_their_dtype():
     algorithm = make(iters=0).double()
     algorithm.update([(x.double(), y) for x, y in minibatches()])
     state = algorithm.state_dict()
     assert {value.dtype for name, value in state.items() if name != "update_count"} == {torch.float64}
 
 
-def test_one_environment_is_refused():
+def test_one_environment_is_rejected():
     with pytest.raises(UsageError, match="TRM needs at least 2 source environments, not 1"):
         make(k=1)

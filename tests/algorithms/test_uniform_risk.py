@@ -1,4 +1,4 @@
-"""URM: its activation, its discriminator, and what it refuses."""
+"""URM: the activation, the discriminator, and errors."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_featurizers_without_an_activation_are_rejected(monkeypatch):
 @pytest.mark.parametrize(
     ("output", "low", "high"), [("tanh", -1, 1), ("sigmoid", 0, 1), ("relu", 0, float("inf"))]
 )
-def test_the_features_have_the_activations_bounds(output, low, high):
+def test_the_activation_bounds_the_features(output, low, high):
     algorithm = make(urm_generator_output=output)
     features = algorithm.featurizer(torch.randn(50, 5) * 100)
     assert features.min() >= low
@@ -77,18 +77,18 @@ def test_the_discriminator_sees_noise_of_the_features_range(output, low):
     assert noise.shape == features.shape
     assert low <= noise.min() < noise.max() <= 1
     assert (noise.min() < -0.5) == (low < 0)
-    assert torch.equal(features, features_again)  # from before the network's step
+    assert torch.equal(features, features_again)  # from before the step of the network
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("smoothing", [0, 0.2])
-def test_draws_are_the_noise_and_with_smoothing_the_targets(optimizer, smoothing):
+def test_noise_is_drawn_and_with_smoothing_targets_too(optimizer, smoothing):
     algorithm = make(urm_discriminator_optimizer=optimizer, urm_discriminator_label_smoothing=smoothing)
     torch.manual_seed(9)
     algorithm.update(minibatches()[:1])
     after = torch.rand(1)
     torch.manual_seed(1)
-    torch.randn(6, 5)  # what minibatches() draws after its seed
+    torch.randn(6, 5)  # as minibatches() draws after its seed
     torch.randn(4, 5)
     torch.rand(6, 8)
     if smoothing:
@@ -98,9 +98,9 @@ def test_draws_are_the_noise_and_with_smoothing_the_targets(optimizer, smoothing
 
 
 def test_the_network_and_the_discriminator_have_their_own_optimizers():
-    """A learning rate of nearly 0 for the one leaves it as it is, though the other's loss goes through it."""
+    """With a learning rate of nearly 0, one stays unchanged while the other is trained."""
 
-    def moved(**overrides):
+    def changed(**overrides):
         algorithm = make(**overrides)
         before = {name: parameter.clone() for name, parameter in algorithm.named_parameters()}
         algorithm.update(minibatches())
@@ -109,8 +109,8 @@ def test_the_network_and_the_discriminator_have_their_own_optimizers():
             name.split(".")[0] for name in before if not torch.allclose(before[name], after[name], atol=1e-9)
         }
 
-    assert moved(urm_discriminator_lr=1e-20) == {"featurizer", "classifier"}
-    assert moved(lr=1e-20) == {"discriminator"}
+    assert changed(urm_discriminator_lr=1e-20) == {"featurizer", "classifier"}
+    assert changed(lr=1e-20) == {"discriminator"}
 
 
 def test_nothing_is_printed(capsys):
@@ -119,14 +119,14 @@ def test_nothing_is_printed(capsys):
 
 
 @pytest.mark.parametrize("hidden", [1, 3])
-def test_layers_of_the_discriminator(hidden):
+def test_the_discriminator_has_the_given_number_of_layers(hidden):
     network = discriminator(8, hidden)
     layers = [name for name, child in network.named_children() if isinstance(child, nn.Linear)]
     assert layers == [*(f"dense{i}" for i in range(1, hidden + 2)), "output"]
     assert network(torch.randn(4, 8)).shape == (4, 1)
 
 
-def test_upstreams_state_dict_goes_in():
+def test_state_dicts_have_upstreams_keys():
     keys = make().state_dict().keys()
     parts = {"featurizer", "classifier", "network", "discriminator"}
     assert {key.split(".")[0] for key in keys} == parts

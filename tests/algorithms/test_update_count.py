@@ -9,9 +9,9 @@ class Alternating(AlternatingUpdates, Algorithm):
 
 
 @pytest.mark.parametrize(
-    ("d_steps", "turns"), [(0, "gggggg"), (1, "gdgdgd"), (2, "dgddgd"), (3, "ddgddd"), (7, "ddddddg")]
+    ("d_steps", "order"), [(0, "gggggg"), (1, "gdgdgd"), (2, "dgddgd"), (3, "ddgddd"), (7, "ddddddg")]
 )
-def test_the_discriminator_has_d_turns_to_one(d_steps, turns):
+def test_the_discriminator_has_d_updates_for_each_of_the_generator(d_steps, order):
     algorithm = Alternating((1,), 2, 2, {"d_steps_per_g_step": d_steps})
-    assert "".join("gd"[algorithm.is_discriminator_update()] for _ in turns) == turns
-    assert algorithm.update_count.tolist() == [len(turns)]
+    assert "".join("gd"[algorithm.is_discriminator_update()] for _ in order) == order
+    assert algorithm.update_count.tolist() == [len(order)]

@@ -1,6 +1,9 @@
-"""Six updates of each algorithm against upstream's numbers, in float64 (how they were made: spec vectors).
+"""Six updates of each algorithm against reference numbers from upstream, in float64.
 
-`python tests/algorithms/test_updates.py` prints the largest difference of each algorithm.
+A case in tests/data/updates.json has shapes and hyper-parameters, what upstream's updates returned, sum and
+norm of each parameter, and predictions. Weights and data are drawn from the seeds below.
+
+`python tests/algorithms/test_updates.py` prints the largest difference for each algorithm.
 """
 
 import json
@@ -20,9 +23,9 @@ DEFAULTS = {  # those of Debug28 are the same
     for name, datasets in json.loads((DATA / "hparams.json").read_text(encoding="utf-8")).items()
 }
 UNEQUAL = [8, 6, 5]
-_FLOOR = 1e-3  # differences of numbers below are relative to this
+_FLOOR = 1e-3  # differences of smaller numbers are relative to this
 UPSTREAMS_WAY = {"Transfer": {"upstream_gda": True}, "SANDMask": {"upstream_tau": True}}
-"""Switches that bring back what we do otherwise."""
+"""Switches that restore upstream's behaviour."""
 
 
 def name_of(case):
@@ -30,14 +33,17 @@ def name_of(case):
     return "-".join(map(str, (case["algorithm"], shape, *sizes, *case["overrides"])))
 
 
-def of_its_price(case):
-    """Of a method with the same options all shapes but one, of unequal minibatches if possible, are slow."""
+def marked(case):
+    """The case, marked slow unless it is the first with its algorithm and options.
+
+    Cases with unequal minibatches come first.
+    """
     alike = [each for each in CASES if all(each[key] == case[key] for key in ("algorithm", "overrides"))]
     slow = case is not min(alike, key=lambda each: each["batch_sizes"] != UNEQUAL)
     return pytest.param(case, marks=pytest.mark.slow if slow else (), id=name_of(case))
 
 
-@pytest.mark.parametrize("case", [of_its_price(case) for case in CASES])
+@pytest.mark.parametrize("case", [marked(case) for case in CASES])
 def test_updates_equal_upstreams(case, float64):
     found = differences(case)
     assert found.pop("initial parameters") < 1e-9
@@ -45,13 +51,13 @@ def test_updates_equal_upstreams(case, float64):
     assert {name: value for name, value in found.items() if not value < 1e-6} == {}
 
 
-def test_there_are_cases_of_every_algorithm_of_upstreams():
+def test_every_algorithm_of_upstream_has_cases():
     assert {case["algorithm"] for case in CASES} == set(UPSTREAM)
     assert len(CASES) == 115
 
 
 def differences(case):
-    """Largest relative difference of each kind of number; the default dtype must be float64."""
+    """Largest relative difference for each kind of number. The default dtype must be float64."""
     updates = _data_of(case)
     name = case["algorithm"]
     hparams = DEFAULTS[name] | {"weight_decay": 1e-3} | case["overrides"] | UPSTREAMS_WAY.get(name, {})
