@@ -14,7 +14,7 @@ from domainbed.console import Tee, format_row, print_row, print_separator, short
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_text_goes_to_both_sides_at_once(tmp_path):
+def test_tee_writes_to_stream_and_copy(tmp_path):
     stream, path = io.StringIO(), tmp_path / "out.txt"
     path.write_text("before\n")
     tee = Tee(path, stream=stream)
@@ -32,7 +32,7 @@ def test_text_goes_to_both_sides_at_once(tmp_path):
     assert path.read_text() == ""
 
 
-def test_default_is_the_current_stdout(tmp_path, monkeypatch):
+def test_tee_copies_the_current_stdout_by_default(tmp_path, monkeypatch):
     replaced = io.StringIO()
     monkeypatch.setattr(sys, "stdout", replaced)
     copy = io.StringIO()
@@ -41,7 +41,7 @@ def test_default_is_the_current_stdout(tmp_path, monkeypatch):
     assert replaced.getvalue() == copy.getvalue() == "shown\n"
 
 
-def test_it_answers_like_the_stream(tmp_path):
+def test_tee_has_the_attributes_of_its_stream(tmp_path):
     with (tmp_path / "real").open("w", encoding="latin-1", errors="replace") as real:
         tee = Tee(tmp_path / "copy", stream=real)
         assert (tee.fileno(), tee.encoding, tee.errors) == (real.fileno(), "latin-1", "replace")
@@ -55,7 +55,7 @@ def test_it_answers_like_the_stream(tmp_path):
             tee.fileno()
 
 
-def test_stderr_stays_on_stderr(tmp_path):
+def test_tee_keeps_stderr_and_stdout_apart(tmp_path):
     code = (
         "import sys, contextlib\n"
         "from domainbed.console import Tee\n"
@@ -76,7 +76,7 @@ def test_stderr_stays_on_stderr(tmp_path):
     assert [file.read_text() for file in files] == ["to out\n", "to err\n"]
 
 
-def test_a_path_that_cannot_be_opened(tmp_path):
+def test_tee_raises_for_an_unwritable_path(tmp_path):
     with pytest.raises(OSError, match="missing"):
         Tee(tmp_path / "missing" / "out.txt")
 
@@ -95,7 +95,7 @@ def test_print_row(capsys, row, latex, line):
     assert capsys.readouterr().out == line
 
 
-def test_colwidth(capsys):
+def test_column_widths(capsys):
     print_row([1 / 3, "x"], colwidth=14)
     assert capsys.readouterr().out == "0.3333333333    x              \n"
     assert format_row(["ab", "cd"], [1, 3]) == "a  cd  "
@@ -126,7 +126,7 @@ caller()
 """
 
 
-def test_it_stops_in_its_caller_with_stdout_restored():
+def test_pdb_stops_in_its_caller_with_stdout_restored():
     result = subprocess.run(
         [sys.executable, "-c", DEBUGGED], input="p inside\nc\n", capture_output=True, text=True, check=False
     )

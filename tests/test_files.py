@@ -7,7 +7,7 @@ import pytest
 from domainbed.files import write_atomic
 
 
-def test_it_writes_and_replaces(tmp_path):
+def test_write_and_replace(tmp_path):
     path = tmp_path / "file"
     write_atomic(path, "one")
     write_atomic(path, b"two")
@@ -16,7 +16,7 @@ def test_it_writes_and_replaces(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "file"
     write_atomic(path, "old")
     with pytest.raises(OSError):
@@ -27,8 +27,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
-def test_killed_at_any_moment_the_file_is_one_of_the_two(tmp_path):
-    """A process that writes without end is killed; what is there is whole."""
+def test_a_killed_process_leaves_a_complete_file(tmp_path):
     path = tmp_path / "file"
     code = (
         "import sys; from pathlib import Path; from domainbed.files import write_atomic\n"

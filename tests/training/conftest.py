@@ -1,4 +1,4 @@
-"""Runs that are disturbed, and what they must be equal to."""
+"""Fixtures for runs that are interrupted, and the uninterrupted run that they must equal."""
 
 import json
 
@@ -21,7 +21,7 @@ def weights_of(path):
 
 @pytest.fixture
 def assert_same():
-    """`assert_same(run, straight)`: two runs have the same records, but for times, and the same weights."""
+    """`assert_same(path, straight)`: two runs have equal weights, and equal records except for times."""
 
     def check(path, straight):
         assert records_of(path) == records_of(straight)
@@ -34,7 +34,7 @@ def assert_same():
 
 @pytest.fixture
 def flags():
-    """`flags(path, checkpoint_every=0)`: of a run of AgrRand that takes about two seconds."""
+    """`flags(path, checkpoint_every=0)`: flags of a run of AgrRand that takes about two seconds."""
 
     def make(path, checkpoint_every=0):
         settings = {"dataset": "EmojiStyles", "algorithm": "AgrRand", "steps": 200, "checkpoint_freq": 50}
@@ -45,30 +45,30 @@ def flags():
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory):
-    """Where `straight` is kept for all tests."""
-    return tmp_path_factory.mktemp("undisturbed") / "run"
+def straight_path(tmp_path_factory):
+    """Directory of the run of `straight`, shared by all tests."""
+    return tmp_path_factory.mktemp("straight") / "run"
 
 
 @pytest.fixture
-def straight(start_script, undisturbed, flags):
-    """Directory of such a run that nobody disturbs."""
-    if run_state(undisturbed) is not RunState.DONE:
-        ended = start_script("train", *flags(undisturbed, checkpoint_every=60)).wait()
+def straight(start_script, straight_path, flags):
+    """Directory of a finished run with `flags` that was never interrupted."""
+    if run_state(straight_path) is not RunState.DONE:
+        ended = start_script("train", *flags(straight_path, checkpoint_every=60)).wait()
         assert ended.returncode == 0, ended.stderr
-    return undisturbed
+    return straight_path
 
 
 @pytest.fixture
 def shown():
-    """`shown(folder)`: (tag, step) -> the event, as TensorBoard reads a run's directory."""
+    """`shown(folder)`: (tag, step) -> event, as TensorBoard reads them from a run's directory."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def read(folder):
         events = EventAccumulator(str(folder))
         events.Reload()
-        found = [(tag, it) for tag in events.Tags()["scalars"] for it in events.Scalars(tag)]
-        assert len(found) == len({(tag, it.step) for tag, it in found}), "a step is there twice"
-        return {(tag, it.step): it for tag, it in found}
+        scalars = [(tag, event) for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
+        assert len(scalars) == len({(tag, event.step) for tag, event in scalars}), "a step appears twice"
+        return {(tag, event.step): event for tag, event in scalars}
 
     return read

@@ -1,7 +1,7 @@
-"""Runs one after the other, whose settings a JSON file has: a program for torchrun.
+"""A program for torchrun: train the runs in a JSON file of settings, one after the other.
 
-A run whose settings have `float64` computes in that precision. A run that is refused leaves its error in
-refused.txt beside its directory.
+A run with `float64` in its settings computes in double precision. The error of a refused run is written to
+NAME-refused.txt beside its directory.
 """
 
 import json
@@ -36,8 +36,8 @@ class Uneven(Debug):
         ]
 
 
-def carry_out(settings):
-    """One run, in float64 where its settings say so."""
+def train_run(settings):
+    """Train one run, in double precision if its settings have `float64`."""
     settings = dict(settings)
     torch.set_default_dtype(torch.float64 if settings.pop("float64", False) else torch.float32)
     try:
@@ -51,11 +51,11 @@ def main():
     distributed.init_process_group("gloo")
     for settings in json.loads(Path(sys.argv[1]).read_text()):
         try:
-            carry_out(settings)
+            train_run(settings)
         except DomainBedError as error:
             Path(settings["output_dir"] + "-refused.txt").write_text(f"{type(error).__name__}: {error}")
-        except SystemExit as left:
-            if left.code != 2 or os.environ["RANK"] == "0":
+        except SystemExit as exited:
+            if exited.code != 2 or os.environ["RANK"] == "0":
                 raise
     distributed.destroy_process_group()
     exit_immediately()

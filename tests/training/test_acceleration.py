@@ -1,4 +1,4 @@
-"""Options of speed give the plain path's numbers up to rounding, or are refused in one line."""
+"""Acceleration options change numbers only by rounding, or are refused in one line."""
 
 import copy
 import functools
@@ -24,8 +24,8 @@ from domainbed_gs.algorithms.gram import CAGrad
 from domainbed_gs.algorithms.sign import AgrSum
 
 SHAPE = (3, 16, 16)
-AT_ONCE = ("penalty_anneal_iters", "burnin_iters", "iters", "linear_steps")
-"""Updates after which a method begins with what it is about, as hyper-parameters' names end."""
+START_SUFFIXES = ("penalty_anneal_iters", "burnin_iters", "iters", "linear_steps")
+"""Suffixes of hyper-parameters for the update at which a method starts to differ from ERM. Set to 0 here."""
 
 BFLOAT16 = {"precision": "bf16"}
 LAST = {"channels_last": True}
@@ -37,16 +37,16 @@ QUICK = {
 OF_ALL_KINDS = ("ERM", "Fish", "IRM", "MLDG", "SagNet", "ARM", "Fishr", "ANDMask", "AgrSum", "PCGrad", "SAM")
 
 
-def some(*quick):
-    """All algorithms, those that are not `quick` for the slow tests."""
+def all_algorithms(*quick):
+    """Parameters for all algorithms. Those not in `quick` are marked as slow."""
     return [pytest.param(it, marks=[] if it in quick else pytest.mark.slow) for it in ALGORITHMS]
 
 
 def make(name, options, cls=None, **overrides):
-    """An algorithm for three environments, from the same weights each time."""
+    """An algorithm for three environments, always with the same initial weights."""
     torch.manual_seed(0)
     hparams = default_hparams(name, "Debug28") | {"featurizer": "small_cnn"}
-    hparams |= {each: 0 for each in hparams if each.endswith(AT_ONCE)} | overrides
+    hparams |= {each: 0 for each in hparams if each.endswith(START_SUFFIXES)} | overrides
     algorithm = (cls or get_algorithm_class(name))(SHAPE, 3, 3, hparams)
     accelerate(algorithm, TrainConfig(algorithm=name, dataset="Debug28", **options))
     return algorithm
@@ -65,7 +65,7 @@ def weights(algorithm):
 
 
 def trained(algorithm):
-    """How the weights move in two updates, and logits after them in evaluation mode."""
+    """Change of the weights in two updates, and the logits after them in evaluation mode."""
     before = weights(algorithm)
     for step in range(2):
         seed_all(step)
@@ -77,18 +77,16 @@ def trained(algorithm):
 
 
 @functools.cache
-def trained_plainly(name):
+def trained_without_options(name):
     return trained(make(name, {}))
 
 
 @pytest.mark.parametrize(("options", "cosine", "error"), [(BFLOAT16, 0.9, 0.15), (LAST, 0.999, 1e-3)])
-@pytest.mark.parametrize("name", some(*OF_ALL_KINDS))
-def test_in_bfloat16_and_on_channels_last_an_algorithm_does_what_it_does_plainly(
-    name, options, cosine, error
-):
+@pytest.mark.parametrize("name", all_algorithms(*OF_ALL_KINDS))
+def test_bfloat16_and_channels_last_change_results_by_rounding(name, options, cosine, error):
     algorithm = make(name, options)
     way, found = trained(algorithm)
-    expected_way, expected = trained_plainly(name)
+    expected_way, expected = trained_without_options(name)
     assert not torch.equal(way, expected_way), "the option has no effect"
     assert torch.cosine_similarity(way, expected_way, dim=0) > cosine
     assert (found - expected).norm() < error * expected.norm()
@@ -97,16 +95,16 @@ def test_in_bfloat16_and_on_channels_last_an_algorithm_does_what_it_does_plainly
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Networks are traced as for torch.compile's own backend, and then run as they are."""
+    """Replace the compiler's backend by one that traces networks and then runs them eagerly."""
     monkeypatch.setattr(acceleration, "BACKEND", "aot_eager")
-    torch.compiler.reset()  # it gives up on code that was compiled too often
+    torch.compiler.reset()  # otherwise it stops compiling after a number of recompilations
     torch._dynamo.utils.counters.clear()
     yield
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"], "nothing was compiled"
 
 
-@pytest.mark.parametrize("name", some("MLDG"))
-def test_compiled_an_algorithm_does_what_it_does_plainly(name, traced):
+@pytest.mark.parametrize("name", all_algorithms("MLDG"))
+def test_tracing_for_the_compiler_changes_no_result(name, traced):
     config = TrainConfig(algorithm=name, dataset="Debug28", **COMPILED)
     if not get_algorithm_class(name).COMPILABLE:
         with pytest.raises(UsageError, match=f"^{name} differentiates .* leave out --compile$"):
@@ -122,7 +120,7 @@ def test_compiled_an_algorithm_does_what_it_does_plainly(name, traced):
 
 
 @pytest.mark.slow
-def test_what_the_compiler_makes_is_the_plain_path_up_to_rounding():
+def test_compilation_changes_results_by_rounding():
     dropout = {"featurizer": "mlp", "mlp_width": 16, "mlp_dropout": 0.5}
     way, found = trained(make("ERM", COMPILED, **dropout))
     expected_way, expected = trained(make("ERM", {}, **dropout))
@@ -130,12 +128,12 @@ def test_what_the_compiler_makes_is_the_plain_path_up_to_rounding():
     torch.testing.assert_close(found, expected)
     algorithm = make("AgrSum", COMPILED | BFLOAT16 | LAST, passes="separate")
     way, found = trained(algorithm)
-    assert torch.cosine_similarity(way, trained_plainly("AgrSum")[0], dim=0) > 0.9
-    torch.testing.assert_close(found, trained_plainly("AgrSum")[1], rtol=0.1, atol=0.1)
+    assert torch.cosine_similarity(way, trained_without_options("AgrSum")[0], dim=0) > 0.9
+    torch.testing.assert_close(found, trained_without_options("AgrSum")[1], rtol=0.1, atol=0.1)
 
 
 @pytest.mark.slow
-def test_a_compiler_that_does_not_work_is_told_in_one_line(tmp_path, monkeypatch):
+def test_a_broken_compiler_is_reported_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "/bin/false")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     with pytest.raises(RunError, match=r"^torch.compile failed .* leave out --compile$"):
@@ -175,7 +173,7 @@ def test_only_the_featurizer_is_in_bfloat16(method, passes):
         assert inside == [(torch.bfloat16, False), torch.float32]
 
 
-def test_in_bfloat16_a_joint_pass_gives_what_separate_passes_give():
+def test_joint_and_separate_passes_agree_in_bfloat16():
     found = []
     for passes in ("auto", "separate"):
         algorithm = make("Aggregation", BFLOAT16 | LAST, aggregator="MGDA", passes=passes)
@@ -184,7 +182,7 @@ def test_in_bfloat16_a_joint_pass_gives_what_separate_passes_give():
     assert torch.cosine_similarity(*found, dim=0) > 0.999
 
 
-def test_a_copy_computes_with_its_own_weights_and_names_stay():
+def test_copies_use_their_own_weights_and_names_do_not_change():
     plain = make("ERM", {})
     for options in (BFLOAT16 | LAST, COMPILED):
         algorithm = make("ERM", options)
@@ -200,7 +198,7 @@ def test_a_copy_computes_with_its_own_weights_and_names_stay():
             assert algorithm.predict(x).any()
 
 
-def test_convolutions_get_images_and_weights_with_channels_last():
+def test_convolutions_get_channels_last_images_and_weights():
     algorithm, plain = make("AgrSum", LAST), make("AgrSum", {})
     seen = []
     for each in (algorithm, plain):
@@ -212,7 +210,7 @@ def test_convolutions_get_images_and_weights_with_channels_last():
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_fused_optimizer_takes_a_gradient_in_another_layout(fused):
+def test_optimizers_accept_gradients_in_another_memory_format(fused):
     make("ERM", LAST)
     torch.manual_seed(0)
     values, gradient = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
@@ -226,14 +224,14 @@ def test_a_fused_optimizer_takes_a_gradient_in_another_layout(fused):
     torch.testing.assert_close(*found)
 
 
-def test_matrix_products_are_in_tf32_if_that_is_asked_for_and_else_in_float32():
+def test_tf32_is_allowed_only_with_precision_tf32():
     for precision, allowed in (("tf32", True), ("fp32", False), ("tf32", True), ("bf16", False)):
         make("ERM", {"precision": precision})
         assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed
 
 
 class Bare(Algorithm):
-    """One without a featurizer."""
+    """An algorithm without a featurizer."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -252,7 +250,7 @@ class Bare(Algorithm):
         (COMPILED | {"algorithm": "IGA"}, "IGA needs second derivatives of its network"),
     ],
 )
-def test_what_a_run_can_not_take_is_refused_in_one_line(options, message, tmp_path):
+def test_unusable_options_are_refused_in_one_line(options, message, tmp_path):
     with pytest.raises(UsageError, match=message) as refused:
         domainbed.train(**QUICK | {"device": "cpu", "output_dir": tmp_path / "run"} | options)
     assert "\n" not in str(refused.value)
@@ -260,12 +258,12 @@ def test_what_a_run_can_not_take_is_refused_in_one_line(options, message, tmp_pa
 
 
 @pytest.mark.parametrize("options", [BFLOAT16, LAST, COMPILED])
-def test_an_algorithm_without_a_featurizer_takes_none(options):
+def test_options_need_a_featurizer(options):
     with pytest.raises(UsageError, match="needs a featurizer, and ERM has none; leave it out"):
         make("ERM", options, Bare)
 
 
-def test_without_a_compiler_it_is_said_what_to_install(monkeypatch):
+def test_a_missing_compiler_error_says_what_to_install(monkeypatch):
     config, cpu = TrainConfig(**COMPILED), torch.device("cpu")
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UsageError, match=r"--compile needs the compiler no-such-compiler.*install g\+\+"):
@@ -280,7 +278,7 @@ def test_without_a_compiler_it_is_said_what_to_install(monkeypatch):
         check_device(config, cpu)
 
 
-def test_a_run_records_its_options_and_belongs_to_them(tmp_path):
+def test_a_run_records_its_options_and_cannot_resume_with_others(tmp_path):
     domainbed.train(algorithm="AgrSum", output_dir=tmp_path, **QUICK | BFLOAT16 | LAST)
     args = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])["args"]
     assert (args["precision"], args["channels_last"], args["compile"]) == ("bf16", True, False)
@@ -289,7 +287,7 @@ def test_a_run_records_its_options_and_belongs_to_them(tmp_path):
         domainbed.train(algorithm="AgrSum", output_dir=tmp_path, **QUICK | BFLOAT16)
 
 
-def test_a_compiled_surgery_has_separate_passes_and_says_so(tmp_path, traced):
+def test_compiled_surgery_uses_and_records_separate_passes(tmp_path, traced):
     frames = [
         domainbed.train(algorithm="AgrRand", output_dir=tmp_path / passes, **settings)
         for passes, settings in (
@@ -301,7 +299,7 @@ def test_a_compiled_surgery_has_separate_passes_and_says_so(tmp_path, traced):
     assert frames[0][same].equals(frames[1][same])
 
 
-def test_a_sweep_hands_the_options_on_and_names_runs_without_them_as_before():
+def test_a_sweep_passes_options_on_and_names_of_runs_without_options_stay():
     few = ["launch", "--datasets", "Debug28", "--algorithms", "ERM", "--output_dir", "sweep"]
     few += ["--n_hparams", "1", "--n_trials", "1", "--single_test_envs", "--test_envs", "0"]
     (plain,), (fast,) = (
@@ -315,13 +313,13 @@ def test_a_sweep_hands_the_options_on_and_names_runs_without_them_as_before():
 
 
 @pytest.mark.parametrize(
-    ("variables", "several"),
+    ("variables", "expected"),
     [({}, False), ({"RANK": "0", "WORLD_SIZE": "1"}, False), ({"WORLD_SIZE": "2"}, False)]
     + [({"RANK": "1", "WORLD_SIZE": "2"}, True)],
 )
-def test_launched_by_torchrun_needs_at_least_two_processes(variables, several, monkeypatch):
+def test_launched_by_torchrun_needs_at_least_two_processes(variables, expected, monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert launched_by_torchrun() is several
+    assert launched_by_torchrun() is expected

@@ -12,7 +12,7 @@ from domainbed.training import checkpoint
 CONTENT = {"step": 3, "weights": torch.arange(1000.0), "nested": {"list": [1, 2.5, "text"]}}
 
 
-def test_what_is_saved_is_loaded_and_the_one_before_is_kept(tmp_path):
+def test_save_and_load_keep_the_previous_checkpoint(tmp_path):
     assert checkpoint.load(tmp_path) is None
     checkpoint.save(tmp_path, CONTENT)
     checkpoint.save(tmp_path, CONTENT | {"step": 4})
@@ -26,7 +26,7 @@ def test_what_is_saved_is_loaded_and_the_one_before_is_kept(tmp_path):
     checkpoint.remove(tmp_path)
 
 
-def test_a_damaged_newest_falls_back_to_the_one_before_at_any_length(tmp_path, caplog):
+def test_a_truncated_checkpoint_falls_back_to_the_previous_one(tmp_path, caplog):
     checkpoint.save(tmp_path, CONTENT)
     checkpoint.save(tmp_path, CONTENT | {"step": 4})
     newest = tmp_path / checkpoint.NAME
@@ -39,7 +39,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before_at_any_length(tmp_path, c
     assert checkpoint.load(tmp_path) is None
 
 
-def test_a_flipped_byte_in_the_weights_is_noticed(tmp_path, caplog):
+def test_a_flipped_bit_in_the_weights_is_detected(tmp_path, caplog):
     checkpoint.save(tmp_path, CONTENT)
     newest = tmp_path / checkpoint.NAME
     content = bytearray(newest.read_bytes())
@@ -50,7 +50,7 @@ def test_a_flipped_byte_in_the_weights_is_noticed(tmp_path, caplog):
     assert "cannot use checkpoint" in caplog.text
 
 
-class Poison:
+class Malicious:
     def __init__(self, path):
         self.path = path
 
@@ -59,9 +59,9 @@ class Poison:
 
 
 @pytest.mark.parametrize("write", [pickle.dump, torch.save])
-def test_a_poisoned_checkpoint_is_refused_and_creates_nothing(tmp_path, write, caplog):
+def test_a_checkpoint_that_would_execute_code_is_not_used(tmp_path, write, caplog):
     with (tmp_path / checkpoint.NAME).open("wb") as file:
-        write({"version": 1, "algorithm": Poison(tmp_path / "made")}, file)
+        write({"version": 1, "algorithm": Malicious(tmp_path / "made")}, file)
     assert checkpoint.load(tmp_path) is None
     assert not (tmp_path / "made").exists()
     assert "cannot use checkpoint" in caplog.text
@@ -76,11 +76,11 @@ def test_a_checkpoint_of_another_layout_is_refused(tmp_path):
     assert "\n" not in str(refused.value)
 
 
-def test_generators_go_on_where_they_were(tmp_path):
+def test_generator_states_are_restored(tmp_path):
     def draws():
         return random.random(), np.random.rand(), np.random.randn(), torch.rand(3).tolist()
 
-    np.random.randn()  # so that NumPy holds the second of a pair
+    np.random.randn()  # draws a pair, of which NumPy keeps the second
     checkpoint.save(tmp_path, {"generators": checkpoint.generator_states()})
     expected = draws()
     draws()

@@ -48,7 +48,7 @@ def set_age(path, seconds):
     os.utime(path, (then, then))
 
 
-def test_one_after_the_other(tmp_path):
+def test_claims_follow_each_other(tmp_path):
     assert latest_claim(tmp_path) == (0, None)
     first = Claim(tmp_path)
     assert first.is_held()
@@ -63,7 +63,7 @@ def test_one_after_the_other(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["claim-2.json"]
 
 
-def test_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path):
+def test_the_claim_of_a_dead_local_process_is_taken_over_at_once(tmp_path):
     worker = process("claims.Claim(Path(sys.argv[1])); print('in', flush=True); time.sleep(60)", tmp_path)
     worker.stdout.readline()
     with pytest.raises(AlreadyClaimed, match=f"process {worker.pid} on"):
@@ -74,7 +74,7 @@ def test_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path):
     Claim(tmp_path).release()
 
 
-def test_of_many_that_take_over_a_dead_claim_one_gets_it(tmp_path):
+def test_only_one_of_several_processes_takes_over_a_claim(tmp_path):
     (tmp_path / "claim-3.json").write_text(json.dumps(ELSEWHERE))
     set_age(tmp_path / "claim-3.json", 3600)
     code = (
@@ -89,7 +89,7 @@ def test_of_many_that_take_over_a_dead_claim_one_gets_it(tmp_path):
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_frozen_holder_loses_its_claim_and_notices(tmp_path):
+def test_a_hanging_holder_loses_its_claim_and_notices(tmp_path):
     code = (
         "claim = claims.Claim(Path(sys.argv[1])); print('in', flush=True); sys.stdin.readline()\n"
         "print('held' if claim.is_held() else 'lost'); claim.release()"
@@ -111,8 +111,8 @@ def test_a_frozen_holder_loses_its_claim_and_notices(tmp_path):
 
 @pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("age", [3600, -3600])
-def test_clocks_alone_take_nobodys_claim(tmp_path, age):
-    """A heartbeat that looks old, or as if it came from the future, still beats."""
+def test_a_claim_with_new_heartbeats_is_respected_whatever_their_times(tmp_path, age):
+    """Another host's clock may be wrong in both directions."""
     marker = tmp_path / "claim-1.json"
     stop = threading.Event()
 
@@ -133,7 +133,7 @@ def test_clocks_alone_take_nobodys_claim(tmp_path, age):
     Claim(tmp_path).release()
 
 
-def test_a_fresh_claim_of_another_host_is_respected_without_waiting(tmp_path):
+def test_a_recent_claim_of_another_host_is_respected_without_waiting(tmp_path):
     (tmp_path / "claim-1.json").write_text(json.dumps(ELSEWHERE))
     assert active_owner(tmp_path) == ELSEWHERE
     with pytest.raises(AlreadyClaimed, match="elsewhere"):
@@ -141,7 +141,7 @@ def test_a_fresh_claim_of_another_host_is_respected_without_waiting(tmp_path):
 
 
 @pytest.mark.usefixtures("fast")
-def test_the_heart_beats_and_tells_the_progress(tmp_path):
+def test_heartbeats_report_progress(tmp_path):
     claim = Claim(tmp_path)
     claim.progress = {"step": 7}
     for _ in range(200):
@@ -153,7 +153,7 @@ def test_the_heart_beats_and_tells_the_progress(tmp_path):
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_damaged_claim_is_watched_and_then_taken(tmp_path):
+def test_a_damaged_claim_is_watched_and_then_taken_over_over(tmp_path):
     (tmp_path / "claim-2.json").write_text("{")
     with pytest.raises(AlreadyClaimed):
         Claim(tmp_path)

@@ -2,25 +2,29 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from domainbed.algorithms import get_algorithm_class
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.splitting import SplitDataset
+from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
 from domainbed.training.config import TrainConfig
 from domainbed.training.evaluation import (
     EVALUATION,
     Evaluator,
     PartBatches,
+    accuracy,
     parts_to_evaluate,
     without_augmentation,
 )
 from domainbed.training.prefetcher import Prefetcher
 from domainbed.training.splits import make_splits
+from domainbed.training.upstream_loaders import FastDataLoader
 
 
 class Constant(nn.Module):
-    """Predicts one class; says in which mode it was asked."""
+    """Predicts one class, and records the modes in which it is called."""
 
     INFERENCE_MODE = True
 
@@ -35,14 +39,14 @@ class Constant(nn.Module):
 
 
 class Noisy(Constant):
-    """Predicts at random."""
+    """Predicts random logits."""
 
     def predict(self, x):
         return torch.rand(len(x), self.classes) + x.flatten(1).mean(1, keepdim=True)
 
 
 class OnDisk:
-    """Images drawn as they are read."""
+    """Images with random pixels, drawn when they are read."""
 
     targets = [0] * 300
 
@@ -50,9 +54,9 @@ class OnDisk:
         return torch.rand(1), index % 7
 
 
-def evaluation(model, parts, num_workers=0, seed=0):
-    reader = Prefetcher({EVALUATION: PartBatches(parts)}, num_workers)
-    return Evaluator(model, parts, torch.device("cpu"), reader, seed)
+def evaluator(model, parts, num_workers=0, seed=0):
+    prefetcher = Prefetcher({EVALUATION: PartBatches(parts)}, num_workers)
+    return Evaluator(model, parts, torch.device("cpu"), prefetcher, seed)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ def test_accuracy_is_the_share_of_samples_in_evaluation_mode(emoji):
     model = Constant(3)
     model.train()
     parts = {f"env{i}_in": SplitDataset(emoji[i], list(range(600))) for i in range(2)}
-    result = evaluation(model, parts).accuracies(0)
+    result = evaluator(model, parts).accuracies(0)
     for i in range(2):
         assert result[f"env{i}_in_acc"] == np.mean(np.asarray(emoji[i].targets)[:600] == 3)
     assert model.modes == {(False, False, True)}
@@ -72,21 +76,21 @@ def test_accuracy_is_the_share_of_samples_in_evaluation_mode(emoji):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_draws_are_those_of_the_part_whoever_reads_it_and_whatever_else_is_evaluated(num_workers):
+def test_random_numbers_of_a_part_do_not_depend_on_workers_or_other_parts(num_workers):
     parts = {
         f"env{i}_{kind}": SplitDataset(OnDisk(), list(range(300))) for i in range(2) for kind in ("in", "out")
     }
     torch.manual_seed(num_workers)
-    found = evaluation(Noisy(0), parts, num_workers, seed=3).accuracies(4)
+    found = evaluator(Noisy(0), parts, num_workers, seed=3).accuracies(4)
     alone = {name: parts[name] for name in ("env1_out", "env0_in")}
-    assert evaluation(Noisy(0), alone, seed=3).accuracies(4) == {
+    assert evaluator(Noisy(0), alone, seed=3).accuracies(4) == {
         f"{name}_acc": found[f"{name}_acc"] for name in alone
     }
     assert len(set(found.values())) > 1
 
 
 @pytest.mark.parametrize("name", ["ERM", "ARM", "MTL", "ERMPlusPlus", "TRM"])
-def test_inference_mode_changes_no_bit_and_training_goes_on(name, monkeypatch):
+def test_inference_mode_changes_no_bit_and_training_continues(name, monkeypatch):
     torch.manual_seed(0)
     hparams = default_hparams(name, "Debug28") | {"batch_size": 8}
     algorithm = get_algorithm_class(name)((3, 28, 28), 2, 2, hparams)
@@ -95,17 +99,17 @@ def test_inference_mode_changes_no_bit_and_training_goes_on(name, monkeypatch):
     losses = []
     for allowed in (True, False):
         monkeypatch.setattr(type(algorithm), "INFERENCE_MODE", allowed)
-        losses.append(evaluation(algorithm, parts).mean_loss(["env0_in"], 0))
+        losses.append(evaluator(algorithm, parts).mean_loss(["env0_in"], 0))
     assert losses[0] == losses[1]
     algorithm.update([(torch.rand(8, 3, 28, 28), torch.arange(8) % 2)] * 2)
 
 
-def test_minibatches_that_come_during_an_evaluation_can_be_trained_on():
+def test_minibatches_prefetched_during_an_evaluation_can_be_trained_on():
     parts = {"env0_in": SplitDataset(OnDisk(), list(range(300)))}
-    reader = Prefetcher({"labeled": PartBatches(parts), EVALUATION: PartBatches(parts)}, num_workers=1)
-    labeled = reader.read("labeled", [("env0_in", start, (0,)) for start in range(0, 300, 50)])
+    prefetcher = Prefetcher({"labeled": PartBatches(parts), EVALUATION: PartBatches(parts)}, num_workers=1)
+    labeled = prefetcher.read("labeled", [("env0_in", start, (0,)) for start in range(0, 300, 50)])
     next(labeled)
-    Evaluator(Noisy(0), parts, torch.device("cpu"), reader, 0).accuracies(0)
+    Evaluator(Noisy(0), parts, torch.device("cpu"), prefetcher, 0).accuracies(0)
     assert not any(x.is_inference() for x, _ in labeled)
 
 
@@ -122,13 +126,13 @@ def test_which_parts_are_evaluated(emoji, splits, which, names):
     assert list(parts_to_evaluate(make_splits(emoji, config.split_request()), [1], which)) == names.split()
 
 
-def test_unlabeled_parts_are_numbered_over_those_there_are(emoji):
+def test_numbers_of_unlabeled_parts_skip_environments_without_one(emoji):
     config = TrainConfig(dataset="EmojiStyles", test_envs=[1, 3], uda_holdout_fraction=0.5)
     named = parts_to_evaluate(make_splits(emoji, config.split_request()), [1, 3], "all")
     assert list(named)[-2:] == ["env0_uda", "env1_uda"]
 
 
-def test_the_plain_view_reaches_through_parts_of_parts():
+def test_without_augmentation_reaches_through_parts_of_parts():
     class Augmented:
         def __getitem__(self, index):
             return "augmented", index
@@ -141,7 +145,74 @@ def test_the_plain_view_reaches_through_parts_of_parts():
     assert [without_augmentation(part)[0], without_augmentation(part)[1]] == ["plain2", "plain0"]
 
 
-def test_the_numbers_of_a_seed_never_change():
-    """Those of augmented samples and of draws in `predict`: 40 of 300 are right, as in earlier releases."""
+def test_numbers_drawn_from_a_seed_never_change():
+    """Augmented samples and draws in `predict` give 40 of 300 correct, as in earlier releases."""
     parts = {"env0_in": SplitDataset(OnDisk(), list(range(300)))}
-    assert evaluation(Noisy(0), parts, seed=3).accuracies(4) == {"env0_in_acc": 40 / 300}
+    assert evaluator(Noisy(0), parts, seed=3).accuracies(4) == {"env0_in_acc": 40 / 300}
+
+
+class Echo(nn.Module):
+    """Returns its inputs as logits, and records its mode."""
+
+    def predict(self, x):
+        self.seen = (self.training, torch.is_grad_enabled())
+        return x
+
+
+LOGITS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0], [0.0, 2.0], [5.0, 1.0]])
+LABELS = torch.tensor([0, 0, 0, 1, 1])  # right, wrong, right (first maximum), right, wrong
+
+
+def batches(*tensors):
+    return list(zip(*(t.split(2) for t in tensors), strict=True))
+
+
+def test_accuracy_is_the_share_of_correct_samples():
+    assert accuracy(Echo(), batches(LOGITS, LABELS), None, "cpu") == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([1, 0, 1, 0]), torch.tensor([[1.0], [0.0], [1.0], [0.0]])])
+def test_accuracy_with_one_column(labels):
+    logits = torch.tensor([[2.0], [-1.0], [-1.0], [0.0]])
+    assert accuracy(Echo(), batches(logits, labels), None, "cpu") == 0.75
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_accuracy_uses_evaluation_mode_and_restores_the_mode(training):
+    network = Echo().train(training)
+    accuracy(network, batches(LOGITS, LABELS), None, "cpu")
+    assert network.seen == (False, False)
+    assert network.training is training
+
+
+def test_accuracy_restores_the_mode_after_an_error():
+    network = Echo()
+    with pytest.raises(RuntimeError):
+        accuracy(network, [(LOGITS, torch.zeros(3))], None, "cpu")
+    assert network.training
+
+
+WEIGHTS = torch.tensor([1.0, 10.0, 100.0, 1000.0, 10000.0])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_weights_follow_their_samples_with_a_shuffling_fast_data_loader(num_workers):
+    torch.manual_seed(3)
+    loader = FastDataLoader(TensorDataset(LOGITS, LABELS), 2, num_workers)
+    for _ in range(3):
+        assert accuracy(Echo(), loader, WEIGHTS, "cpu") == pytest.approx(1101 / 11111)
+
+
+def test_weights_with_sequential_loaders():
+    dataset = TensorDataset(LOGITS, LABELS)
+    for loader in (batches(LOGITS, LABELS), DataLoader(dataset, 2)):
+        assert accuracy(Echo(), loader, WEIGHTS, "cpu") == pytest.approx(1101 / 11111)
+    with pytest.raises(UsageError, match="does not shuffle"):
+        accuracy(Echo(), DataLoader(dataset, 2, shuffle=True), WEIGHTS, "cpu")
+
+
+def test_accuracy_of_no_samples_is_refused():
+    with pytest.raises(UsageError, match="no samples"):
+        accuracy(Echo(), [], None, "cpu")
+    with pytest.raises(UsageError, match="all weights are zero"):
+        accuracy(Echo(), batches(LOGITS, LABELS), torch.zeros(5), "cpu")

@@ -1,4 +1,4 @@
-"""What machines do to a run: full disks, frozen processes, two at once. It goes on to the same numbers."""
+"""Runs survive full disks, hanging processes and concurrent starts, and end with the same numbers."""
 
 import os
 import signal
@@ -16,18 +16,18 @@ ROOT = Path(__file__).parents[2]
 
 
 class Disk:
-    """A small file system of its own."""
+    """A small file system."""
 
     def __init__(self, place):
         self.place = place
 
     def fill(self, leave):
-        """Leave only so many bytes free."""
+        """Leave only `leave` bytes free."""
         free = os.statvfs(self.place)
         (self.place / "filler").write_bytes(b"x" * (free.f_bavail * free.f_bsize - leave))
 
     def empty(self):
-        """Take that back."""
+        """Free the space taken by `fill`."""
         (self.place / "filler").unlink()
 
 
@@ -42,7 +42,9 @@ def disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk.place)], check=True)
 
 
-def test_no_room_for_a_checkpoint_costs_nothing(start_script, flags, straight, disk, assert_same, wait_until):
+def test_a_run_continues_without_room_for_checkpoints(
+    start_script, flags, straight, disk, assert_same, wait_until
+):
     path = disk.place / "run"
     worker = start_script("train", *flags(path))
     wait_until((path / checkpoint.PREVIOUS).exists)
@@ -52,7 +54,7 @@ def test_no_room_for_a_checkpoint_costs_nothing(start_script, flags, straight, d
     ended = worker.wait()
     assert "cannot write a checkpoint at step" in ended.stderr
     assert "No space left on device" in ended.stderr
-    # The records had room; the model, which comes last, has none.
+    # There was room for the records, but not for the model, which is written last.
     assert ended.returncode == 1
     assert "No space left on device; earlier records are kept." in ended.stderr
     assert checkpoint.load(path) is not None
@@ -62,7 +64,7 @@ def test_no_room_for_a_checkpoint_costs_nothing(start_script, flags, straight, d
     assert_same(path, straight)
 
 
-def test_a_full_disk_ends_the_run_which_goes_on_later(
+def test_a_full_disk_ends_the_run_and_it_resumes_later(
     start_script, flags, straight, disk, assert_same, wait_until
 ):
     path = disk.place / "run"
@@ -82,12 +84,12 @@ def test_a_full_disk_ends_the_run_which_goes_on_later(
     assert_same(path, straight)
 
 
-def test_a_directory_made_read_only_ends_the_run_which_goes_on_later(
+def test_a_read_only_directory_ends_the_run_and_it_resumes_later(
     start_script, flags, straight, tmp_path, assert_same, wait_until
 ):
     path = tmp_path / "run"
     command = [sys.executable, "-m", "domainbed.scripts.train", *flags(path)]
-    if not os.geteuid():  # whom permissions do not stop
+    if not os.geteuid():  # permissions do not apply to root
         command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
     worker = subprocess.Popen(
         command,
@@ -109,7 +111,7 @@ def test_a_directory_made_read_only_ends_the_run_which_goes_on_later(
     assert_same(path, straight)
 
 
-def test_of_two_at_once_one_is_refused(start_script, flags, straight, tmp_path, assert_same, wait_until):
+def test_a_second_process_is_refused(start_script, flags, straight, tmp_path, assert_same, wait_until):
     path = tmp_path / "run"
     first = start_script("train", *flags(path))
     wait_until((path / "results.jsonl").exists)
@@ -121,7 +123,7 @@ def test_of_two_at_once_one_is_refused(start_script, flags, straight, tmp_path, 
     assert_same(path, straight)
 
 
-def test_a_frozen_process_is_replaced_and_writes_nothing_afterwards(
+def test_a_hanging_process_is_replaced_and_writes_nothing_afterwards(
     start_script, flags, straight, tmp_path, assert_same, wait_until, monkeypatch
 ):
     for name, seconds in (("HEARTBEAT", 0.1), ("STALE", 1.0), ("WATCH", 1.0)):
@@ -139,7 +141,7 @@ def test_a_frozen_process_is_replaced_and_writes_nothing_afterwards(
     ended = frozen.wait()
     assert ended.returncode == os.EX_TEMPFAIL
     assert "was taken over" in ended.stderr
-    log = path / "err.txt"  # which it had open
+    log = path / "err.txt"  # the hanging process had it open
     after = {file: file.stat().st_mtime_ns for file in path.iterdir()}
     assert {**before, log: 0, path / "out.txt": 0} == {**after, log: 0, path / "out.txt": 0}
     assert run_state(path) is RunState.DONE

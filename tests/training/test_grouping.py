@@ -1,4 +1,4 @@
-"""The conditions of the control experiment: which samples meet in which minibatch."""
+"""Groupings: the environments of an update, real or controls."""
 
 import json
 
@@ -27,7 +27,7 @@ QUICK = {
 
 
 def minibatches(sampling="replacement", seed=0, n_steps=300, batch_size=8):
-    """Sources whose samples say where they come from: (source, number)."""
+    """Minibatches whose inputs are (source, index of the sample)."""
     parts = []
     for source, size in enumerate(SIZES):
         x = torch.stack([torch.full((size,), float(source)), torch.arange(float(size))], dim=1)
@@ -42,7 +42,7 @@ def ids(step):
     return [[tuple(sample) for sample in x.tolist()] for x, _ in step]
 
 
-def test_domain_is_what_it_was():
+def test_domain_changes_nothing():
     ordinary = minibatches()
     assert group_minibatches("domain", ordinary, 0) is ordinary
 
@@ -55,10 +55,10 @@ def test_a_step_is_a_function_of_seed_and_step(grouping, sampling):
     assert all(ids(one[step]) == ids(again[step]) for step in (7, 0, 299, 7))
     assert any(ids(one[step]) != ids(other[step]) for step in (0, 1))
     x, y = one[5][1]
-    assert torch.equal(x[:, 1].long(), y)  # labels go with their inputs
+    assert torch.equal(x[:, 1].long(), y)  # inputs keep their labels
 
 
-def test_single_domain_draws_one_source_a_step_and_each_as_often():
+def test_single_domain_draws_one_source_per_step_uniformly():
     control = group_minibatches("single_domain", minibatches(n_steps=1500), 0)
     sources = [
         {source for minibatch in ids(control[step]) for source, _ in minibatch} for step in range(1500)
@@ -68,7 +68,7 @@ def test_single_domain_draws_one_source_a_step_and_each_as_often():
     assert abs(counts - 500).max() < 90
 
 
-def test_single_domain_without_replacement_shows_every_sample_once_an_epoch():
+def test_single_domain_without_replacement_shows_every_sample_once_per_epoch():
     control = group_minibatches("single_domain", minibatches("epochs"), 0)
     seen = {source: [] for source in range(3)}
     for step in range(60):
@@ -81,18 +81,18 @@ def test_single_domain_without_replacement_shows_every_sample_once_an_epoch():
         assert len(set(numbers[:epoch])) == len(set(numbers[epoch : 2 * epoch])) == epoch
 
 
-def test_pooled_deals_out_the_samples_of_domain():
+def test_pooled_shuffles_the_samples_of_domain():
     ordinary, control = minibatches(), group_minibatches("pooled", minibatches(), 0)
     mixed = 0
     for step in range(50):
         expected = sorted(sample for minibatch in ids(ordinary[step]) for sample in minibatch)
-        dealt = ids(control[step])
-        assert sorted(sample for minibatch in dealt for sample in minibatch) == expected
-        mixed += sum(len({source for source, _ in minibatch}) == 3 for minibatch in dealt)
+        shuffled = ids(control[step])
+        assert sorted(sample for minibatch in shuffled for sample in minibatch) == expected
+        mixed += sum(len({source for source, _ in minibatch}) == 3 for minibatch in shuffled)
     assert mixed > 140  # of 150
 
 
-def test_pooled_keeps_the_sizes_of_minibatches():
+def test_pooled_keeps_minibatch_sizes():
     control = group_minibatches("pooled", minibatches(batch_size=30), 0)
     assert [len(y) for _, y in control[0]] == [30, 24, 30]
 
@@ -111,7 +111,7 @@ def test_a_run_records_its_grouping_and_depends_on_it(algorithm, tmp_path):
     assert settings["grouping"] == "pooled"
 
 
-def test_unknown_and_shared_runs_are_refused():
+def test_unknown_groupings_and_groupings_under_torchrun_are_refused():
     with pytest.raises(UsageError, match="--grouping must be one of domain, single_domain, pooled, not"):
         TrainConfig(dataset="Debug28", grouping="none").check()
     with pytest.raises(UsageError, match="start it without torchrun"):

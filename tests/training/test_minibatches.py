@@ -36,7 +36,7 @@ def test_a_minibatch_is_a_function_of_seed_environment_and_step(sampling):
     assert sampler(sampling, seeds=(0, 1)).indices(7).tolist() != again[0]
 
 
-def test_epochs_go_through_every_sample_once_and_drop_what_does_not_fill_a_minibatch():
+def test_epochs_show_every_sample_once_and_drop_an_incomplete_minibatch():
     epochs = sampler("epochs")
     for first in (0, 2, 4):
         seen = np.concatenate([epochs.indices(step) for step in (first, first + 1)])
@@ -44,7 +44,7 @@ def test_epochs_go_through_every_sample_once_and_drop_what_does_not_fill_a_minib
     assert epochs.indices(0).tolist() != epochs.indices(2).tolist()
 
 
-def test_replacement_draws_each_sample_equally_often_or_by_weight():
+def test_replacement_draws_samples_uniformly_or_by_weight():
     counts = np.bincount(
         np.concatenate([sampler("replacement").indices(s) for s in range(2500)]), minlength=10
     )
@@ -55,12 +55,12 @@ def test_replacement_draws_each_sample_equally_often_or_by_weight():
 
 
 @pytest.mark.parametrize("sampling", ["replacement", "epochs"])
-def test_a_small_environment_gives_what_it_has(sampling):
-    """Upstream hangs here."""
+def test_a_small_environment_has_smaller_minibatches(sampling):
+    """Upstream hangs in this case."""
     assert len(sampler(sampling, size=3, batch_size=64).indices(5)) == 3
 
 
-def test_fetch_from_memory_equals_sample_by_sample():
+def test_minibatches_from_memory_equal_those_read_sample_by_sample():
     emoji = get_dataset_class("EmojiStyles")(None, [], {})[1]
     part = SplitDataset(SplitDataset(emoji, list(range(100, 200))), [5, 90, 5])
     x, y = load_minibatch(part, np.array([2, 1]), (0,))
@@ -73,7 +73,7 @@ def test_fetch_from_memory_equals_sample_by_sample():
     assert x[0].tolist() == [2.0, 3.0]
 
 
-def test_augmentation_belongs_to_the_minibatch_and_leaves_the_global_generators_alone():
+def test_augmentation_depends_on_the_counters_and_leaves_global_generators_unchanged():
     part = SplitDataset(Augmented(), list(range(20)))
     assert not is_in_memory(part)
     torch.manual_seed(0)
@@ -91,7 +91,7 @@ def test_augmentation_belongs_to_the_minibatch_and_leaves_the_global_generators_
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_loader_processes_change_nothing(num_workers):
+def test_workers_change_no_minibatch(num_workers):
     parts = [SplitDataset(Augmented(), list(range(20))), SplitDataset(Augmented(), list(range(5)))]
     samplers = [sampler("replacement", len(part), seeds=(4, i)) for i, part in enumerate(parts)]
     minibatches = Minibatches(parts, samplers, n_steps=6)
@@ -106,7 +106,7 @@ def test_loader_processes_change_nothing(num_workers):
 
 
 class Drawn:
-    """Samples that are one random number."""
+    """Each sample is one random number."""
 
     targets = [0] * 100
 
@@ -117,21 +117,21 @@ class Drawn:
         return torch.rand(1), index
 
 
-def test_the_numbers_of_a_seed_never_change():
-    """Results of earlier releases repeat only if the purposes of seeds keep their numbers."""
+def test_numbers_drawn_from_a_seed_never_change():
+    """Results of earlier releases can be reproduced only if the numbers of `Purpose` stay."""
     assert sampler("replacement", size=100, seeds=(3, 1)).indices(2).tolist() == [28, 23, 66, 87]
     assert sampler("epochs", size=100, seeds=(3, 1)).indices(27).tolist() == [11, 92, 48, 29]
     samplers = [sampler("replacement", size=100, batch_size=2, seeds=(3, e)) for e in range(3)]
     parts = [SplitDataset(Drawn(), list(range(100))) for _ in samplers]
     minibatches = Minibatches(parts, samplers, n_steps=10)
-    found = {
+    drawn = {
         name: group_minibatches(name, minibatches, seed=3)[4]
         for name in ("domain", "single_domain", "pooled")
     }
-    assert {name: [y.tolist() for _, y in each] for name, each in found.items()} == {
+    assert {name: [y.tolist() for _, y in each] for name, each in drawn.items()} == {
         "domain": [[42, 90], [42, 45], [42, 28]],
         "single_domain": [[20, 15], [75, 73], [8, 23]],
         "pooled": [[90, 42], [45, 28], [42, 42]],
     }
-    x = torch.cat([x for x, _ in found["domain"]]).flatten().tolist()
+    x = torch.cat([x for x, _ in drawn["domain"]]).flatten().tolist()
     assert x == pytest.approx([0.907332, 0.739441, 0.191784, 0.905604, 0.579087, 0.972099], abs=1e-6)

@@ -27,7 +27,7 @@ def trained(name, dataset):
 
 
 @pytest.mark.parametrize("name", ["ERM", "GroupDRO", "IRM", "AgrRand"])
-def test_a_model_comes_back_the_same(name, dataset, tmp_path):
+def test_a_saved_model_is_loaded_unchanged(name, dataset, tmp_path):
     algorithm = trained(name, dataset)
     save_model(tmp_path / "model.pkl", algorithm, dataset, 3, {"algorithm": name, "dataset": "Debug28"})
     content = torch.load(tmp_path / "model.pkl", weights_only=True)
@@ -43,7 +43,7 @@ def test_upstreams_numpy_scalars_are_read_safely(dataset, tmp_path):
     algorithm = trained("ERM", dataset)
     hparams = algorithm.hparams | {"resnet_dropout": np.float64(0.1), "batch_size": np.int64(8)}
     hparams |= {"vit_dropout": np.float32(0.5), "nonlinear_classifier": np.bool_(False)}
-    del hparams["lars"]  # newer than some files
+    del hparams["lars"]  # older files do not have it
     values = ({"algorithm": "ERM", "dataset": "Debug28"}, (3, 28, 28), 2, 3, hparams, algorithm.state_dict())
     torch.save(dict(zip(KEYS, values, strict=True)), tmp_path / "model.pkl")
     loaded = load_model(tmp_path / "model.pkl")
@@ -52,8 +52,8 @@ def test_upstreams_numpy_scalars_are_read_safely(dataset, tmp_path):
     assert loaded.hparams["lars"] is False
 
 
-def test_numpy_1s_name_for_its_scalars_is_known(dataset, tmp_path):
-    """Upstream pins NumPy 1.22: the same file, with the module's old name in the pickle."""
+def test_scalars_of_numpy_1_are_read(dataset, tmp_path):
+    """Upstream pins NumPy 1.22, which writes the old name of the module into the pickle."""
     algorithm = trained("ERM", dataset)
     values = ({"algorithm": "ERM", "dataset": "Debug28"}, (3, 28, 28), 2, 3, None, algorithm.state_dict())
     content = dict(zip(KEYS, values, strict=True)) | {
@@ -75,7 +75,7 @@ def test_a_model_that_lacks_weights_is_refused_in_one_line(dataset, tmp_path):
         load_model(tmp_path / "model.pkl")
 
 
-class Malice:
+class Malicious:
     def __init__(self, path):
         self.path = path
 
@@ -84,14 +84,14 @@ class Malice:
 
 
 def test_a_file_that_would_execute_code_is_refused(tmp_path):
-    torch.save({"args": Malice(tmp_path / "owned")}, tmp_path / "model.pkl")
+    torch.save({"args": Malicious(tmp_path / "owned")}, tmp_path / "model.pkl")
     with pytest.raises(UsageError, match="is not a model written by train"):
         load_model(tmp_path / "model.pkl")
     assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
-def test_what_is_no_model_is_refused_in_one_line(content, tmp_path):
+def test_other_files_are_refused_in_one_line(content, tmp_path):
     if content is not None:
         (tmp_path / "model.pkl").write_bytes(content)
     with pytest.raises(UsageError, match="is not a model written by train") as info:

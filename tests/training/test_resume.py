@@ -1,4 +1,4 @@
-"""A run that is killed, told to leave or starved of disk goes on, and ends with the same numbers."""
+"""A run that was killed or stopped resumes, and ends with the same numbers."""
 
 import json
 import random
@@ -24,15 +24,18 @@ def updates_in(path):
     return 0 if content is None else content["updates"]
 
 
-def storm(start_script, wait_until, flags, kills):
-    """Kill and relaunch; rows of (updates kept, updates and milliseconds until the kill)."""
+def kill_repeatedly(start_script, wait_until, flags, kills):
+    """Kill and relaunch a run, then let it finish.
+
+    Returns: for each kill, the updates in the checkpoint, and the updates and milliseconds waited for.
+    """
     (path,) = (flag.removeprefix("--output_dir=") for flag in flags if flag.startswith("--output_dir="))
     draws, path = random.Random(0), Path(path)
     rows = []
     while len(rows) < kills:
         worker = start_script("train", *flags)
         before = updates_in(path)
-        # Few enough that the run is not done before the last kill, and then in the midst of one.
+        # Few enough updates that the run does not finish before the last kill. The time falls within one.
         updates, milliseconds = draws.randrange(1, 100 // kills + 1), draws.randrange(10)
         wait_until(lambda: updates_in(path) >= before + updates)  # noqa: B023
         time.sleep(milliseconds / 1000)
@@ -46,25 +49,23 @@ def storm(start_script, wait_until, flags, kills):
     return rows
 
 
-def test_killed_five_times_a_run_ends_with_the_same_numbers(
-    start_script, wait_until, flags, tmp_path, straight, assert_same
-):
-    storm(start_script, wait_until, flags(tmp_path / "run"), 5)
+def test_five_kills_change_no_number(start_script, wait_until, flags, tmp_path, straight, assert_same):
+    kill_repeatedly(start_script, wait_until, flags(tmp_path / "run"), 5)
     assert_same(tmp_path / "run", straight)
     assert not list((tmp_path / "run").glob("checkpoint*"))
     assert not list((tmp_path / "run").glob("attempt-*"))
 
 
 @pytest.mark.slow
-def test_kill_storm(start_script, wait_until, flags, tmp_path, straight, assert_same):
-    print(storm(start_script, wait_until, flags(tmp_path / "run"), 50))
+def test_fifty_kills_change_no_number(start_script, wait_until, flags, tmp_path, straight, assert_same):
+    print(kill_repeatedly(start_script, wait_until, flags(tmp_path / "run"), 50))
     assert_same(tmp_path / "run", straight)
 
 
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 3), (signal.SIGUSR1, 3), (signal.SIGINT, 130)]
 )
-def test_told_to_leave_it_writes_a_checkpoint_and_goes_on_later(
+def test_a_signal_stops_the_run_with_a_checkpoint_and_it_resumes(
     start_script, wait_until, flags, tmp_path, straight, assert_same, number, status
 ):
     path = tmp_path / "run"
@@ -72,8 +73,8 @@ def test_told_to_leave_it_writes_a_checkpoint_and_goes_on_later(
     wait_until((path / "results.jsonl").exists)
     worker.send_signal(number)
     assert worker.wait().returncode == status
-    left = RunState.INTERRUPTED if number == signal.SIGINT else RunState.PREEMPTED
-    assert run_state(path) is left
+    stopped = RunState.INTERRUPTED if number == signal.SIGINT else RunState.PREEMPTED
+    assert run_state(path) is stopped
     done = updates_in(path)
     assert 0 < done < 200
     ended = start_script("train", *flags(path, checkpoint_every=60)).wait()
@@ -82,8 +83,8 @@ def test_told_to_leave_it_writes_a_checkpoint_and_goes_on_later(
     assert_same(path, straight)
 
 
-class Asked:
-    """Requests, of which one comes when `check` has been called so many times."""
+class StopAfter:
+    """Stop requests that raise Preempted at the given call of `check`."""
 
     def __init__(self, calls):
         self.calls = calls
@@ -97,52 +98,54 @@ class Asked:
     def check(self):
         self.calls -= 1
         if self.calls == 0:
-            raise loop.Preempted("told to leave")
+            raise loop.Preempted("stopped")
 
 
 SMALL = {"dataset": "Debug28", "steps": 6, "checkpoint_freq": 2, "test_envs": [0], "evaluate": "all"}
 
 
-def run_in(path, monkeypatch=None, leave_at=0, **settings):
-    """One attempt at a run in this process, left at the call number `leave_at` of `check` (0: never)."""
+def attempt(path, monkeypatch=None, stop_at=0, **settings):
+    """Train a run in this process and stop it at call number `stop_at` of `check` (0: never)."""
     hparams = '{"batch_size": 4, "featurizer": "small_cnn"}'
     config = TrainConfig(**{**SMALL, "hparams": hparams, **settings, "output_dir": str(path)})
-    if leave_at:
-        monkeypatch.setattr(loop, "StopRequests", lambda: Asked(leave_at))
+    if stop_at:
+        monkeypatch.setattr(loop, "StopRequests", lambda: StopAfter(stop_at))
     kept = {name: value for name, value in config.recorded().items() if name != "output_dir"}
     try:
-        with RunDir(path, kept) as directory:
+        with RunDir(path, kept, config.restart) as directory:
             if not directory.finished:
                 loop.train(build(config), directory)
     except loop.Preempted:
-        assert leave_at
+        assert stop_at
     finally:
-        if leave_at:
+        if stop_at:
             monkeypatch.undo()
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_algorithm_goes_on_in_the_middle(name, tmp_path, monkeypatch, assert_same):
-    run_in(tmp_path / "straight", algorithm=name)
-    run_in(tmp_path / "run", monkeypatch, leave_at=8, algorithm=name)
+def test_every_algorithm_resumes_in_the_middle(name, tmp_path, monkeypatch, assert_same):
+    attempt(tmp_path / "straight", algorithm=name)
+    attempt(tmp_path / "run", monkeypatch, stop_at=8, algorithm=name)
     assert run_state(tmp_path / "run") is RunState.PREEMPTED
     assert 0 < updates_in(tmp_path / "run") < 6
-    run_in(tmp_path / "run", algorithm=name)
+    attempt(tmp_path / "run", algorithm=name)
     assert_same(tmp_path / "run", tmp_path / "straight")
 
 
-def test_a_run_with_options_of_speed_goes_on_with_them(tmp_path, monkeypatch, assert_same):
+def test_a_run_resumes_with_its_acceleration_options(tmp_path, monkeypatch, assert_same):
     settings = {"algorithm": "AgrRand", "precision": "bf16", "channels_last": True}
-    run_in(tmp_path / "straight", **settings)
-    run_in(tmp_path / "run", monkeypatch, leave_at=8, **settings)
+    attempt(tmp_path / "straight", **settings)
+    attempt(tmp_path / "run", monkeypatch, stop_at=8, **settings)
     with pytest.raises(UsageError, match="precision was 'bf16', now 'fp32'"):
-        run_in(tmp_path / "run", algorithm="AgrRand", channels_last=True)
-    run_in(tmp_path / "run", **settings)
+        attempt(tmp_path / "run", algorithm="AgrRand", channels_last=True)
+    attempt(tmp_path / "run", **settings)
     assert_same(tmp_path / "run", tmp_path / "straight")
 
 
 @pytest.mark.parametrize("averaging", ["sma", "swad"])
-def test_left_at_any_moment_evaluations_among_them(tmp_path, monkeypatch, assert_same, averaging):
+def test_a_run_can_be_stopped_at_any_moment_even_during_evaluations(
+    tmp_path, monkeypatch, assert_same, averaging
+):
     hparams = {
         "batch_size": 4,
         "featurizer": "small_cnn",
@@ -151,23 +154,23 @@ def test_left_at_any_moment_evaluations_among_them(tmp_path, monkeypatch, assert
         "swad_n_e": 2,
     }
     settings = {"algorithm": "AgrRand", "hparams": json.dumps(hparams), "steps": 7}
-    run_in(tmp_path / "straight", **settings)
-    lefts = 0
-    for leave_at in range(1, 70, 5):
-        path = tmp_path / f"run{leave_at}"
-        run_in(path, monkeypatch, leave_at, **settings)
-        lefts += run_state(path) is RunState.PREEMPTED
-        run_in(path, **settings)
+    attempt(tmp_path / "straight", **settings)
+    stops = 0
+    for stop_at in range(1, 70, 5):
+        path = tmp_path / f"run{stop_at}"
+        attempt(path, monkeypatch, stop_at, **settings)
+        stops += run_state(path) is RunState.PREEMPTED
+        attempt(path, **settings)
         assert_same(path, tmp_path / "straight")
-    assert lefts > 5
+    assert stops > 5
 
 
 def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch, shown):
     settings = {"algorithm": "ERM", "tensorboard": True, "steps": 7}
-    run_in(tmp_path / "run", monkeypatch, leave_at=22, **settings)
+    attempt(tmp_path / "run", monkeypatch, stop_at=22, **settings)
     assert run_state(tmp_path / "run") is RunState.PREEMPTED
     assert 1 < len({step for _, step in shown(tmp_path / "run")}) < 4
-    run_in(tmp_path / "run", **settings)
+    attempt(tmp_path / "run", **settings)
     lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
     expected = {
         (f"{'accuracy' if name.startswith('env') else 'training'}/{name}", record["step"]): value
@@ -180,43 +183,59 @@ def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch, shown):
     assert {step for _, step in found} == {0, 2, 4, 6}
 
 
-def test_damaged_checkpoints_fall_back_or_begin_anew(tmp_path, monkeypatch, assert_same, caplog):
+def test_damaged_checkpoints_fall_back_to_the_previous_one_or_to_the_start(
+    tmp_path, monkeypatch, assert_same, caplog
+):
     settings = {"algorithm": "AgrRand", "checkpoint_every": 0}
-    run_in(tmp_path / "straight", **settings)
+    attempt(tmp_path / "straight", **settings)
     for damaged, attempts in (([checkpoint.NAME], 0), ([checkpoint.NAME, checkpoint.PREVIOUS], 1)):
         path = tmp_path / str(attempts)
-        run_in(path, monkeypatch, leave_at=22, **settings)
+        attempt(path, monkeypatch, stop_at=22, **settings)
         for name in damaged:
             (path / name).write_bytes((path / name).read_bytes()[:-100])
-        run_in(path, **settings)
+        attempt(path, **settings)
         assert "cannot use checkpoint" in caplog.text
         assert len(list(path.glob("attempt-*"))) == attempts
         assert_same(path, tmp_path / "straight")
 
 
-def test_torn_and_foreign_lines_of_records_do_not_matter(tmp_path, monkeypatch, assert_same):
-    run_in(tmp_path / "straight", algorithm="ERM")
+def test_a_checkpoint_of_other_state_is_refused_in_one_line_and_restart_starts_over(tmp_path, monkeypatch):
     path = tmp_path / "run"
-    run_in(path, monkeypatch, leave_at=12, algorithm="ERM")
+    attempt(path, monkeypatch, stop_at=12, algorithm="ERM")
+    content = checkpoint.load(path)
+    del content["algorithm"]["parts"]["optimizer"]
+    checkpoint.save(path, content)
+    with pytest.raises(UsageError, match=r"another version .* \('optimizer'\); .* --restart") as refused:
+        attempt(path, algorithm="ERM")
+    assert "\n" not in str(refused.value)
+    assert (path / "results.jsonl").read_text()
+    attempt(path, algorithm="ERM", restart=True)
+    assert run_state(path) is RunState.DONE
+
+
+def test_incomplete_and_foreign_lines_of_records_do_not_matter(tmp_path, monkeypatch, assert_same):
+    attempt(tmp_path / "straight", algorithm="ERM")
+    path = tmp_path / "run"
+    attempt(path, monkeypatch, stop_at=12, algorithm="ERM")
     content = (path / "results.jsonl").read_bytes()
     (path / "results.jsonl").write_bytes(b"foreign\n" + content + b'{"step": 4, "los')
-    run_in(path, algorithm="ERM")
+    attempt(path, algorithm="ERM")
     lines = (path / "results.jsonl").read_text().splitlines()
     assert lines.pop(0) == "foreign"
     (path / "results.jsonl").write_text("\n".join(lines))
     assert_same(path, tmp_path / "straight")
 
 
-def test_missing_records_are_told(tmp_path, monkeypatch):
+def test_missing_records_are_reported(tmp_path, monkeypatch):
     path = tmp_path / "run"
-    run_in(path, monkeypatch, leave_at=12, algorithm="ERM")
+    attempt(path, monkeypatch, stop_at=12, algorithm="ERM")
     (path / "results.jsonl").write_text("")
     with pytest.raises(RunError, match="lacks the record of step 0"):
-        run_in(path, algorithm="ERM")
+        attempt(path, algorithm="ERM")
 
 
 def test_a_process_that_lost_its_claim_writes_nothing(tmp_path):
-    """As one that was frozen: somebody else has the next claim."""
+    """As after a hang, during which another process has taken over."""
     run = build(TrainConfig(**SMALL, output_dir=str(tmp_path)))
     with RunDir(tmp_path, {}) as directory:
         directory.write_summary({})
@@ -228,7 +247,7 @@ def test_a_process_that_lost_its_claim_writes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_augmented_images_are_the_same_after_a_pause(tmp_path, monkeypatch, assert_same, num_workers):
+def test_a_resumed_run_sees_the_same_augmented_images(tmp_path, monkeypatch, assert_same, num_workers):
     rng = np.random.default_rng(0)
     for place in (f"{environment}/{label}" for environment in "abc" for label in ("cat", "dog")):
         (tmp_path / "images" / place).mkdir(parents=True)
@@ -237,8 +256,8 @@ def test_augmented_images_are_the_same_after_a_pause(tmp_path, monkeypatch, asse
             Image.fromarray(pixels).save(tmp_path / "images" / place / f"{i}.png")
     hparams = {"batch_size": 4, "featurizer": "small_cnn", "input_size": 32}
     settings = {"dataset": str(tmp_path / "images"), "hparams": json.dumps(hparams), "algorithm": "AgrSum"}
-    run_in(tmp_path / "straight", **settings, num_workers=0)
-    run_in(tmp_path / "run", monkeypatch, leave_at=10, **settings, num_workers=num_workers)
+    attempt(tmp_path / "straight", **settings, num_workers=0)
+    attempt(tmp_path / "run", monkeypatch, stop_at=10, **settings, num_workers=num_workers)
     assert run_state(tmp_path / "run") is RunState.PREEMPTED
-    run_in(tmp_path / "run", **settings, num_workers=num_workers)
+    attempt(tmp_path / "run", **settings, num_workers=num_workers)
     assert_same(tmp_path / "run", tmp_path / "straight")

@@ -1,4 +1,4 @@
-"""Whole runs, in this process and as a user starts them."""
+"""Complete runs, started by a function call and from the command line."""
 
 import json
 import multiprocessing
@@ -22,7 +22,7 @@ def records_of(path):
     return [json.loads(line) for line in (path / "results.jsonl").read_text().splitlines()]
 
 
-def steady(records):
+def without_times(records):
     return [{name: value for name, value in record.items() if name not in CHANGING} for record in records]
 
 
@@ -40,7 +40,7 @@ def folder(tmp_path):
     return tmp_path / "folder"
 
 
-def test_a_run_is_a_function_call_that_returns_its_records(tmp_path, capsys):
+def test_train_returns_the_records(tmp_path, capsys):
     frame = domainbed.train(algorithm="AgrSum", output_dir=tmp_path / "run", **QUICK)
     assert frame["step"].tolist() == [0, 2, 4]
     assert frame["args.algorithm"].unique().tolist() == ["AgrSum"]
@@ -78,7 +78,7 @@ def test_files_and_keys_of_a_run(tmp_path):
 def test_two_runs_with_one_seed_write_the_same_records(tmp_path):
     for name in ("a", "b"):
         domainbed.train(algorithm="AgrRand", output_dir=tmp_path / name, **QUICK)
-    first, second = (steady(records_of(tmp_path / name)) for name in ("a", "b"))
+    first, second = (without_times(records_of(tmp_path / name)) for name in ("a", "b"))
     for record in (*first, *second):
         del record["args"]["output_dir"]
     assert first == second
@@ -86,8 +86,8 @@ def test_two_runs_with_one_seed_write_the_same_records(tmp_path):
     assert records_of(tmp_path / "c")[-1]["loss"] != first[-1]["loss"]
 
 
-def test_what_else_is_evaluated_changes_no_number(folder, tmp_path):
-    """Augmented images, and weights picked by the loss on validation parts."""
+def test_other_evaluated_parts_change_no_number(folder, tmp_path):
+    """With augmented images, and weights chosen by the loss on validation parts."""
     settings = {
         "dataset": str(folder),
         "steps": 5,
@@ -102,7 +102,7 @@ def test_what_else_is_evaluated_changes_no_number(folder, tmp_path):
     runs = {}
     for evaluate in ("all", "selection"):
         domainbed.train(output_dir=tmp_path / evaluate, evaluate=evaluate, **settings)
-        runs[evaluate] = steady(records_of(tmp_path / evaluate))
+        runs[evaluate] = without_times(records_of(tmp_path / evaluate))
     for full, needed in zip(runs["all"], runs["selection"], strict=True):
         assert full.keys() - needed.keys() == {"env0_in_acc", "env2_in_acc"}
         assert {name: full[name] for name in needed if name != "args"} == {
@@ -111,7 +111,7 @@ def test_what_else_is_evaluated_changes_no_number(folder, tmp_path):
 
 
 AUGMENTED = {
-    "cache_dir": "none",  # cached images need no loader processes
+    "cache_dir": "none",  # cached images need no workers
     "steps": 4,
     "checkpoint_freq": 2,
     "hparams": {"featurizer": "mnist_cnn", "batch_size": 4, "input_size": 32},
@@ -119,25 +119,25 @@ AUGMENTED = {
 }
 
 
-def test_loader_processes_change_no_number(folder, tmp_path):
-    """Augmented images, read by this process, one worker or two."""
+def test_workers_change_no_number(folder, tmp_path):
+    """With augmented images, read by this process, one worker or two."""
     settings = {"dataset": str(folder)} | AUGMENTED
     runs = []
     for num_workers in (0, 1, 2):
         output_dir = tmp_path / str(num_workers)
         domainbed.train(output_dir=output_dir, num_workers=num_workers, **settings)
-        runs.append(steady(records_of(output_dir)))
+        runs.append(without_times(records_of(output_dir)))
         for record in runs[-1]:
             del record["args"]["output_dir"]
     assert runs[0] == runs[1] == runs[2]
 
 
-def test_a_run_that_fails_ends_its_loader_processes(folder, tmp_path):
+def test_a_failed_run_ends_its_workers(folder, tmp_path):
     diverging = AUGMENTED | {"hparams": AUGMENTED["hparams"] | {"lr": 1e30}}
     with pytest.raises(RunError, match="diverged") as error:
         domainbed.train(dataset=str(folder), output_dir=tmp_path, num_workers=1, **diverging)
     assert not multiprocessing.active_children()
-    assert error.tb is not None  # what it holds on to was alive until here
+    assert error.tb is not None  # the traceback kept the loop alive until here
 
 
 def test_methods_with_one_seed_share_initial_weights_splits_and_minibatches():
@@ -155,14 +155,14 @@ def test_methods_with_one_seed_share_initial_weights_splits_and_minibatches():
             assert torch.equal(ya, yb)
 
 
-def test_deterministic_operations_are_for_the_run_that_asks_for_them():
+def test_deterministic_operations_are_set_for_each_run():
     build(TrainConfig(dataset="Debug28", steps=1, deterministic=True))
     assert torch.are_deterministic_algorithms_enabled()
     build(TrainConfig(dataset="Debug28", steps=1))
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_it_learns():
+def test_training_improves_accuracy():
     frame = domainbed.train(
         dataset="EmojiStyles",
         algorithm="AgrSum",
@@ -175,7 +175,7 @@ def test_it_learns():
     assert "env0_in_acc" not in frame
 
 
-def test_domain_adaptation_hands_over_unlabeled_inputs(tmp_path):
+def test_domain_adaptation_gives_unlabeled_inputs_to_updates(tmp_path):
     settings = QUICK | {"task": "domain_adaptation", "uda_holdout_fraction": 0.5, "test_envs": [1]}
     domainbed.train(output_dir=tmp_path, **settings)
     record = records_of(tmp_path)[-1]
@@ -186,7 +186,7 @@ def test_domain_adaptation_hands_over_unlabeled_inputs(tmp_path):
     assert x.shape == (4, 3, 28, 28)
 
 
-def test_a_small_environment_trains_on_what_is_there_and_says_so():
+def test_a_small_environment_has_smaller_minibatches_and_this_is_printed():
     run = build(TrainConfig(dataset="Debug28", steps=1))
     assert [len(y) for _, y in run.minibatches[0]] == [13, 13]
     assert (
@@ -195,7 +195,7 @@ def test_a_small_environment_trains_on_what_is_there_and_says_so():
     )
 
 
-def test_class_balance_draws_rare_classes_more_often():
+def test_class_balance_draws_classes_equally_often():
     run = build(TrainConfig(dataset="EmojiStyles", steps=60, hparams='{"class_balanced": true}'))
     labels = torch.cat([run.minibatches[step][0][1] for step in range(60)])
     counts = torch.bincount(labels).double() / len(labels)
@@ -211,17 +211,17 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_records(tmp_path):
     assert not (tmp_path / "done").exists()
 
 
-def test_an_interrupted_run_begins_anew_and_ends_with_the_same_records(tmp_path):
+def test_a_run_without_checkpoint_starts_over_and_ends_with_the_same_records(tmp_path):
     domainbed.train(output_dir=tmp_path / "straight", **QUICK)
     domainbed.train(output_dir=tmp_path / "cut", **QUICK)
     (tmp_path / "cut" / "done").unlink()
     domainbed.train(output_dir=tmp_path / "cut", **QUICK)
-    straight, cut = (steady(records_of(tmp_path / name)) for name in ("straight", "cut"))
+    straight, cut = (without_times(records_of(tmp_path / name)) for name in ("straight", "cut"))
     assert [r["loss"] for r in straight] == [r["loss"] for r in cut]
     assert len(records_of(tmp_path / "cut" / "attempt-1")) == 3
 
 
-def test_models_of_every_checkpoint(tmp_path):
+def test_models_are_saved_at_every_checkpoint_or_never(tmp_path):
     domainbed.train(output_dir=tmp_path, save_model_every_checkpoint=True, **QUICK)
     assert sorted(file.name for file in tmp_path.glob("*.pkl")) == [
         "model.pkl",
@@ -233,12 +233,12 @@ def test_models_of_every_checkpoint(tmp_path):
     assert not list((tmp_path / "none").glob("*.pkl"))
 
 
-def test_an_empty_train_part_is_refused():
+def test_an_empty_training_part_is_refused():
     with pytest.raises(UsageError, match="environment 1 has no images in its 'in' part"):
         build(TrainConfig(dataset="Debug28", holdout_fraction=0.99, splits="1/1/98"))
 
 
-def test_a_device_that_is_not_there_is_refused():
+def test_a_missing_device_is_refused():
     assert choose_device("cpu") == torch.device("cpu")
     for name in ("cuda:99", "nonsense", "meta"):
         with pytest.raises(UsageError, match=f"--device {name} cannot be used here"):

@@ -20,7 +20,7 @@ def enter(path, **settings):
         directory.write_summary({})
 
 
-def test_states_of_a_run_that_goes_well(tmp_path):
+def test_states_of_a_successful_run(tmp_path):
     path = tmp_path / "run"
     assert run_state(path) is RunState.ABSENT
     path.mkdir()
@@ -32,14 +32,14 @@ def test_states_of_a_run_that_goes_well(tmp_path):
     assert (path / "done").read_bytes() == b"done"
 
 
-def test_a_failure_keeps_its_reason_in_one_line(tmp_path):
+def test_a_failure_is_recorded_in_one_line(tmp_path):
     with pytest.raises(RunError, match="loss"), RunDir(tmp_path, SETTINGS):
         raise RunError("loss is\nnan")
     assert run_state(tmp_path) is RunState.FAILED
     assert failure_reason(tmp_path) == "loss is nan"
 
 
-def test_ctrl_c_is_an_interruption_and_no_failure(tmp_path):
+def test_ctrl_c_is_an_interruption_not_a_failure(tmp_path):
     code = (
         "import sys, os, signal; from pathlib import Path; from domainbed.training.run_dir import RunDir\n"
         f"with RunDir(Path(sys.argv[1]), {SETTINGS}): raise KeyboardInterrupt"
@@ -50,7 +50,7 @@ def test_ctrl_c_is_an_interruption_and_no_failure(tmp_path):
     assert run_state(tmp_path) is RunState.INTERRUPTED
 
 
-def test_after_ctrl_c_the_same_process_may_go_on(tmp_path):
+def test_after_ctrl_c_the_same_process_can_enter_again(tmp_path):
     """As in a notebook."""
     with pytest.raises(KeyboardInterrupt), RunDir(tmp_path, SETTINGS):
         raise KeyboardInterrupt
@@ -58,7 +58,7 @@ def test_after_ctrl_c_the_same_process_may_go_on(tmp_path):
     enter(tmp_path)
 
 
-def test_of_many_that_start_at_once_one_gets_the_run(tmp_path):
+def test_only_one_of_several_processes_enters(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from domainbed.errors import RunError\n"
         "from domainbed.training.run_dir import RunDir\n"
@@ -75,7 +75,7 @@ def test_of_many_that_start_at_once_one_gets_the_run(tmp_path):
     assert sorted(worker.communicate()[0].strip() for worker in workers) == ["mine", *["refused"] * 3]
 
 
-def test_attempts_are_numbered_on_and_only_the_runs_own_files_are_moved(tmp_path):
+def test_attempts_are_numbered_and_only_files_of_the_run_are_moved(tmp_path):
     (tmp_path / "attempt-7").mkdir()
     (tmp_path / "model_notes.pkl").write_text("mine")
     enter(tmp_path)
@@ -84,7 +84,7 @@ def test_attempts_are_numbered_on_and_only_the_runs_own_files_are_moved(tmp_path
     assert (tmp_path / "model_notes.pkl").exists()
 
 
-def test_a_killed_run_is_interrupted_and_a_living_one_refused(tmp_path):
+def test_a_running_run_is_refused_and_a_killed_one_is_interrupted(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from domainbed.training.run_dir import RunDir\n"
         f"with RunDir(Path(sys.argv[1]), {SETTINGS}): print('in', flush=True); time.sleep(60)"
@@ -102,7 +102,7 @@ def test_a_killed_run_is_interrupted_and_a_living_one_refused(tmp_path):
     enter(tmp_path)
 
 
-def test_what_a_dead_launcher_queued_is_interrupted(tmp_path):
+def test_a_run_queued_by_a_dead_launcher_is_interrupted(tmp_path):
     mark_queued(tmp_path / "run")
     assert run_state(tmp_path / "run") is RunState.QUEUED
     code = "import sys; from pathlib import Path; from domainbed.training.run_state import mark_queued\n"
@@ -118,7 +118,7 @@ def test_other_settings_are_refused_and_named(tmp_path):
         enter(tmp_path, steps=4)
 
 
-def test_files_of_an_unfinished_attempt_are_moved_aside_not_thrown_away(tmp_path):
+def test_files_of_an_unfinished_attempt_are_kept(tmp_path):
     for attempt in range(2):
         enter(tmp_path)
         (tmp_path / "results.jsonl").write_text(f"{attempt}\n")
@@ -128,7 +128,7 @@ def test_files_of_an_unfinished_attempt_are_moved_aside_not_thrown_away(tmp_path
     assert not (tmp_path / "results.jsonl").exists()
 
 
-def test_a_finished_run_stays_unless_a_restart_is_asked_for(tmp_path):
+def test_a_finished_run_is_kept_unless_restart_is_set(tmp_path):
     with RunDir(tmp_path, SETTINGS) as directory:
         directory.write_summary({})
         directory.finish()
@@ -148,14 +148,14 @@ def test_nobody_writes_into_a_run_that_another_process_has_finished(tmp_path):
                 write()
 
 
-def test_results_of_unknown_origin_are_not_mixed_with_ours(tmp_path):
+def test_results_without_settings_are_refused(tmp_path):
     (tmp_path / "results.jsonl").write_text("{}\n")
     with pytest.raises(UsageError, match=r"has results but no run\.json with their settings"):
         enter(tmp_path)
     assert (tmp_path / "results.jsonl").read_text() == "{}\n"
 
 
-def test_a_directory_that_cannot_be_written_is_the_users_mistake(tmp_path):
+def test_an_unwritable_directory_is_a_usage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot write to output directory .* \(Not a directory\)"):
         enter(tmp_path / "file" / "run")

@@ -1,4 +1,4 @@
-"""TensorBoard's events of a run: the numbers of `results.jsonl`, each step once, whatever happened."""
+"""Events for TensorBoard have the numbers of results.jsonl, and every step once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_records(folder, steps, loss=1.0):
 ARGS = {"trial_seed": 0, "dataset": "VLCS", "algorithm": "ERM", "hparams_seed": 0, "test_envs": [0]}
 
 
-def test_new_records_are_appended_and_changed_ones_replace_the_file(tmp_path, shown):
+def test_new_records_are_appended_and_changed_records_rewrite_the_file(tmp_path, shown):
     path = tmp_path / tensorboard_events.NAME
     write_records(tmp_path, [0])
     tensorboard_events.update(tmp_path)
@@ -31,36 +31,36 @@ def test_new_records_are_appended_and_changed_ones_replace_the_file(tmp_path, sh
     write_records(tmp_path, [0, 10])
     tensorboard_events.update(tmp_path)
     assert path.read_bytes().startswith(first)
-    assert path.stat().st_ino == inode  # a TensorBoard that has it open sees what is new
+    assert path.stat().st_ino == inode  # a running TensorBoard keeps the file open
     tensorboard_events.update(tmp_path)
     assert shown(tmp_path)["training/loss", 10].value == pytest.approx(1 / 11)
     write_records(tmp_path, [0, 10, 20], loss=2.0)
     tensorboard_events.update(tmp_path)
     assert shown(tmp_path)["training/loss", 0].value == 2.0
-    path.write_bytes(path.read_bytes()[:-7])  # a crash while it was written
+    path.write_bytes(path.read_bytes()[:-7])  # as after a crash
     tensorboard_events.update(tmp_path)
     assert {step for tag, step in shown(tmp_path) if tag == "accuracy/env0_in_acc"} == {0, 10, 20}
 
 
-def test_times_are_seconds_of_training(tmp_path, shown):
+def test_event_times_are_seconds_of_training(tmp_path, shown):
     write_records(tmp_path, [0, 10])
     tensorboard_events.update(tmp_path)
     assert [shown(tmp_path)["training/loss", step].wall_time for step in (0, 10)] == [0.5, 5.5]
 
 
-def test_a_file_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
+def test_an_unwritable_file_causes_a_warning(tmp_path, caplog):
     write_records(tmp_path, [0])
     (tmp_path / tensorboard_events.NAME).mkdir()
     tensorboard_events.update(tmp_path)
     assert "cannot write events for TensorBoard" in caplog.text
 
 
-def test_without_tensorboard_the_error_says_what_to_install(hide):
+def test_the_error_without_tensorboard_says_what_to_install(hide):
     hide("tensorboard")
     with pytest.raises(UsageError, match=r"pip install 'domainbed-gs\[tensorboard\]'"):
         TrainConfig(dataset="Debug28", tensorboard=True).check()
 
 
-def test_upstreams_abbreviation_of_test_envs_holds():
+def test_upstreams_abbreviation_of_test_envs_works():
     assert train_command.build_parser().parse_args(["--te", "1", "2"]).test_envs == [1, 2]
     assert Path(tensorboard_events.NAME).match("*tfevents*")

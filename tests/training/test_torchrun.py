@@ -1,4 +1,4 @@
-"""One run by several processes, started by torchrun: the same numbers as one process has."""
+"""Runs that several processes share have the numbers of a run in a single process."""
 
 import importlib.util
 import json
@@ -25,11 +25,11 @@ ABLE = (
     *("AlignedMTL", "UPGrad", "DualProj"),
 )
 TARGETS = {3: [0, 1], 4: [0]}
-"""Number of source environments of Uneven -> its targets."""
+"""Number of source environments of Uneven -> target environments."""
 
 
 def start(*program, ranks=2, **options):
-    """torchrun with a program in several processes."""
+    """Start a program under torchrun."""
     options = {"nproc-per-node": ranks, **options}
     torchrun = ["torch.distributed.run", "--standalone", *(f"--{k}={v}" for k, v in options.items())]
     return subprocess.Popen(
@@ -41,8 +41,8 @@ def start(*program, ranks=2, **options):
     )
 
 
-def ended(process):
-    """Its output, when it has ended well."""
+def output_of(process):
+    """Output of a process that must succeed."""
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     return output
@@ -55,33 +55,34 @@ def settings_of(algorithm, num_sources, **hparams):
 
 
 def in_directories(folder, runs):
-    """Settings of `runs` (name -> settings), each with a directory in `folder` that has its name."""
+    """Settings of `runs` (name -> settings), each with the output directory `folder / name`."""
     folder.mkdir()
     return [settings | {"output_dir": str(folder / name)} for name, settings in runs.items()]
 
 
-def carry_out_shared(folder, runs, ranks=2):
-    """Start all `runs`, one after the other, under torchrun."""
+def start_shared(folder, runs, ranks=2):
+    """Start torchrun, which trains all `runs`, one after the other."""
     listed = in_directories(folder, runs)
     (folder / "runs.json").write_text(json.dumps(listed))
     return start(str(HERE / "several_runs.py"), str(folder / "runs.json"), ranks=ranks)
 
 
-def carry_out(folder, runs):
-    """Carry out all `runs` in this process."""
+def train_alone(folder, runs):
+    """Train all `runs` in this process."""
     spec = importlib.util.spec_from_file_location("several_runs", HERE / "several_runs.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "Uneven", module.Uneven, raising=False)
         for settings in in_directories(folder, runs):
-            module.carry_out(settings)
+            module.train_run(settings)
 
 
 def assert_equal_runs(path, single, relative):
-    """Weights are equal up to that relative difference; so are records, to 1e-6 at best.
+    """Weights are equal up to a relative difference, and records up to that or 1e-6.
 
-    Statistics are added up in float32 in any run; one more sign that agrees would be a difference of 1e-5.
+    Statistics are summed in float32 in every run. One more component with equal signs would change the
+    agreement by 1e-5.
     """
     expected, got = (
         torch.load(each / "model.pkl", weights_only=True)["model_dict"] for each in (single, path)
@@ -106,13 +107,13 @@ EQUAL = {
     for num_sources in TARGETS
 } | {
     "zeros": settings_of("AgrRand", 3, zero_agrees=True, sigma="tensor"),
-    # Separate passes in both: the sign of a gradient that is nearly 0 hangs on the order of sums.
+    # Separate passes in both, because the sign of a gradient near 0 depends on the order of sums.
     "dropout": settings_of(
         "AgrSum", 4, featurizer="mlp", mlp_dropout=0.5, shared_dropout=True, passes="separate"
     ),
 }
-# In float32 a few signs of gradients hang on the order of sums, which the number of processes changes: a
-# component that flips is in the sum or not. In float64 none does, so that a tight bound holds everywhere.
+# In float32 the signs of a few components depend on the order of sums, and so on the number of processes. In
+# float64 none does, so tight bounds hold on every processor.
 EQUAL = {name: settings | {"float64": True} for name, settings in EQUAL.items()}
 REFUSED = {
     "unable": settings_of("Fish", 3),
@@ -121,7 +122,7 @@ REFUSED = {
     "misspelt": settings_of("AgrSum", 3, leer=1),
 }
 TRAIN = ("-m", "domainbed.scripts.train", "--evaluate=selection")
-DISTURBED = {
+RESUMED = {
     **{"dataset": "EmojiStyles", "algorithm": "AgrRand", "steps": 200, "checkpoint_freq": 50},
     **{"hparams": '{"batch_size": 4}', "evaluate": "selection"},
 }
@@ -129,31 +130,31 @@ DISTURBED = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Folder in which `one` and `two` hold what one process and two have made of the same settings."""
+    """Folder with runs of the same settings by one process (in `one`) and by two (in `two`)."""
     folder = tmp_path_factory.mktemp("runs")
-    two = carry_out_shared(folder / "two", EQUAL | REFUSED | {"straight": DISTURBED})
-    carry_out(folder / "one", EQUAL)
-    ended(two)
+    two = start_shared(folder / "two", EQUAL | REFUSED | {"straight": RESUMED})
+    train_alone(folder / "one", EQUAL)
+    output_of(two)
     return folder
 
 
 @pytest.mark.parametrize("name", EQUAL)
-def test_two_processes_are_equal_to_one(runs, name):
+def test_two_processes_equal_one(runs, name):
     assert_equal_runs(runs / "two" / name, runs / "one" / name, 1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_every_algorithm_that_can_on_real_images(tmp_path, ranks):
+def test_every_shareable_algorithm_on_real_images(tmp_path, ranks):
     settings = {"dataset": "EmojiStyles", "steps": 20, "checkpoint_freq": 10}
     every = {}
     for name in ABLE:
-        # Gradients on flat backgrounds are 0 but for rounding: their signs hang on the order of sums.
+        # Gradients on flat backgrounds are 0 except for rounding, so their signs depend on the order of sums.
         passes = {} if name == "ERM" else {"passes": "separate"}
         every[name] = settings | {"algorithm": name, "hparams": json.dumps({"batch_size": 16} | passes)}
-    shared = carry_out_shared(tmp_path / "shared", every, ranks)
-    carry_out(tmp_path / "one", every)
-    ended(shared)
+    shared = start_shared(tmp_path / "shared", every, ranks)
+    train_alone(tmp_path / "one", every)
+    output_of(shared)
     for name in every:
         assert_equal_runs(tmp_path / "shared" / name, tmp_path / "one" / name, 1e-5)
 
@@ -167,12 +168,12 @@ def test_every_algorithm_that_can_on_real_images(tmp_path, ranks):
         ("misspelt", "UsageError: .*leer"),
     ],
 )
-def test_what_cannot_be_shared_is_refused_by_all(runs, name, reason):
+def test_unshareable_runs_are_refused_by_all_ranks(runs, name, reason):
     assert re.match(reason, (runs / "two" / f"{name}-refused.txt").read_text())
     assert not (runs / "two" / name / "results.jsonl").exists()
 
 
-def test_which_algorithms_can_be_shared():
+def test_shareable_algorithms():
     assert sorted(ABLE) == sorted(name for name in ALGORITHMS if get_algorithm_class(name).DISTRIBUTED)
 
 
@@ -187,22 +188,22 @@ def wait_for_updates(torchrun, path, number, claim=1):
 
 
 def workers_of(torchrun, path):
-    """Process of rank 0, and of rank 1."""
+    """Process ids of rank 0 and rank 1."""
     children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
     first = latest_claim(path)[1]["pid"]
     (second,) = {int(child) for child in children} - {first}
     return first, second
 
 
-def test_killed_and_told_to_leave_it_goes_on(runs, flags, tmp_path, assert_same):
+def test_resumes_after_a_kill_and_stops_together_after_a_signal(runs, flags, tmp_path, assert_same):
     path = tmp_path / "run"
     torchrun = start(*TRAIN, *flags(path), **{"max-restarts": 2})
     done = wait_for_updates(torchrun, path, 20)
     os.kill(workers_of(torchrun, path)[1], signal.SIGKILL)
-    # torchrun starts both again.
+    # torchrun restarts both.
     done = wait_for_updates(torchrun, path, done + 20, claim=2)
     os.kill(workers_of(torchrun, path)[1], signal.SIGTERM)
-    output = ended(torchrun)
+    output = output_of(torchrun)
     assert output.count("Another process of the run was asked to stop.") == 1
     first, second = map(int, re.findall(r"Resumes after (\d+) of 200 updates", output))
     assert 20 <= first < done <= second
@@ -210,9 +211,7 @@ def test_killed_and_told_to_leave_it_goes_on(runs, flags, tmp_path, assert_same)
 
 
 @pytest.mark.slow
-def test_relaunched_after_rank_0_was_killed_and_after_all_were_told_to_leave(
-    runs, flags, tmp_path, assert_same
-):
+def test_resumes_after_rank_0_was_killed_and_after_signals_to_all_or_one(runs, flags, tmp_path, assert_same):
     path = tmp_path / "run"
     program = [*TRAIN, *flags(path)]
     torchrun = start(*program)
@@ -225,17 +224,17 @@ def test_relaunched_after_rank_0_was_killed_and_after_all_were_told_to_leave(
         torchrun = start(*program)
         done = wait_for_updates(torchrun, path, done + 20, claim)
         rank_1 = workers_of(torchrun, path)[1]
-        # torchrun hands SIGTERM on; the other one comes to a rank alone.
+        # torchrun forwards SIGTERM to all ranks. The other signal goes to one rank only.
         os.kill(torchrun.pid if number == signal.SIGTERM else rank_1, number)
         output = torchrun.communicate(timeout=100)[0]
         assert run_state(path) is RunState.PREEMPTED
     assert re.search(r"exitcode *: 3", output), output
-    ended(start(*program))
+    output_of(start(*program))
     assert_same(path, runs / "two" / "straight")
 
 
 @pytest.mark.slow
-def test_a_refusal_is_one_line_of_one_process(flags, tmp_path):
+def test_only_one_process_reports_a_refused_run(flags, tmp_path):
     program = [*TRAIN, *flags(tmp_path / "run"), "--algorithm=Fish"]
     output = start(*program).communicate(timeout=100)[0]
     assert output.count("error: Fish runs in one process only") == 1
