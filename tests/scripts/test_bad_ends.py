@@ -114,7 +114,7 @@ def test_an_environment_smaller_than_the_batch_size_gives_smaller_minibatches(tr
     done = train("--hparams", '{"batch_size": 64}')
     assert done.returncode == 0, done.stderr
     assert (
-        "environment 1 has 13 images to train on, fewer than batch_size 64: its minibatches have 13"
+        "environment 1 has 13 training images, fewer than batch_size 64: its minibatches have 13"
         in done.stdout
     )
     assert len(records_in(tmp_path / "train_output")) == 2
