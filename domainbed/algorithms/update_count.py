@@ -44,8 +44,7 @@ class AnnealedERM(UpdateCount, ERM):
         """Take one step down `loss` and count the update.
 
         If the number of updates before this one equals one of `thresholds`, first replace the optimizer by a
-        new
-        one: Adam's moments are those of the previous loss.
+        new one: Adam's moments are those of the previous loss.
 
         Args:
             loss: loss of this update.
