@@ -1,4 +1,4 @@
-"""What goes to the terminal: rows of fixed width, copies of a stream into a file, a break point."""
+"""Terminal output: rows of fixed width, output that is also copied to a file, and a break point."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ import numpy as np
 
 
 class Tee:
-    """Stands in for stdout or stderr and copies what is written to a file.
+    """A text stream that writes to another stream and copies everything to a file.
 
         with Tee("out.txt") as out, contextlib.redirect_stdout(out):
             ...
 
-    Text goes on to `stream`, so that a Tee over stderr leaves it on stderr. Closing it closes the file and
-    not the stream; whoever still writes then reaches the stream alone.
+    Closing it closes the copy, but not the stream. Later writes go to the stream only.
 
     Args:
         fname: path of the copy, or an open text file.
-        mode: how the copy is opened, "a" or "w".
-        stream: where the text goes besides; by default what `sys.stdout` is now.
+        mode: mode in which the copy is opened, "a" or "w".
+        stream: the stream to write to; by default the current `sys.stdout`.
 
     Raises: OSError if the copy cannot be opened or written.
     """
@@ -37,7 +36,7 @@ class Tee:
             self.file = fname
 
     def write(self, message: str) -> int:
-        """Write and flush `message` on both sides; its length."""
+        """Write `message` to stream and copy, and flush both; returns its length."""
         self.stream.write(message)
         self.stream.flush()
         if not self.file.closed:
@@ -46,7 +45,7 @@ class Tee:
         return len(message)
 
     def flush(self) -> None:
-        """Flush both sides."""
+        """Flush stream and copy."""
         self.stream.flush()
         if not self.file.closed:
             self.file.flush()
@@ -60,7 +59,7 @@ class Tee:
         return self.stream.fileno()
 
     def writable(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     @property
@@ -70,7 +69,7 @@ class Tee:
 
     @property
     def errors(self) -> str | None:
-        """What the stream does with a character that its encoding lacks."""
+        """Error handler of the stream for characters that its encoding lacks."""
         return self.stream.errors
 
     @property
@@ -79,7 +78,7 @@ class Tee:
         return self.file.closed
 
     def close(self) -> None:
-        """Close the copy; the stream stays open."""
+        """Close the copy, but not the stream."""
         self.file.close()
 
     def __enter__(self) -> Self:
@@ -92,27 +91,27 @@ class Tee:
 
 
 def format_row(cells: Sequence[object], widths: Sequence[int], latex: bool = False) -> str:
-    """One line, without its newline: each cell padded or cut to its width.
+    """A row of text without its newline, in which every cell is padded or cut to its width.
 
-    Floats get ten decimals. Cells are parted by two spaces and followed by one, or in LaTeX by ` & `
-    and followed by ` \\\\`.
+    Floats have ten decimals. Two spaces separate cells and one ends the row; in LaTeX, ` & ` separates cells
+    and ` \\\\` ends the row.
     """
     fixed = [_text(cell).ljust(width)[:width] for cell, width in zip(cells, widths, strict=True)]
     return " & ".join(fixed) + " \\\\" if latex else "  ".join(fixed) + " "
 
 
 def print_row(row: Sequence[object], colwidth: int = 10, latex: bool = False) -> None:
-    """Print `format_row` with every cell `colwidth` wide."""
-    print(format_row(row, [colwidth] * len(row), latex))  # noqa: T201 - its job
+    """Print a row as `format_row` does, with every cell `colwidth` characters wide."""
+    print(format_row(row, [colwidth] * len(row), latex))  # noqa: T201 - this function prints
 
 
 def print_separator() -> None:
     """Print 80 equals signs."""
-    print("=" * 80)  # noqa: T201 - its job
+    print("=" * 80)  # noqa: T201 - this function prints
 
 
 def shortened_list(items: Sequence[str], most: int = 10) -> str:
-    """`items` on one line, separated by commas: the first `most`, and how many more there are."""
+    """The first `most` items, separated by commas, and the number of further items."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
 
@@ -122,6 +121,6 @@ def _text(cell: object) -> str:
 
 
 def pdb() -> None:
-    """Restore stdout and stop the caller in Python's debugger."""
+    """Restore stdout and start Python's debugger in the caller."""
     sys.stdout = sys.__stdout__
     Pdb().set_trace(sys._getframe(1))

@@ -145,8 +145,8 @@ class RunDir:
 
     def check_claim(self) -> None:
         """Raise Busy if another process took this run over, for instance because this one hung."""
-        # Checked apart: whoever finishes a run removes its claim, and a heartbeat of this process that was
-        # under way when it hung then restores the claim of this one.
+        # A separate check, because the process that finishes a run removes its claim. If this process hung
+        # while it wrote a heartbeat, that heartbeat then restores its own claim.
         if self.finished:
             raise Busy(f"{self.path} was taken over and finished by another process")
         if self._claim is None or not self._claim.is_held():
@@ -182,10 +182,10 @@ class RunDir:
         return checkpoint.load(self.path)
 
     def _check_settings(self) -> bool:
-        """Whether the directory names the settings of its run, which then equal those of this one.
+        """Compare the settings in run.json with those of this run; returns whether there is a run.json.
 
-        A setting that the directory's run.json lacks, since it is older than the setting, has its
-        `value_before`. One that is unknown now may be there with the value in `RETIRED`.
+        A setting that is newer than the directory counts as its `value_before`. A setting that no longer
+        exists is accepted with the value in `RETIRED`.
 
         Raises: UsageError if the settings differ, or the directory has records but no settings.
         """
@@ -194,7 +194,7 @@ class RunDir:
             if (self.path / "results.jsonl").exists():
                 raise UsageError(
                     f"{self.path} has results but no run.json with their settings; "
-                    "name another --output_dir, or give --restart to move them aside"
+                    "choose another --output_dir, or use --restart to move them to attempt-N"
                 )
             return False
         now = json.loads(json.dumps(self.settings))
@@ -206,12 +206,12 @@ class RunDir:
         if differ:
             raise UsageError(
                 f"{self.path} holds a run with other settings ({'; '.join(differ)}); "
-                "name another --output_dir, or give --restart to move it aside"
+                "choose another --output_dir, or use --restart to move it to attempt-N"
             )
         return True
 
     def _move_to_attempt(self) -> None:
-        """Move the files of an earlier attempt, if there is one, to attempt-N: no result is thrown away."""
+        """Move the files of an earlier attempt, if any, to attempt-N, so that no result is lost."""
         files = [file for pattern in _FILES_OF_AN_ATTEMPT for file in sorted(self.path.glob(pattern))]
         if not files:
             return
@@ -230,7 +230,7 @@ class RunDir:
 
 
 def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """How the setting `name` differs from that in a run.json; empty if it does not."""
+    """Description of how the setting `name` differs from run.json, or "" if it does not."""
     if name not in now:
         if name in RETIRED and before[name] == RETIRED[name]:
             return ""

@@ -63,14 +63,14 @@ class _Infinite:
     replacement: bool
 
     def __init__(self, dataset: Samples, weights: Weights, batch_size: int, num_workers: int) -> None:
-        n = len(dataset)  # type: ignore[arg-type] # no __len__ in torch's type
+        n = len(dataset)  # type: ignore[arg-type] # torch's types lack __len__
         if n < batch_size and (weights is None or not self.replacement):
             raise UsageError(f"{n} samples cannot fill a minibatch of {batch_size}; reduce batch_size")
         if weights is not None and len(weights) != n:
             raise UsageError(f"{len(weights)} weights for {n} samples; expected one weight per sample")
         order: Sampler[int]
         if weights is None:
-            order = RandomSampler(dataset, replacement=self.replacement)  # type: ignore[arg-type] # no __len__ in torch's type
+            order = RandomSampler(dataset, replacement=self.replacement)  # type: ignore[arg-type] # torch's types lack __len__
         else:
             # A list, because the sampler warns if it has to copy a tensor.
             as_list = torch.as_tensor(weights).tolist()
@@ -127,9 +127,9 @@ class FastDataLoader:
     """
 
     def __init__(self, dataset: Samples, batch_size: int, num_workers: int, shuffle: bool = True) -> None:
-        if len(dataset) == 0:  # type: ignore[arg-type] # no __len__ in torch's type
+        if len(dataset) == 0:  # type: ignore[arg-type] # torch's types lack __len__
             raise UsageError("cannot load from an empty dataset")
-        order: Sampler[int] = (RandomSampler if shuffle else SequentialSampler)(dataset)  # type: ignore[arg-type] # no __len__ in torch's type
+        order: Sampler[int] = (RandomSampler if shuffle else SequentialSampler)(dataset)  # type: ignore[arg-type] # torch's types lack __len__
         batches = BatchSampler(order, batch_size, drop_last=False)
         self._length = len(batches)
         self._sampler = _RecordingSampler(batches)
@@ -152,4 +152,4 @@ def _start(dataset: Samples, batches: _InfiniteSampler, num_workers: int) -> Ite
         warnings.filterwarnings("ignore", "This DataLoader will create")
         # Python 3.12 warns of forks in multi-threaded processes, and torch's loaders fork.
         warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-        return iter(DataLoader(dataset, batch_sampler=batches, num_workers=num_workers))  # type: ignore[arg-type] # no __len__ in torch's type
+        return iter(DataLoader(dataset, batch_sampler=batches, num_workers=num_workers))  # type: ignore[arg-type] # torch's types lack __len__

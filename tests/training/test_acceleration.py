@@ -18,7 +18,6 @@ from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
 from domainbed.training import acceleration
 from domainbed.training.acceleration import accelerate, check_device
-from domainbed.training.api import launched_by_torchrun
 from domainbed.training.config import TrainConfig
 from domainbed_gs.algorithms.gram import CAGrad
 from domainbed_gs.algorithms.sign import AgrSum
@@ -39,7 +38,7 @@ OF_ALL_KINDS = ("ERM", "Fish", "IRM", "MLDG", "SagNet", "ARM", "Fishr", "ANDMask
 
 def all_algorithms(*quick):
     """Parameters for all algorithms. Those not in `quick` are marked as slow."""
-    return [pytest.param(it, marks=[] if it in quick else pytest.mark.slow) for it in ALGORITHMS]
+    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in ALGORITHMS]
 
 
 def make(name, options, cls=None, **overrides):
@@ -148,7 +147,7 @@ def test_only_the_featurizer_is_in_bfloat16(method, passes):
     class Watched(method):
         def operate(self, gradients, parameters):
             gradients = list(gradients)
-            seen.extend((it.dtype, torch.is_autocast_enabled("cpu")) for it in gradients)
+            seen.extend((gradient.dtype, torch.is_autocast_enabled("cpu")) for gradient in gradients)
             return super().operate(iter(gradients), parameters)
 
         def operate_jointly(self, joint, parameters):
@@ -166,7 +165,7 @@ def test_only_the_featurizer_is_in_bfloat16(method, passes):
     forward = [(torch.bfloat16, True), torch.float32]
     assert inside == forward * (1 if passes == "auto" else 3)
     assert seen == [(torch.float32, False)] * (1 if passes == "auto" else 3)
-    assert all(it.grad.dtype == torch.float32 for it in algorithm.trained_parameters())
+    assert all(parameter.grad.dtype == torch.float32 for parameter in algorithm.trained_parameters())
     with torch.no_grad():
         inside.clear()
         assert algorithm.predict(minibatches()[0][0]).dtype == torch.float32
@@ -178,7 +177,7 @@ def test_joint_and_separate_passes_agree_in_bfloat16():
     for passes in ("auto", "separate"):
         algorithm = make("Aggregation", BFLOAT16 | LAST, aggregator="MGDA", passes=passes)
         algorithm.update(minibatches())
-        found.append(torch.cat([it.grad.flatten() for it in algorithm.trained_parameters()]))
+        found.append(torch.cat([parameter.grad.flatten() for parameter in algorithm.trained_parameters()]))
     assert torch.cosine_similarity(*found, dim=0) > 0.999
 
 
@@ -310,16 +309,3 @@ def test_a_sweep_passes_options_on_and_names_of_runs_without_options_stay():
     assert plain.name == "c9e937b891adc066d6ccc1313cf65832"
     assert all(flag in fast.command_str for flag in ("--precision bf16", " --channels_last", " --compile"))
     assert fast.name != plain.name
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [({}, False), ({"RANK": "0", "WORLD_SIZE": "1"}, False), ({"WORLD_SIZE": "2"}, False)]
-    + [({"RANK": "1", "WORLD_SIZE": "2"}, True)],
-)
-def test_launched_by_torchrun_needs_at_least_two_processes(variables, expected, monkeypatch):
-    for name in ("RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert launched_by_torchrun() is expected

@@ -11,6 +11,7 @@ from PIL import Image
 
 import domainbed
 from domainbed.errors import RunError, UsageError
+from domainbed.training.api import launched_by_torchrun
 from domainbed.training.config import TrainConfig
 from domainbed.training.run import build, choose_device, describe
 
@@ -265,3 +266,16 @@ def test_printed_rows_are_upstreams(script, tmp_path):
     assert all(line.endswith(" ") for line in lines[header:])
     again = script("train", *flags)
     assert again.stdout == "run already holds this run, finished. Use --restart to run it again.\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, False), ({"RANK": "0", "WORLD_SIZE": "1"}, False), ({"WORLD_SIZE": "2"}, False)]
+    + [({"RANK": "1", "WORLD_SIZE": "2"}, True)],
+)
+def test_launched_by_torchrun_needs_at_least_two_processes(variables, expected, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launched_by_torchrun() is expected
