@@ -1,9 +1,9 @@
-"""How near the consensus of signs comes to copying the same bytes.
+"""How near Agr-Sum's rule comes to copying the same bytes.
 
     python benchmarks/surgery_kernel.py [--components 57000000] [--rounds 9] [--device cpu]
 
 Agr-Sum reads K gradients and writes one; the rival copies as many bytes. Gradients come block by block, as
-in training, where large ones are left to a compiled rule. Goal: at least 0.7 of the copy's bytes per second.
+in training, where the rule over large ones is compiled. Goal: at least 0.7 of the copy's bytes per second.
 """
 
 import argparse
@@ -11,10 +11,12 @@ import argparse
 import torch
 from timing import interleaved, print_environment, report
 
-from domainbed.gradients.fused import can_fuse, fused
-from domainbed.gradients.parameter_gradients import Held
+from domainbed.gradients.compilation import compiles
+from domainbed.gradients.componentwise import Componentwise
+from domainbed.gradients.pieces import Piece, Rows, Span
+from domainbed.process_group import SINGLE_PROCESS
 from domainbed.training.train_command import keep_freed_memory
-from domainbed_gs.algorithms.sign import AGREEING
+from domainbed_gs.algorithms.agr import AgrSum
 
 K = 3
 
@@ -27,20 +29,21 @@ def main():
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     keep_freed_memory()
-    gradients = torch.randn(K, args.components, device=args.device)
+    gradients = list(torch.randn(K, args.components, device=args.device))
     result = torch.empty(args.components, device=args.device)
     # (K + 1) P numbers are read or written: a copy of half as many does the same.
     source = torch.randn((K + 1) * args.components // 2, device=args.device)
     target = torch.empty_like(source)
 
-    def consensus(rule):
-        for start, block in Held(gradients).blocks():
-            rule(block.unbind(), [], result[start : start + block.shape[1]])
+    def agr_sum(compile_rule):
+        piece = Piece([Span(0, args.components)], Rows(gradients))
+        rule = lambda block: AgrSum.combine(None, block)  # noqa: E731 - it needs no algorithm
+        Componentwise(rule, 1.0, result, None, compile_rule).combine(iter([piece]), SINGLE_PROCESS)
 
     print_environment()
-    functions = {"copy": lambda: target.copy_(source), "Agr-Sum, plain": lambda: consensus(AGREEING)}
-    if can_fuse(gradients.device):
-        functions["Agr-Sum"] = lambda: consensus(fused(AGREEING))
+    functions = {"copy": lambda: target.copy_(source), "Agr-Sum, plain": lambda: agr_sum(False)}
+    if compiles(args.components, source.device):
+        functions["Agr-Sum"] = lambda: agr_sum(True)
     times = interleaved(functions, args.rounds, args.warmup)
     amount = (K + 1) * args.components * 4 / 1e9
     report(

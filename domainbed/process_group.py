@@ -58,6 +58,10 @@ class ProcessGroup:
         """
         return gradients
 
+    def shard_start(self, size: int) -> int:
+        """Position of this rank's first component in a vector (P,), with P = `size`."""
+        return 0
+
     def gather_shards(self, shard: Tensor, size: int) -> Tensor:
         """The vector (P,), with P = `size`, that consists of every rank's shard."""
         return shard

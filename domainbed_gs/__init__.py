@@ -4,18 +4,12 @@ from __future__ import annotations
 
 
 def register() -> None:
-    """Add all that this plugin has; nothing is imported before it is asked for."""
+    """Register everything that this plugin offers, without importing it."""
     from domainbed import algorithms, model_selection, networks
     from domainbed.results import report
     from domainbed.training import splits
 
-    for name in (
-        *("AgrSum", "AgrRand", "PCGrad", "GradDrop", "GradVac", "CAGrad", "MGDA", "IMTLG", "NashMTL"),
-        *("AlignedMTL", "UPGrad", "DualProj", "Aggregation"),
-    ):
-        algorithms.REGISTRY.add_lazy(name, f"domainbed_gs.algorithms:{name}")
-    for name in ("SAM", "ASAM", "GSAM", "SAGM", "DISAM", "DGSAM"):
-        algorithms.REGISTRY.add_lazy(name, f"domainbed_gs.algorithms.sharpness:{name}")
+    algorithms.REGISTRY.add_package("domainbed_gs.algorithms")
     networks.FEATURIZERS.add_lazy("alexnet", "domainbed_gs.alexnet:AlexNet")
     splits.SCHEMES.add_lazy("stratified", "domainbed_gs.splits:stratified")
     model_selection.METHODS.add_lazy("iccv2021", "domainbed_gs.selection:ICCV2021SelectionMethod")

@@ -1,47 +1,44 @@
-"""What algorithms share that need the gradient of each environment's own loss."""
+"""Methods that combine the gradients of the K source environments: what they share, and two kinds of rule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
-from domainbed.algorithms.base import Minibatch
+from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.errors import check_choice
-from domainbed.gradients.domain_gradients import environment_gradients
-from domainbed.gradients.fused import WORTHWHILE, can_fuse
-from domainbed.gradients.joint_pass import JointPass, NotSamplewise
-from domainbed.hparams import Hparam, Kind, const
+from domainbed.gradients.comparison import Combined
+from domainbed.gradients.componentwise import Block
+from domainbed.gradients.engine import PASSES, RULES, GradientEngine
+from domainbed.gradients.vectors import set_gradient
+from domainbed.hparams import Hparam, const
 
 
 class EnvironmentGradients(ERM):
-    """Base: K gradients, one for each source environment, either way at the price of one ERM step.
+    """Base: the optimizer gets one gradient made from those of the environments, at the price of an ERM step.
 
-    Where no layer mixes samples, they come from one forward and one backward pass over all samples, piece
-    by piece; else from a pass for each environment. Both give the same gradients up to rounding, dropout
-    included on the CPU (elsewhere its masks differ). The switch `passes` can ask for the second way, and
-    `rules` for the same without compiled functions.
+    How the gradients are made is the engine's business: by one pass over all samples or one for each
+    environment, in one process or several. The results are equal up to rounding. A subclass is a
+    `ComponentwiseMethod` or a `GramMethod`, and may change the combined gradient in `finish`.
     """
 
+    SCALE: ClassVar[Literal["sum", "mean"]] = "mean"
+    """Whether the rule gives a direction on the scale of the gradients' sum or of their mean."""
     SWITCHES = {
         "passes": Hparam(
             "auto",
             const("auto"),
-            "gradients of environments: auto (jointly where possible) or separate",
-            choices=("auto", "separate"),
-            kind=Kind.INCIDENTAL,
+            "how environments' gradients are made: auto, joint (one pass) or separate",
+            choices=PASSES,
         ),
         "rules": Hparam(
-            "auto",
-            const("auto"),
-            "rules over gradients: auto (compiled where they are large) or plain",
-            choices=("auto", "plain"),
-            kind=Kind.INCIDENTAL,
+            "auto", const("auto"), "rules over gradients: auto (large ones compiled) or plain", choices=RULES
         ),
     }
 
@@ -49,68 +46,95 @@ class EnvironmentGradients(ERM):
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        check_choice("hyper-parameter passes is", self.switch("passes"), ("auto", "separate"))
-        check_choice("hyper-parameter rules is", self.switch("rules"), ("auto", "plain"))
-        self._joint: bool | None = None  # not known yet
-        self._fuses: bool | None = None  # likewise
-        self._buffer: Tensor | None = None
+        # A user's class that predicts or measures in its own way may mix samples.
+        own = type(self).predict is ERM.predict and type(self).loss_of is EnvironmentGradients.loss_of
+        self.engine = GradientEngine(
+            self,
+            samplewise=own and self.featurizer.SAMPLEWISE,
+            passes=str(self.switch("passes")),
+            rules=str(self.switch("rules")),
+        )
+
+    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
+        losses, combined = self.combined(minibatches, self.environment_seeds(minibatches))
+        with torch.no_grad():
+            self.finish(combined)
+        self.descend(combined.gradient)
+        loss = self.process_group.weighted_mean(losses.mean(), len(losses))
+        values = {"loss": loss, **combined.logged}
+        return {name: scalar(value) if isinstance(value, Tensor) else value for name, value in values.items()}
+
+    @abstractmethod
+    def combined(self, minibatches: Sequence[Minibatch], seeds: Sequence[int]) -> tuple[Tensor, Combined]:
+        """Losses of this process's environments, and the combined gradient with what was measured.
+
+        Args:
+            minibatches: one an environment.
+            seeds: seed of each environment's draws, e.g. for dropout.
+        """
+
+    def finish(self, combined: Combined) -> None:
+        """Change `combined.gradient` in place, and add numbers for the records to `combined.logged`."""
+
+    def descend(self, gradient: Tensor) -> None:
+        """One step of the optimizer with the combined gradient (P,)."""
+        set_gradient(self.trained_parameters(), gradient)
+        self.optimizer.step()
+
+    def factor(self, num_environments: int) -> float:
+        """Factor on what the rule gives, of K environments."""
+        return 1.0
 
     def environment_seeds(self, minibatches: Sequence[Minibatch]) -> list[int]:
-        """Seeds of the random numbers, dropout's for instance, that each environment's loss draws."""
+        """Seeds of the random numbers, e.g. for dropout, that each environment's loss draws."""
         return torch.randint(2**62, (len(minibatches),)).tolist()
 
-    def joint_pass(
-        self,
-        minibatches: Sequence[Minibatch],
-        parameters: Sequence[nn.Parameter],
-        seeds: Sequence[int],
-    ) -> JointPass | None:
-        """The pass over all samples, forward only yet; None where it would not do."""
-        if self._joint is None:
-            self._joint = self._takes_samples_one_by_one() and self.switch("passes") == "auto"
-        if self._joint and self.process_group.world_size == 1:
-            try:
-                return JointPass(self.predict, minibatches, parameters, seeds)
-            except NotSamplewise:
-                self._joint = False
-        return None
-
-    def _takes_samples_one_by_one(self) -> bool:
-        """Whether a sample's loss and gradient depend on that sample alone, as far as is known."""
-        # A class of a user's that predicts or measures in its own way may mix samples.
-        plain = type(self).predict is ERM.predict and type(self).loss_of is EnvironmentGradients.loss_of
-        live = any(layer.training for layer in self.modules() if isinstance(layer, _BatchNorm))
-        return plain and self.featurizer.SAMPLEWISE and not live
-
-    def separate_passes(
-        self,
-        minibatches: Sequence[Minibatch],
-        parameters: Sequence[nn.Parameter],
-        seeds: Sequence[int],
-        losses: list[Tensor],
-    ) -> Iterator[Tensor]:
-        """The environments' gradients (P,) one by one; their losses are appended to `losses`."""
-        for loss, gradient in environment_gradients(self.loss_of, minibatches, parameters, seeds):
-            losses.append(loss)
-            yield gradient
+    def draw_seed(self) -> int:
+        """Seed of the numbers that the rule itself draws in this update."""
+        raise NotImplementedError
 
     def loss_of(self, x: Tensor, y: Tensor) -> Tensor:
         """Loss (0-d) of one environment."""
         return F.cross_entropy(self.predict(x), y)
 
-    def fuses(self, gradient: Tensor) -> bool:
-        """Whether rules that make `gradient` (P,) are compiled; found out once."""
-        if self._fuses is None:
-            large = len(gradient) >= WORTHWHILE
-            self._fuses = self.switch("rules") == "auto" and large and can_fuse(gradient.device)
-        return self._fuses
 
-    def gradient_buffer(self, parameters: Sequence[nn.Parameter]) -> Tensor:
-        """Where the combined gradient (P,) is written, in every update anew.
+class ComponentwiseMethod(EnvironmentGradients):
+    """Base of rules that look at each component by itself. A subclass gives `combine`."""
 
-        Memory that is asked for afresh costs a pass over it, page by page.
+    DISTRIBUTED = True
+    DRAWS: ClassVar[bool] = False
+    """Whether `combine` draws random numbers, by `gradients.uniform()`."""
+
+    @abstractmethod
+    def combine(self, gradients: Block) -> Tensor | tuple[Tensor, Tensor]:
+        """The combined gradient (m,) of the K environments' gradients (m,) by the same m components.
+
+        A rule that weighs components may return (combined gradient, weight of each component (m,)). Then
+        `Combined.weights` has the weights of all components.
         """
-        size = sum(parameter.numel() for parameter in parameters)
-        if self._buffer is None or self._buffer.numel() != size:
-            self._buffer = torch.empty(size, dtype=parameters[0].dtype, device=parameters[0].device)
-        return self._buffer
+
+    def combined(self, minibatches: Sequence[Minibatch], seeds: Sequence[int]) -> tuple[Tensor, Combined]:
+        factor = self.factor(self.process_group.sum_int(len(minibatches)))
+        draw_seed = self.draw_seed() if self.DRAWS else None
+        return self.engine.componentwise(minibatches, seeds, self.combine, factor, draw_seed)
+
+
+class GramMethod(EnvironmentGradients):
+    """Base of rules that see the inner products of the gradients only. A subclass gives `weights`.
+
+    Where a rule defines no direction, or an inner product is not finite, the mean gradient stands in.
+    """
+
+    DISTRIBUTED = True
+
+    @abstractmethod
+    def weights(self, gram: np.ndarray) -> np.ndarray:
+        """Weights (K,) of the inner products (K, K), both float64: the combined gradient is sum_k w_k g_k.
+
+        Raises: NoDirection where the method defines none.
+        """
+
+    def combined(self, minibatches: Sequence[Minibatch], seeds: Sequence[int]) -> tuple[Tensor, Combined]:
+        k = self.process_group.sum_int(len(minibatches))
+        fallback = 1 / k if self.SCALE == "mean" else 1.0
+        return self.engine.by_weights(minibatches, seeds, self.weights, fallback, self.factor(k))

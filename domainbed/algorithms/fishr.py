@@ -14,7 +14,8 @@ from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.precision import full_precision
 from domainbed.algorithms.update_count import AnnealedERM
 from domainbed.errors import UsageError
-from domainbed.gradients.gradient_variance import LinearPass, forward_with_gradients, linear_layers
+from domainbed.gradients.recording import LayerPass
+from domainbed.gradients.variance import logits_and_passes, require_linear_layers, variances_by_environment
 from domainbed.hparams import Hparam, log10_uniform, uniform, uniform_int
 
 
@@ -98,7 +99,7 @@ class Fishr(AnnealedERM):
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        linear_layers(self.classifier)  # raises for a classifier without a closed form
+        require_linear_layers(self.classifier)
         self.num_domains = num_domains
         self.ema_per_domain = [MovingAverage(hparams["ema"]) for _ in range(num_domains)]
 
@@ -114,24 +115,21 @@ class Fishr(AnnealedERM):
         features = self.featurizer(x)
         with full_precision(features):
             features = features.to(next(self.classifier.parameters()).dtype)
-            logits, passes = forward_with_gradients(self.classifier, features, y, differentiable=penalised)
+            logits, passes = logits_and_passes(self.classifier, features, y, differentiable=penalised)
             nll = F.cross_entropy(logits, y)
             penalty = self._penalty(passes, [len(y) for _, y in minibatches])
             loss = nll + (self.hparams["lambda"] if penalised else 0.0) * penalty
         self.annealed_step(loss, anneal)
         return {"loss": scalar(loss), "nll": scalar(nll), "penalty": scalar(penalty)}
 
-    def _penalty(self, passes: Mapping[str, LinearPass], sizes: Sequence[int]) -> Tensor:
+    def _penalty(self, passes: dict[str, LayerPass], sizes: Sequence[int]) -> Tensor:
         """Mean squared distance (0-d) of the averaged variances from their mean over environments.
 
         Args:
             passes: inputs and output gradients of each linear layer, by name.
             sizes: number of samples of each environment.
         """
-        variances: list[dict[str, Tensor]] = [{} for _ in sizes]
-        for name, layer in passes.items():
-            for of_environment, part in zip(variances, layer.split(sizes), strict=True):
-                of_environment |= {f"{name}.{key}".lstrip("."): v for key, v in part.variances().items()}
+        variances = variances_by_environment(passes, sizes)
         averaged = [ema.update(own) for ema, own in zip(self.ema_per_domain, variances, strict=True)]
         # Detached: the derivative by the mean is the sum of the deviations from it, which is 0.
         mean = {name: torch.stack([own[name].detach() for own in averaged]).mean(0) for name in averaged[0]}

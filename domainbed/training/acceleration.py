@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from domainbed.algorithms.base import Algorithm
 from domainbed.algorithms.precision import at_least_float32
 from domainbed.errors import UsageError
-from domainbed.gradients.compiler import lacks_for_compilation
+from domainbed.gradients.compilation import missing_for_compilation
 from domainbed.networks.backbones import with_channels_innermost
 from domainbed.networks.base import FeaturizerModule
 from domainbed.training.config import TrainConfig
@@ -39,7 +39,7 @@ def check_device(config: TrainConfig, device: torch.device) -> None:
             f"--precision tf32 needs an NVIDIA GPU of compute capability 8.0 or above, and this run is on "
             f"{device}; leave it out, or use bf16"
         )
-    lack = lacks_for_compilation(device.type) if config.compile else None
+    lack = missing_for_compilation(device.type) if config.compile else None
     if lack is not None:
         raise UsageError(f"--compile {lack}, or leave out --compile")
 

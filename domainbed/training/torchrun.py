@@ -175,8 +175,11 @@ class TorchrunGroup(ProcessGroup):
                 output_split_sizes=self._environments_per_rank,
                 input_split_sizes=[len(gradients)] * self.world_size,
             )
-        begin = self.rank * length
-        return received[:, : min(begin + length, size) - min(begin, size)].unbind()
+        begin = self.shard_start(size)
+        return received[:, : min(begin + length, size) - begin].unbind()
+
+    def shard_start(self, size: int) -> int:
+        return min(self.rank * self._shard_length(size), size)
 
     def gather_shards(self, shard: Tensor, size: int) -> Tensor:
         length = self._shard_length(size)

@@ -1,49 +1,46 @@
-"""A rule by name: any of our Gram methods, or an aggregator of TorchJD."""
+"""Any aggregator of TorchJD by name (Quinton and Rey 2024, arXiv 2406.16232)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ast
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.base import Minibatch
 from domainbed.algorithms.precision import full_precision
-from domainbed.errors import misspelt
+from domainbed.errors import UsageError, misspelt
+from domainbed.gradients.comparison import Combined
 from domainbed.hparams import Hparam, const
 from domainbed.seeds import counter_seed
-from domainbed_gs import surgery
-from domainbed_gs.algorithms.base import Operation, Stats
-from domainbed_gs.algorithms.gram import IMTLG, MGDA, AlignedMTL, CAGrad, DualProj, GramSurgery, UPGrad
-from domainbed_gs.algorithms.nash import NashMTL
-from domainbed_gs.algorithms.pairwise import GradVac, PCGrad
-from domainbed_gs.algorithms.torchjd import PREFIX, check_torchjd, torchjd_direction
+from domainbed_gs.algorithms.upgrad import UPGrad
 
-METHODS: dict[str, type[GramSurgery]] = {
-    method.__name__: method
-    for method in (PCGrad, GradVac, CAGrad, MGDA, IMTLG, NashMTL, AlignedMTL, UPGrad, DualProj)
-}
+PREFIX = "torchjd:"
+"""Start of an aggregator's name."""
+
+_EXAMPLE = f"{PREFIX}TrimmedMean(trim_number=1)"
 
 
-class Aggregation(PCGrad, GradVac, CAGrad, MGDA, IMTLG, NashMTL, AlignedMTL, UPGrad, DualProj):
-    """Any Gram method here by its name, or any aggregator of TorchJD (Quinton & Rey 2024, arXiv 2406.16232).
+@REGISTRY.register()
+class Aggregation(UPGrad):
+    """An aggregator of TorchJD by name (Quinton and Rey 2024, arXiv 2406.16232).
 
-    `aggregator` is "MGDA", say, or "torchjd:ConFIG", or "torchjd:TrimmedMean(trim_number=1)". The class is
-    each of our methods at once, so it has the hyper-parameters of all of them, and the one that is named
-    does the work. An aggregator of TorchJD gets the K x P matrix of the gradients, a second copy of them;
-    what it draws comes from torch's global generator, seeded for it by the run's seed and the update, and
-    left as it was. Its direction counts as one on the scale of a mean, whatever it is (with `reduction`
-    "mean", the default, it is used as it is), and `removed` is not logged.
+    `aggregator` is "torchjd:ConFIG", say, or "torchjd:TrimmedMean(trim_number=1)".
+
+    By default our own UPGrad, which needs no TorchJD. An aggregator gets the K x P matrix of the gradients, a
+    second copy of them; what it draws comes from torch's global generator, seeded for it by the run's seed
+    and the update, and restored. Its direction counts as one on the scale of a mean, whatever it is (with
+    `reduction` "mean", the default, it is used as it is), and `removed` is not logged.
     """
 
     HPARAMS = {
-        "reduction": Hparam("mean", const("mean"), "scale of the combined gradient: sum or mean"),
-        "aggregator": Hparam(
-            "UPGrad", const("UPGrad"), f"a Gram method's name, or {PREFIX} and one of TorchJD's"
-        ),
+        "aggregator": Hparam("UPGrad", const("UPGrad"), f"UPGrad, or {PREFIX}NAME, one of TorchJD's"),
     }
-
     DISTRIBUTED = False
 
     def __init__(
@@ -52,30 +49,112 @@ class Aggregation(PCGrad, GradVac, CAGrad, MGDA, IMTLG, NashMTL, AlignedMTL, UPG
         name = hparams["aggregator"]
         if name.startswith(PREFIX):
             check_torchjd(name, num_domains)
-        elif name not in METHODS:
-            raise misspelt(f"aggregator not found: {name}", name, [*METHODS, f"{PREFIX}NAME"])
+        elif name in REGISTRY and name != "UPGrad":
+            raise UsageError(f"aggregator {name} is an algorithm of its own: choose --algorithm {name}")
+        elif name != "UPGrad":
+            raise misspelt(f"aggregator not found: {name}", name, ["UPGrad", f"{PREFIX}NAME"])
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        self.scale = METHODS[name].scale if name in METHODS else "mean"
 
-    def weights(self, gram: np.ndarray) -> np.ndarray:
-        return METHODS[self.hparams["aggregator"]].weights(self, gram)
+    def combined(self, minibatches: Sequence[Minibatch], seeds: Sequence[int]) -> tuple[Tensor, Combined]:
+        if self.hparams["aggregator"] == "UPGrad":
+            return super().combined(minibatches, seeds)
+        return self.engine.as_matrix(minibatches, seeds, self._direction, self.factor(len(minibatches)))
 
-    def operate(self, gradients: Iterator[Tensor], parameters: Sequence[nn.Parameter]) -> Operation:
-        name = self.hparams["aggregator"]
-        if name in METHODS:
-            return super().operate(gradients, parameters)
-        matrix = torch.stack(list(gradients))
+    def _direction(self, matrix: Tensor) -> Tensor:
+        """(P,) of the gradients (K, P)."""
         devices = [matrix.device] if matrix.device.type == "cuda" else []
         with full_precision(matrix), torch.random.fork_rng(devices):
             torch.manual_seed(counter_seed(self.surgery_seed, self.updates))
-            gradient = torchjd_direction(name, matrix)
-        gram = surgery.gram_matrix(matrix.unbind()).cpu().numpy()
-        stats: Stats = {
-            "agreement": surgery.sign_agreement(matrix.unbind()),
-            "cosine": surgery.mean_cosine(gram),
-        }
-        return Operation(gradient * self.factor(len(matrix)), stats)
+            return torchjd_direction(self.hparams["aggregator"], matrix)
 
-    def operates_jointly(self) -> bool:
-        # An aggregator of TorchJD needs the whole matrix.
-        return self.hparams["aggregator"] in METHODS
+    def finish(self, combined: Combined) -> None:
+        super().finish(combined)
+        if self.hparams["aggregator"] != "UPGrad":
+            # A direction of unknown scale says nothing about what was removed, and it is always defined.
+            del combined.logged["removed"], combined.logged["fallback"]
+
+
+def torchjd_direction(text: str, matrix: Tensor) -> Tensor:
+    """What the aggregator that `text` names makes of K gradients.
+
+    Args:
+        text: "torchjd:NAME" or "torchjd:NAME(key=value, ...)"; a list among the values becomes a tensor.
+        matrix: the gradients (K, P).
+
+    Returns: (P,).
+
+    Raises: UsageError if TorchJD, or what it needs for this aggregator, is not installed; if it has none
+        of this name; if the text is malformed; if the aggregator remembers earlier updates, which a
+        checkpoint of ours would not hold. What the aggregator raises about its arguments goes through.
+    """
+    name, arguments = _parsed(text)
+    try:
+        library = importlib.import_module("torchjd.aggregation")
+    except ImportError:
+        raise UsageError(
+            f"aggregator {text} needs the package torchjd; install it: pip install torchjd"
+        ) from None
+    known = _names(library)
+    if name not in known:
+        raise misspelt(f"torchjd has no aggregator {name!r}", name, known)
+    if hasattr(getattr(library, name), "reset"):
+        raise UsageError(
+            f"aggregator {text} remembers earlier updates, which a checkpoint would lose; use one that does "
+            "not, or our GradVac or NashMTL"
+        )
+    # Nothing is remembered, so one is made where the gradients are, whenever it is needed.
+    placed = {
+        key: torch.tensor(value, dtype=matrix.dtype, device=matrix.device)
+        if isinstance(value, list)
+        else value
+        for key, value in arguments.items()
+    }
+    try:
+        direction: Tensor = getattr(library, name)(**placed)(matrix)
+    except ImportError as error:
+        raise UsageError(f"aggregator {text} needs more than torchjd alone: {_line(error)}") from None
+    return direction
+
+
+def check_torchjd(text: str, num_environments: int) -> None:
+    """Raise `UsageError` unless `text` names an aggregator that takes K = `num_environments` gradients."""
+    try:
+        with torch.random.fork_rng([]):
+            torchjd_direction(text, torch.eye(num_environments))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(
+            f"aggregator {text} cannot be used with {num_environments} source environments ({_line(error)}); "
+            f"arguments are written as in {_EXAMPLE}"
+        ) from None
+
+
+def _parsed(text: str) -> tuple[str, dict[str, object]]:
+    """Name and arguments."""
+    values: dict[str, object] = {}
+    try:
+        node: ast.expr | None = ast.parse(text.removeprefix(PREFIX), mode="eval").body
+        if isinstance(node, ast.Call) and not node.args:
+            values = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
+            node = node.func
+    except (SyntaxError, ValueError):
+        node = None
+    if not isinstance(node, ast.Name):
+        raise UsageError(f"aggregator {text!r} is not written as {PREFIX}ConFIG or {_EXAMPLE}")
+    return node.id, values
+
+
+def _names(library: ModuleType) -> list[str]:
+    """Aggregators that `library` has; its base classes are none."""
+    classes = [(name, thing) for name, thing in vars(library).items() if isinstance(thing, type)]
+    return [
+        name
+        for name, cls in classes
+        if issubclass(cls, library.Aggregator) and not name.endswith("Aggregator")
+    ]
+
+
+def _line(error: Exception) -> str:
+    """The error's message in one line."""
+    return " ".join(str(error).split())

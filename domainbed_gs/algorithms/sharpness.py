@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.update_count import UpdateCount
-from domainbed.gradients.domain_gradients import flat, loss_and_gradient, set_gradient, set_values
+from domainbed.gradients.vectors import flat, set_gradient, set_values
 from domainbed.hparams import Hparam, choice, log10_uniform
 from domainbed.seeds import generator
 
@@ -53,6 +54,13 @@ def sam_perturbation(gradient: Tensor, rho: float) -> Tensor:
     return gradient * (rho / (norm(gradient) + _EPS))
 
 
+def loss_and_gradient(loss_of: Loss, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """A loss (0-d, detached) and its gradient (P,); a parameter without a gradient counts as 0."""
+    loss = loss_of()
+    gradients = torch.autograd.grad(loss, list(parameters), materialize_grads=True)
+    return loss.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
 class SharpnessAware(ERM):
     """Base: ERM whose optimizer gets a gradient from perturbed weights."""
 
@@ -68,6 +76,7 @@ class SharpnessAware(ERM):
         return F.cross_entropy(functional_call(self.network, buffers, (x,)), y)
 
 
+@REGISTRY.register()
 class SAM(SharpnessAware):
     """Sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412, algorithm 1 with p = 2).
 
@@ -116,6 +125,7 @@ class SAM(SharpnessAware):
         return {"loss": scalar(risks[0]), "sharpness": scalar(perturbed_risk - risks[0])}
 
 
+@REGISTRY.register()
 class ASAM(SAM):
     """Adaptive SAM (Kwon et al. 2021, arXiv 2102.11600, algorithm 1).
 
@@ -132,6 +142,7 @@ class ASAM(SAM):
         return weights.square() * gradient * (rho / (norm(weights * gradient) + _EPS))
 
 
+@REGISTRY.register()
 class GSAM(SAM):
     """Surrogate gap guided SAM (Zhuang et al. 2022, arXiv 2203.08065, algorithm 1).
 
@@ -161,6 +172,7 @@ def _sagm_alpha(dataset: str) -> Hparam:
     )
 
 
+@REGISTRY.register()
 class SAGM(SAM):
     """Sharpness-aware gradient matching (Wang et al. 2023, arXiv 2303.10353).
 
@@ -178,6 +190,7 @@ class SAGM(SAM):
         return (gradient + perturbed_gradient) / 2
 
 
+@REGISTRY.register()
 class DISAM(SAM):
     """Domain-inspired SAM (Zhang et al. 2024, arXiv 2405.18861).
 
@@ -209,6 +222,7 @@ def gradual_ascent(losses: Sequence[Loss], parameters: Parameters, rho: float) -
         yield loss_and_gradient(losses[-1], parameters)[1]
 
 
+@REGISTRY.register()
 class DGSAM(UpdateCount, SharpnessAware):
     """Individual sharpness-aware minimisation of each environment (Song et al. 2025, arXiv 2503.23430).
 

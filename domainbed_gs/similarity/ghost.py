@@ -2,24 +2,27 @@
 
 A linear layer's gradient of one sample is an outer product b a^T. Inner products of such, and counts of
 components with equal signs, are products of those of the factors: <b_i a_i^T, b_j a_j^T> =
-<a_i, a_j> <b_i, b_j>, and sgn(b a^T) = sgn(b) sgn(a)^T (gradient surgery specification, D.6). AlexNet's three
-linear layers, 55 of its 57 million parameters, are done so.
+<a_i, a_j> <b_i, b_j>, and sgn(b a^T) = sgn(b) sgn(a)^T. AlexNet's three linear layers, 55 of its 57 million
+parameters, are done so.
 
 Where a sample has several positions, as in a convolution, its gradient is a sum of outer products. The inner
-product could still do without it; its signs can't. There the gradients are made in blocks of components, all
-samples at once, and each block is let go before the next.
+product could still do without it; its signs cannot. There the gradients are made in blocks of components, all
+samples at once, and each block is freed before the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainbed_gs.similarity.layers import LayerPass, layer_passes
+from domainbed.errors import UsageError
+from domainbed.gradients.comparison import signs_agree
+from domainbed.gradients.recording import LayerPass, NotSeparable, Recording
+from domainbed_gs.similarity.layers import factors, per_sample_gradients
 
 BLOCK = 2**24
 """Numbers of a block at most: 64 MiB in float32, where counts up to it are exact."""
@@ -52,25 +55,37 @@ def pairwise(network: nn.Module, x: Tensor, y: Tensor, sizes: Sequence[int]) -> 
         y: int64 labels (N,).
         sizes: number of samples of each environment; they sum to N.
 
-    Raises: UsageError if the network couples samples, or has a layer that this can't be done for.
+    Raises: UsageError if the network mixes samples, or has a layer that this cannot be done for.
     """
     zeros = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
     result = Pairwise(zeros, zeros.clone(), zeros.new_zeros(()))
-    passes = layer_passes(network, x, y)
+    passes = _passes(network, x, y)
     while passes:
-        _add_layer(result, passes.pop(), sizes)  # popped: what belongs to a layer is let go with it
+        _, layer_pass = passes.popitem()  # its memory is freed with it
+        _add_layer(result, layer_pass, sizes)
     return result
 
 
-def _add_layer(result: Pairwise, it: LayerPass, sizes: Sequence[int]) -> None:
-    factors = it.factors()
-    if factors is None:
-        _add_gradients(result, it.materialised(), sizes)
+def _passes(network: nn.Module, x: Tensor, y: Tensor) -> dict[str, LayerPass]:
+    try:
+        with torch.enable_grad(), Recording(network) as recording:
+            # A sum: the gradient by a sample's output is that of the sample's own loss.
+            loss = F.cross_entropy(network(x), y, reduction="sum")
+        recording.check_parameter_use(loss)
+    except NotSeparable as error:
+        raise UsageError(f"per-sample gradients cannot be formed: {error}") from None
+    return recording.backward(loss)
+
+
+def _add_layer(result: Pairwise, layer_pass: LayerPass, sizes: Sequence[int]) -> None:
+    pair = factors(layer_pass)
+    if pair is None:
+        _add_gradients(result, per_sample_gradients(layer_pass), sizes)
         return
-    a, b = factors
-    if "bias" in it.trained:
+    a, b = pair
+    if "bias" in layer_pass.parameters:
         _add_gradients(result, b.sum(3).flatten(1), sizes)
-    if "weight" not in it.trained:
+    if "weight" not in layer_pass.parameters:
         return
     if a.shape[3] == 1:
         _add_outer_products(result, a.squeeze(3), b.squeeze(3), sizes)
@@ -85,7 +100,7 @@ def _add_gradients(result: Pairwise, gradients: Tensor, sizes: Sequence[int]) ->
     for signs in (gradients > 0, gradients < 0):
         ones = signs.to(gradients.dtype)
         result.equal += ones @ ones.T
-    result.consensus += _consensus([part.sum(0) for part in gradients.split(list(sizes))])
+    result.consensus += signs_agree([part.sum(0) for part in gradients.split(list(sizes))]).sum()
     result.components += gradients.shape[1]
 
 
@@ -97,7 +112,8 @@ def _add_outer_products(result: Pairwise, a: Tensor, b: Tensor, sizes: Sequence[
     inputs = a.split(list(sizes))
     for rows in b.split(_rows(len(sizes), a), dim=2):
         pairs = zip(inputs, rows.split(list(sizes)), strict=True)
-        result.consensus += _consensus([torch.einsum("ngq,ngp->gqp", b_k, a_k) for a_k, b_k in pairs])
+        means = [torch.einsum("ngq,ngp->gqp", b_k, a_k) for a_k, b_k in pairs]
+        result.consensus += signs_agree(means).sum()
     result.components += a.shape[1] * a.shape[2] * b.shape[2]
 
 
@@ -110,9 +126,3 @@ def _inner_products(a: Tensor, b: Tensor) -> Tensor:
 def _rows(gradients: int, a: Tensor) -> int:
     """Of how many outputs in each group so many gradients fill a block, given the factor (N, G, p, ...)."""
     return max(1, BLOCK // (gradients * a.shape[1] * a.shape[2]))
-
-
-def _consensus(gradients: Sequence[Tensor]) -> Tensor:
-    """Number of components (0-d) in which the K gradients have the same sign, and none is 0."""
-    positive, negative = reduce(torch.minimum, gradients) > 0, reduce(torch.maximum, gradients) < 0
-    return positive.count_nonzero() + negative.count_nonzero()

@@ -1,11 +1,17 @@
 """Gradients of environments from one joint pass or from one each: the same updates."""
 
+import numpy as np
 import pytest
 import torch
 
 from domainbed.algorithms import ALGORITHMS, get_algorithm_class
-from domainbed.algorithms.environment_gradients import EnvironmentGradients
-from domainbed.gradients.joint_pass import JointPass
+from domainbed.algorithms.environment_gradients import (
+    ComponentwiseMethod,
+    EnvironmentGradients,
+    GramMethod,
+)
+from domainbed.errors import UsageError
+from domainbed.hparams import override
 from domainbed.hparams_registry import default_hparams
 
 SHAPE = (3, 16, 16)
@@ -37,18 +43,10 @@ def updated(algorithm, k, n_updates=3):
 
 @pytest.mark.parametrize("k", [1, 2, 4])
 @pytest.mark.parametrize("name", NAMES)
-def test_one_pass_or_one_for_each_environment_train_alike(float64, monkeypatch, name, k):
-    joint_passes = []
-    monkeypatch.setattr(
-        JointPass,
-        "backward",
-        lambda self, visit, _run=JointPass.backward: joint_passes.append(_run(self, visit)),
-    )
+def test_one_pass_or_one_for_each_environment_train_alike(float64, name, k):
     options = {"dropout": 0.3} if "dropout" in made(name).hparams else {}
-    together, weights = updated(made(name, k, **options), k)
-    assert len(joint_passes) == 3
+    together, weights = updated(made(name, k, passes="joint", **options), k)
     apart, expected = updated(made(name, k, passes="separate", **options), k)
-    assert len(joint_passes) == 3
     for found, wanted in zip(together, apart, strict=True):
         assert found == pytest.approx(wanted, rel=1e-6, abs=1e-9, nan_ok=True)
     torch.testing.assert_close(weights, expected, rtol=1e-6, atol=1e-9)
@@ -88,19 +86,43 @@ def test_a_users_own_loss_is_asked_for_environment_by_environment():
     assert calls == [5, 3, 4]
 
 
-def test_a_users_own_operation_gets_whole_gradients():
-    class Own(get_algorithm_class("PCGrad")):
-        def operate(self, gradients, parameters):
-            gradients = list(gradients)
-            assert {len(gradient) for gradient in gradients} == {sum(p.numel() for p in parameters)}
-            return super().operate(iter(gradients), parameters)
+def test_the_switch_takes_auto_joint_or_separate():
+    with pytest.raises(
+        UsageError, match="hyper-parameter passes must be one of auto, joint, separate, not 'one'"
+    ):
+        override({}, {"passes": "one"}, get_algorithm_class("ANDMask").switches_table(), "Debug28")
 
+
+class Median(ComponentwiseMethod):
+    """A rule of a user's own: the median of the gradients."""
+
+    def combine(self, gradients):
+        return torch.stack(list(gradients)).median(0).values
+
+
+class FirstOnly(GramMethod):
+    """A rule of a user's own: the first environment's gradient."""
+
+    def weights(self, gram):
+        return np.eye(len(gram))[0]
+
+
+@pytest.mark.parametrize("passes", ["joint", "separate"])
+@pytest.mark.parametrize(
+    ("method", "expected"), [(Median, lambda g: g.median(0).values), (FirstOnly, lambda g: g[0])]
+)
+def test_a_users_own_rule_is_one_method(float64, method, expected, passes):
     torch.manual_seed(0)
-    own = Own(SHAPE, 2, 3, default_hparams("PCGrad", "Debug28") | {"featurizer": "small_cnn"})
-    assert not own.operates_jointly()
-    own.update(batches(3, 0))
-
-
-def test_the_switch_takes_auto_or_separate():
-    with pytest.raises(ValueError, match="hyper-parameter passes is one of auto, separate, not 'joint'"):
-        made("ANDMask", passes="joint")
+    hparams = default_hparams("ERM", "Debug28") | {"featurizer": "small_cnn", "passes": passes}
+    own = method(SHAPE, 2, 3, hparams)
+    parameters = list(own.network.parameters())
+    gradients = torch.stack(
+        [
+            torch.cat([part.flatten() for part in torch.autograd.grad(own.loss_of(x, y), parameters)])
+            for x, y in batches(3, 0)
+        ]
+    )
+    assert set(own.update(batches(3, 0))) == {"loss"}
+    found = torch.cat([parameter.grad.flatten() for parameter in parameters])
+    torch.testing.assert_close(found, expected(gradients), rtol=1e-9, atol=1e-12)
+    assert own.DISTRIBUTED

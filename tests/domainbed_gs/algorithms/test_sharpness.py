@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn, optim
 
 from domainbed.algorithms import get_algorithm_class
-from domainbed.gradients.domain_gradients import set_values
+from domainbed.gradients.vectors import set_values
 from domainbed.hparams_registry import default_hparams
 from domainbed.seeds import generator
 from domainbed_gs.algorithms.sharpness import ASAM, DGSAM, GSAM, SAGM, SAM, gradual_ascent, restored

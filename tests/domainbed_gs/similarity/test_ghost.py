@@ -177,13 +177,13 @@ class Twice(nn.Module):
         return self.last(self.layer(self.layer(x.flatten(1))))
 
 
-class Unused(nn.Linear):
+class Unused(nn.Module):
     def __init__(self):
-        super().__init__(192, 3)
-        self.other = nn.Linear(1, 1)
+        super().__init__()
+        self.layer, self.other = nn.Linear(192, 3), nn.Linear(1, 1)
 
     def forward(self, x):
-        return super().forward(x.flatten(1))
+        return self.layer(x.flatten(1))
 
 
 def tied():
@@ -195,10 +195,13 @@ def tied():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, 3)), "couples the samples"),
-        (Twice, r"layer layer \(Linear\) does not map one tensor to one tensor, once a pass"),
-        (tied, "share a parameter"),
-        (Unused, "other had no part in the forward pass"),
+        (
+            lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, 3)),
+            "mixes the samples of a minibatch",
+        ),
+        (Twice, r"layer layer \(Linear\) is called twice"),
+        (tied, "shares a parameter"),
+        (Unused, "layer other has no part in the forward pass"),
     ],
 )
 def test_what_cannot_be_done_is_refused(network, message):

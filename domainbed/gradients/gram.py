@@ -1,0 +1,93 @@
+"""Gram rules: the combined gradient is sum_k w_k g_k, and w depends on the gradients' inner products alone.
+
+Inner products are float64: in float32 the error over tens of millions of terms can flip the sign of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from domainbed.gradients.comparison import Combined, signs_agree
+from domainbed.gradients.compilation import compiled
+from domainbed.gradients.pieces import Piece
+from domainbed.process_group import ProcessGroup
+
+Weights = Callable[[np.ndarray], np.ndarray]
+"""Maps inner products (K, K), float64, to weights (K,), float64."""
+
+
+class NoDirection(ArithmeticError):
+    """A rule defines no update for these gradients."""
+
+
+def combine_by_weights(
+    pieces: Iterator[Piece],
+    rule: Weights,
+    fallback: float,
+    scale: float,
+    out: Tensor,
+    compile_count: bool,
+    group: ProcessGroup,
+) -> Combined:
+    """Apply a Gram rule.
+
+    Gradients of linear layers are never made as a whole; the others stay in memory until w is known.
+
+    Args:
+        pieces: of all P components, or of this process's shard of them.
+        rule: gives the weights; raises `NoDirection` where it defines none.
+        fallback: each weight where the rule defines none, or an inner product is not finite.
+        scale: factor on the weights.
+        out: where the combined gradient (P,) is written.
+        compile_count: whether signs are counted by compiled code.
+        group: the processes that share the update.
+    """
+    count = compiled(_count_agreeing) if compile_count else _count_agreeing
+    held, grams, counts = [], [], []
+    for piece in pieces:
+        held.append(piece)
+        grams.append(piece.gradients.gram())
+        counts += [count(gradients) for _, gradients in piece.gradients.blocks()]
+    gram = group.sum(torch.stack(grams).sum(0))
+    agreeing = group.sum(torch.stack(counts).sum().double())
+    on_host = gram.cpu().numpy()  # the one copy that an update waits for
+    weights, fell_back = _weights_or(rule, on_host, fallback)
+    weights *= scale
+    factors = torch.from_numpy(weights).to(out.device)
+    begin, end = len(out), 0
+    while held:
+        piece = held.pop()  # its memory is freed with it
+        positions = piece.contiguous
+        target = out[positions] if positions is not None else out.new_empty(piece.size)
+        piece.gradients.write(factors, target)
+        if positions is None:
+            piece.scatter(target, out)
+        begin, end = min(begin, piece.spans[0].start), max(end, piece.spans[-1].stop)
+    norm = torch.tensor(norm_of(on_host, weights), dtype=torch.float64)
+    gradient = group.gather_shards(out[begin:end], len(out))
+    return Combined(gradient, torch.from_numpy(on_host), agreeing, norm, fallback=fell_back)
+
+
+def norm_of(gram: np.ndarray, weights: np.ndarray) -> float:
+    """|sum_k w_k g_k| from inner products (K, K) and weights (K,)."""
+    with np.errstate(invalid="ignore"):  # NaN for gradients that are not finite
+        return float(np.sqrt(max(weights @ gram @ weights, 0.0)))
+
+
+def _weights_or(rule: Weights, gram: np.ndarray, fallback: float) -> tuple[np.ndarray, bool]:
+    """The rule's weights (K,) and False, or `fallback` for each environment and True."""
+    # A training that diverged must end with its own message, and leave no NaN in the state of a rule.
+    if np.isfinite(gram).all():
+        try:
+            return np.array(rule(gram), dtype=np.float64), False
+        except NoDirection:
+            pass
+    return np.full(len(gram), fallback), True
+
+
+def _count_agreeing(gradients: list[Tensor]) -> Tensor:
+    return signs_agree(gradients).sum()

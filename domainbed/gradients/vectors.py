@@ -1,0 +1,54 @@
+"""Parameters and their gradients as one flat vector of P components."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+
+class Layout:
+    """Where each parameter's components lie in the flat vector (P,): one parameter after the other.
+
+    Attributes:
+        sizes: number of components of each parameter.
+        starts: position of each parameter's first component.
+        size: P.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.sizes = [parameter.numel() for parameter in parameters]
+        *self.starts, self.size = accumulate(self.sizes, initial=0)
+
+
+def total(tensors: Iterable[Tensor]) -> Tensor:
+    """Sum of one or more tensors of one shape."""
+    return reduce(operator.add, tensors)
+
+
+def flat(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The parameters' values (P,), copied."""
+    return torch.cat([parameter.detach().flatten() for parameter in parameters])
+
+
+def set_gradient(parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
+    """Make the flat `gradient` (P,) the `.grad` of the parameters: views of it, not copies."""
+    for parameter, part in zip(parameters, _parts(parameters, gradient), strict=True):
+        parameter.grad = part
+
+
+def set_values(parameters: Sequence[nn.Parameter], values: Tensor) -> None:
+    """Copy the flat `values` (P,) into the parameters."""
+    with torch.no_grad():
+        for parameter, part in zip(parameters, _parts(parameters, values), strict=True):
+            parameter.copy_(part)
+
+
+def _parts(parameters: Sequence[nn.Parameter], values: Tensor) -> list[Tensor]:
+    """Views of the flat `values` in the parameters' shapes."""
+    split = values.split(Layout(parameters).sizes)
+    return [part.view_as(parameter) for parameter, part in zip(parameters, split, strict=True)]
