@@ -21,6 +21,8 @@ from domainbed.training.run_state import RunState, run_state
 
 HERE = Path(__file__).parent
 ABLE = (
+    "ANDMask",
+    "SANDMask",
     *("ERM", "AgrSum", "AgrRand", "GradDrop", "PCGrad", "GradVac", "CAGrad", "MGDA", "IMTLG", "NashMTL"),
     *("AlignedMTL", "UPGrad", "DualProj"),
 )
@@ -106,7 +108,8 @@ EQUAL = {
     for name in ("ERM", "AgrSum", "AgrRand", "PCGrad", "MGDA")
     for num_sources in TARGETS
 } | {
-    "zeros": settings_of("AgrRand", 3, zero_agrees=True, sigma="tensor"),
+    "tensors": settings_of("AgrRand", 3, sigma="tensor"),
+    "masks": settings_of("SANDMask", 3),
     # Separate passes in both, because the sign of a gradient near 0 depends on the order of sums.
     "dropout": settings_of(
         "AgrSum", 4, featurizer="mlp", mlp_dropout=0.5, shared_dropout=True, passes="separate"
