@@ -173,11 +173,11 @@ def _gram_of_blocks(gradients: PieceGradients) -> Tensor:
 
 
 def inner_products(gradients: Sequence[Tensor]) -> Tensor:
-    """Inner products (K, K) of K gradients (m,), computed in their dtype; float64."""
+    """Inner products (K, K) of K gradients (m,), on a CPU computed in their dtype; float64."""
     k = len(gradients)
     if gradients[0].device.type != "cpu":
-        matrix = torch.stack(list(gradients))
-        return (matrix @ matrix.T).double()
+        matrix = torch.stack(list(gradients)).double()  # a device may round float32 products to TF32
+        return matrix @ matrix.T
     # One by one: CPU libraries multiply a matrix of few long rows by its transpose ten times slower.
     pairs = [(i, j) for i in range(k) for j in range(i, k)]
     products = torch.stack([gradients[i].dot(gradients[j]) for i, j in pairs]).double()
