@@ -144,13 +144,18 @@ def forked_script(start_script):
 
 @pytest.fixture
 def start_script(tmp_path_factory, tmp_path):
-    """Like `forked_script`, without waiting: a `Forked`."""
+    """Like `forked_script`, without waiting: a `Forked`; with `new_session=True` in its own session."""
     import torchvision  # noqa: F401
 
-    def start(name, *flags, input="", cwd=None):
+    def start(name, *flags, input="", cwd=None, new_session=False):
         module = f"domainbed.scripts.{name}"
-        argv = [module, *map(str, flags)]
-        return Forked(lambda: _run_module(module), argv, input, cwd or tmp_path, tmp_path_factory)
+
+        def run():
+            if new_session:
+                os.setsid()
+            _run_module(module)
+
+        return Forked(run, [module, *map(str, flags)], input, cwd or tmp_path, tmp_path_factory)
 
     return start
 
@@ -202,6 +207,13 @@ class Forked:
     def send_signal(self, number):
         """Send it a signal."""
         os.kill(self.pid, number)
+
+    def is_running(self):
+        """Whether it has not ended, nor been waited for."""
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
 
     def wait(self):
         """Its completed process."""

@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,29 +27,21 @@ def sweep(forked_script):
 
 
 @pytest.fixture
-def start_sweep(tmp_path):
+def start_sweep(start_script):
     """`start_sweep(*flags)`: a launch in its own session, killed at the end of the test."""
     started = []
 
     def start(*flags):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "domainbed.scripts.sweep", "launch", *map(str, FLAGS)]
-            + ["--algorithms", "ERM", *map(str, flags)],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+        flags = ("launch", *FLAGS, "--algorithms", "ERM", *flags)
+        started.append(start_script("sweep", *flags, new_session=True))
+        return started[-1]
 
     yield start
     for process in started:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with contextlib.suppress(ChildProcessError):
+            process.wait()
 
 
 @pytest.fixture

@@ -156,8 +156,9 @@ def test_a_killed_run_is_restarted_with_the_same_records(
     process = start_sweep(*flags, "--workers", 2)
     pid, killed = next(iter(wait_until(training_runs).items()))
     os.kill(pid, signal.SIGKILL)
-    out, err = process.communicate()
-    assert process.returncode == 1, err
+    ended = process.wait()
+    out, err = ended.stdout, ended.stderr
+    assert ended.returncode == 1, err
     assert "Traceback" not in err
     assert f"FAILED Incomplete: sweep/{killed.name} " in err
     assert "ended by signal 9 after: " in err
@@ -185,7 +186,7 @@ def test_runs_stop_when_the_sweep_is_killed_and_the_next_launch_resumes_them(
 ):
     process = start_sweep("--steps", 100_000, "--checkpoint_freq", 1, "--workers", 2)
     pids = wait_until(lambda: found if len(found := training_runs()) == 2 else None)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.wait()
     runs = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
     # The two running ones stopped with checkpoints; the third was never started.
@@ -203,10 +204,10 @@ def test_ctrl_c_stops_the_sweep_and_its_runs_without_a_traceback(
     process = start_sweep("--steps", 100_000, "--checkpoint_freq", 1, "--workers", 2)
     pids = wait_until(lambda: found if len(found := training_runs()) == 2 else None)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 130
-    assert err.rstrip().endswith("Interrupted.")
-    assert "Traceback" not in err
+    ended = process.wait()
+    assert ended.returncode == 130
+    assert ended.stderr.rstrip().endswith("Interrupted.")
+    assert "Traceback" not in ended.stderr
     assert not any(alive(pid) for pid in pids)
     assert {run_state(path) for path in pids.values()} == {RunState.PREEMPTED}
     gone = sweep("delete_incomplete", "--steps", 100_000, "--checkpoint_freq", 1)
@@ -230,16 +231,16 @@ def test_delete_incomplete_and_a_second_launch_do_not_touch_running_runs(
     assert "Keeping 1 incomplete jobs that are running.\nAbout to delete 2 jobs." in deleted.stdout
     assert alive(pid)
     assert path.exists()
-    assert first.poll() is None
+    assert first.is_running()
 
 
 def test_two_concurrent_launches_of_a_sweep_do_each_run_once(tmp_path, start_sweep, records_of):
     flags = ("--steps", 4, "--checkpoint_freq", 1, "--workers", 2)
     processes = [start_sweep(*flags) for _ in range(2)]
     for process in processes:
-        _, err = process.communicate()
-        assert process.returncode == 0, err
-        assert "FAILED" not in err
+        ended = process.wait()
+        assert ended.returncode == 0, ended.stderr
+        assert "FAILED" not in ended.stderr
     runs = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
     assert len(runs) == 3
     for run in runs:
