@@ -9,7 +9,7 @@ from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
 
 SHAPE = (3, 16, 16)
-UPDATES = 30
+UPDATES = 12
 pytestmark = pytest.mark.parametrize("name", ALGORITHMS)
 
 
