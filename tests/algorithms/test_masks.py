@@ -92,8 +92,8 @@ def test_sandmask_on_the_golden_example(tau, k, expected):
 @given(stacks())
 def test_andmask_at_tau_1_keeps_the_components_whose_signs_agree(stack):
     """Times K and the share of components kept, their mean is their sum (Agr-Sum)."""
-    agree, mask = signs_agree(list(stack)), and_mask(stack, 1)
-    assert torch.equal(mask == 1, agree)
+    agree, mask = signs_agree(list(stack)).bool(), and_mask(stack, 1)
+    assert torch.equal(mask.bool(), agree)
     found = len(stack) * mask.mean() * and_masked(stack, 1)
     torch.testing.assert_close(found, torch.where(agree, stack.sum(0), 0), rtol=1e-5, atol=1e-9)
 

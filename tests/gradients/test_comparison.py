@@ -40,7 +40,10 @@ class TestSignsAgree:
     @given(stacks())
     def test_it_equals_its_definition(self, stack):
         """As in the authors' code, a component that is 0 in every environment does not agree."""
-        assert torch.equal(signs_agree(list(stack)), stack.sign().sum(0).abs() == len(stack))
+        for dtype in (torch.float32, torch.float64):
+            rows = stack.to(dtype)
+            expected = (rows.sign().sum(0).abs() == len(stack)).to(dtype)
+            torch.testing.assert_close(signs_agree(list(rows)), expected, rtol=0, atol=0)
 
     @settings(deadline=None)
     @given(stacks(), st.randoms())

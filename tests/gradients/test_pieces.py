@@ -50,12 +50,12 @@ class TestInnerProducts:
 
     @pytest.mark.parametrize("block", [2**10, 2**20])
     def test_float32_gradients_of_many_components_lose_nothing(self, monkeypatch, block):
-        """A float32 accumulator would lose the last term, which is 1e-8 of the sum."""
+        """The square of 4097 has more digits than float32, so that no sum of squares in float32 is exact."""
         monkeypatch.setattr(pieces, "_BLOCK", block)
-        g = torch.ones(2**20 + 3)
-        g[-1] = 3.0
-        expected = [[2**20 + 2 + 9] * 2] * 2
-        assert Rows([g, g]).gram().tolist() == expected
+        size = 2**20 + 3
+        g = torch.full((size,), 4097.0)
+        square = 4097**2 * size
+        assert Rows([g, -g]).gram().tolist() == [[square, -square], [-square, square]]
 
     @both
     def test_they_equal_those_of_the_gradients(self, small_blocks, kind):
