@@ -1,13 +1,14 @@
-# make run    environment, install, then the quickstart sweep and its report
-# make test   environment, install, then the whole test suite
-# make lint   style and types
+# make run              environment, install, then the quickstart sweep and its report
+# make test             environment, install, then the whole test suite
+# make lint             style and types
+# make release-check    sdist and wheel; their metadata, and the wheel in an environment of its own
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SWEEP := runs/quickstart
 
-.PHONY: run test lint clean
+.PHONY: run test lint release-check clean
 
 run: $(VENV)/.installed-plots
 	$(BIN)/python -m domainbed.scripts.sweep launch --config sweeps/quickstart.toml --skip_confirmation --quiet
@@ -20,6 +21,14 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+release-check: $(VENV)/.made
+	rm -rf dist build/fresh
+	$(BIN)/uv build --quiet
+	$(BIN)/uv tool run --quiet twine check --strict dist/*
+	$(BIN)/uv venv --quiet --python $(BIN)/python build/fresh
+	$(BIN)/uv pip install --quiet --compile-bytecode --python build/fresh/bin/python dist/*.whl
+	cd build/fresh && bin/python -m domainbed.scripts.list
 
 # uv installs the same packages as pip in a third of the time; without compiled byte code each import of
 # torch would take many seconds where PYTHONDONTWRITEBYTECODE is set.

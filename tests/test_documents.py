@@ -1,4 +1,4 @@
-"""Every command and every example of README.md and docs/ is run, in the order in which it stands there."""
+"""Every command and every example of the documents is run, in the order in which it stands there."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import torchvision
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SWEEP = "python -m domainbed.scripts.sweep launch"
 COLLECT = "python -m domainbed.scripts.collect_results --input_dir"
 TRAIN = "python -m domainbed.scripts.train"
@@ -50,12 +50,18 @@ SHORTENED = {
 """Commands that take minutes or days as they stand, and flags that make them short."""
 
 INSTALLING = (
+    "make lint",
+    "make release-check",
     "make run",
     "make test",
     "python3 -m venv .venv",
     '.venv/bin/python -m pip install -e ".[plots]"',
 )
-"""Commands that make an environment: run by the slow tests, and `make test` by CI itself."""
+"""Commands that make an environment: run by the slow tests, and `make lint` and `make test` by CI itself."""
+
+
+FILE_NAME = re.compile(r"# (\w+\.py)\n")
+"""The first line of an example that is a file."""
 
 
 def blocks(language, documents=DOCUMENTS):
@@ -74,15 +80,19 @@ def commands(documents=DOCUMENTS):
     ]
 
 
+TESTING = [command for command in commands() if "-m pytest" in command]
+"""Commands that run tests: run by a slow test, on a few of them."""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, write_mnist):
     """A directory with the checkout's sweep files, the examples' files, and data where commands name some."""
     directory = tmp_path_factory.mktemp("reader")
     for folder in ("sweeps", "docs"):
         (directory / folder).symlink_to(ROOT / folder)
-    methods, data = (block for block in blocks("python") if "@REGISTRY" in block)
-    (directory / "my_methods.py").write_text(methods)
-    (directory / "my_data.py").write_text(data)
+    for block in blocks("python"):
+        if name := FILE_NAME.match(block):
+            (directory / name[1]).write_text(block)
     rng = np.random.default_rng(0)
     pacs = ("art_painting", "cartoon", "photo", "sketch")
     vlcs = ("Caltech101", "LabelMe", "SUN09", "VOC2007")
@@ -137,16 +147,18 @@ def run(place, forked_python):
 
 def lines_of(documents, run):
     """What the commands of some documents print, one after the other."""
-    shortened, exported, printed = dict(SHORTENED), {}, []
-    for command in commands(documents):
-        if command in INSTALLING:
-            continue
-        if command.startswith("export "):
-            exported = dict([command.removeprefix("export ").split("=", 1)])
-            continue
-        done = run(f"{command} {shortened.pop(command, '')}", **exported)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        printed += map(str.rstrip, done.stdout.splitlines())
+    shortened, printed = dict(SHORTENED), []
+    for document in documents:
+        exported = {}
+        for command in commands([document]):
+            if command in INSTALLING or command in TESTING:
+                continue
+            if command.startswith("export "):
+                exported = dict([command.removeprefix("export ").split("=", 1)])
+                continue
+            done = run(f"{command} {shortened.pop(command, '')}", **exported)
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            printed += map(str.rstrip, done.stdout.splitlines())
     return printed
 
 
@@ -175,7 +187,7 @@ def test_a_sweep_asks_first_if_started_as_it_stands(command, place, run):
 
 
 def test_the_examples_in_python(run):
-    (plain,) = (block for block in blocks("python") if "@REGISTRY" not in block)
+    (plain,) = (block for block in blocks("python") if block.startswith("import"))
     done = run(shlex.join(["python", "-c", plain]))
     assert done.returncode == 0, done.stderr
     assert "agreement" in done.stdout
@@ -193,10 +205,35 @@ def test_make_runs_the_lines_that_the_readme_gives_for_it():
     assert all(f"\n{line}\n" in text for line in made)
 
 
-def test_links_and_pictures_are_there():
+def test_a_hook_checks_before_a_commit_what_make_lint_checks():
+    shown = subprocess.run(
+        ["make", "-n", "lint"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    checks = [line for line in shown.splitlines() if line.startswith((".venv/bin/ruff", ".venv/bin/mypy"))]
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"entry: (.*)", hooks) == checks
+
+
+def test_files_that_documents_name_are_there():
     for path in DOCUMENTS:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+        for name in re.findall(r"`((?:\w+/)*\w+\.py)`", path.read_text(encoding="utf-8")):
+            if not name.startswith("my_") and not name.endswith("/NAME.py"):
+                found = [ROOT / name] if "/" in name else [*ROOT.glob(f"domainbed*/**/{name}")]
+                assert any(file.is_file() for file in found), f"{path.name}: {name}"
+
+
+def test_links_and_pictures_are_there():
+    for path in [*DOCUMENTS, ROOT / "CHANGELOG.md"]:
+        for target, anchor in re.findall(
+            r"\]\((?!http)([^)#]+)(?:#([^)]+))?\)", path.read_text(encoding="utf-8")
+        ):
+            file = path.parent / target
+            assert file.exists(), f"{path.name}: {target}"
+            headings = (
+                re.findall(r"^#+ (.*)", file.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+            )
+            anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert not anchor or anchor in anchors, f"{path.name}: {target}#{anchor}"
 
 
 @pytest.mark.slow
@@ -243,3 +280,30 @@ def test_the_lines_that_need_no_make(clone):
     block = next(block for block in blocks("console") if block.startswith("python3 -m venv"))
     shown = [as_a_stranger(line, clone) for line in block.splitlines()]
     assert "Figure: runs/quickstart/figures/EmojiStyles.png" in shown[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", TESTING)
+def test_commands_that_run_tests(command):
+    few = "tests/test_seeds.py tests/results/test_latex_compiles.py"
+    done = subprocess.run(
+        f"{command.replace('.venv/bin/python', shlex.quote(sys.executable))} {few}",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_a_release_works_in_an_environment_of_its_own(clone):
+    listed = as_a_stranger("make release-check", clone)
+    assert all(name in listed for name in ("AgrSum", "EmojiStyles", "alexnet", "domainbed_gs: ok"))
+    fresh = clone / "build/fresh"
+    for command in (
+        f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --steps 1 --output_dir sweep/run",
+        f"{COLLECT} sweep --against iccv2021 --html page.html",
+    ):
+        as_a_stranger(f"bin/{command}", fresh)
+    assert (fresh / "page.html").stat().st_size > 10_000

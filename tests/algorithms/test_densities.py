@@ -18,7 +18,6 @@ from domainbed.algorithms.densities import (
     estimate_bandwidth,
 )
 from domainbed.errors import UsageError
-from domainbed.lib import misc
 
 points = st.lists(st.integers(-100, 100), min_size=2, max_size=6, unique=True).map(
     lambda values: torch.tensor(values, dtype=torch.float64) / 10
@@ -34,12 +33,6 @@ def fitted(x, **options):
     estimate = Nonparametric(**options)
     estimate.estimate_parameters(x)
     return estimate
-
-
-def test_upstreams_names_are_in_misc():
-    for name in ("EPS", "Kernel", "GaussianKernel", "Distribution1D", "Normal", "Nonparametric"):
-        assert name in misc.__all__
-    assert misc.estimate_bandwidth is estimate_bandwidth
 
 
 # Quantiles

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from domainbed.lib import wide_resnet
+from domainbed.networks import wide_resnet
 
 
 def test_upstreams_names_are_importable_from_upstreams_path():

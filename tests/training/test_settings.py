@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,12 +142,10 @@ def test_kinds_of_a_runs_settings():
     assert TrainConfig().compared().keys() == TrainConfig().recorded().keys() - {"output_dir"}
 
 
-ADDED = """
-    colour: str = setting(
-        "red", "colour of the updates", choices=("red", "blue"), in_sweep=InSweep.GIVEN, value_before="blue"
-    )
-
-"""
+ADDED = re.search(
+    r"^```python\n(    colour: .*?)^```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S
+)[1]
+"""The example of CONTRIBUTING.md."""
 
 USE = """
 import json, sys
@@ -196,7 +195,7 @@ def test_a_new_setting_takes_one_declaration(tmp_path):
     config = package / "training" / "config.py"
     text = config.read_text(encoding="utf-8")
     config.unlink()
-    config.write_text(text.replace("\n    def recorded(", ADDED + "    def recorded(", 1), encoding="utf-8")
+    config.write_text(text.replace("\n    def recorded(", f"{ADDED}\n    def recorded(", 1), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-c", USE],
         cwd=tmp_path,
