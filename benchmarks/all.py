@@ -1,8 +1,8 @@
-"""Run all benchmarks, one after the other, and write what they print to docs/performance.md.
+"""Run all benchmarks one after the other, and write their output to docs/performance.md.
 
-    python benchmarks/all.py [--device cpu] [scripts, to measure these again and keep the other sections]
+    python benchmarks/all.py [--device cpu] [scripts to run again; the other sections are kept]
 
-Takes half an hour on two cores, on which nothing else should run.
+Takes half an hour on two cores. Nothing else should run meanwhile.
 """
 
 import argparse
@@ -16,23 +16,22 @@ from tqdm import tqdm
 
 HERE = Path(__file__).parent
 SCRIPTS = {
-    "step_time": "What a step costs",
-    "surgery_kernel": "The consensus of signs against a copy",
+    "step_time": "Time of a step",
+    "surgery_kernel": "Agr-Sum's rule against a copy",
     "peak_memory": "Memory",
     "scaling": "Number of environments",
     "loader": "Images per second",
     "evaluation": "Evaluation",
-    "run_overhead": "Starting runs",
+    "run_overhead": "Overhead of runs",
     "collect": "Collecting results",
     "similarity": "Similarity of gradients",
 }
 ON_DEVICE = ("step_time", "surgery_kernel", "peak_memory", "scaling", "similarity")
 HEAD = """# Performance
 
-Each section is what a script of `benchmarks/` printed; its first lines say what is compared, with which goal.
-What is compared ran in turns in one process (or in processes in turns); a ratio is the median over rounds.
-A figure that misses its goal stands as it was measured.
-All of it again: `python benchmarks/all.py`.
+Each section is the output of a script in `benchmarks/`; its first lines say what is compared, and the goal.
+The compared functions ran in turns, in one process or in one process each; a ratio is the median over rounds.
+A number that misses its goal is shown as measured. To measure everything again: `python benchmarks/all.py`.
 
 """
 
@@ -56,7 +55,7 @@ def main():
         about = path.read_text(encoding="utf-8").split('"""')[1].strip()
         title = SCRIPTS[script]
         sections[title] = f"## {title}\n\n```text\n{about}\n```\n" + "\n".join(printed).rstrip() + "\n"
-        # After each, so that no figures are lost to another script's error.
+        # After each script, so that an error in a later one loses nothing.
         text = "\n".join(sections[title] for title in SCRIPTS.values() if title in sections)
         args.output.write_text(HEAD + "\n".join(lines) + "\n\n" + text, encoding="utf-8")
 

@@ -1,8 +1,8 @@
-"""How long `collect_results` takes over many records, and how much memory.
+"""How long `collect_results` takes for many records, and how much memory it needs.
 
     python benchmarks/collect.py [--trials 3] [--hparams 20]
 
-Writes runs of 5 algorithms on 10 sets of test environments, 17 checkpoints each; with the defaults 3,000 runs
+Writes runs of 5 algorithms on 10 sets of test environments with 17 checkpoints each: by default 3,000 runs
 and 51,000 records. Goal: at most 1.5 s and 250 MB.
 """
 

@@ -1,9 +1,9 @@
-"""Accuracies of a checkpoint against DomainBed's way: every part, batches of 64, one reader a part.
+"""Time of an evaluation, against DomainBed's way: all parts, batches of 64, a reader for each part.
 
     python benchmarks/evaluation.py [--rounds 7] [--device cpu]
 
-On EmojiStyles with its small CNN: the parts that selection methods read (train's default), all parts, and the
-rival on all.
+On EmojiStyles with its small CNN: only the parts that selection methods read (the default of `train`), all
+parts, and the rival on all parts.
 """
 
 import argparse

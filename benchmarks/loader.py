@@ -1,10 +1,10 @@
-"""Images per second of one core: decoded images from the cache against the textbook's file by file.
+"""Images per second on one core: decoded images from the cache against reading file by file.
 
     python benchmarks/loader.py
 
-Writes a few hundred JPEG files of 227x227 pixels (emoji, enlarged) into a temporary folder, and makes
+Writes a few hundred JPEG files of 227x227 pixels (enlarged emoji) into a temporary folder, and makes
 minibatches of 32 inputs of 3x224x224 from them in both ways, with DomainBed's augmentation and without. The
-rival is what DomainBed and most training scripts do: PIL decodes a file, torchvision changes the image,
+rival is what DomainBed and most training scripts do: PIL decodes a file, torchvision transforms the image,
 ToTensor and Normalize make the input. Goals: 3 times as many images with augmentation, 8 times without.
 """
 

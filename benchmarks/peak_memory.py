@@ -2,7 +2,7 @@
 
     python benchmarks/peak_memory.py [--case "AlexNet 3x16 @224"] [--device cpu]
 
-Goal: AgrSum's peak at most 1.35 x 4P bytes above ERM's, P the number of parameters.
+Goal: AgrSum's peak is at most 1.35 x 4P bytes above that of ERM, with P the number of parameters.
 """
 
 import argparse

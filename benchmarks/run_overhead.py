@@ -1,9 +1,9 @@
-"""What a run costs beyond its training.
+"""How long a run takes beyond its training.
 
     python benchmarks/run_overhead.py [--rounds 5] [--runs 40] [--workers 2]
 
-A run of one step on Debug28 against `import torch, torchvision`, each in a fresh interpreter: goal at most
-1.4. And a sweep of ten-step runs: what each takes of a worker beyond its updates, goal at most 0.5 s.
+A run of one step on Debug28 against `import torch, torchvision`, each in a fresh interpreter (goal: at most
+1.4). Then a sweep of ten-step runs: a worker's time for a run beyond its updates (goal: at most 0.5 s).
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""How the time of a step grows: with K at a fixed total minibatch, and with the number of parameters.
+"""How the time of a step grows with K, for the same number of samples in all.
 
     python benchmarks/scaling.py [--rounds 9] [--device cpu]
 
-Goal: AgrSum's steps at K = 2, 4 and 8 within 1.10 of each other, with the samples of all environments fixed.
+Goal: steps of AgrSum with K = 2, 4 and 8 take equally long within a factor of 1.10.
 """
 
 import argparse

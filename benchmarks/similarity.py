@@ -1,9 +1,9 @@
-"""What a measurement of gradient similarities costs: AlexNet at 224 pixels, 3 environments of 8 samples.
+"""How long a measurement of gradient similarities takes: AlexNet, 224 pixels, 3 environments of 8 samples.
 
     python benchmarks/similarity.py [--rounds 5] [--threads 2] [--device cpu]
 
 Compares `similarities` of all 24 samples with a plain step of ERM on the same samples (forward, backward,
-Adam), and says how much memory the process ever had. Goal: at most 3 steps, and 4 GB.
+Adam), and shows the peak memory of the process. Goal: at most 3 steps, and 4 GB.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""What a step costs: each method against ERM, ERM against a plain loop, and rivals against Agr-Sum.
+"""How long a step takes: each method against ERM, ERM against a plain loop, and rivals against Agr-Sum.
 
     python benchmarks/step_time.py [--rounds 9] [--cases AlexNet small] [--device cpu]
 
 Goals: AgrSum and Fishr at most 1.10 ERM steps, PCGrad, AgrRand, ANDMask and CAGrad at most 1.20; ERM at most
-0.90 of a plain loop with Adam as it comes on AlexNet, 1.00 elsewhere; Agr-Sum in its authors' layout at least
-2.3 AgrSum steps on AlexNet, a mask by retained backward passes at least 2.6 on AlexNet and MNIST_CNN.
+0.90 of a plain loop with torch's default Adam on AlexNet, 1.00 elsewhere; Agr-Sum in its authors' layout at
+least 2.3 AgrSum steps on AlexNet, a mask by retained backward passes at least 2.6 on AlexNet and MNIST_CNN.
 
-Methods are compared in one process, which keeps the memory that it frees, as `train` does. The plain loop and
-the rivals run each in a process of its own, as any script would, against one that runs as `train` does.
+Methods are compared in one process, which keeps freed memory for reuse, as `train` does. The plain loop and
+each rival run in a process of their own, like any script, against one that runs as `train` does.
 """
 
 import argparse

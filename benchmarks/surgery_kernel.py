@@ -1,9 +1,9 @@
-"""How near Agr-Sum's rule comes to copying the same bytes.
+"""How close Agr-Sum comes to the speed of copying the same bytes.
 
     python benchmarks/surgery_kernel.py [--components 57000000] [--rounds 9] [--device cpu]
 
-Agr-Sum reads K gradients and writes one; the rival copies as many bytes. Gradients come block by block, as
-in training, where the rule over large ones is compiled. Goal: at least 0.7 of the copy's bytes per second.
+Agr-Sum reads K gradients and writes one; the rival copies as many bytes. Gradients arrive in blocks, as in
+training, where the rule is compiled for large ones. Goal: at least 0.7 of the copy's bytes per second.
 """
 
 import argparse
