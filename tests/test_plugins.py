@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 PLUGIN = '''
@@ -59,41 +61,39 @@ def register():
 '''
 
 
-def run(tmp_path, *flags, plugins="good:register"):
+@pytest.fixture
+def run(tmp_path, forked_python):
+    """`run(module, *flags, plugins=...)`: its completed process, in a directory with the plugins."""
     (tmp_path / "good.py").write_text(PLUGIN)
     (tmp_path / "bad.py").write_text("import a_module_that_nobody_has\n")
-    return subprocess.run(
-        [sys.executable, "-m", *flags],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "DOMAINBED_PLUGINS": plugins, "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+
+    def start(*arguments, plugins="good:register"):
+        environment = {"PYTHONPATH": f"{ROOT}:{tmp_path}", "DOMAINBED_PLUGINS": plugins}
+        return forked_python(["-m", *arguments], tmp_path, environment)
+
+    return start
 
 
-def test_a_plugin_can_add_to_every_registry(tmp_path):
+def test_a_plugin_can_add_to_every_registry(tmp_path, run):
     hparams = '{"featurizer": "mean", "mine": 4, "my_option": 2}'
     flags = ("--dataset", "MyDebug", "--algorithm", "MyERM", "--steps", "2", "--splits", "mine")
-    trained = run(
-        tmp_path, "domainbed.scripts.train", *flags, "--hparams", hparams, "--output_dir", "sweep/run"
-    )
+    trained = run("domainbed.scripts.train", *flags, "--hparams", hparams, "--output_dir", "sweep/run")
     assert trained.returncode == 0, trained.stderr
     records = [json.loads(line) for line in (tmp_path / "sweep/run/results.jsonl").read_text().splitlines()]
     assert records[-1]["hparams"]["mine"] == 4
     report = ("--input_dir", "sweep", "--selection", "mine", "--greeting", "hello")
-    shown = run(tmp_path, "domainbed.scripts.collect_results", *report)
+    shown = run("domainbed.scripts.collect_results", *report)
     assert shown.returncode == 0, shown.stderr
     assert "Dataset: MyDebug, model selection method: my selection" in shown.stdout
     assert shown.stdout.endswith("hello 2\n")
     grid = ("--datasets", "MyDebug", "--algorithms", "MyERM", "--n_trials", "1", "--n_hparams", "1")
     where = ("--output_dir", "mine", "--command_launcher", "mine", "--skip_confirmation")
-    launched = run(tmp_path, "domainbed.scripts.sweep", "launch", *grid, *where)
+    launched = run("domainbed.scripts.sweep", "launch", *grid, *where)
     assert "mine: 6" in launched.stdout, launched.stderr
 
 
-def test_a_plugin_that_fails_to_import_is_named_and_skipped(tmp_path):
-    shown = run(tmp_path, "domainbed.scripts.list", "--json", plugins="bad:register,good:register")
+def test_a_plugin_that_fails_to_import_is_named_and_skipped(run):
+    shown = run("domainbed.scripts.list", "--json", plugins="bad:register,good:register")
     assert shown.returncode == 0
     assert "plugin bad:register (bad:register) is skipped: ModuleNotFoundError" in shown.stderr
     listed = json.loads(shown.stdout)

@@ -9,13 +9,13 @@ from domainbed.datasets import get_dataset_class
 from domainbed.hparams_registry import default_hparams
 from domainbed.networks import ResNet
 
-UPDATES = 30
+UPDATES = 15
 SCRATCH = {"featurizer": "resnet", "resnet18": True, "resnet50_augmix": False, "pretrained": False}
 pytestmark = pytest.mark.parametrize("name", ALGORITHMS)
 
 
 def trained(name, dataset_name, sizes, **overrides):
-    """The algorithm after 30 updates on new minibatches of the first three environments."""
+    """The algorithm after some updates on new minibatches of the first three environments."""
     hparams = default_hparams(name, dataset_name) | overrides
     torch.manual_seed(0)
     dataset = get_dataset_class(dataset_name)(None, [], hparams)
