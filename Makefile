@@ -1,5 +1,6 @@
 # make run              environment, install, then the quickstart sweep and its report
 # make test             environment, install, then the whole test suite
+# make quick            the tests that matter most, in under a minute
 # make lint             style and types
 # make release-check    sdist and wheel; their metadata, and the wheel in an environment of its own
 
@@ -7,8 +8,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SWEEP := runs/quickstart
+# The formulas and their engine, the contract of every algorithm, records, tables and job names, the imports.
+QUICK := tests/test_[!d]*.py tests/gradients tests/domainbed_gs/algorithms tests/algorithms/test_contract.py \
+	tests/records tests/results/test_*.py tests/training/test_config.py tests/training/test_checkpoint.py \
+	tests/sweep/test_grid.py tests/sweep/test_job.py tests/sweep/test_released_sweeps.py
 
-.PHONY: run test lint release-check clean
+.PHONY: run test quick lint release-check clean
 
 run: $(VENV)/.installed-plots
 	$(BIN)/python -m domainbed.scripts.sweep launch --config sweeps/quickstart.toml --skip_confirmation --quiet
@@ -16,6 +21,9 @@ run: $(VENV)/.installed-plots
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(QUICK)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

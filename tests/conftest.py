@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -30,6 +31,11 @@ _LONGEST = 300
 # Two workers of pytest share two cores; results must not depend on the number anyway.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Code compiled for another processor corrupts memory, and torch's cache does not tell imitated ones apart.
+if "ATEN_CPU_CAPABILITY" in os.environ:
+    cache = f"torchinductor-{os.getuid()}-{os.environ['ATEN_CPU_CAPABILITY']}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / cache))
 
 
 def pytest_configure():

@@ -51,6 +51,7 @@ SHORTENED = {
 
 INSTALLING = (
     "make lint",
+    "make quick",
     "make release-check",
     "make run",
     "make test",
@@ -220,6 +221,14 @@ def test_files_that_documents_name_are_there():
             if not name.startswith("my_") and not name.endswith("/NAME.py"):
                 found = [ROOT / name] if "/" in name else [*ROOT.glob(f"domainbed*/**/{name}")]
                 assert any(file.is_file() for file in found), f"{path.name}: {name}"
+
+
+def test_make_quick_names_tests_that_exist():
+    command = ["make", "-n", "quick"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    patterns = [word for word in shown.splitlines()[-1].split() if word.startswith("tests/")]
+    assert "tests/gradients" in patterns
+    assert not [pattern for pattern in patterns if not list(ROOT.glob(pattern))]
 
 
 def test_links_and_pictures_are_there():
