@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from importlib.abc import InspectLoader
 from typing import TypeVar
 
@@ -63,18 +63,21 @@ class Registry(MutableMapping[str, T]):
         self._names[name] = None
         self._lazy[name] = target
 
-    def add_package(self, package: str) -> None:
+    def add_package(self, package: str, first: Sequence[str] = ()) -> None:
         """Register what the modules of `package` decorate with `@NAME.register()`, without importing them.
 
-        The names are read from the modules' source code.
+        The names are read from the modules' source code. They are listed by module, those in `first` before.
         """
+        found: dict[str, str] = {}
         home = importlib.import_module(package)
         for module in pkgutil.iter_modules(home.__path__, prefix=f"{package}."):
             spec = module.module_finder.find_spec(module.name, None)
             loader = spec.loader if spec is not None else None
             source = loader.get_source(module.name) if isinstance(loader, InspectLoader) else None
             for given, own in _DECORATED.findall(source or ""):
-                self.add_lazy(given or own, f"{module.name}:{own}")
+                found[given or own] = f"{module.name}:{own}"
+        for name in sorted(found, key=lambda name: first.index(name) if name in first else len(first)):
+            self.add_lazy(name, found[name])
 
     def order(self, names: list[str]) -> list[str]:
         """`names` without duplicates, in listing order. Unknown names come last and keep their order.

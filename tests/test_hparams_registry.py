@@ -16,6 +16,7 @@ from domainbed.hparams import Kind, resolve
 
 IMPLEMENTED = list(ALGORITHMS)
 OURS = {"SANDMask": {"tau": 0.5}}  # upstream's 1.0 trains nothing
+REMOVED = {"Aggregation": {"cagrad_c", "gradvac_beta"}}  # it no longer is CAGrad or GradVac by name
 TABLE = Path(__file__).parent / "data" / "random_hparams.json"
 
 
@@ -52,7 +53,8 @@ def test_random_values_equal_those_of_earlier_releases(vectors):
     for algorithm, rows in table.items():
         for dataset, seeds in rows.items():
             for seed, values in seeds.items():
-                assert random_values(algorithm, dataset, int(seed)) == values, (algorithm, dataset, seed)
+                kept = {name: values[name] for name in values if name not in REMOVED.get(algorithm, ())}
+                assert random_values(algorithm, dataset, int(seed)) == kept, (algorithm, dataset, seed)
 
 
 def test_order_of_entries():

@@ -17,7 +17,7 @@ from domainbed.gradients.comparison import Combined
 from domainbed.gradients.componentwise import Block
 from domainbed.gradients.engine import PASSES, RULES, GradientEngine
 from domainbed.gradients.vectors import set_gradient
-from domainbed.hparams import Hparam, const
+from domainbed.hparams import Hparam, Kind, const
 
 
 class EnvironmentGradients(ERM):
@@ -36,9 +36,14 @@ class EnvironmentGradients(ERM):
             const("auto"),
             "how environments' gradients are made: auto, joint (one pass) or separate",
             choices=PASSES,
+            kind=Kind.INCIDENTAL,
         ),
         "rules": Hparam(
-            "auto", const("auto"), "rules over gradients: auto (large ones compiled) or plain", choices=RULES
+            "auto",
+            const("auto"),
+            "rules over gradients: auto (large ones compiled) or plain",
+            choices=RULES,
+            kind=Kind.INCIDENTAL,
         ),
     }
 
