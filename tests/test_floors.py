@@ -1,4 +1,4 @@
-"""The floors of the house: which room imports which. Every import is read, also those within functions."""
+"""The floors: which room imports which. Every import is read, also those within functions."""
 
 import ast
 import graphlib
@@ -135,14 +135,14 @@ def room(name: str) -> str:
     return ".".join(name.split(".")[:2])
 
 
-def unknown_rooms(house: dict[str, Module]) -> list[str]:
-    return sorted({room(name) for name in house} - {*RANKS, *FACES})
+def unknown_rooms(modules: dict[str, Module]) -> list[str]:
+    return sorted({room(name) for name in modules} - {*RANKS, *FACES})
 
 
-def upward(house: dict[str, Module]) -> list[str]:
+def upward(modules: dict[str, Module]) -> list[str]:
     """Imports of rooms above, and of faces."""
     faults = []
-    for module in house.values():
+    for module in modules.values():
         own = room(module.name)
         if own in FACES:
             continue
@@ -152,9 +152,9 @@ def upward(house: dict[str, Module]) -> list[str]:
     return faults
 
 
-def circle(house: dict[str, Module]) -> list[str]:
+def circle(modules: dict[str, Module]) -> list[str]:
     """Modules that import each other in a circle, if any do. What a registry names is imported later."""
-    graph = {name: {found.module for found in module.imports} for name, module in house.items()}
+    graph = {name: {found.module for found in module.imports} for name, module in modules.items()}
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
@@ -190,27 +190,29 @@ def private_members(cls: ast.ClassDef) -> set[str]:
     }
 
 
-def ancestors(name: str, house: dict[str, Module]) -> set[str]:
-    """Full names of the classes of this house from which the class `name` inherits."""
+def ancestors(name: str, modules: dict[str, Module]) -> set[str]:
+    """Full names of our classes from which the class `name` inherits."""
     home, _, own = name.rpartition(".")
-    if home not in house or own not in house[home].classes:
+    if home not in modules or own not in modules[home].classes:
         return set()
-    bases = {house[home].resolve(base) for base in house[home].classes[own].bases} - {None}
-    return bases.union(*(ancestors(base, house) for base in bases))
+    bases = {modules[home].resolve(base) for base in modules[home].classes[own].bases} - {None}
+    return bases.union(*(ancestors(base, modules) for base in bases))
 
 
-def touched(house: dict[str, Module]) -> list[str]:
+def touched(modules: dict[str, Module]) -> list[str]:
     """Underscored names of `domainbed` that `domainbed_gs` imports, reads, sets or overrides."""
 
     def foreign(target: str | None) -> bool:
         return target is not None and target.startswith("domainbed.")
 
     members = {
-        f"{module.name}.{name}": found for module in house.values() for name, found in module.members.items()
+        f"{module.name}.{name}": found
+        for module in modules.values()
+        for name, found in module.members.items()
     }
     theirs = set[str]().union(*(found for owner, found in members.items() if foreign(owner)))
     faults = []
-    for module in house.values():
+    for module in modules.values():
         if not module.name.startswith("domainbed_gs"):
             continue
         names = {
@@ -227,7 +229,7 @@ def touched(house: dict[str, Module]) -> list[str]:
                 names.add(target or f"?.{node.attr}")
         for name in module.classes:
             own = f"{module.name}.{name}"
-            for ancestor in filter(foreign, ancestors(own, house)):
+            for ancestor in filter(foreign, ancestors(own, modules)):
                 names |= {f"{ancestor}.{member}" for member in members[own] & members.get(ancestor, set())}
         faults += [f"{module.path} touches {name}" for name in sorted(names)]
     return faults
@@ -267,7 +269,7 @@ def test_tests_and_benchmarks_import_modules_where_they_are_defined():
 
 
 def changed(path: str, addition: str) -> dict[str, Module]:
-    """The house with lines added at the end of one file."""
+    """All modules, with lines added at the end of one file."""
     return read(sources() | {path: f"{sources().get(path, '')}\n{addition}\n"})
 
 
@@ -300,10 +302,10 @@ def test_a_new_room_is_found():
 
 
 def test_a_circle_within_a_room_is_found():
-    house = changed(
+    modules = changed(
         "domainbed/records/query.py", "def lazy():\n    from domainbed.records import sweep_records"
     )
-    assert {"domainbed.records.query", "domainbed.records.sweep_records"} <= set(circle(house))
+    assert {"domainbed.records.query", "domainbed.records.sweep_records"} <= set(circle(modules))
 
 
 @pytest.mark.parametrize(
