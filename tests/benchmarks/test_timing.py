@@ -17,7 +17,8 @@ def test_functions_take_turns_and_warmup_does_not_count():
 
 def test_times_are_those_of_the_calls():
     times = TIMING["interleaved"]({"nothing": lambda: None, "nap": lambda: time.sleep(0.02)}, 3, 0)
-    assert min(times["nap"]) >= 0.02 > max(times["nothing"])
+    # A busy machine may hold up any one call.
+    assert min(times["nap"]) >= 0.02 > min(times["nothing"])
 
 
 def test_a_report_has_medians_and_medians_of_ratios(capsys):
