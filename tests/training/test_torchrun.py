@@ -110,6 +110,8 @@ EQUAL = {
 } | {
     "tensors": settings_of("AgrRand", 3, sigma="tensor"),
     "masks": settings_of("SANDMask", 3),
+    "joint": settings_of("AgrSum", 4, passes="joint"),
+    "joint products": settings_of("PCGrad", 3, passes="joint"),
     # Separate passes in both, because the sign of a gradient near 0 depends on the order of sums.
     "dropout": settings_of(
         "AgrSum", 4, featurizer="mlp", mlp_dropout=0.5, shared_dropout=True, passes="separate"
