@@ -47,9 +47,9 @@ def combine_by_weights(
         group: the processes that share the update.
     """
     count = compiled(_count_agreeing) if compile_count else _count_agreeing
-    held, grams, counts = [], [], []
+    kept, grams, counts = [], [], []
     for piece in pieces:
-        held.append(piece)
+        kept.append(piece)
         grams.append(piece.gradients.gram())
         counts += [count(gradients) for _, gradients in piece.gradients.blocks()]
     gram = group.sum(torch.stack(grams).sum(0))
@@ -59,8 +59,8 @@ def combine_by_weights(
     weights *= scale
     factors = torch.from_numpy(weights).to(out.device)
     begin, end = len(out), 0
-    while held:
-        piece = held.pop()  # its memory is freed with it
+    while kept:
+        piece = kept.pop()  # its memory is freed with it
         positions = piece.contiguous
         target = out[positions] if positions is not None else out.new_empty(piece.size)
         piece.gradients.write(factors, target)

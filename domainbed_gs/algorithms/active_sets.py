@@ -1,9 +1,9 @@
-"""What the exact solvers of the Gram family share: unit gradients and the supports to try.
+"""Shared by the exact solvers of Gram methods: unit gradients and the supports to try.
 
 Each of their problems has a solution that is zero outside some support on which the gradients are
-independent, and on a given support it solves a linear system. So all supports are tried, and of their
-solutions the one is kept that violates the optimality conditions least. That measure is of first order in
-the error of the weights, where the objective is of second order and can't tell 1e-9 from 0.
+independent, and on a given support it solves a linear system. So the solvers try all supports, and keep
+the solution that violates the optimality conditions least. That measure is of first order in
+the error of the weights, where the objective is of second order and cannot tell 1e-9 from 0.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ def cagrad_weights(gram: np.ndarray, c: float) -> np.ndarray:
     """The d at distance c|g_0| of the mean gradient g_0 for which the least d.g_k is greatest.
 
     d = g_0 + c|g_0| g_w / |g_w|, where w minimises g_w.g_0 + c|g_0||g_w| over the simplex (equation 3 and
-    algorithm 1). Exact: on a support the minimiser has a closed form, and all supports are tried for
-    K <= 8; a scalar search over min-norm points goes on from there. Where g_w = 0 is the minimiser (no d in
-    reach lowers all losses, some d raises none) the paper's d isn't defined; d is then the nearest to g_0
-    that raises none.
+    algorithm 1). Exact. For K <= 8 it tries all supports, on each of which the minimiser has a closed form.
+    For larger K it is a scalar search over min-norm points. Where g_w = 0 is the minimiser (no d within
+    reach lowers all losses, some d raises none) the paper does not define d; it is then the d nearest to
+    g_0 that raises none.
 
     Args:
         gram: (K, K) float64.
@@ -84,7 +84,7 @@ def _on_support(cosines: np.ndarray, a: np.ndarray, b: np.ndarray, c: float) -> 
     """z >= 0 up to a factor; all 0 where the support has no minimiser.
 
     c C z = nu a - b, and z^T C z = 1 is quadratic in nu; only its greater root has a.z > 0. Written with
-    the part of b orthogonal to a, which doesn't cancel.
+    the part of b orthogonal to a, which does not cancel.
     """
     solutions = solve(cosines, np.stack([a, b], axis=1))
     if solutions is None or not a @ solutions[:, 0] > 0:

@@ -20,8 +20,7 @@ from domainbed_gs.algorithms.surgery import GramSurgery
 def dual_cone_weights(gram: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Project n combinations of K gradients onto their dual cone {d : d.g_k >= 0 for all k}.
 
-    Exact: all supports are tried for K <= 8, Lawson and Hanson's non-negative least squares goes on from
-    there.
+    Exact: tries all supports for K <= 8, and uses Lawson and Hanson's non-negative least squares beyond.
 
     Args:
         gram: (K, K) float64, finite.

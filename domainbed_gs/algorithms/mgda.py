@@ -20,8 +20,8 @@ from domainbed_gs.algorithms.surgery import GramSurgery
 def mgda_weights(gram: np.ndarray) -> np.ndarray:
     """The shortest vector of the convex hull of K gradients: minimise w^T G w over the simplex.
 
-    d = sum_k w_k g_k has d.g_k >= |d|^2 for all k, with equality where w_k > 0. Exact: all supports are
-    tried for K <= 8, Lawson and Hanson's non-negative least squares goes on from there.
+    d = sum_k w_k g_k has d.g_k >= |d|^2 for all k, with equality where w_k > 0. Exact: tries all
+    supports for K <= 8, and uses Lawson and Hanson's non-negative least squares for larger K.
 
     Args:
         gram: (K, K) float64.

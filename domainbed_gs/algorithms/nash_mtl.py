@@ -52,7 +52,7 @@ def nash_mtl_weights(gram: np.ndarray, start: np.ndarray | None = None) -> np.nd
 
 
 def _newton(cosines: np.ndarray, beta: np.ndarray) -> np.ndarray:
-    """The solution of beta_k (C beta)_k = 1, by steps relative to beta that can't leave beta > 0.
+    """The solution of beta_k (C beta)_k = 1, by steps relative to beta that keep beta > 0.
 
     F is self-concordant: a step of length 1 / (1 + decrement) converges from anywhere, full steps
     quadratically from a decrement of 1/4.
