@@ -17,6 +17,8 @@ import torch
 WORTHWHILE = 2**23
 """Number P of components from which rules are compiled: some seconds at the first update of a run."""
 
+_MOST_VARIANTS = 64
+
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +53,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     If the compiler fails, a warning is logged once and `function` itself runs. Element-wise results are
     equal to the bit, since nothing is contracted or reordered; sums differ by rounding.
     """
+    import torch._dynamo.config as config
+
+    # Each rule and each layout of blocks is a variant; past torch's limit of 8 none is compiled.
+    config.recompile_limit = max(config.recompile_limit, _MOST_VARIANTS)
     fast = torch.compile(function, dynamic=True, options={"compile_threads": 1})
     failed = False
 

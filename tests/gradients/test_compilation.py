@@ -67,6 +67,15 @@ def test_a_compiled_rule_takes_special_values_as_the_rule_does(special):
     torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.slow
+def test_a_process_that_tries_many_rules_compiles_them_all():
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for power in range(10):
+        exec(f"def rule(gradients):\n    return gradients[0] ** {power}", scope := {})
+        compiled(_apply)(scope["rule"], list(torch.rand(2, 5000)), 1.0, torch.empty(5000))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= graphs + 10
+
+
 def _twice(x):
     return 2 * x
 
