@@ -77,6 +77,7 @@ class Registry(MutableMapping[str, T]):
             for given, own in _DECORATED.findall(source or ""):
                 found[given or own] = f"{module.name}:{own}"
         for name in sorted(found, key=lambda name: first.index(name) if name in first else len(first)):
+            self._names.pop(name, None)  # the order is the same if a module was imported before
             self.add_lazy(name, found[name])
 
     def order(self, names: list[str]) -> list[str]:

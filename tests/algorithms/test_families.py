@@ -1,6 +1,8 @@
 """The registry's order, classes of forks, and properties of single algorithms."""
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -35,6 +37,13 @@ def test_upstreams_algorithms_are_listed_first():
     assert algorithms.ALGORITHMS[:34] == list(algorithms.UPSTREAM)
     assert algorithms.ALGORITHMS[34:37] == ["AgrSum", "AgrRand", "PCGrad"]
     assert len(algorithms.ALGORITHMS) >= 50
+
+
+def test_the_order_of_algorithms_does_not_depend_on_what_was_imported_before():
+    program = "import domainbed_gs.algorithms.sharpness, domainbed.algorithms as a; print(*a.ALGORITHMS)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.split()[34:37] == ["AgrSum", "AgrRand", "PCGrad"]
+    assert run.stdout.split()[:34] == list(algorithms.UPSTREAM)
 
 
 def test_the_base_class_has_no_update_and_no_prediction():
