@@ -104,7 +104,7 @@ def traced(monkeypatch):
 def test_tracing_for_the_compiler_changes_no_result(name, traced):
     config = TrainConfig(algorithm=name, dataset="Debug28", **COMPILED)
     if not get_algorithm_class(name).COMPILABLE:
-        with pytest.raises(UsageError, match=f"^{name} differentiates .* leave out --compile$"):
+        with pytest.raises(UsageError, match=f"^{name} needs second derivatives .* leave out --compile$"):
             config.check()
         with pytest.raises(RuntimeError, match=r"donated|double backward"):
             trained(make(name, COMPILED))
