@@ -58,9 +58,9 @@ class ProcessGroup:
         """
         return gradients
 
-    def shard_start(self, size: int) -> int:
-        """Position of this rank's first component in a vector (P,), with P = `size`."""
-        return 0
+    def shard(self, size: int) -> slice:
+        """Positions of this rank's shard in a vector (P,), with P = `size`."""
+        return slice(0, size)
 
     def gather_shards(self, shard: Tensor, size: int) -> Tensor:
         """The vector (P,), with P = `size`, that consists of every rank's shard."""

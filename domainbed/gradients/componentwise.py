@@ -64,22 +64,21 @@ class Componentwise:
             pieces: of all P components, or of this process's shard of them.
             group: the processes that share the update.
         """
-        begin, end = len(self._out), 0
         for piece in pieces:
-            self._add(piece)
-            begin, end = min(begin, piece.spans[0].start), max(end, piece.spans[-1].stop)
-        gradient = group.gather_shards(self._out[begin:end], len(self._out))
+            with piece.target(self._out) as target:
+                self._add(piece, target)
+        shard = group.shard(len(self._out))
+        gradient = group.gather_shards(self._out[shard], len(self._out))
         weights = None
         if self._weights is not None:
-            weights = group.gather_shards(self._weights[begin:end], len(self._out))
+            weights = group.gather_shards(self._weights[shard], len(self._out))
         sums = torch.stack([torch.stack(numbers).double() for numbers in self._numbers]).sum(0)
         agreeing, magnitude, squares = group.sum(sums)
         gram = group.sum(torch.stack(self._grams).sum(0))
         return Combined(gradient, gram, agreeing, squares.sqrt(), magnitude, weights)
 
-    def _add(self, piece: Piece) -> None:
-        positions = piece.contiguous
-        out = self._out[positions] if positions is not None else self._out.new_empty(piece.size)
+    def _add(self, piece: Piece, out: Tensor) -> None:
+        """Apply the rule to `piece` and write its combined gradient (M,) to `out`."""
         draws = None if self._draws is None else piece.gather(self._draws)
         weights: list[Tensor] = []
         closed_form = isinstance(piece.gradients, OuterProducts)
@@ -96,8 +95,6 @@ class Componentwise:
                 numbers, weight = _apply(self._rule, block, self._scale, out[part])
             self._numbers.append(numbers)
             weights += [] if weight is None else [weight]
-        if positions is None:
-            piece.scatter(out, self._out)
         if weights:
             if self._weights is None:
                 self._weights = torch.empty_like(self._out, dtype=weights[0].dtype)

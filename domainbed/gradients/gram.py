@@ -58,17 +58,12 @@ def combine_by_weights(
     weights, fell_back = _weights_or(rule, on_host, fallback)
     weights *= scale
     factors = torch.from_numpy(weights).to(out.device)
-    begin, end = len(out), 0
     while kept:
         piece = kept.pop()  # its memory is freed with it
-        positions = piece.contiguous
-        target = out[positions] if positions is not None else out.new_empty(piece.size)
-        piece.gradients.write(factors, target)
-        if positions is None:
-            piece.scatter(target, out)
-        begin, end = min(begin, piece.spans[0].start), max(end, piece.spans[-1].stop)
+        with piece.target(out) as target:
+            piece.gradients.write(factors, target)
     norm = torch.tensor(norm_of(on_host, weights), dtype=torch.float64)
-    gradient = group.gather_shards(out[begin:end], len(out))
+    gradient = group.gather_shards(out[group.shard(len(out))], len(out))
     return Combined(gradient, torch.from_numpy(on_host), agreeing, norm, fallback=fell_back)
 
 

@@ -132,8 +132,8 @@ def shared_passes(
     losses, gradients = environment_gradients(loss_of, minibatches, parameters, seeds)
     flat = [torch.cat([part.flatten() for part in parts]) for parts in gradients]
     rows = group.exchange_shards(flat)
-    begin = group.shard_start(len(flat[0]))
-    return Passes(losses, iter([Piece([Span(begin, begin + len(rows[0]))], Rows(rows))]))
+    shard = group.shard(len(flat[0]))
+    return Passes(losses, iter([Piece([Span(shard.start, shard.stop)], Rows(rows))]))
 
 
 def environment_gradients(

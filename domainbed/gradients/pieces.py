@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -69,6 +70,17 @@ class Piece:
         if positions is not None:
             return vector[positions]
         return torch.cat([vector[span.start : span.stop] for span in self.spans])
+
+    @contextmanager
+    def target(self, vector: Tensor) -> Iterator[Tensor]:
+        """Memory (M,) for the piece's components. What it holds at the end is in the flat `vector` (P,)."""
+        positions = self.contiguous
+        if positions is not None:
+            yield vector[positions]
+            return
+        values = vector.new_empty(self.size)
+        yield values
+        self.scatter(values, vector)
 
     def scatter(self, values: Tensor, out: Tensor) -> None:
         """Write the piece's components `values` (M,) to their positions in `out` (P,)."""

@@ -175,11 +175,12 @@ class TorchrunGroup(ProcessGroup):
                 output_split_sizes=self._environments_per_rank,
                 input_split_sizes=[len(gradients)] * self.world_size,
             )
-        begin = self.shard_start(size)
-        return received[:, : min(begin + length, size) - begin].unbind()
+        shard = self.shard(size)
+        return received[:, : shard.stop - shard.start].unbind()
 
-    def shard_start(self, size: int) -> int:
-        return min(self.rank * self._shard_length(size), size)
+    def shard(self, size: int) -> slice:
+        length = self._shard_length(size)
+        return slice(min(self.rank * length, size), min((self.rank + 1) * length, size))
 
     def gather_shards(self, shard: Tensor, size: int) -> Tensor:
         length = self._shard_length(size)
