@@ -61,8 +61,8 @@ def train(run: Run, directory: RunDir, make_loop: Callable[[Run, RunDir], Loop] 
         split_file.write(Path(path), run.dataset, run.splits)
     summary = {name: loop.recorder.constant[name] for name in ("sizes", "hparams", "data", "weights")}
     directory.write_summary({"counts": run.dataset.summary["counts"], **summary})
-    with StopRequests() as requests:
-        loop.run_updates(requests)
+    # Launchers may send a signal twice. The second must not end this process before the first is recorded.
+    loop.run_updates(directory.receive(StopRequests()))
     if not run.config.skip_model_save:
         with run.averaging.applied():
             loop.save_model("model.pkl")

@@ -11,6 +11,7 @@ events.out.*    the records for TensorBoard, with --tensorboard
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ from domainbed.training.run_state import (
     read_json,
     record_ending,
 )
-from domainbed.training.stop_requests import Preempted
+from domainbed.training.stop_requests import Preempted, StopRequests
 
 _FILES_OF_AN_ATTEMPT = (
     "results.jsonl",
@@ -83,6 +84,7 @@ class RunDir:
         self._restart = restart
         self._claim: Claim | None = None
         self._failures = 0
+        self._inner = contextlib.ExitStack()
 
     @property
     def finished(self) -> bool:
@@ -138,6 +140,11 @@ class RunDir:
             failures = self._failures + (name == FAILED)
             record_ending(self.path / name, str(error) or type(error).__name__, status, failures)
         self._release()
+        self._inner.close()
+
+    def receive(self, requests: StopRequests) -> StopRequests:
+        """Enter `requests`, and leave them once this directory has recorded how the run ended."""
+        return self._inner.enter_context(requests)
 
     def _release(self) -> None:
         if self._claim is not None:

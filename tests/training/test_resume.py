@@ -83,6 +83,20 @@ def test_a_signal_stops_the_run_with_a_checkpoint_and_it_resumes(
     assert_same(path, straight)
 
 
+def test_signals_that_arrive_while_the_run_stops_do_not_keep_it_from_recording_why(
+    start_script, wait_until, flags, tmp_path
+):
+    # Slurm signals a whole job step while the worker in it signals its runs; and Linux signals a run once for
+    # each thread of the sweep that dies after its main thread (prctl(2), PR_SET_PDEATHSIG).
+    path = tmp_path / "run"
+    worker = start_script("train", *flags(path))
+    wait_until((path / "results.jsonl").exists)
+    while worker.is_running():
+        worker.send_signal(signal.SIGTERM)
+    worker.wait()
+    assert run_state(path) is RunState.PREEMPTED
+
+
 class StopAfter:
     """Stop requests that raise Preempted at the given call of `check`."""
 
