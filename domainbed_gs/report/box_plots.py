@@ -25,7 +25,8 @@ from domainbed.results.plots import (
 )
 from domainbed.results.printing import print_panels
 from domainbed_gs.report.comparison import Cell, PairedReport
-from domainbed_gs.report.statistics import ALPHA, Floats
+from domainbed_gs.report.signed_rank import Floats
+from domainbed_gs.report.statistics import ALPHA
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,8 @@ from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.sweep.manifest import Manifest
 from domainbed_gs.report.comparison import PairedReport
-from domainbed_gs.report.statistics import ALPHA, pairs_needed, smallest_p
+from domainbed_gs.report.signed_rank import smallest_p
+from domainbed_gs.report.statistics import ALPHA, pairs_needed
 
 Key = tuple[str, int, str]
 """(dataset, target, algorithm)"""

@@ -11,14 +11,8 @@ import numpy as np
 
 from domainbed.errors import UsageError, hint
 from domainbed.results.accuracies import Accuracies, ShownDataset
-from domainbed_gs.report.statistics import (
-    ALPHA,
-    Floats,
-    bootstrap_interval,
-    holm,
-    signed_rank_p,
-    smallest_p,
-)
+from domainbed_gs.report.signed_rank import Floats, signed_rank_p, smallest_p
+from domainbed_gs.report.statistics import ALPHA, bootstrap_interval, holm
 
 Trials = dict[int, float]
 """Trial seed -> accuracy in [0, 1]."""

@@ -25,7 +25,8 @@ from domainbed.results.printing import print_figure_names, print_panels, print_p
 from domainbed.results.report import ReportContext
 from domainbed_gs.report.paired import Table, selection_name
 from domainbed_gs.report.rank_diagram import diagram
-from domainbed_gs.report.statistics import ALPHA, Floats, critical_difference, friedman
+from domainbed_gs.report.signed_rank import Floats
+from domainbed_gs.report.statistics import ALPHA, critical_difference, friedman
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Tests and intervals: exact signed-rank test, Holm's correction, bootstrap, Friedman and Nemenyi tests.
+"""Holm's correction, bootstrap intervals, Friedman's and Nemenyi's tests.
 
 Pure functions of numbers. A *difference* is the accuracy of a method minus that of the baseline in the same
 trial.
@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from domainbed.seeds import generator
+from domainbed_gs.report.signed_rank import Floats, smallest_p
 
 ALPHA = 0.05
 """Significance level of all tests, as in the paper's Table 1 (arXiv 2108.01621)."""
@@ -22,44 +22,6 @@ RESAMPLES = 10_000
 
 LEVEL = 0.95
 """Nominal coverage of intervals."""
-
-Floats = NDArray[np.float64]
-
-
-def signed_rank_p(differences: Sequence[float] | Floats) -> float:
-    """Two-sided p-value of Wilcoxon's signed-rank test, exact even with ties (scipy's is not).
-
-    Zeros are dropped, and equal magnitudes share their mean rank. The p-value is the share of the 2^n sign
-    assignments whose rank sum is at least as far from its expectation as the observed one. They are counted
-    by dynamic programming over the doubled ranks, which are integers. The result is exact in float64 for up
-    to 53 non-zero differences, and correct to rounding error beyond.
-
-    Args:
-        differences: (n,); equal numbers count as ties, so round them first if they carry rounding errors.
-
-    Returns: the p-value; 1.0 if all differences are zero.
-    """
-    from scipy.stats import rankdata
-
-    values = np.asarray(differences, dtype=np.float64)
-    values = values[values != 0]
-    doubled = np.asarray(2 * rankdata(np.abs(values)), dtype=np.int64)
-    total = int(doubled.sum())
-    positive = int(doubled[values > 0].sum())
-    share = np.zeros(total + 1)
-    share[0] = 1.0
-    for rank in doubled:
-        shifted = np.zeros_like(share)
-        shifted[rank:] = share[: total + 1 - rank]
-        share = (share + shifted) / 2
-    sums = np.arange(total + 1)
-    # The expected sum is total / 2. Both sides are doubled to stay integers.
-    return float(min(1.0, share[np.abs(2 * sums - total) >= abs(2 * positive - total)].sum()))
-
-
-def smallest_p(pairs: int) -> float:
-    """Smallest possible two-sided signed-rank p-value of n non-zero differences: 2 / 2^n (n = 5: 0.0625)."""
-    return min(1.0, 2.0 ** (1 - pairs))
 
 
 def pairs_needed(family: int = 1) -> int:

@@ -10,7 +10,8 @@ from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
 from domainbed.results.accuracies import compute_accuracies
 from domainbed_gs.report.comparison import compare, compare_all
-from domainbed_gs.report.statistics import holm, signed_rank_p
+from domainbed_gs.report.signed_rank import signed_rank_p
+from domainbed_gs.report.statistics import holm
 
 
 def test_ties_are_found_despite_rounding_errors():
