@@ -254,12 +254,12 @@ def test_training_as_the_readme_has_it(place, run):
 
 @pytest.fixture
 def clone(tmp_path):
-    """A fresh clone whose quickstart has two trials instead of six, and three steps."""
+    """A fresh clone whose quickstart has two trials instead of eight, and three steps."""
     path = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, path], check=True)
     quickstart = path / "sweeps/quickstart.toml"
     shorter = (
-        quickstart.read_text().replace("n_trials = 6", "n_trials = 2").replace("steps = 121", "steps = 3")
+        quickstart.read_text().replace("n_trials = 8", "n_trials = 2").replace("steps = 121", "steps = 3")
     )
     quickstart.write_text(shorter)
     yield path

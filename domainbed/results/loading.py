@@ -20,6 +20,7 @@ from domainbed.model_selection import METHODS, SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import RESULTS_FILE, Record
 from domainbed.records.sweep_records import by_run, read_sweep_records
+from domainbed.results.machines import notes_on_machines
 from domainbed.results.notes import notes_on_runs
 from domainbed.sweep.manifest import Manifest, read_manifest
 
@@ -75,7 +76,10 @@ def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool =
     except RunError as error:
         _log.warning("warning: %s", error)
         manifest = None
-    notes = notes_on_runs(runs, manifest, finished_only)
+    notes = [
+        *notes_on_runs(runs, manifest, finished_only),
+        *notes_on_machines(run.path for run in runs.runs),
+    ]
     for note in notes:
         _log.warning("note: %s", note)
     records = Q(with_method_names((runs.finished() if finished_only else runs).records()))

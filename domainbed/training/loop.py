@@ -24,6 +24,7 @@ from domainbed.training.evaluation import (
     parts_to_evaluate,
     without_augmentation,
 )
+from domainbed.training.machine import describe_machine
 from domainbed.training.model_file import save_model
 from domainbed.training.prefetcher import Prefetcher, Source
 from domainbed.training.recorder import Recorder
@@ -60,7 +61,9 @@ def train(run: Run, directory: RunDir, make_loop: Callable[[Run, RunDir], Loop] 
         path = run.config.fill_placeholders(run.config.write_splits)
         split_file.write(Path(path), run.dataset, run.splits)
     summary = {name: loop.recorder.constant[name] for name in ("sizes", "hparams", "data", "weights")}
-    directory.write_summary({"counts": run.dataset.summary["counts"], **summary})
+    directory.write_summary(
+        {"counts": run.dataset.summary["counts"], **summary}, machine=describe_machine(run.device)
+    )
     # Launchers may send a signal twice. The second must not end this process before the first is recorded.
     loop.run_updates(directory.receive(StopRequests()))
     if not run.config.skip_model_save:

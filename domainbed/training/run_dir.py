@@ -170,10 +170,18 @@ class RunDir:
         if self._claim is not None:
             self._claim.progress = {"step": step, "n_steps": n_steps, "first_step": first_step}
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write the settings and `summary` to run.json."""
+    def write_summary(self, summary: dict[str, Any], machine: dict[str, Any]) -> None:
+        """Write the settings, `summary`, and the machines that worked on the run to run.json.
+
+        Args:
+            summary: further entries.
+            machine: description of this machine. It is added to the list `machines` unless it is the last.
+        """
         self.check_claim()
-        content = {"settings": self.settings, **summary}
+        machines = (read_json(self.path / "run.json") or {}).get("machines", [])
+        if machines[-1:] != [machine]:
+            machines = [*machines, machine]
+        content = {"settings": self.settings, **summary, "machines": machines}
         write_atomic(self.path / "run.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def finish(self) -> None:

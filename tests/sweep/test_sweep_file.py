@@ -149,7 +149,7 @@ def test_every_sweep_file_of_ours_makes_runs_that_train_accepts(name, preset, da
     if name == "iccv2021_table1.toml":
         assert len(jobs) == 3 * 8 * 4 * 20
     if name == "quickstart.toml":
-        assert len(jobs) == 4 * 4 * 6
+        assert len(jobs) == 4 * 4 * 8
     if name in ("colored_digits.toml", "colored_mnist_irm.toml"):
         assert len(jobs) == (10 if preset == "grey" else 7 * 10)
         assert {tuple(job.train_args["test_envs"]) for job in jobs} == {(2,)}

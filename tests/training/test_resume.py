@@ -252,7 +252,7 @@ def test_a_process_that_lost_its_claim_writes_nothing(tmp_path):
     """As after a hang, during which another process has taken over."""
     run = build(TrainConfig(**SMALL, output_dir=str(tmp_path)))
     with RunDir(tmp_path, {}) as directory:
-        directory.write_summary({})
+        directory.write_summary({}, machine={})
         before = sorted(tmp_path.iterdir())
         (tmp_path / "claim-2.json").write_text("{}")
         with pytest.raises(RunError, match="taken over"):

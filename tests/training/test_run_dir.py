@@ -17,7 +17,7 @@ SETTINGS = {"dataset": "Debug28", "steps": 3}
 
 def enter(path, **settings):
     with RunDir(path, SETTINGS | settings) as directory:
-        directory.write_summary({})
+        directory.write_summary({}, machine={})
 
 
 def test_states_of_a_successful_run(tmp_path):
@@ -130,7 +130,7 @@ def test_files_of_an_unfinished_attempt_are_kept(tmp_path):
 
 def test_a_finished_run_is_kept_unless_restart_is_set(tmp_path):
     with RunDir(tmp_path, SETTINGS) as directory:
-        directory.write_summary({})
+        directory.write_summary({}, machine={})
         directory.finish()
     with RunDir(tmp_path, SETTINGS) as directory:
         assert directory.finished
@@ -141,9 +141,13 @@ def test_a_finished_run_is_kept_unless_restart_is_set(tmp_path):
 
 def test_nobody_writes_into_a_run_that_another_process_has_finished(tmp_path):
     with RunDir(tmp_path, SETTINGS) as directory:
-        directory.write_summary({})
+        directory.write_summary({}, machine={})
         (tmp_path / "done").write_text("done")  # by a process that took over and gave its claim up
-        for write in (directory.check_claim, directory.finish, lambda: directory.write_summary({})):
+        for write in (
+            directory.check_claim,
+            directory.finish,
+            lambda: directory.write_summary({}, machine={}),
+        ):
             with pytest.raises(Busy, match="was taken over and finished by another process"):
                 write()
 
