@@ -62,6 +62,15 @@ class Accuracies:
         trials = self.by_trial.get((dataset, algorithm), {})
         return [float(np.mean(trials[seed])) for seed in sorted(trials)]
 
+    def missing_targets(self, dataset: ShownDataset, algorithm: str) -> dict[int, int]:
+        """Targets that `averages` lacks: index -> number of the algorithm's trials without this target."""
+        trials = self.by_trial.get((dataset.name, algorithm), {}).keys()
+        missing = {
+            target: len(trials - self.by_target.get((dataset.name, algorithm, target), {}).keys())
+            for target in range(len(dataset.environments))
+        }
+        return {target: count for target, count in missing.items() if count}
+
 
 def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Accuracies:
     """Apply `method` to each group of `records` with one trial, dataset, algorithm and target."""

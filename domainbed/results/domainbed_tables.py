@@ -29,6 +29,7 @@ class DomainBedTable:
         cells: one list of texts for each row.
         colwidth: width of a column in plain text.
         footer: one sentence on the selection method and the meaning of the numbers.
+        incomplete: a sentence on averages over fewer targets than the dataset has; empty if there are none.
     """
 
     subject: str
@@ -38,10 +39,17 @@ class DomainBedTable:
     cells: list[list[str]]
     colwidth: int
     footer: str
+    incomplete: str = ""
 
 
-def domainbed_tables(accuracies: Accuracies, latex: bool = False) -> Iterator[DomainBedTable]:
-    """The table of each dataset, then the table of averages. Numbers have a LaTeX sign if `latex`."""
+def domainbed_tables(accuracies: Accuracies, latex: bool = False, mark: str = "") -> Iterator[DomainBedTable]:
+    """The table of each dataset, then the table of averages.
+
+    Args:
+        accuracies: results by one selection method.
+        latex: write plus-minus signs for LaTeX.
+        mark: written behind averages over fewer targets than the dataset has.
+    """
     selection = f"model selection method: {accuracies.method}"
     for dataset in accuracies.datasets:
         yield DomainBedTable(
@@ -61,9 +69,10 @@ def domainbed_tables(accuracies: Accuracies, latex: bool = False) -> Iterator[Do
         title=f"Averages, {selection}",
         columns=["Algorithm", *(dataset.name for dataset in accuracies.datasets), "Avg"],
         rows=accuracies.algorithms,
-        cells=[_cells(_by_dataset(accuracies, algorithm), latex) for algorithm in accuracies.algorithms],
+        cells=[_average_cells(accuracies, algorithm, latex, mark) for algorithm in accuracies.algorithms],
         colwidth=25,
         footer=f"{accuracies.about} in %, averaged over the targets in each trial, {_ERROR}.",
+        incomplete=_incomplete(accuracies),
     )
 
 
@@ -82,6 +91,39 @@ def _cells(columns: Sequence[list[float]], latex: bool) -> list[str]:
     means = [mean for mean, _, _ in formatted if mean is not None]
     complete = bool(means) and len(means) == len(columns)
     return [text for _, _, text in formatted] + [f"{sum(means) / len(means):.1f}" if complete else "X"]
+
+
+def _average_cells(accuracies: Accuracies, algorithm: str, latex: bool, mark: str) -> list[str]:
+    """Cells of a row in the table of averages; those over fewer targets than the dataset has are marked."""
+    texts = _cells(_by_dataset(accuracies, algorithm), latex)
+    marked = [bool(accuracies.missing_targets(dataset, algorithm)) for dataset in accuracies.datasets]
+    marked.append(any(marked) and texts[-1] != "X")
+    return [text + mark if incomplete else text for text, incomplete in zip(texts, marked, strict=True)]
+
+
+def _incomplete(accuracies: Accuracies) -> str:
+    """Which averages lack which targets; empty if all are complete."""
+    lacking: dict[str, list[str]] = {}
+    for dataset in accuracies.datasets:
+        for algorithm in accuracies.algorithms:
+            if missing := missing_environments(accuracies, dataset, algorithm):
+                lacking.setdefault(f"{dataset.name} without {', '.join(missing)}", []).append(algorithm)
+    if not lacking:
+        return ""
+    listed = "; ".join(f"{what}: {', '.join(algorithms)}" for what, algorithms in lacking.items())
+    return (
+        "Averaged over fewer targets than the dataset has; compare only averages over the same targets. "
+        f"{listed}."
+    )
+
+
+def missing_environments(accuracies: Accuracies, dataset: ShownDataset, algorithm: str) -> list[str]:
+    """Names of the targets that an average lacks, with the number of trials if some trials have them."""
+    trials = len(accuracies.averages(dataset.name, algorithm))
+    return [
+        dataset.environments[target] + ("" if count == trials else f" ({count} of {trials} trials)")
+        for target, count in accuracies.missing_targets(dataset, algorithm).items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -104,38 +146,50 @@ class ReportFormat:
 def print_upstream_tables(accuracies: Accuracies, latex: bool) -> None:
     """Print the tables of one selection method as upstream does, in text or LaTeX.
 
-    In LaTeX, columns are widened where `print_table` would cut off the closing brace of a label. A footer
-    follows each table.
+    In LaTeX, columns are widened where `print_table` would cut off the closing brace of a label, and
+    incomplete averages are marked. Footers follow each table.
     """
-    for table in domainbed_tables(accuracies, latex):
+    for table in domainbed_tables(accuracies, latex, mark="$^\\dag$" if latex else ""):
         width = table.colwidth
         if latex:
             print_lines("", f"\\subsubsection{{{latex_escape(table.subject)}}}")
             width = latex_width(width, table.rows, table.columns)
         print_table(table.cells, table.title, table.rows, table.columns, width, latex)
-        print_footer(table.footer, "latex" if latex else "text")
+        _print_footers(table, "latex" if latex else "text")
 
 
 def print_rendered_tables(accuracies: Accuracies, format: str) -> None:
     """Print the tables of one selection method as "markdown" or "html"."""
-    for table in domainbed_tables(accuracies):
+    for table in domainbed_tables(accuracies, mark="†"):
         rows = [[label, *cells] for label, cells in zip(table.rows, table.cells, strict=True)]
         print_lines(render_table(table.title, table.columns, rows, format))
-        print_footer(table.footer, format)
+        _print_footers(table, format)
+
+
+def _print_footers(table: DomainBedTable, format: str) -> None:
+    """Print the sentences under a table. In text the table itself has no marks, as in upstream."""
+    print_footer(table.footer, format)
+    if table.incomplete:
+        print_footer(table.incomplete if format == "text" else f"† {table.incomplete}", format)
 
 
 def print_csv_rows(short_name: str, accuracies: Accuracies) -> None:
-    """Print one line for each cell, in percent at full precision. Mean and stderr are empty where n is 0."""
+    """Print one line for each cell, in percent at full precision. Mean and stderr are empty where n is 0.
+
+    `missing` has the targets that an average lacks in some or all trials.
+    """
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    for dataset, algorithm, environment, trials in _tidy_rows(accuracies):
+    for dataset, algorithm, environment, trials, missing in _tidy_rows(accuracies):
         mean, err, _ = format_mean(trials, latex=False)
-        writer.writerow([short_name, dataset, algorithm, environment, mean, err, len(trials)])
-    for footer in dict.fromkeys(table.footer for table in domainbed_tables(accuracies)):
+        writer.writerow([short_name, dataset, algorithm, environment, mean, err, len(trials), missing])
+    tables = list(domainbed_tables(accuracies))
+    footers = [table.footer for table in tables] + [table.incomplete for table in tables]
+    for footer in dict.fromkeys(filter(None, footers)):
         print_footer(f"{short_name}: {footer}", "csv")
 
 
-def _tidy_rows(accuracies: Accuracies) -> Iterator[tuple[str, str, str, list[float]]]:
-    """(dataset, algorithm, environment, accuracies of the trials) of each cell in all tables.
+def _tidy_rows(accuracies: Accuracies) -> Iterator[tuple[str, str, str, list[float], str]]:
+    """(dataset, algorithm, environment, accuracies of the trials, missing targets) of each cell.
 
     Environment "Avg" is a cell of the table of averages.
     """
@@ -143,8 +197,9 @@ def _tidy_rows(accuracies: Accuracies) -> Iterator[tuple[str, str, str, list[flo
         for algorithm in accuracies.algorithms:
             by_target = _by_target(accuracies, dataset, algorithm)
             for environment, trials in zip(dataset.environments, by_target, strict=True):
-                yield dataset.name, algorithm, environment, trials
-            yield dataset.name, algorithm, "Avg", accuracies.averages(dataset.name, algorithm)
+                yield dataset.name, algorithm, environment, trials, ""
+            missing = "; ".join(missing_environments(accuracies, dataset, algorithm))
+            yield dataset.name, algorithm, "Avg", accuracies.averages(dataset.name, algorithm), missing
 
 
 def _print_latex_head(records: int) -> None:
@@ -184,7 +239,9 @@ FORMATS = {
     ),
     "csv": ReportFormat(
         suffix=".csv",
-        print_head=lambda records: print_lines("selection,dataset,algorithm,environment,mean,stderr,n"),
+        print_head=lambda records: print_lines(
+            "selection,dataset,algorithm,environment,mean,stderr,n,missing"
+        ),
         print_tables=print_csv_rows,
         print_end=lambda: None,
     ),

@@ -49,9 +49,8 @@ def notes_on_accuracies(accuracies: Mapping[str, Accuracies], records: Q[Record]
         "cells over fewer trials than the dataset has": _per_method(
             accuracies, lambda results: _incomplete_cells(results, trials)
         ),
-        "averages over fewer environments than the dataset has": _per_method(
-            accuracies, _incomplete_averages
-        ),
+        "averages over fewer environments than the dataset has, to compare only with those over the same "
+        "environments": _per_method(accuracies, _incomplete_averages),
     }
     return [f"{what}: {shortened_list(items)}" for what, items in kinds.items() if items]
 
@@ -80,9 +79,8 @@ def _incomplete_cells(results: Accuracies, trials_of_dataset: Mapping[str, int])
 
 
 def _incomplete_averages(results: Accuracies) -> int:
-    environments = {dataset.name: len(dataset.environments) for dataset in results.datasets}
     return sum(
-        any(len(targets) < environments[dataset] for targets in trials.values())
-        for (dataset, _), trials in results.by_trial.items()
-        if dataset in environments
+        bool(results.missing_targets(dataset, algorithm))
+        for dataset in results.datasets
+        for algorithm in results.algorithms
     )

@@ -14,7 +14,12 @@ from domainbed.console import format_row, print_row
 
 _LATEX = str.maketrans(
     {character: "\\" + character for character in "&%$#_{}"}
-    | {"~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "\\": "\\textbackslash{}"}
+    | {
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "\\": "\\textbackslash{}",
+        "†": "\\textdagger{}",
+    }
 )
 
 _NUMBER = re.compile(r"\[?[+\-]?\d.*|[-X]", re.DOTALL)

@@ -201,6 +201,22 @@ class SyntheticSweep:
         averaged = ", averaged over the targets in each trial" if averages else ""
         return f"{ABOUT[method]} in %{averaged}, mean {sign} standard error over trials (ddof=0)."
 
+    def incomplete(self, method: str) -> str:
+        """The sentence under the table of averages on the targets that some trial lacks, if there are any."""
+        table = [[self.chosen(trial, target, method) for target in range(ENVIRONMENTS)] for trial in (0, 1)]
+        table = [trial for trial in table if any(acc is not None for acc in trial)]
+        missing = {name: sum(trial[i] is None for trial in table) for i, name in enumerate("CLSV")}
+        listed = ", ".join(
+            name + ("" if count == len(table) else f" ({count} of {len(table)} trials)")
+            for name, count in missing.items()
+            if count
+        )
+        sentence = (
+            "Averaged over fewer targets than the dataset has; compare only averages over the same targets. "
+            f"VLCS without {listed}: ERM."
+        )
+        return sentence if listed else ""
+
     def expected_text(self) -> str:
         lines = [f"Total records: {5 * len(self.runs)}"]
         for short, name in METHODS.items():
@@ -227,6 +243,11 @@ class SyntheticSweep:
             for place, second in (("FIRST", False), ("SECOND", True)):
                 sentence = self.footer(short, second, r"$\pm$").replace("%", r"\%")
                 part = part.replace(place, sentence)
+            if incomplete := self.incomplete(short):
+                averages = [f"{average}$^\\dag$" for average in averages]
+                part += rf"""
+\noindent{{\footnotesize \textdagger{{}} {incomplete}}}
+"""
             text += part.replace("AVERAGES", _pad(["ERM", *averages], 25, " & "))
         return text + "\\end{document}\n"
 

@@ -44,10 +44,12 @@ def test_layout_byte_for_byte(vlcs, tmp_path, capsys, partial, evaluate):
     sweep = vlcs.write(tmp_path / "sweep")
     (sweep / "results.txt").write_text("an old report is not a run")
     assert collect_results.main(["--input_dir", str(sweep)]) == 0
-    text = capsys.readouterr().out
+    text, err = capsys.readouterr()
     assert text == vlcs.expected_text()
     assert (sweep / "results.txt").read_text() == text
     assert ("X" in text) == partial
+    assert all(vlcs.incomplete(method) in " ".join(err.split()) for method in METHODS)
+    assert ("fewer targets" in err) == partial
     assert collect_results.main(["--input_dir", str(sweep), "--latex"]) == 0
     latex = capsys.readouterr().out
     assert latex == vlcs.expected_latex()
@@ -150,6 +152,22 @@ def test_markdown_has_the_cells_of_the_text(vlcs, tmp_path, capsys):
         "",
         f"*{vlcs.footer('loo', averages=True)}*",
     ]
+
+
+def test_incomplete_averages_are_marked_in_markdown_and_csv(vlcs, tmp_path, capsys):
+    vlcs.drop_some()
+    flags = ["--input_dir", str(vlcs.write(tmp_path / "sweep")), "--selection", "iid", "--format"]
+    collect_results.main([*flags, "markdown"])
+    out = capsys.readouterr().out
+    _, (average, total) = vlcs.expected_cells("iid")
+    assert f"| ERM | {average}† | {total}† |" in out
+    assert f"*† {vlcs.incomplete('iid')}*" in out
+    assert "without L, S (1 of 2 trials): ERM." in out
+    collect_results.main([*flags, "csv"])
+    out, err = capsys.readouterr()
+    missing = {row["environment"]: row["missing"] for row in csv.DictReader(io.StringIO(out))}
+    assert missing == {"C": "", "L": "", "S": "", "V": "", "Avg": "L; S (1 of 2 trials)"}
+    assert f"iid: {vlcs.incomplete('iid')}" in " ".join(err.split())
 
 
 def test_selection_of_the_sweep_file_and_of_the_command_line(vlcs, tmp_path, capsys):

@@ -28,7 +28,8 @@ def test_notes_on_a_partial_sweep(vlcs, tmp_path, capsys, caplog):
     assert notes == [
         "note: cells without a result (X): iid 1, loo 1, oracle 1",
         "note: cells over fewer trials than the dataset has: iid 1, loo 3, oracle 1",
-        "note: averages over fewer environments than the dataset has: iid 1, loo 1, oracle 1",
+        "note: averages over fewer environments than the dataset has, to compare only with those over the "
+        "same environments: iid 1, loo 1, oracle 1",
     ]
     assert [
         record.getMessage()
