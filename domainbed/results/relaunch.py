@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import shlex
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from domainbed.algorithms import REGISTRY
 from domainbed.errors import RunError
-from domainbed.files import write_atomic
-from domainbed.hparams import Value
 from domainbed.model_selection import LeaveOneOutSelectionMethod, SelectionMethod
 from domainbed.results.hparam_search import Candidate, HparamSetting, hparam_settings
 from domainbed.results.loading import algorithm_and_condition
-from domainbed.sweep.flags import PASSED_ON
+from domainbed.results.sweep_from_records import Part, shared_flags, write_sweep
 from domainbed.sweep.job import command
-from domainbed.training.settings import InSweep
 
 TRIALS = 20
 """Number of trials behind each number in the tables of the ICCV 2021 paper (arXiv 2108.01621)."""
 
-SHARED_FLAGS = {name: each for name, each in PASSED_ON.items() if each.in_sweep is not InSweep.SEVERAL}
-"""Flags of `sweep` that the new runs take over from the old ones."""
+OPTION = "--relaunch_best"
+"""Flag of `collect_results` that asks for the sweep file."""
 
 
 def train_command_line(args: Mapping[str, Any], **changes: object) -> str:
@@ -84,83 +77,41 @@ def write_sweep_of_best(
             parts.setdefault((dataset, condition), {})[algorithm] = setting
     if not parts:
         raise RunError(f"no setting in {sweep_dir} has results on all targets; finish its runs first")
-    names = [dataset if condition == "domain" else f"{dataset}/{condition}" for dataset, condition in parts]
-    presets = names if len(names) > 1 else [None]
-    launch = f"python -m domainbed.scripts.sweep launch --config {shlex.quote(str(path))}"
-    commands = [launch if name is None else f"{launch} --preset {shlex.quote(name)}" for name in presets]
     comment = f"The best setting of each algorithm in {sweep_dir}, on {TRIALS} trials each. {method.about()}."
-    lines = [
-        *(f"# {line}" for line in textwrap.wrap(comment, 108)),
-        "#",
-        *(f"#     {command}" for command in commands),
-        "",
-        *([] if presets == [None] else [f"preset = {json.dumps(presets[0])}"]),
-        f"output_dir = {json.dumps(f'{sweep_dir}-best')}",
-        f"n_trials = {TRIALS}",
-        "n_hparams = 1",
-        'seed_scheme = "paired"',
-        f"selection = {json.dumps([selection])}",
-    ]
     pairs = issubclass(method, LeaveOneOutSelectionMethod)
-    for preset, ((dataset, condition), settings_of_part) in zip(presets, parts.items(), strict=True):
-        lines += _part(preset, dataset, condition, settings_of_part, pairs)
-    try:
-        write_atomic(path, "\n".join(lines) + "\n")
-    except OSError as error:
-        raise RunError(f"cannot write {path} (--relaunch_best): {error.strerror or error}") from None
-    return commands
+    return write_sweep(
+        path,
+        [_part(dataset, condition, settings, pairs) for (dataset, condition), settings in parts.items()],
+        comment=[comment],
+        flags={
+            "output_dir": f"{sweep_dir}-best",
+            "n_trials": TRIALS,
+            "n_hparams": 1,
+            "seed_scheme": "paired",
+            "selection": [selection],
+        },
+        option=OPTION,
+    )
 
 
-def _part(
-    preset: str | None, dataset: str, condition: str, settings: Mapping[str, HparamSetting], pairs: bool
-) -> Iterator[str]:
-    """The lines of one dataset and condition. `pairs`: whether selection needs pairs of targets."""
-    table = "" if preset is None else f"presets.{_toml_key(preset)}."
-    if preset is not None:
-        yield ""
-        yield f"[{table.removesuffix('.')}]"
+def _part(dataset: str, condition: str, settings: Mapping[str, HparamSetting], pairs: bool) -> Part:
+    """One dataset and condition. `pairs`: whether selection needs pairs of targets."""
     args_of_runs = [
         record["args"]
         for setting in settings.values()
         for candidate in setting.candidates
         for record in candidate.records
     ]
-    flags: dict[str, object] = {
-        "datasets": [dataset],
-        "algorithms": REGISTRY.order(list(settings)),
-        "test_envs": sorted({target for setting in settings.values() for target in setting.targets}),
-        "single_test_envs": not pairs,
-    }
-    if condition != "domain":
-        flags["grouping"] = [condition]
-    for name, declared in SHARED_FLAGS.items():
-        value = _shared_value(name, dataset, args_of_runs)
-        if value is not None and value != declared.default:
-            flags[name] = value
-    yield from (f"{name} = {json.dumps(value)}" for name, value in flags.items())
-    for algorithm, setting in settings.items():
-        yield ""
-        yield (
-            f"# Validation {100 * setting.val_acc:.2f} %, target {100 * setting.test_acc:.2f} %, "
+    return Part(
+        dataset=dataset,
+        condition=condition,
+        targets=sorted({target for setting in settings.values() for target in setting.targets}),
+        pairs=pairs,
+        flags=shared_flags(args_of_runs, dataset, OPTION),
+        hparams={algorithm: setting.hparams for algorithm, setting in settings.items()},
+        comments={
+            algorithm: f"Validation {100 * setting.val_acc:.2f} %, target {100 * setting.test_acc:.2f} %, "
             f"means of {len(setting.candidates)} runs."
-        )
-        yield f"[{table}hparams.{_toml_key(algorithm)}]"
-        yield from (f"{_toml_key(name)} = {json.dumps(value)}" for name, value in setting.hparams.items())
-
-
-def _toml_key(name: str) -> str:
-    """`name` as a key of TOML, in quotes if necessary."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
-
-
-def _shared_value(
-    name: str, dataset: str, args_of_runs: Sequence[Mapping[str, Value | None]]
-) -> Value | None:
-    """The value of a flag that all runs have in common."""
-    values = {args.get(name) for args in args_of_runs}
-    if len(values) > 1:
-        listed = ", ".join(map(str, values))
-        raise RunError(
-            f"--relaunch_best needs runs with equal settings, but {name} on {dataset} is one of {listed}"
-        )
-    return values.pop() if values else None
+            for algorithm, setting in settings.items()
+        },
+    )
