@@ -139,7 +139,9 @@ def test_a_broken_compiler_is_reported_in_one_line(tmp_path, script):
     flags = ("--dataset", "Debug28", "--steps", 2, "--compile", "--output_dir", "run")
     ended = script("train", *flags, env=environment)
     assert ended.returncode == 1
-    assert re.fullmatch(r"torch.compile failed .* leave out --compile", ended.stderr.splitlines()[-1])
+    assert re.fullmatch(
+        r"error: torch.compile failed \(.*\); leave out --compile\.", ended.stderr.splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize("passes", ["joint", "separate"])
