@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from domainbed.errors import UsageError, misspelt
+from domainbed.training.splits import by_trial
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 OPTIONS = ("per_trial", "unstratified", "one_stream")
 
 
+@by_trial(lambda options: "per_trial" in options)
 def stratified(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
     """Parts `in`, `out` and `test` of each environment, stratified by class (ICCV 2021 paper, section 4.1).
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainbed.errors import UsageError, check_choice
 from domainbed.files import create_atomic
+from domainbed.training.splits import by_trial
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 PARTS = ("in", "out", "uda", "test")
 
 
+@by_trial(lambda options: "{trial_seed}" in ":".join(options))
 def from_file(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
     """The parts in a split file. `--splits FILE.json` is short for `--splits file:FILE.json`.
 

@@ -2,7 +2,7 @@
 
 The parts of an environment are `in` (train), `out` (validation), `uda` (unlabeled, for domain adaptation)
 and `test`; not every scheme has all of them. A scheme is a function of the dataset and a `SplitRequest`;
-plugins add theirs to `SCHEMES`.
+plugins add theirs to `SCHEMES`, and declare with `by_trial` whether it splits differently in each trial.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed.errors import UsageError
+from domainbed.errors import UnknownName, UsageError
 from domainbed.registry import Registry
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     Parts = dict[str, SplitDataset]
     Scheme = Callable[[MultipleDomainDataset, "SplitRequest"], list[Parts]]
+
+VariationRule = Callable[[tuple[str, ...]], bool]
+"""Whether a scheme splits differently in each trial, given its options."""
 
 
 SUFFIX = ".json"
@@ -69,6 +72,34 @@ def parse_scheme(text: str) -> tuple[str, tuple[str, ...]]:
     return name, tuple(options)
 
 
+def by_trial(rule: bool | VariationRule) -> Callable[[Scheme], Scheme]:
+    """Decorator that declares whether a scheme splits differently in each trial, always or by its options.
+
+    `varies_by_trial` reads it from the function's attribute `by_trial`.
+    """
+
+    def declare(scheme: Scheme) -> Scheme:
+        setattr(scheme, "by_trial", rule)  # noqa: B010 - functions have no such attribute for mypy
+        return scheme
+
+    return declare
+
+
+def varies_by_trial(text: str) -> bool | None:
+    """Whether runs with `--splits TEXT` and different trial seeds get different splits.
+
+    If they do not, all trials share one split, and statistics over trials hold for that split only.
+
+    Returns: None if the scheme does not declare it, or is not registered.
+    """
+    name, options = parse_scheme(text)
+    try:
+        rule: bool | VariationRule | None = getattr(SCHEMES[name], "by_trial", None)
+    except UnknownName:
+        return None
+    return rule(options) if callable(rule) else rule
+
+
 def check_request(request: SplitRequest) -> None:
     """Check that the scheme exists, that its file exists, and that it has an unlabeled part if one is needed.
 
@@ -91,6 +122,7 @@ def make_splits(dataset: MultipleDomainDataset, request: SplitRequest) -> list[P
 
 
 @SCHEMES.register("holdout")
+@by_trial(True)
 def holdout(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
     """Upstream's splits: a share of each environment is `out`, the rest `in`. Each trial has its own split.
 
@@ -115,6 +147,7 @@ def holdout(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts
 
 
 @SCHEMES.register("whole")
+@by_trial(False)
 def whole(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
     """Each environment as a whole is `in`; each target as a whole is also `test`.
 
@@ -134,6 +167,7 @@ def whole(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
 
 
 @SCHEMES.register("list")
+@by_trial(False)
 def by_list(dataset: MultipleDomainDataset, request: SplitRequest) -> list[Parts]:
     """The parts in the column `split` of a list file; samples keep the order of the list.
 

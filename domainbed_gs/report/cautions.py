@@ -10,8 +10,7 @@ from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.sweep.manifest import Manifest
 from domainbed_gs.report.comparison import PairedReport
-from domainbed_gs.report.signed_rank import smallest_p
-from domainbed_gs.report.statistics import ALPHA, pairs_needed
+from domainbed_gs.report.statistics import ALPHA
 
 Key = tuple[str, int, str]
 """(dataset, target, algorithm)"""
@@ -144,19 +143,19 @@ def _count(number: int, noun: str) -> str:
 
 
 def _too_few_pairs(report: PairedReport) -> Iterator[str]:
-    """Numbers of pairs for which the p-value cannot be below `ALPHA`, before or after Holm's correction."""
-    compared = [cell.comparison for cell in report.cells if cell.holm_p is not None and cell.comparison]
-    kinds = Counter((each.pairs, each.ties) for each in compared if each.smallest_p >= ALPHA)
-    for (pairs, ties), n in sorted(kinds.items()):
-        tied = f", {ties} of them tied" if ties else ""
+    """Families with comparisons that have too few trials to be better or worse, whatever the differences."""
+    name = "p" if report.correction == "none" else "Holm p"
+    for place, family in (("averages over targets", report.primary), ("single targets", report.secondary)):
+        judged = [cell for cell in family if cell.verdict is not None]
+        short = [cell for cell in judged if cell.trials_needed is not None]
+        if not short:
+            continue
+        untied = sorted({cell.comparison.untied for cell in short if cell.comparison is not None})
+        numbers = str(untied[0]) if len(untied) == 1 else f"{untied[0]} to {untied[-1]}"
+        comparisons = f"{len(short)} of {_count(len(judged), 'comparison')}"
+        tests = _count(short[0].family, "test")
         yield (
-            f"{_count(pairs, 'pair')}{tied} ({n} of {report.family} tests): p cannot be below {ALPHA}. "
-            f"The smallest possible p is {smallest_p(pairs - ties):.4g}; at least {pairs_needed()} untied "
-            "pairs are needed."
-        )
-    lowest = min((each.smallest_p for each in compared), default=0.0) * report.family
-    if lowest >= ALPHA:
-        yield (
-            f"Holm p cannot be below {min(1.0, lowest):.4g} in a family of {report.family} tests with these "
-            f"numbers of pairs. For a Holm p below {ALPHA}, {pairs_needed(report.family)} pairs are needed."
+            f"Too few trials for {comparisons} ({place}): with {numbers} untied trials in a family of "
+            f"{tests}, {name} cannot be below {ALPHA}, whatever the differences. At least "
+            f"{short[0].trials_needed} untied trials are needed."
         )

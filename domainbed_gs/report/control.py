@@ -77,9 +77,7 @@ class ControlSection:
         """
         args = context.args
         selection = selection_name(context)
-        report, warnings = compare_conditions(
-            context.records, context.manifest, METHODS[selection], seed=args.bootstrap_seed
-        )
+        report, warnings = compare_conditions(context.records, context.manifest, METHODS[selection])
         if args.control or context.format == "html":
             heading = f"Control experiment: conditions compared with {BASELINE}"
             print_tables(report, selection, context.format, heading)
@@ -93,7 +91,7 @@ SECTION = ControlSection()
 
 
 def compare_conditions(
-    records: Q[Record], manifest: Manifest | None, selection: type[SelectionMethod], seed: int
+    records: Q[Record], manifest: Manifest | None, selection: type[SelectionMethod]
 ) -> tuple[PairedReport, list[str]]:
     """Compare each algorithm under a control condition with the same algorithm under `domain`.
 
@@ -102,7 +100,6 @@ def compare_conditions(
             (`domainbed.results.loading`).
         manifest: jobs that the sweep launched, with the same names; None if unknown.
         selection: selection method.
-        seed: seed of the bootstrap.
 
     Returns: a report whose datasets are pairs such as "PACS, AgrSum" and whose methods are conditions, with
         one family for Holm's correction; and its cautions.
@@ -129,7 +126,7 @@ def compare_conditions(
         replace(columns, environments=environments[columns.name.rpartition(", ")[0]])
         for columns in accuracies.datasets
     ]
-    report = compare_all(accuracies, BASELINE, seed=seed)
+    report = compare_all(accuracies, BASELINE)
     if manifest is not None:
         jobs = {name: job for name, job in manifest.jobs.items() if _algorithm(job) in compared}
         manifest = replace(manifest, jobs={name: _by_condition(job) for name, job in jobs.items()})

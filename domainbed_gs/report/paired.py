@@ -18,8 +18,8 @@ from domainbed.results.report import ReportContext
 from domainbed.results.tables import latex_escape
 from domainbed_gs.report.box_plots import print_box_plots, write_box_plots
 from domainbed_gs.report.cautions import cautions
-from domainbed_gs.report.comparison import AVERAGE, Cell, PairedReport, compare_all
-from domainbed_gs.report.statistics import ALPHA, RESAMPLES
+from domainbed_gs.report.comparison import Cell, PairedReport, compare_all
+from domainbed_gs.report.statistics import ALPHA
 
 NOTHING = "-"
 """Text of a table cell without a value."""
@@ -82,7 +82,7 @@ class PairedSection:
         args = context.args
         selection = selection_name(context)
         accuracies = compute_accuracies(context.records, METHODS[selection])
-        report = compare_all(accuracies, args.baseline, seed=args.bootstrap_seed)
+        report = compare_all(accuracies, args.baseline)
         if args.paired or context.format == "html":
             print_tables(report, selection, context.format, f"Paired comparison with {report.baseline}")
             warnings = cautions(report, context.records, context.manifest)
@@ -186,18 +186,13 @@ def describe_numbers(report: PairedReport, selection: str, bootstrap_seed: int) 
         f"Model selection: {selection}.",
         "Accuracy: mean (standard deviation, ddof=1) over all trials of the method, in %.",
         f"Difference: mean of method - {report.baseline} over the trials both have, in percentage points.",
-        f"95 % interval: percentile bootstrap over trials ({RESAMPLES:,} resamples, seed {bootstrap_seed}). "
-        "It is too narrow with few trials.",
+        "95 % interval: exact, of the shift (Hodges-Lehmann) that the signed-rank test is about.",
         "p: two-sided exact Wilcoxon signed-rank test, without zero differences.",
-        f"Holm p: corrected for all {report.family} comparisons of a method on a single target.",
-        f"A star marks p < {ALPHA} before correction, better or worse, as in Table 1 of arXiv 2108.01621.",
+        f"Holm p: corrected in two families, {len(report.primary)} averages and {len(report.secondary)} "
+        "comparisons on single targets.",
+        f"A star marks Holm p < {ALPHA}, better or worse.",
         f"W/T/L: numbers of trials with the method better than, equal to, worse than {report.baseline}.",
     ]
-    if any(cell.target is None for cell in report.cells):
-        lines.append(
-            f"{AVERAGE}: mean over the targets shown, in each trial that has all of them. Holm's correction "
-            "leaves it out."
-        )
     return lines
 
 
@@ -221,7 +216,7 @@ def _difference_row(cell: Cell) -> list[str]:
         cell.algorithm,
         _points(comparison.difference),
         interval,
-        _p_value(comparison.p) + (" *" if comparison.significant else ""),
+        _p_value(comparison.p) + (" *" if cell.significant else ""),
         NOTHING if cell.holm_p is None else _p_value(cell.holm_p),
         f"{comparison.wins}/{comparison.ties}/{comparison.losses}",
         str(comparison.pairs),
@@ -260,7 +255,7 @@ def _csv_row(cell: Cell, baseline: str, selection: str) -> dict[str, object]:
         "wins": tested.wins if tested else None,
         "ties": tested.ties if tested else None,
         "losses": tested.losses if tested else None,
-        "significant": tested.significant if tested else None,
+        "significant": cell.significant if tested else None,
     }
 
 

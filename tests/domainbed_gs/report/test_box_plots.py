@@ -13,7 +13,7 @@ from domainbed.results.plots import DPI
 from domainbed_gs.report.box_plots import box_plot, file_names, write_box_plots
 from domainbed_gs.report.comparison import compare_all
 
-BETTER = [0.51, 0.52, 0.53, 0.54, 0.55, 0.56]
+BETTER = [0.51, 0.52, 0.53, 0.54, 0.55, 0.56, 0.57, 0.58]
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def report(sweep):
 
 @pytest.fixture
 def two_targets(report):
-    return report({"ERM": {0: [0.5] * 6, 1: BETTER}, "AgrSum": {0: BETTER, 1: [0.9] + BETTER[:5]}})
+    return report({"ERM": {0: [0.5] * 8, 1: BETTER}, "AgrSum": {0: BETTER, 1: [0.9] + BETTER[:7]}})
 
 
 def test_png_has_the_colours_of_both_boxes(two_targets, tmp_path):
@@ -50,7 +50,7 @@ def test_panels_show_targets_methods_trials_and_stars(two_targets):
     assert flat.get_ylabel() == "target accuracy (%)"
     dots = flat.collections[1].get_offsets()
     np.testing.assert_allclose(dots[:, 1], [100 * accuracy for accuracy in BETTER])
-    assert len(set(np.round(dots[:, 0], 6))) == 6  # side by side
+    assert len(set(np.round(dots[:, 0], 6))) == 8  # side by side
     assert [(text.get_text(), text.xy[0]) for text in flat.texts] == [("*", 2)]
     assert not gradient.texts
 

@@ -10,8 +10,9 @@ from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
 from domainbed.results.accuracies import compute_accuracies
 from domainbed_gs.report.comparison import compare, compare_all
-from domainbed_gs.report.signed_rank import signed_rank_p
+from domainbed_gs.report.signed_rank import shift_curve, signed_rank_p
 from domainbed_gs.report.statistics import holm
+from domainbed_gs.report.verdicts import Verdict
 
 
 def test_ties_are_found_despite_rounding_errors():
@@ -25,23 +26,29 @@ def test_ties_are_found_despite_rounding_errors():
 def test_compare():
     baseline = [0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80]
     method = [b + 0.01 * k for k, b in enumerate(baseline)]
-    result = compare(method, baseline, seed=3)
+    result = compare(method, baseline)
     assert (result.pairs, result.wins, result.ties, result.losses) == (7, 6, 1, 0)
-    assert result.difference == pytest.approx(0.03)
-    assert result.p == 0.03125
-    assert result.significant
+    assert result.untied == 6
+    assert result.differences == pytest.approx([0.01 * k for k in range(7)])
+    assert result.difference == result.shift == pytest.approx(0.03)
+    assert result.p == result.mean_p == 0.03125
     assert result.smallest_p == 0.03125  # the tie does not count
-    low, high = result.interval
-    assert 0 < low < 0.03 < high < 0.06
+    assert result.direction == 21
+    assert result.probability_better == 6.5 / 7
+    assert result.equivalence_p == pytest.approx(1.0, abs=0.05)
+    assert result.interval == pytest.approx((0.01, 0.05))
 
 
 def test_compare_without_and_with_one_pair_and_with_ties_only():
     none = compare([], [])
-    assert (none.pairs, none.p, none.interval, none.significant) == (0, None, None, False)
+    assert (none.pairs, none.p, none.mean_p, none.equivalence_p, none.interval) == (0, None, None, None, None)
+    assert none.probability_better is none.probability_interval is None
     assert np.isnan(none.difference)
+    assert np.isnan(none.shift)
     one = compare([0.6], [0.5])
-    assert (one.p, one.interval) == (1.0, None)
-    assert compare([0.5] * 8, [0.5] * 8).p == 1.0
+    assert (one.p, one.interval) == (1.0, (-np.inf, np.inf))
+    tied = compare([0.5] * 8, [0.5] * 8)
+    assert (tied.p, tied.equivalence_p, tied.probability_better) == (1.0, 1 / 256, 0.5)
 
 
 def test_different_numbers_of_trials_are_refused():
@@ -49,8 +56,8 @@ def test_different_numbers_of_trials_are_refused():
         compare([0.1, 0.2, 0.3], [0.1, 0.2])
 
 
-def report_of(records, baseline="ERM", method="iccv2021"):
-    return compare_all(compute_accuracies(records, METHODS[method]), baseline)
+def report_of(records, baseline="ERM", method="iccv2021", **options):
+    return compare_all(compute_accuracies(records, METHODS[method]), baseline, **options)
 
 
 def by_place(report):
@@ -105,19 +112,71 @@ def test_one_target_has_no_average(sweep):
     assert {cell.target for cell in report.cells} == {3}
 
 
-def test_holms_family_contains_all_single_targets_of_all_datasets(sweep):
+def two_datasets(sweep, trials=8, **gains):
+    """Records of three methods on two targets of two datasets; `gains` shift some methods."""
     rng = np.random.default_rng(0)
 
     def accuracies():
-        return {name: {t: list(rng.random(8)) for t in (0, 1)} for name in ("ERM", "AgrSum", "PCGrad")}
+        return {
+            name: {t: list(rng.random(trials) / 10 + 0.4 + gains.get(name, 0)) for t in (0, 1)}
+            for name in ("ERM", "AgrSum", "PCGrad")
+        }
 
-    records = [*sweep(accuracies()), *sweep(accuracies(), dataset="Debug28", environments=3)]
-    report = report_of(Q(records))
-    family = [cell for cell in report.cells if cell.comparison and cell.target is not None]
-    assert report.family == len(family) == 8
-    assert [cell.holm_p for cell in family] == holm([cell.comparison.p for cell in family])
-    assert all(cell.holm_p is None for cell in report.cells if cell.target is None)
+    return Q([*sweep(accuracies()), *sweep(accuracies(), dataset="Debug28", environments=3)])
+
+
+def test_averages_are_one_family_and_single_targets_another(sweep):
+    report = report_of(two_datasets(sweep))
     assert report.datasets == ["Debug28", "EmojiStyles"]
+    assert [cell.target for cell in report.primary] == [None] * 4
+    assert [cell.target for cell in report.secondary] == [0, 0, 1, 1] * 2
+    for family in (report.primary, report.secondary):
+        assert {cell.family for cell in family} == {len(family)}
+        for name in ("p", "equivalence_p", "mean_p"):
+            corrected = [getattr(cell, f"holm_{name}") for cell in family]
+            assert corrected == holm([getattr(cell.comparison, name) for cell in family])
+        for cell in family:
+            curve = shift_curve(cell.comparison.differences)
+            assert cell.comparison.simultaneous == curve.interval(0.05 / len(family))
+    assert all(cell.holm_p is cell.verdict is None for cell in report.cells if cell.algorithm == "ERM")
+
+
+def test_the_only_target_of_a_dataset_is_in_the_primary_family(sweep):
+    one = sweep({"ERM": {0: [0.1, 0.2]}, "PCGrad": {0: [0.2, 0.3]}}, dataset="Debug28", environments=3)
+    two = sweep({name: {0: [0.1, 0.2], 1: [0.1, 0.3]} for name in ("ERM", "PCGrad")})
+    report = report_of(Q([*one, *two]))
+    assert [(cell.dataset, cell.target) for cell in report.primary] == [("Debug28", 0), ("EmojiStyles", None)]
+    assert [(cell.dataset, cell.target) for cell in report.secondary] == [
+        ("EmojiStyles", 0),
+        ("EmojiStyles", 1),
+    ]
+
+
+def test_without_correction_every_test_is_its_own_family(sweep):
+    report = report_of(two_datasets(sweep, AgrSum=0.03), correction="none")
+    assert report.correction == "none"
+    for cell in [*report.primary, *report.secondary]:
+        assert cell.family == 1
+        assert cell.holm_p == cell.comparison.p
+        assert cell.comparison.simultaneous == cell.comparison.interval
+
+
+@pytest.mark.parametrize("correction", ["holm", "none"])
+def test_no_row_contradicts_itself(sweep, correction):
+    cells = []
+    for trials, gain in [(5, 0.1), (6, 0.1), (8, 0.04), (12, 0.03), (20, 0.02)]:
+        report = report_of(two_datasets(sweep, trials, AgrSum=gain, PCGrad=-gain), correction=correction)
+        cells += [*report.primary, *report.secondary]
+    for cell in cells:
+        result = cell.comparison
+        low, high = result.interval
+        assert (result.p < 0.05) == (not low <= 0 <= high)
+        assert cell.significant == (cell.holm_p < 0.05) == (cell.verdict in (Verdict.BETTER, Verdict.WORSE))
+        low, high = result.simultaneous
+        if not low <= 0 <= high:  # a little wider than Holm's verdict needs
+            assert cell.verdict is (Verdict.BETTER if low > 0 else Verdict.WORSE)
+        assert cell.trials_needed is None or cell.verdict in (Verdict.EQUIVALENT, Verdict.UNDECIDED)
+    assert {cell.verdict for cell in cells} == {Verdict.BETTER, Verdict.WORSE, Verdict.UNDECIDED}
 
 
 def test_hparams_are_selected_before_trials_are_paired(record):

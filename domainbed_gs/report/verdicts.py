@@ -1,0 +1,130 @@
+"""Verdicts: what a comparison bears, in a word, in a row of a table, and in a sentence for the whole report.
+
+The rule: better or worse if the signed-rank test rejects a shift of zero; else equivalent if two one-sided
+signed-rank tests place the shift within the rope; else undecided. All p-values are corrected in their family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from domainbed_gs.report.cells import Cell, PairedReport, Verdict
+from domainbed_gs.report.statistics import ALPHA
+
+__all__ = ["Verdict", "answer", "remarks", "verdict_of", "verdict_text"]
+
+
+def verdict_of(p: float, equivalence_p: float, direction: float) -> Verdict:
+    """The verdict by the rule above.
+
+    Args:
+        p: corrected p-value against a shift of zero.
+        equivalence_p: corrected p-value against a shift outside the rope.
+        direction: positive if the test speaks for the method.
+    """
+    if p < ALPHA:
+        return Verdict.BETTER if direction > 0 else Verdict.WORSE
+    return Verdict.EQUIVALENT if equivalence_p < ALPHA else Verdict.UNDECIDED
+
+
+def verdict_text(cell: Cell) -> str:
+    """The verdict of a cell with its remarks: "better, by less than the rope"; empty without a verdict."""
+    return "" if cell.verdict is None else cell.verdict.value + remarks(cell)
+
+
+def remarks(cell: Cell) -> str:
+    """What limits the verdict of a cell, to be appended to its word; empty if nothing does.
+
+    - ", by less than the rope": better or worse, but the equivalence test rejects too;
+    - ", needs 10 trials": undecided, and no result of so few trials could be better or worse;
+    - "; the mean differs (p = 0.03)": the permutation test of the mean, with Holm's correction in the same
+      family, says otherwise.
+    """
+    text = ""
+    if cell.significant and _below_alpha(cell.holm_equivalence_p):
+        text = ", by less than the rope"
+    elif cell.verdict is Verdict.UNDECIDED and cell.trials_needed is not None:
+        enough = cell.comparison is not None and cell.comparison.pairs >= cell.trials_needed
+        text = f", needs {cell.trials_needed} {'untied ' if enough else ''}trials"
+    return text + _on_the_mean(cell)
+
+
+def _on_the_mean(cell: Cell) -> str:
+    """Where the test of the mean disagrees with the verdict."""
+    comparison, p = cell.comparison, cell.holm_mean_p
+    if comparison is None or p is None:
+        return ""
+    if not _below_alpha(p):
+        return f"; the mean may not differ (p = {p:.2f})" if cell.significant else ""
+    if not cell.significant:
+        return f"; the mean differs (p = {_short(p)})"
+    if comparison.difference * comparison.direction < 0:
+        return f"; the mean is {'lower' if comparison.difference < 0 else 'higher'} (p = {_short(p)})"
+    return ""
+
+
+def _short(p: float) -> str:
+    return f"{p:.2f}" if p >= 0.01 else f"{p:.1g}"
+
+
+def _below_alpha(p: float | None) -> bool:
+    return p is not None and p < ALPHA
+
+
+def answer(report: PairedReport) -> str:
+    """What the primary family says, in a few short sentences.
+
+    "No method beats ERM. IRM is worse. 10 of 11 remain undecided." Several datasets are answered in turn,
+    each after its name.
+    """
+    primary = report.primary
+    datasets = list(dict.fromkeys(cell.dataset for cell in primary))
+    answers = [_answer([cell for cell in primary if cell.dataset == name], report) for name in datasets]
+    if len(datasets) > 1:
+        answers = [f"{name}: {text}" for name, text in zip(datasets, answers, strict=True)]
+    return " ".join(answers) or f"No method is compared with {report.baseline}."
+
+
+def _answer(cells: Sequence[Cell], report: PairedReport) -> str:
+    """The sentences on one dataset."""
+    by_verdict = {
+        verdict: [cell.algorithm for cell in cells if cell.verdict is verdict] for verdict in Verdict
+    }
+    judged = [cell for cell in cells if cell.verdict is not None]
+    if not judged:
+        return f"No method shares a trial with {report.baseline}."
+    better, worse, equivalent, undecided = by_verdict.values()
+    sentences = [f"{_names(better)} {'beats' if len(better) == 1 else 'beat'} {report.baseline}."]
+    if not better:
+        sentences = [f"No method beats {report.baseline}."]
+    if worse:
+        sentences.append(f"{_names(worse)} {_are(worse)} worse.")
+    if equivalent:
+        within = f"within {100 * report.rope:g} {'point' if report.rope == 0.01 else 'points'}"
+        sentences.append(f"{_names(equivalent)} {_are(equivalent)} equivalent to it {within}.")
+    if undecided:
+        sentences.append(_on_the_undecided(undecided, judged))
+    return " ".join(sentences)
+
+
+def _on_the_undecided(undecided: Sequence[str], judged: Sequence[Cell]) -> str:
+    if len(judged) == 1:
+        sentence = f"{undecided[0]} remains undecided"
+    elif len(undecided) == len(judged):
+        sentence = f"All {len(judged)} remain undecided"
+    else:
+        sentence = (
+            f"{len(undecided)} of {len(judged)} {'remains' if len(undecided) == 1 else 'remain'} undecided"
+        )
+    needed = [cell.trials_needed for cell in judged]
+    most = max((number for number in needed if number is not None), default=0)
+    return f"{sentence}: a verdict needs {most} trials." if None not in needed else f"{sentence}."
+
+
+def _names(names: Sequence[str]) -> str:
+    *others, last = names or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
