@@ -19,5 +19,5 @@ def register() -> None:
     report.SECTIONS.add_lazy("paired", "domainbed_gs.report.paired:SECTION")
     report.SECTIONS.add_lazy("control", "domainbed_gs.report.control:SECTION")
     report.SECTIONS.add_lazy("against", "domainbed_gs.report.against:SECTION")
-    report.SECTIONS.add_lazy("ranks", "domainbed_gs.report.ranking:SECTION")
+    report.SECTIONS.add_lazy("ranks", "domainbed_gs.report.ranks:SECTION")
     report.SECTIONS.add_lazy("gradients", "domainbed_gs.report.gradient_agreement:SECTION")

@@ -1,4 +1,4 @@
-"""Critical-difference diagram (Demsar 2006, figure 1): algorithms along an axis of average ranks."""
+"""Diagram of average ranks (Demsar 2006, figure 1): algorithms along an axis, and bars that join them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ LETTER = 0.085
 
 
 def diagram(
-    averages: Mapping[str, float], cliques: Sequence[Sequence[str]], critical_difference: float
+    averages: Mapping[str, float], cliques: Sequence[Sequence[str]], critical_difference: float | None
 ) -> Figure:
     """Draw average ranks, the best on the left.
 
     Args:
         averages: algorithm -> average rank, best first.
-        cliques: groups of algorithms that do not differ significantly, each joined by a bar.
-        critical_difference: smallest significant difference of two average ranks, drawn as a scale.
+        cliques: groups of algorithms that do not differ significantly, each joined by a bar. A bar has dots
+            at its members if it passes over an algorithm that is not in the group.
+        critical_difference: smallest significant difference of two average ranks, drawn as a scale; None if
+            the test has none.
     """
     from matplotlib.figure import Figure
 
@@ -44,10 +46,16 @@ def diagram(
     axis.set_ylim(depth + 0.5, -3.5)
     axis.set_axis_off()
     _draw_axis(axis, len(names))
-    _draw_critical_difference(axis, len(names), critical_difference)
+    if critical_difference is not None:
+        _draw_critical_difference(axis, len(names), critical_difference)
     for level, clique in enumerate(cliques, start=1):
         bar = [averages[clique[0]] - 0.03 * inch, averages[clique[-1]] + 0.03 * inch]
         axis.plot(bar, [0.75 * level] * 2, color=INK, linewidth=4, solid_capstyle="butt")
+        if len(clique) <= names.index(clique[-1]) - names.index(clique[0]):
+            members = [averages[name] for name in clique]
+            axis.plot(
+                members, [0.75 * level] * len(members), color=INK, linestyle="", marker="o", markersize=8
+            )
     top = len(cliques) + 1
     for place, name in enumerate(names[:half]):
         rank = averages[name]

@@ -1,94 +1,69 @@
-"""Report section `ranks`: ranks algorithms over several datasets.
+"""Ranks of algorithms over several datasets, and which pairs of algorithms differ.
 
-After Demsar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006).
-
-python -m domainbed.scripts.collect_results --input_dir DIR --ranks --ranks_figure ranks.png
+After Demsar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006). Pairs are
+compared by signed-rank tests rather than by average ranks, which depend on the other algorithms (Benavoli,
+Corani and Mangili, "Should we really use post-hoc tests based on mean-ranks?", JMLR 17, 2016).
 """
 
 from __future__ import annotations
 
-import argparse
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from domainbed.errors import RunError, UsageError
-from domainbed.files import write_atomic
-from domainbed.model_selection import METHODS
-from domainbed.results.accuracies import Accuracies, compute_accuracies
-from domainbed.results.plots import have_matplotlib, png, require_matplotlib
-from domainbed.results.printing import print_figure_names, print_panels, print_paragraphs, print_section_table
-from domainbed.results.report import ReportContext
-from domainbed_gs.report.paired import Table, selection_name
-from domainbed_gs.report.rank_diagram import diagram
-from domainbed_gs.report.signed_rank import Floats
-from domainbed_gs.report.statistics import ALPHA, critical_difference, friedman
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from domainbed.errors import UsageError
+from domainbed.results.accuracies import Accuracies
+from domainbed_gs.report.friedman import (
+    FriedmanTest,
+    critical_difference,
+    datasets_for_nemenyi,
+    friedman,
+    nemenyi_p,
+)
+from domainbed_gs.report.shared_cells import shared_cells
+from domainbed_gs.report.signed_rank import DECIMALS, Floats, signed_rank_p
+from domainbed_gs.report.statistics import ALPHA, holm, pairs_needed
 
 MIN_DATASETS = 2
 MIN_ALGORITHMS = 3
 """Smallest numbers for which ranks can be tested."""
 
-
-class RanksSection:
-    """`--ranks` and `--ranks_figure`; implements `domainbed.results.report.PageSection`."""
-
-    title = "Ranks over datasets"
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the flags of this section."""
-        group = parser.add_argument_group("ranks over datasets (domainbed_gs)")
-        group.add_argument(
-            "--ranks", action="store_true", help="average ranks over datasets, with Friedman's test"
-        )
-        group.add_argument(
-            "--ranks_figure", type=Path, metavar="FILE", help="write the critical-difference diagram (.png)"
-        )
-
-    def wanted(self, args: argparse.Namespace) -> bool:
-        """Whether the table or the diagram is requested."""
-        return bool(args.ranks or args.ranks_figure)
-
-    def belongs(self, context: ReportContext) -> bool:
-        """Whether there are enough datasets and algorithms to rank."""
-        datasets = set(context.records.select("args.dataset"))
-        algorithms = set(context.records.select("args.algorithm"))
-        return len(datasets) >= MIN_DATASETS and len(algorithms) >= MIN_ALGORITHMS
-
-    def write(self, context: ReportContext) -> None:
-        """Print a table with a row for each algorithm, and the meaning of its numbers.
-
-        Raises:
-            UsageError: there are too few datasets or algorithms, or matplotlib is missing.
-            UnknownName: --paired_selection is unknown.
-            RunError: the diagram cannot be written.
-        """
-        args = context.args
-        method = METHODS[selection_name(context)]
-        ranking = rank(compute_accuracies(context.records, method))
-        page = context.format == "html"
-        if args.ranks or page:
-            table = _table(ranking, full_precision=context.format == "csv")
-            print_section_table("Average ranks over datasets", table.columns, table.rows, context.format)
-            print_paragraphs(_describe(ranking, method.name), context.format)
-        if page and have_matplotlib():
-            caption = (
-                "Average ranks, the best on the left. Bars join algorithms whose average ranks differ by "
-                f"less than the critical difference (Nemenyi's test at level {ALPHA})."
-            )
-            print_panels("Critical-difference diagram", [("ranks", _diagram(ranking))], caption)
-        elif args.ranks_figure and not page:
-            _write_diagram(ranking, args.ranks_figure)
-            print_figure_names([args.ranks_figure], context.format)
+SIGNED_RANK, NEMENYI = RANK_TESTS = ("signed_rank", "nemenyi")
+"""Tests of pairs of algorithms; the first is the default."""
 
 
-SECTION = RanksSection()
+@dataclass(frozen=True)
+class RankedPair:
+    """Two algorithms on N datasets.
+
+    Attributes:
+        better: the algorithm with the lower average rank.
+        worse: the other one.
+        difference: mean over datasets of the accuracy of `better` minus that of `worse`, a fraction.
+        rank_difference: average rank of `worse` minus that of `better`, at least 0.
+        wins: number of datasets on which `better` has the higher accuracy.
+        ties: number of datasets on which both have the same.
+        losses: number of datasets on which `worse` has the higher accuracy.
+        p: p-value of the signed-rank test over datasets; None in Nemenyi's test.
+        corrected_p: p-value corrected for all pairs.
+    """
+
+    better: str
+    worse: str
+    difference: float
+    rank_difference: float
+    wins: int
+    ties: int
+    losses: int
+    p: float | None
+    corrected_p: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p-value is below `ALPHA`."""
+        return self.corrected_p < ALPHA
 
 
 @dataclass(frozen=True)
@@ -98,128 +73,148 @@ class Ranking:
     Attributes:
         datasets: names of the N datasets.
         ranks: algorithm -> its rank on each dataset, best average first. Ties share their mean rank.
-        left_out: algorithms without results on some dataset.
-        statistic: Friedman's chi-squared statistic, corrected for ties.
-        p: p-value of Friedman's test.
-        critical_difference: Nemenyi's critical difference of two average ranks.
+        friedman: Friedman's test of all algorithms.
+        rank_test: the test of pairs, one of `RANK_TESTS`.
+        pairs: all pairs of algorithms, in the order of their average ranks.
+        remarks: sentences on algorithms and cells that do not count.
     """
 
     datasets: list[str]
     ranks: dict[str, list[float]]
-    left_out: list[str]
-    statistic: float
-    p: float
-    critical_difference: float
+    friedman: FriedmanTest
+    rank_test: str
+    pairs: tuple[RankedPair, ...]
+    remarks: list[str]
 
     @property
     def averages(self) -> dict[str, float]:
         """Algorithm -> average rank over the datasets, between 1 and k; best first."""
         return {name: float(np.mean(ranks)) for name, ranks in self.ranks.items()}
 
+    @property
+    def critical_difference(self) -> float | None:
+        """Nemenyi's critical difference of two average ranks; None in the signed-rank test."""
+        if self.rank_test != NEMENYI:
+            return None
+        return critical_difference(len(self.ranks), len(self.datasets))
+
+    @property
+    def datasets_needed(self) -> int:
+        """Smallest number of datasets on which any two of so many algorithms can differ significantly."""
+        algorithms = len(self.ranks)
+        if self.rank_test == NEMENYI:
+            return datasets_for_nemenyi(algorithms)
+        return pairs_needed(algorithms * (algorithms - 1) // 2)
+
     def cliques(self) -> list[list[str]]:
-        """Maximal groups of algorithms whose average ranks differ by less than the critical difference."""
-        averages = self.averages
-        names = list(averages)
-        groups: list[list[str]] = []
-        for i, first in enumerate(names):
-            group = [
-                name for name in names[i:] if averages[name] - averages[first] < self.critical_difference
-            ]
-            if len(group) > 1 and not (groups and set(group) <= set(groups[-1])):
-                groups.append(group)
-        return groups
+        """Maximal groups of two or more algorithms of which no two differ significantly, best first."""
+        order = list(self.ranks)
+        close: dict[str, set[str]] = {name: set() for name in order}
+        for pair in self.pairs:
+            if not pair.significant:
+                close[pair.better].add(pair.worse)
+                close[pair.worse].add(pair.better)
+        groups = [sorted(group, key=order.index) for group in _maximal(set(), set(order), set(), close)]
+        return sorted((group for group in groups if len(group) > 1), key=lambda group: _places(group, order))
 
 
-def rank(accuracies: Accuracies) -> Ranking:
-    """Rank the algorithms by their mean accuracy on each dataset.
+def rank(accuracies: Accuracies, rank_test: str = SIGNED_RANK, seed: int = 0) -> Ranking:
+    """Rank the algorithms by their mean accuracy on each dataset, over the cells that all of them share.
 
-    The accuracy on a dataset is the mean over trials of the mean over targets, as in the table of averages.
-    Datasets without results are ignored; algorithms without results on one of the others are left out.
+    The accuracy on a dataset is the mean over trials of the mean over targets.
+
+    Args:
+        accuracies: results of `domainbed.results.accuracies.compute_accuracies`.
+        rank_test: test of pairs, one of `RANK_TESTS`.
+        seed: seed of the random permutations in Friedman's test.
 
     Raises: UsageError with fewer than two datasets or three algorithms.
     """
-    means: dict[tuple[str, str], float] = {}
-    for dataset in accuracies.datasets:
-        for algorithm in accuracies.algorithms:
-            trials = accuracies.averages(dataset.name, algorithm)
-            if trials and not math.isnan(mean := float(np.mean(trials))):
-                means[dataset.name, algorithm] = mean
-    with_results = {dataset for dataset, _ in means}
-    datasets = [dataset.name for dataset in accuracies.datasets if dataset.name in with_results]
-    complete = [
-        name for name in accuracies.algorithms if all((dataset, name) in means for dataset in datasets)
-    ]
-    if len(datasets) < MIN_DATASETS or len(complete) < MIN_ALGORITHMS:
+    shared = shared_cells(accuracies)
+    if len(shared.datasets) < MIN_DATASETS or len(shared.algorithms) < MIN_ALGORITHMS:
         raise UsageError(
             f"ranks need at least {MIN_DATASETS} datasets, and at least {MIN_ALGORITHMS} algorithms with "
-            f"results on all of them; found {len(datasets)} and {len(complete)}"
+            f"results on all of them; found {len(shared.datasets)} and {len(shared.algorithms)}"
         )
-    table = np.array([[means[dataset, name] for name in complete] for dataset in datasets])
-    left_out = [name for name in accuracies.algorithms if name not in complete]
-    return rank_table(table, datasets=datasets, algorithms=complete, left_out=left_out)
+    return rank_table(
+        shared.dataset_means(),
+        datasets=shared.datasets,
+        algorithms=shared.algorithms,
+        remarks=shared.remarks,
+        rank_test=rank_test,
+        seed=seed,
+    )
 
 
 def rank_table(
-    accuracies: Floats, *, datasets: list[str], algorithms: Sequence[str], left_out: list[str]
+    accuracies: Floats,
+    *,
+    datasets: list[str],
+    algorithms: Sequence[str],
+    remarks: list[str],
+    rank_test: str = SIGNED_RANK,
+    seed: int = 0,
 ) -> Ranking:
     """Ranking of `accuracies` (N, k), a row for each dataset and a column for each algorithm."""
     from scipy.stats import rankdata
 
     # Means of the same trials in another order may differ in the last bits; they are tied.
-    ranks = rankdata(-accuracies.round(12), axis=1)
-    statistic, p = friedman(ranks)
+    rounded = accuracies.round(DECIMALS)
+    ranks = rankdata(-rounded, axis=1)
     order = np.argsort(ranks.mean(axis=0), kind="stable")
+    names = [algorithms[i] for i in order]
     return Ranking(
         datasets=datasets,
-        ranks={algorithms[i]: ranks[:, i].tolist() for i in order},
-        left_out=left_out,
-        statistic=statistic,
-        p=p,
-        critical_difference=critical_difference(len(algorithms), len(datasets)),
+        ranks=dict(zip(names, ranks.T[order].tolist(), strict=True)),
+        friedman=friedman(ranks, seed),
+        rank_test=rank_test,
+        pairs=_compare_pairs(names, rounded[:, order], ranks[:, order], rank_test),
+        remarks=remarks,
     )
 
 
-def _table(ranking: Ranking, full_precision: bool) -> Table:
-    averages = ranking.averages
-    rows = []
-    for name, ranks in ranking.ranks.items():
-        if full_precision:
-            rows.append([name, *map(str, ranks), str(averages[name])])
-        else:
-            rows.append([name, *(f"{number:g}" for number in ranks), f"{averages[name]:.2f}"])
-    return Table(["Algorithm", *ranking.datasets, "Average rank"], rows)
-
-
-def _describe(ranking: Ranking, selection: str) -> list[str]:
-    """Meaning of the numbers, and what limits them."""
-    algorithms, datasets = len(ranking.ranks), len(ranking.datasets)
-    lines = [
-        f"Model selection: {selection}.",
-        "Rank: by the accuracy averaged over targets and trials; 1 is best, and ties share their mean rank.",
-        f"Friedman's test of {algorithms} algorithms on {datasets} datasets: chi-squared "
-        f"{ranking.statistic:.2f}, {algorithms - 1} degrees of freedom, p = {ranking.p:.4g}. The p-value is "
-        "an approximation, and a rough one with few datasets.",
-        f"Nemenyi's critical difference at level {ALPHA}: {ranking.critical_difference:.2f}. Average ranks "
-        "that differ by less are not significantly different (Demsar 2006).",
-    ]
-    if ranking.critical_difference >= algorithms - 1:
-        lines.append(
-            f"Note: average ranks of {algorithms} algorithms on {datasets} datasets cannot differ by the "
-            "critical difference. More datasets are needed."
+def _compare_pairs(
+    names: Sequence[str], accuracies: Floats, ranks: Floats, rank_test: str
+) -> tuple[RankedPair, ...]:
+    """All pairs of the algorithms `names`, the columns of `accuracies` and `ranks` (N, k), best first."""
+    datasets, algorithms = ranks.shape
+    averages = ranks.mean(axis=0)
+    pairs = []
+    for i, j in itertools.combinations(range(algorithms), 2):
+        differences = (accuracies[:, i] - accuracies[:, j]).round(DECIMALS)
+        rank_difference = float(averages[j] - averages[i])
+        p = signed_rank_p(differences) if rank_test == SIGNED_RANK else None
+        pair = RankedPair(
+            better=names[i],
+            worse=names[j],
+            difference=float(differences.mean()),
+            rank_difference=rank_difference,
+            wins=int((differences > 0).sum()),
+            ties=int((differences == 0).sum()),
+            losses=int((differences < 0).sum()),
+            p=p,
+            corrected_p=nemenyi_p(rank_difference, algorithms, datasets) if p is None else p,
         )
-    if ranking.left_out:
-        lines.append(f"Note: left out for lack of results on some dataset: {', '.join(ranking.left_out)}.")
-    return lines
+        pairs.append(pair)
+    if rank_test == SIGNED_RANK:
+        corrected = holm([pair.corrected_p for pair in pairs])
+        pairs = [replace(pair, corrected_p=p) for pair, p in zip(pairs, corrected, strict=True)]
+    return tuple(pairs)
 
 
-def _diagram(ranking: Ranking) -> Figure:
-    return diagram(ranking.averages, ranking.cliques(), ranking.critical_difference)
+def _maximal(
+    group: set[str], candidates: set[str], excluded: set[str], close: dict[str, set[str]]
+) -> Iterator[set[str]]:
+    """Maximal cliques that contain `group` (Bron and Kerbosch 1973, algorithm 457, with pivoting)."""
+    if not candidates and not excluded:
+        yield group
+        return
+    pivot = max(sorted(candidates | excluded), key=lambda name: len(close[name] & candidates))
+    for name in sorted(candidates - close[pivot]):
+        yield from _maximal(group | {name}, candidates & close[name], excluded & close[name], close)
+        candidates = candidates - {name}
+        excluded = excluded | {name}
 
 
-def _write_diagram(ranking: Ranking, path: Path) -> None:
-    require_matplotlib()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, png(_diagram(ranking)))
-    except OSError as error:
-        raise RunError(f"cannot write the diagram to {path}: {error.strerror or error}") from None
+def _places(group: Sequence[str], order: Sequence[str]) -> list[int]:
+    return [order.index(name) for name in group]

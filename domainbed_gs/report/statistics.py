@@ -1,4 +1,4 @@
-"""Holm's correction, the permutation test of a mean, win probabilities, Friedman's and Nemenyi's tests.
+"""Holm's correction, the permutation test of a mean, and win probabilities.
 
 Pure functions of numbers. A *difference* is the accuracy of a method minus that of the baseline in the same
 trial.
@@ -6,7 +6,6 @@ trial.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -113,32 +112,3 @@ def better_probability(wins: int, ties: int, losses: int) -> tuple[float, tuple[
     low = beta.ppf(ALPHA / 2, successes, trials - successes + 1) if successes else 0.0
     high = beta.ppf(1 - ALPHA / 2, successes + 1, trials - successes) if successes < trials else 1.0
     return successes / trials, (float(low), float(high))
-
-
-def friedman(ranks: Floats) -> tuple[float, float]:
-    """Friedman's chi-squared statistic, corrected for ties, and its p-value.
-
-    Args:
-        ranks: (N, k) of k algorithms on N datasets; ties share their mean rank.
-
-    Returns: the statistic, and its p-value by the chi-squared distribution with k - 1 degrees of freedom;
-        (0, 1) if all ranks are equal.
-    """
-    from scipy.stats import friedmanchisquare
-
-    if (ranks == ranks.mean()).all():
-        return 0.0, 1.0
-    statistic, p = friedmanchisquare(*ranks.T)
-    return float(statistic), float(p)
-
-
-def critical_difference(algorithms: int, datasets: int) -> float:
-    """Nemenyi's critical difference of average ranks at the level `ALPHA` (Demsar 2006, section 3.2.2).
-
-    q sqrt(k (k + 1) / (6 N)) for k algorithms on N datasets, where q is the quantile of the studentized range
-    divided by sqrt(2).
-    """
-    from scipy.stats import studentized_range
-
-    q = float(studentized_range.ppf(1 - ALPHA, algorithms, math.inf)) / math.sqrt(2)
-    return q * math.sqrt(algorithms * (algorithms + 1) / (6 * datasets))

@@ -13,8 +13,6 @@ from scipy.stats import binomtest, permutation_test
 from domainbed_gs.report.signed_rank import smallest_p
 from domainbed_gs.report.statistics import (
     better_probability,
-    critical_difference,
-    friedman,
     holm,
     mean_permutation_p,
     pairs_needed,
@@ -90,14 +88,3 @@ def test_better_probability_is_symmetric_and_lies_in_its_interval(wins, ties, lo
     other, (other_low, other_high) = better_probability(losses, ties, wins)
     assert low <= probability <= high
     assert (other, other_low, other_high) == pytest.approx((1 - probability, 1 - high, 1 - low))
-
-
-@pytest.mark.parametrize(("algorithms", "q"), [(2, 1.960), (3, 2.343), (5, 2.728), (8, 3.031), (10, 3.164)])
-def test_critical_values_of_demsars_table(algorithms, q):
-    n = 10
-    factor = np.sqrt(algorithms * (algorithms + 1) / (6 * n))
-    assert critical_difference(algorithms, n) / factor == pytest.approx(q, abs=1e-3)
-
-
-def test_friedman_of_equal_ranks_is_no_evidence():
-    assert friedman(np.full((4, 3), 2.0)) == (0.0, 1.0)
