@@ -40,6 +40,11 @@ class Candidate:
     records: Q[Record]
 
     @property
+    def hparams_seed(self) -> int:
+        """The seed that the hyper-parameters were drawn with."""
+        return int(self.records[0]["args"]["hparams_seed"])
+
+    @property
     def run(self) -> Q[Record]:
         """Records of the run that holds out the target alone."""
         return get_test_records(self.records)

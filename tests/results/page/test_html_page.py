@@ -107,14 +107,14 @@ def printed(sweep, format, capsys, *flags):
 
 def test_all_parts_are_present_and_nothing_is_loaded_from_elsewhere(two_methods, page):
     report = page(two_methods)
-    names = ["overview", "results", "paired", "curves", "sensitivity", "gaps", "repeat"]
+    names = ["overview", "results", "paired", "budget", "curves", "sensitivity", "gaps", "repeat"]
     assert list(report.parts) == names
     assert all(link.startswith(("#", "data:,")) for link in report.outside)
     assert [link for link in report.outside if link.removeprefix("#") in names] == [
         f"#{name}" for name in names
     ]
     assert not re.search(r"https?://|//[a-z]|@import", report.text)
-    assert len(report.svgs) == len(set(report.svgs)) == 7
+    assert len(report.svgs) == len(set(report.svgs)) == 8
     assert "Dataset: VLCS, target accuracy of each trial: Average" in report.svgs
     assert "Dataset: VLCS, accuracy over the updates: AgrSum" in report.svgs
 
