@@ -63,46 +63,43 @@ def table(data_sets, seed):
     kinds = [(name, n) for name in SYMMETRIC + SKEWED for n in SIZES] + [("normal", 3)]
     work = STUDY * data_sets * (len(SITUATIONS) + 1 + len(EFFECTS)) + SAMPLE * samples * len(kinds)
     work += PILOT * data_sets * len(PLANNED_TRIALS)
+    generators = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(100))
     total = Counter()
     with tqdm(total=work, bar_format="{l_bar}{bar}| {elapsed} elapsed, about {remaining} left") as bar:
-        generators = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(100))
         for name, situation in SITUATIONS.items():
             counts = studies(next(generators), data_sets, bar, **situation)
-            goal = "" if "shared" in situation else "at most 6 %"
-            for family in FAMILIES:
-                shares = [percent(counts[family, kind], data_sets) for kind in ("claim", "uncorrected")]
-                yield name, f"false claim among {family}", *shares, goal
+            yield from claim_rows(counts, data_sets, name, "" if "shared" in situation else "at most 6 %")
             total += counts
         counts = studies(next(generators), data_sets, bar, differences=[ROPE] * len(METHODS))
-        for family in FAMILIES:
-            share = percent(counts[family, "equivalent"], data_sets)
-            yield (
-                "true differences equal to the rope",
-                f"equivalence among {family}",
-                share,
-                "",
-                "at most 6 %",
-            )
+        yield from equivalence_rows(counts, data_sets)
         total += counts
         for effect in EFFECTS:
-            counts = power(next(generators), data_sets, bar, effect)
-            for family in FAMILIES:
-                shares = [percent(counts[family, kind], counts[family]) for kind in ("better", "uncorrected")]
-                yield f"one method better by {100 * effect:g} points", f"found, {family}", *shares, ""
+            yield from power_rows(power(next(generators), data_sets, bar, effect), effect)
         for distribution, n in kinds:
             counts = coverage(next(generators), samples, n, distribution, bar)
             yield from coverage_rows(counts, distribution, n)
             total += counts
         for n in PLANNED_TRIALS:
-            true = detectable(next(generators), data_sets, n, bar)
-            low, high = 100 * np.quantile(true, [0.1, 0.9])
-            shown = f"{100 * true.mean():.0f} % (80 % of the pilots: {low:.0f} to {high:.0f} %)"
-            yield f"smallest detectable difference, {n} trials", "true power", shown, "", "80 %"
-    before = percent(total["bootstrap contradictions"], total["samples"])
-    shown = f"{total['contradictions']} of {total['rows']:,}"
-    yield "all rows above", "raw p and 95 % interval disagree", shown, before, "0"
-    shown = f"{total['unclaimed']} of {total['verdicts']:,}"
-    yield "all studies above", "undecided, but zero outside the simultaneous interval", shown, "", "0"
+            yield plan_row(detectable(next(generators), data_sets, n, bar), n)
+    yield from disagreement_rows(total)
+
+
+def claim_rows(counts, data_sets, situation, goal):
+    for family in FAMILIES:
+        shares = [percent(counts[family, kind], data_sets) for kind in ("claim", "uncorrected")]
+        yield situation, f"false claim among {family}", *shares, goal
+
+
+def equivalence_rows(counts, data_sets):
+    for family in FAMILIES:
+        share = percent(counts[family, "equivalent"], data_sets)
+        yield "true differences equal to the rope", f"equivalence among {family}", share, "", "at most 6 %"
+
+
+def power_rows(counts, effect):
+    for family in FAMILIES:
+        shares = [percent(counts[family, kind], counts[family]) for kind in ("better", "uncorrected")]
+        yield f"one method better by {100 * effect:g} points", f"found among {family}", *shares, ""
 
 
 def coverage_rows(counts, distribution, n):
@@ -110,11 +107,31 @@ def coverage_rows(counts, distribution, n):
     name, of = f"{distribution} differences, {n} trials", counts["samples"]
     goal = "at least 94 %" if distribution in SYMMETRIC and n >= min(SIZES) else ""
     bootstrap = percent(counts["bootstrap"], of)
-    yield name, "95 % interval contains the shift", percent(counts["shift"], of), bootstrap, goal
+    yield (
+        name,
+        "interval contains the shift (before: the mean)",
+        percent(counts["shift"], of),
+        bootstrap,
+        goal,
+    )
     if distribution in SKEWED:
-        yield name, "it contains the mean", percent(counts["mean"], of), bootstrap, ""
+        yield name, "interval contains the mean", percent(counts["mean"], of), bootstrap, ""
         for test in ("signed-rank test", "permutation test of the mean"):
-            yield name, f"{test}: p < 0.05 at mean 0", percent(counts[test], of), "", ""
+            yield name, f"p < 0.05 at mean 0, {test}", percent(counts[test], of), "", ""
+
+
+def plan_row(true, n):
+    low, high = 100 * np.quantile(true, [0.1, 0.9])
+    shown = f"{100 * true.mean():.0f} % (80 % of the pilots: {low:.0f} to {high:.0f} %)"
+    return f"smallest detectable difference, {n} trials", "true power", shown, "", "80 %"
+
+
+def disagreement_rows(total):
+    before = percent(total["bootstrap contradictions"], total["samples"])
+    shown = f"{total['contradictions']} of {total['rows']:,}"
+    yield "all rows above", "raw p and 95 % interval disagree", shown, before, "0"
+    shown = f"{total['unclaimed']} of {total['verdicts']:,}"
+    yield "all rows above", "no claim, but zero outside the simultaneous interval", shown, "", "0"
 
 
 def percent(count, of):

@@ -146,7 +146,12 @@ class ShiftCurve:
 
 def shift_curve(differences: Sequence[float] | Floats) -> ShiftCurve:
     """The p-values of all shifts of `differences` (n,)."""
-    values = np.asarray(differences, dtype=np.float64).round(DECIMALS)
+    return _shift_curve(np.asarray(differences, dtype=np.float64).round(DECIMALS).tobytes())
+
+
+@lru_cache(maxsize=1024)  # a report reads two intervals of each curve, the second when its families are known
+def _shift_curve(differences: bytes) -> ShiftCurve:
+    values = np.frombuffer(differences, dtype=np.float64)
     averages = np.unique(_walsh_averages(values).round(DECIMALS + 1))
     if not len(averages):
         return ShiftCurve(shifts=averages, p=averages, p_of_zero=1.0, direction=0.0)
@@ -155,8 +160,9 @@ def shift_curve(differences: Sequence[float] | Floats) -> ShiftCurve:
     shifts[1::2] = averages
     shifts[0], shifts[-1] = averages[0] - 1, averages[-1] + 1
     shifts[2:-1:2] = gaps
-    _, _, p = _p_values((values - shifts[:, np.newaxis]).round(DECIMALS + 2))
-    return ShiftCurve(shifts=shifts, p=p, p_of_zero=signed_rank_p(values), direction=rank_sum(values))
+    shifted = (values - np.append(shifts, 0.0)[:, np.newaxis]).round(DECIMALS + 2)
+    _, _, p = _p_values(shifted)
+    return ShiftCurve(shifts=shifts, p=p[:-1], p_of_zero=float(p[-1]), direction=rank_sum(values))
 
 
 def _walsh_averages(values: Floats) -> Floats:
@@ -178,15 +184,16 @@ def _p_values(values: Floats) -> tuple[Floats, Floats, Floats]:
     """p-values (less, greater, two-sided), each (m,), of the differences in each row of `values` (m, n)."""
     doubled = _doubled_ranks(values)
     positive = np.where(values > 0, doubled, 0).sum(axis=1)
-    less, greater, two_sided = np.empty((3, len(values)))
+    less, greater = np.empty((2, len(values)))
+    rows_with: dict[bytes, list[int]] = {}  # most shifts of the same differences have the same ranks
     for row, ranks in enumerate(np.sort(doubled, axis=1)):
-        at_most = _null_distribution(ranks.tobytes())
-        total, observed = len(at_most) - 1, int(positive[row])
-        less[row] = at_most[observed]
-        # The distribution is symmetric around total / 2.
-        greater[row] = at_most[total - observed]
-        two_sided[row] = min(1.0, 2 * min(less[row], greater[row]))
-    return less, greater, two_sided
+        rows_with.setdefault(ranks.tobytes(), []).append(row)
+    for sorted_ranks, rows in rows_with.items():
+        at_most = _null_distribution(sorted_ranks)
+        less[rows] = at_most[positive[rows]]
+        # The distribution is symmetric around half of the largest sum.
+        greater[rows] = at_most[len(at_most) - 1 - positive[rows]]
+    return less, greater, np.minimum(1.0, 2 * np.minimum(less, greater))
 
 
 @lru_cache(maxsize=4096)

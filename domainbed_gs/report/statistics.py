@@ -103,12 +103,12 @@ def better_probability(wins: int, ties: int, losses: int) -> tuple[float, tuple[
 
     Returns: (probability, (low, high)); None without trials.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv  # the quantile; scipy.stats takes twenty times as long
 
     trials = wins + ties + losses
     if not trials:
         return None
     successes = wins + ties / 2
-    low = beta.ppf(ALPHA / 2, successes, trials - successes + 1) if successes else 0.0
-    high = beta.ppf(1 - ALPHA / 2, successes + 1, trials - successes) if successes < trials else 1.0
+    low = betaincinv(successes, trials - successes + 1, ALPHA / 2) if successes else 0.0
+    high = betaincinv(successes + 1, trials - successes, 1 - ALPHA / 2) if successes < trials else 1.0
     return successes / trials, (float(low), float(high))
