@@ -20,5 +20,6 @@ def register() -> None:
     report.SECTIONS.add_lazy("control", "domainbed_gs.report.control:SECTION")
     report.SECTIONS.add_lazy("against", "domainbed_gs.report.against:SECTION")
     report.SECTIONS.add_lazy("ranks", "domainbed_gs.report.ranks:SECTION")
+    report.SECTIONS.add_lazy("aggregate", "domainbed_gs.report.aggregate:SECTION")
     report.SECTIONS.add_lazy("budget", "domainbed_gs.report.budget:SECTION")
     report.SECTIONS.add_lazy("gradients", "domainbed_gs.report.gradient_agreement:SECTION")

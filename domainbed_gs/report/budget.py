@@ -90,7 +90,7 @@ def describe(selection: str) -> list[str]:
     return [
         f"Model selection: {selection}.",
         "Settings: number n of hyper-parameter settings that a search tries, drawn with replacement from "
-        "those of the sweep (Dodge et al. 2019). The default values, if the sweep has them, are one of those.",
+        "those of the sweep (Dodge et al. 2019). The default values can be one of those.",
         "Validation, target: expected accuracy of the setting that has the best validation accuracy of n on "
         "its target, averaged over targets and trials, in %.",
         "SD of search: standard deviation of the target accuracy between searches of n settings within a "
