@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainbed.records.results_file import Record
+from domainbed.results.printing import FigureData
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,3 +105,21 @@ def draw_curve(axis: Axes, curve: LearningCurve, label: str, color: str, dashes:
     )
     low, high = curve.means - curve.errors, curve.means + curve.errors
     axis.fill_between(curve.steps, low, high, color=color, alpha=0.25, lw=0)
+
+
+def curve_data(
+    curves: Iterable[tuple[list[str], LearningCurve]], labels: list[str], digits: int
+) -> FigureData:
+    """The numbers of curves as a table, a row for each step of each curve.
+
+    Args:
+        curves: (labels, curve) of each curve.
+        labels: labels of the columns that tell the curves apart.
+        digits: digits after the decimal point.
+    """
+    rows = [
+        [*names, str(step), f"{mean:.{digits}f}", f"{error:.{digits}f}"]
+        for names, curve in curves
+        for step, mean, error in zip(curve.steps, curve.means, curve.errors, strict=True)
+    ]
+    return FigureData([*labels, "Step", "Mean", "Standard error"], rows)

@@ -6,6 +6,7 @@ Figures are matplotlib `Figure` objects, made without pyplot: no display and no 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
@@ -31,6 +32,16 @@ GREY, BLUE, ORANGE = PALETTE[:3]
 
 INK = "#262626"
 PALE = "#6B6B6B"
+GRID = "#E6E6E6"
+
+PAGE_COLOURS = {
+    INK.lower(): "var(--ink)",
+    "#000000": "var(--ink)",
+    PALE.lower(): "var(--pale)",
+    GRID.lower(): "var(--line)",
+    "#ffffff": "none",
+}
+"""Colours of a figure that follow those of the page, which may be light or dark."""
 
 HOW_TO_GET = "figures need matplotlib, which is not installed: pip install 'domainbed-gs[plots]'"
 
@@ -52,7 +63,7 @@ def require_matplotlib() -> None:
 
 def plain_axes(axis: Axes, grid: Literal["x", "y", "both"] = "y") -> None:
     """Apply the style of all panels: no frame, and a pale grid behind the data at the ticks of `grid`."""
-    axis.grid(axis=grid, color="#E6E6E6", linewidth=0.8)
+    axis.grid(axis=grid, color=GRID, linewidth=0.8)
     axis.set_axisbelow(True)
     axis.tick_params(colors=INK, length=3)
     axis.spines[["top", "right"]].set_visible(False)
@@ -69,7 +80,7 @@ def png(figure: Figure) -> bytes:
 
 
 def inline_svg(figure: Figure, label: str) -> str:
-    """The figure as an `<svg>` element, which shrinks with the page. Text stays text.
+    """The figure as an `<svg>` element, which shrinks with the page and takes its colours. Text stays text.
 
     Args:
         figure: the figure. The result is a function of its content and of `label`.
@@ -89,6 +100,8 @@ def inline_svg(figure: Figure, label: str) -> str:
     for element in root.iter():
         element.tag = _local(element.tag)
         element.attrib = {_local(name): value for name, value in element.attrib.items()}
+        if "style" in element.attrib:
+            element.attrib["style"] = _page_colours(element.attrib["style"])
         element.text, element.tail = (text and text.strip() for text in (element.text, element.tail))
         if element.tag == "g":
             element.attrib.pop("id", None)  # repeats in every figure, and nothing refers to it
@@ -98,6 +111,16 @@ def inline_svg(figure: Figure, label: str) -> str:
     del root.attrib["height"], root.attrib["version"]
     root.attrib |= {"role": "img", "aria-label": label, "style": f"max-width:{width}"}
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _page_colours(style: str) -> str:
+    """A style attribute with the colours of the page in place of those in `PAGE_COLOURS`."""
+    return re.sub(
+        r"#[0-9a-f]{6}\b",
+        lambda found: PAGE_COLOURS.get(found[0].lower(), found[0]),
+        style,
+        flags=re.IGNORECASE,
+    )
 
 
 def _local(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -66,13 +67,29 @@ def print_figure_names(paths: Sequence[Path], format: str) -> None:
     print_lines(*(f"{prefix}Figure: {path}" for path in paths), to=sys.stderr if format == "csv" else None)
 
 
-def print_panels(title: str, panels: Sequence[tuple[str, Figure]], caption: str) -> None:
+@dataclass(frozen=True)
+class FigureData:
+    """The numbers that figures show, as a table.
+
+    Attributes:
+        columns: labels of the columns.
+        rows: one list of texts for each row.
+    """
+
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def print_panels(
+    title: str, panels: Sequence[tuple[str, Figure]], caption: str, data: FigureData | None = None
+) -> None:
     """Print figures into a page, side by side if the page is wide enough. An empty list prints nothing.
 
     Args:
         title: heading above the figures, unique on the page.
         panels: (name, figure) of each panel. Names are unique among the panels.
         caption: sentences below the figures.
+        data: the numbers in the figures, for a folded table below them.
     """
     from domainbed.results.plots import inline_svg
 
@@ -80,6 +97,14 @@ def print_panels(title: str, panels: Sequence[tuple[str, Figure]], caption: str)
         drawn = [f"<div>{inline_svg(figure, f'{title}: {name}')}</div>" for name, figure in panels]
         print_lines(f"<h3>{html_escape(title)}</h3>", '<figure><div class="panels">', *drawn, "</div>")
         print_lines(f"<figcaption>{html_escape(caption)}</figcaption></figure>")
+        if data is not None:
+            print_figure_data(title, data)
+
+
+def print_figure_data(title: str, data: FigureData) -> None:
+    """Print the numbers of the figures called `title` into a page, folded, and only for a screen."""
+    table = render_table(f"Figure data: {title}", data.columns, data.rows, "html")
+    print_lines('<details class="data screen"><summary>Data of the figure</summary>', table, "</details>")
 
 
 def _latex_sentence(line: str) -> str:

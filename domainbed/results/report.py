@@ -68,6 +68,23 @@ class PageSection(ReportSection, Protocol):
         """Whether the sweep has results for the section to show."""
 
 
+@runtime_checkable
+class HeadlineSection(PageSection, Protocol):
+    """A section that can also fill the first screen of a page: the answer that the results give.
+
+    A page shows the headline of the first such section that belongs to it.
+    """
+
+    def headline_style(self) -> str:
+        """CSS that the headline needs beyond that of the page."""
+
+    def write_headline(self, context: ReportContext) -> None:
+        """Print the headline as HTML to the current `sys.stdout`.
+
+        It starts with h1, and goes on with h2. If it prints nothing, the page has another headline.
+        """
+
+
 SECTIONS: Registry[ReportSection] = Registry("Report section")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from domainbed.results.plots import (
     png,
     require_matplotlib,
 )
-from domainbed.results.printing import print_panels
+from domainbed.results.printing import FigureData, print_panels
 from domainbed_gs.report.comparison import Cell, PairedReport
 from domainbed_gs.report.signed_rank import Floats
 from domainbed_gs.report.statistics import ALPHA
@@ -72,7 +72,20 @@ def print_box_plots(report: PairedReport) -> None:
         for cell in report.of(dataset):
             panels.setdefault(cell.target_name, []).append(cell)
         drawn = [(name, target_panel(name, cells)) for name, cells in panels.items()]
-        print_panels(f"Dataset: {dataset}, target accuracy of each trial", drawn, caption)
+        print_panels(f"Dataset: {dataset}, target accuracy of each trial", drawn, caption, _data(panels))
+
+
+def _data(panels: Mapping[str, Sequence[Cell]]) -> FigureData:
+    """The accuracies of all panels, in %: a row for each target and trial, a column for each method."""
+    methods = list(dict.fromkeys(cell.algorithm for cells in panels.values() for cell in cells))
+    rows = []
+    for target, cells in panels.items():
+        by_method = {cell.algorithm: cell.trials for cell in cells}
+        for trial in sorted({trial for trials in by_method.values() for trial in trials}):
+            found = [by_method.get(method, {}).get(trial) for method in methods]
+            texts = ["-" if accuracy is None else f"{100 * accuracy:.2f}" for accuracy in found]
+            rows.append([target, str(trial), *texts])
+    return FigureData(["Environment", "Trial", *methods], rows)
 
 
 def file_names(datasets: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from domainbed.model_selection import get_test_records
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import ShownDataset, shown_datasets
-from domainbed.results.curves import LearningCurve, draw_curve, learning_curve, logged
+from domainbed.results.curves import LearningCurve, curve_data, draw_curve, learning_curve, logged
 from domainbed.results.plots import BLUE, INK, PALE, have_matplotlib, plain_axes
 from domainbed.results.printing import print_panels, print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
@@ -116,7 +116,8 @@ def _print_figures(columns: ShownDataset, curves: Curves) -> None:
         "Band: standard error over trials. Dashed: value expected by chance, 2^(1-K) for the agreement of K "
         "sources and 0 for the cosine."
     )
-    print_panels(title, panels, caption)
+    named = [([algorithm, name], own[name]) for algorithm, own in curves.items() for name in own]
+    print_panels(title, panels, caption, curve_data(named, ["Algorithm", "Measure"], digits=4))
 
 
 def _panel(algorithm: str, name: str, measured: LearningCurve, chance: float) -> Figure:

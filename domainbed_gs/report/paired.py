@@ -16,6 +16,7 @@ from domainbed.results.accuracies import compute_accuracies
 from domainbed.results.printing import print_figure_names, print_lines, print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
 from domainbed.results.tables import latex_escape
+from domainbed_gs.report import first_screen
 from domainbed_gs.report.box_plots import print_box_plots, write_box_plots
 from domainbed_gs.report.cautions import cautions
 from domainbed_gs.report.comparison import Cell, PairedReport, compare_all
@@ -36,7 +37,7 @@ class Table(NamedTuple):
 
 
 class PairedSection:
-    """`--paired` and `--figures`; implements `domainbed.results.report.PageSection`."""
+    """`--paired` and `--figures`; implements `domainbed.results.report.HeadlineSection`."""
 
     title = "Paired comparisons"
 
@@ -81,13 +82,23 @@ class PairedSection:
         """
         args = context.args
         selection = selection_name(context)
-        accuracies = compute_accuracies(context.records, METHODS[selection])
-        report = compare_all(accuracies, args.baseline)
+        report = report_of(context)
         if args.paired or context.format == "html":
             print_tables(report, selection, context.format, f"Paired comparison with {report.baseline}")
             warnings = cautions(report, context.records, context.manifest)
             print_notes(report, selection, args.bootstrap_seed, warnings, context.format)
         print_figures(report, args.figures, context.format)
+
+    def headline_style(self) -> str:
+        """The style of the first screen."""
+        return first_screen.style()
+
+    def write_headline(self, context: ReportContext) -> None:
+        """Print the answer, the facts that limit it, the forest plot, and tables of accuracies.
+
+        Raises: UnknownName and UsageError as `write`.
+        """
+        first_screen.print_first_screen(report_of(context), context, METHODS[selection_name(context)].name)
 
 
 SECTION = PairedSection()
@@ -101,6 +112,17 @@ def selection_name(context: ReportContext) -> str:
         return context.manifest.selection[0]
     tested = any(re.fullmatch(r"env\d+_test_acc", key) for record in context.records for key in record)
     return "iccv2021" if tested else "iid"
+
+
+def report_of(context: ReportContext) -> PairedReport:
+    """The comparison that the options of `context` ask for.
+
+    Raises:
+        UnknownName: --paired_selection is unknown.
+        UsageError: the baseline has no results.
+    """
+    accuracies = compute_accuracies(context.records, METHODS[selection_name(context)])
+    return compare_all(accuracies, context.args.baseline)
 
 
 def print_tables(report: PairedReport, selection: str, format: str, heading: str) -> None:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
 
-from domainbed.console import shortened_list
 from domainbed.errors import DomainBedError
 from domainbed.results.domainbed_tables import print_rendered_tables
 from domainbed.results.page import learning_curves, overview, runs, sensitivity
 from domainbed.results.page.content import PageContent
-from domainbed.results.plots import HOW_TO_GET, have_matplotlib
+from domainbed.results.page.headline import render_headline
 from domainbed.results.printing import print_paragraphs
 from domainbed.results.report import PageSection, ReportContext, ReportSection, sections
 
@@ -62,6 +61,9 @@ PARTS_AFTER_SECTIONS = (
 )
 """The parts of every page, before and after the sections of plugins."""
 
+SCRIPTS = ("sort.js", "copy.js", "fold.js", "cards.js")
+"""The scripts of a page, in order."""
+
 
 def render_page(content: PageContent) -> str:
     """The HTML of the page. It refers to nothing outside itself, and is a function of `content` alone.
@@ -69,36 +71,37 @@ def render_page(content: PageContent) -> str:
     Raises: DomainBedError of a section that the options ask for. If a section that is included by default
         fails, the page shows the reason instead.
     """
+    headline = render_headline(content)
     parts = [
         *(_render_part(part, content) for part in PARTS_BEFORE_SECTIONS),
         *_render_sections(content.context),
         *(_render_part(part, content) for part in PARTS_AFTER_SECTIONS),
     ]
     parts = [part for part in parts if part.body.strip()]
-    folder = files(__package__) / "assets"
-    page, style, script = (
-        (folder / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "sort.js")
-    )
-    return Template(page).substitute(
+    unfolded = () if headline.answers else ("results",)
+    return Template(_asset("page.html")).substitute(
         title=html.escape(f"Report on {content.context.input_dir.resolve().name}"),
-        summary=html.escape(_summary(content)),
+        headline=headline.body,
         contents="\n".join(
             f'<li><a href="#{part.name}">{html.escape(part.title)}</a></li>' for part in parts
         ),
-        parts="\n".join(
-            f'<section id="{part.name}">\n<h2>{html.escape(part.title)}</h2>\n{part.body}</section>'
-            for part in parts
-        ),
-        style=style,
-        script=script,
+        parts="\n".join(_folded(part, unfolded=part.name in unfolded) for part in parts),
+        style=_asset("style.css") + headline.style,
+        script="".join(_asset(name) for name in SCRIPTS),
     )
 
 
-def _summary(content: PageContent) -> str:
-    algorithms = shortened_list(content.accuracies[content.selection].algorithms, most=12)
-    datasets = shortened_list(list(dict.fromkeys(run["args"]["dataset"] for run in content.runs)))
-    summary = f"{len(content.runs)} runs of {algorithms} on {datasets}."
-    return summary if have_matplotlib() else f"{summary} This page has no figures: {HOW_TO_GET}."
+def _asset(name: str) -> str:
+    return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
+
+
+def _folded(part: RenderedPart, *, unfolded: bool) -> str:
+    """A part below its heading, folded unless `unfolded`."""
+    title = html.escape(part.title)
+    return (
+        f'<section id="{part.name}">\n<details{" open" if unfolded else ""}>'
+        f"<summary><h2>{title}</h2></summary>\n{part.body}</details></section>"
+    )
 
 
 def _render_part(part: PagePart, content: PageContent) -> RenderedPart:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from domainbed.results.curves import (
     LearningCurve,
+    curve_data,
     draw_curve,
     learning_curve,
     source_validation,
@@ -55,7 +56,21 @@ def write(content: PageContent) -> None:
             )
             for algorithm, (validation, target) in curves.items()
         ]
-        print_panels(f"Dataset: {dataset}, accuracy over the updates", panels, _caption(content, first))
+        print_panels(
+            f"Dataset: {dataset}, accuracy over the updates",
+            panels,
+            _caption(content, first),
+            curve_data(
+                [
+                    ([algorithm, kind], curve)
+                    for algorithm, pair in curves.items()
+                    for kind, curve in zip(("source validation", "target"), pair, strict=True)
+                    if curve is not None
+                ],
+                ["Algorithm", "Accuracy"],
+                digits=2,
+            ),
+        )
 
 
 def _caption(content: PageContent, first: str) -> str:

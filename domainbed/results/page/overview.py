@@ -11,6 +11,7 @@ from domainbed.console import shortened_list
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import ShownDataset, shown_datasets
 from domainbed.results.page.content import PageContent
+from domainbed.results.plots import HOW_TO_GET, have_matplotlib
 from domainbed.results.printing import print_lines, print_paragraphs, print_section_table
 
 _DIFFER_BY_DESIGN = (
@@ -34,6 +35,8 @@ def write(content: PageContent) -> None:
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in _facts(content)
     )
     print_lines(f"<dl>{facts}</dl>")
+    if not have_matplotlib():
+        print_paragraphs([f"This page has no figures: {HOW_TO_GET}."], "html")
     settings, hparams = _settings(content.runs), _hparams(content.runs)
     print_lines("<details><summary>Settings and hyper-parameters of the runs</summary>")
     print_section_table("Settings", ["Flag of train", "Value"], settings, "html")

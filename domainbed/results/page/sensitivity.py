@@ -14,7 +14,7 @@ from domainbed.results.hparam_search import HparamSetting, hparam_settings
 from domainbed.results.page.content import PageContent
 from domainbed.results.page.overview import short_values
 from domainbed.results.plots import BLUE, INK, ORANGE, have_matplotlib, plain_axes
-from domainbed.results.printing import print_panels, print_paragraphs, print_section_table
+from domainbed.results.printing import FigureData, print_panels, print_paragraphs, print_section_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,7 +114,20 @@ def write(content: PageContent) -> None:
                 for influence in found[:MOST_PANELS]
                 if influence.validation is not None
             ]
-            print_panels(f"Dataset: {dataset}, accuracy by hyper-parameter", panels, _CAPTION)
+            shown = [(algorithm, each) for algorithm, found in varying for each in found[:MOST_PANELS]]
+            title = f"Dataset: {dataset}, accuracy by hyper-parameter"
+            print_panels(title, panels, _CAPTION, _figure_data(shown))
+
+
+def _figure_data(shown: Sequence[tuple[str, HparamInfluence]]) -> FigureData:
+    """The points of all panels, a row for each setting."""
+    rows = [
+        [algorithm, influence.name, f"{value:.6g}", f"{100 * validation:.2f}", f"{100 * target:.2f}"]
+        for algorithm, influence in shown
+        if influence.validation is not None
+        for value, validation, target in influence.points
+    ]
+    return FigureData(["Algorithm", "Hyper-parameter", "Value", "Validation (%)", "Target (%)"], rows)
 
 
 def _explanation(selection: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 // The number at the start of a cell, or null for text and missing results (X, -).
 function numberOf(text) {
-  const match = text.replace("\u2212", "-").match(/^[[+]?(-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?)/i);
+  const match = text.replace("\u2212", "-").match(/^[[+<]?(-?(?:\d[\d,]*)?\.?\d+(?:e[+-]?\d+)?)/i);
   return match ? parseFloat(match[1].replaceAll(",", "")) : null;
 }
 
@@ -14,6 +14,7 @@ function compare(one, other, sign) {
   return sign * one.localeCompare(other);
 }
 
+// Sort the rows of each group; a row that names its group stays on top.
 function sortBy(table, column, header) {
   const before = header.getAttribute("aria-sort");
   // The first click shows the largest number, or the first letter, on top.
@@ -23,13 +24,16 @@ function sortBy(table, column, header) {
   header.setAttribute("aria-sort", order);
   const sign = order === "ascending" ? 1 : -1;
   const text = (row) => row.cells[column].textContent.trim();
-  const rows = [...table.tBodies[0].rows];
-  rows.sort((one, other) => compare(text(one), text(other), sign));
-  table.tBodies[0].append(...rows);
+  for (const body of table.tBodies) {
+    const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
+    rows.sort((one, other) => compare(text(one), text(other), sign));
+    body.append(...rows);
+  }
 }
 
 for (const table of document.querySelectorAll("table")) {
   [...table.tHead.rows[0].cells].forEach((header, column) => {
+    if (header.dataset.sort === "no") return;
     const button = document.createElement("button");
     button.type = "button";
     button.title = "Sort by this column";
@@ -38,8 +42,3 @@ for (const table of document.querySelectorAll("table")) {
     header.replaceChildren(button);
   });
 }
-
-// Open folded parts before printing, except those that are useful on a screen only.
-window.addEventListener("beforeprint", () => {
-  for (const each of document.querySelectorAll("details:not(.screen)")) each.open = true;
-});
