@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from domainbed.sweep.launch import delete_incomplete, launch
 from domainbed.sweep.launchers import LAUNCHER_FLAGS, LaunchOptions, check_flags, launcher_named
 from domainbed.sweep.status import print_status, print_summary
 from domainbed.sweep.worker import work
+from domainbed.training.config import SETTINGS
+from domainbed.training.splits import varies_by_trial
 
 
 def run_action(args: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -40,6 +43,7 @@ def run_action(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if args.command == "launch":
         check_jobs(args, jobs)
         options = launch_options(args)
+        print_shared_splits(jobs)
     for job in jobs if not args.quiet else ():
         print(job)
     print_counts(jobs)
@@ -134,6 +138,21 @@ def launch_options(args: argparse.Namespace) -> LaunchOptions:
     given = {name: getattr(args, name) for name in LAUNCHER_FLAGS if getattr(args, name) is not None}
     check_flags(args.command_launcher, list(given))
     return LaunchOptions(output_dir=Path(args.output_dir), **given)
+
+
+def print_shared_splits(jobs: Sequence[Job]) -> None:
+    """Print a line for each split that several trials share, which limits what the sweep can show."""
+    trials: dict[str, set[int]] = defaultdict(set)
+    for job in jobs:
+        trials[job.train_args.get("splits", SETTINGS["splits"].default)].add(job.train_args["trial_seed"])
+    for splits, seeds in trials.items():
+        if len(seeds) > 1 and varies_by_trial(splits) is False:
+            own = f"{splits}:per_trial"
+            remedy = f" --splits {own} divides the data anew in each trial." if varies_by_trial(own) else ""
+            print(
+                f"All {len(seeds)} trials share one split (--splits {splits}): p-values and intervals will "
+                f"hold for this split only, not for the dataset.{remedy}"
+            )
 
 
 def print_counts(jobs: Sequence[Job]) -> None:

@@ -63,3 +63,21 @@ def test_a_cancelled_launch_writes_nothing_and_a_cancelled_deletion_deletes_noth
     assert [job.run_state for job in jobs()] == [RunState.QUEUED] * 3
     delete_incomplete(jobs())
     assert [job.run_state for job in jobs()] == [RunState.ABSENT] * 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--splits", "70/10/20"], " --splits 70/10/20:per_trial divides the data anew in each trial."),
+        (["--splits", "70/10/20:unstratified"], " --splits 70/10/20:unstratified:per_trial divides"),
+        (["--splits", "whole"], "for this split only, not for the dataset.\n"),
+        (["--splits", "70/10/20:per_trial"], None),
+        ([], None),
+        (["--splits", "70/10/20", "--n_trials", 1], None),
+    ],
+)
+def test_a_split_that_all_trials_share_is_announced_with_its_cost(sweep, flags, line):
+    shown = sweep("launch", "--n_trials", 3, *flags, "--command_launcher", "dummy", "--quiet")
+    assert shown.returncode == 0, shown.stderr
+    assert ("All 3 trials share one split" in shown.stdout) == (line is not None)
+    assert (line or "") in shown.stdout
