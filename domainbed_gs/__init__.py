@@ -19,6 +19,7 @@ def register() -> None:
     report.SECTIONS.add_lazy("paired", "domainbed_gs.report.paired:SECTION")
     report.SECTIONS.add_lazy("control", "domainbed_gs.report.control:SECTION")
     report.SECTIONS.add_lazy("against", "domainbed_gs.report.against:SECTION")
+    report.SECTIONS.add_lazy("compare", "domainbed_gs.report.compare:SECTION")
     report.SECTIONS.add_lazy("ranks", "domainbed_gs.report.ranks:SECTION")
     report.SECTIONS.add_lazy("aggregate", "domainbed_gs.report.aggregate:SECTION")
     report.SECTIONS.add_lazy("budget", "domainbed_gs.report.budget:SECTION")

@@ -122,7 +122,9 @@ def _cells(
         target: [own.get((method, target), {}) for method in methods] for target in targets
     }
     if len(targets) > 1:
-        columns[None] = [_average([own.get((method, t), {}) for t in targets]) for method in methods]
+        columns[None] = [
+            average_over_targets([own.get((method, t), {}) for t in targets]) for method in methods
+        ]
     for target, column in columns.items():
         name = AVERAGE if target is None else dataset.environments[target]
         for method, trials in zip(methods, column, strict=True):
@@ -143,7 +145,7 @@ def _compare_shared(trials: Trials, baseline: Trials, rope: float) -> Comparison
     return compare([trials[t] for t in shared], [baseline[t] for t in shared], rope)
 
 
-def _average(columns: Sequence[Trials]) -> Trials:
+def average_over_targets(columns: Sequence[Trials]) -> Trials:
     """Mean over the targets, for each trial that has all of them."""
     shared = set.intersection(*(set(trials) for trials in columns))
     return {trial: fmean(trials[trial] for trials in columns) for trial in sorted(shared)}

@@ -22,10 +22,12 @@ def test_a_whole_report_compiles(vlcs, tmp_path):
         for algorithm in algorithms:
             vlcs.dataset, vlcs.algorithm = dataset, algorithm
             vlcs.write(folder)
+            if algorithm == "ERM" and dataset == "VLCS":
+                vlcs.drop_some()  # its averages are marked in later rows
     for results in folder.glob("*/results.jsonl"):
         lines = [json.loads(line) | {"agreement": 0.3} for line in results.read_text().splitlines()]
         results.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    flags = ["--latex", "--paired", "--gradients", "--selection", "iid", "oracle"]
+    flags = ["--latex", "--paired", "--gradients", "--aggregate", "--budget", "--selection", "iid", "oracle"]
     assert collect_results.main(["--input_dir", str(folder), "--output_dir", str(tmp_path), *flags]) == 0
     interaction = [] if compiler.endswith("tectonic") else ["-interaction=nonstopmode", "-halt-on-error"]
     done = subprocess.run(

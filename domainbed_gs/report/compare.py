@@ -1,0 +1,202 @@
+"""Report section `compare`: the same algorithms in two sweeps, side by side.
+
+python -m domainbed.scripts.collect_results --input_dir DIR --compare OTHER
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from domainbed.errors import UsageError
+from domainbed.model_selection import METHODS, SelectionMethod
+from domainbed.records.query import Q
+from domainbed.records.results_file import Record
+from domainbed.results.accuracies import compute_accuracies
+from domainbed.results.loading import load_sweep
+from domainbed.results.printing import print_paragraphs, print_section_table
+from domainbed.results.report import ReportContext
+from domainbed_gs.report.comparison import AVERAGE
+from domainbed_gs.report.paired import NOTHING, Table, selection_name
+from domainbed_gs.report.statistics import ALPHA
+from domainbed_gs.report.sweep_pairs import Sweep, SweepCell, compare_sweeps, different_settings, sweep_of
+
+
+class CompareSection:
+    """`--compare`; implements `domainbed.results.report.ReportSection`. `title` is its heading on a page."""
+
+    title = "Beside another sweep"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flag of this section."""
+        group = parser.add_argument_group("another sweep (domainbed_gs)")
+        group.add_argument(
+            "--compare",
+            type=Path,
+            metavar="OTHER",
+            help="compare the algorithms with the same ones in another sweep directory",
+        )
+
+    def wanted(self, args: argparse.Namespace) -> bool:
+        """Whether another sweep is named."""
+        return args.compare is not None
+
+    def write(self, context: ReportContext) -> None:
+        """Print a table for each dataset, the meaning of its numbers, and how the sweeps differ.
+
+        Raises:
+            UsageError: the other sweep does not exist, or no algorithm has results in both on a target.
+            UnknownName: --paired_selection is unknown.
+            RunError: the other sweep has no records, or its runs used different data.
+        """
+        args = context.args
+        method = METHODS[selection_name(context)]
+        # Set by collect_results, of which every section has its flags alone.
+        options = {name: bool(getattr(args, name, False)) for name in ("finished_only", "mix_data")}
+        records = load_sweep(args.compare, **options).records
+        this, other = _sweep(context.records, method), _sweep(records, method)
+        cells = compare_sweeps(this, other)
+        if not cells:
+            raise UsageError(
+                f"--compare {args.compare}: no algorithm has results in both sweeps on the same target"
+            )
+        if context.format == "csv":
+            table = _csv_table(cells)
+            print_section_table("Two sweeps side by side", table.columns, table.rows, "csv")
+        else:
+            for dataset in dict.fromkeys(cell.dataset for cell in cells):
+                table = _table([cell for cell in cells if cell.dataset == dataset])
+                title = f"Dataset: {dataset}, two sweeps side by side (%)"
+                print_section_table(title, table.columns, table.rows, context.format)
+        paragraphs = [
+            f"Model selection: {method.name}.",
+            f"This: mean accuracy in {context.input_dir}, in %. Other: that in {args.compare}.",
+            *_describe(cells),
+            *_notes(cells, this, other, different_settings(context.records, records)),
+        ]
+        print_paragraphs(paragraphs, context.format)
+
+
+SECTION = CompareSection()
+
+
+def _sweep(records: Q[Record], method: type[SelectionMethod]) -> Sweep:
+    return sweep_of(records, compute_accuracies(records, method))
+
+
+def _table(cells: Sequence[SweepCell]) -> Table:
+    columns = [
+        *("Target", "Algorithm", "This", "Other", "Difference", "95 % interval", "p", "Holm p", "Trials")
+    ]
+    return Table(columns, [_row(cell) for cell in cells])
+
+
+def _row(cell: SweepCell) -> list[str]:
+    star = " *" if cell.holm_p is not None and cell.holm_p < ALPHA else ""
+    return [
+        cell.target,
+        cell.algorithm,
+        f"{100 * fmean(cell.this):.2f}",
+        f"{100 * fmean(cell.other):.2f}",
+        _points(cell.difference),
+        _interval(cell),
+        _p_value(cell.p),
+        _p_value(cell.holm_p) + star,
+        _trials(cell),
+    ]
+
+
+def _interval(cell: SweepCell) -> str:
+    if cell.interval is None:
+        return NOTHING
+    low, high = (_points(end) if math.isfinite(end) else "unbounded" for end in cell.interval)
+    return f"[{low}, {high}]"
+
+
+def _trials(cell: SweepCell) -> str:
+    return f"{len(cell.this)} pairs" if cell.paired else f"{len(cell.this)} and {len(cell.other)}"
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 2) + 0.0:+.2f}"  # + 0.0 makes a rounded -0.0 positive
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return NOTHING
+    return f"{p:.4f}" if p >= 0.001 else f"{p:.1e}"
+
+
+def _csv_table(cells: Sequence[SweepCell]) -> Table:
+    """All numbers at full precision; missing values and infinite ends are empty."""
+    columns = [
+        *("dataset", "target", "algorithm", "this_percent", "other_percent", "difference_points"),
+        *("low_points", "high_points", "p", "holm_p", "this_trials", "other_trials", "paired"),
+    ]
+    rows = []
+    for cell in cells:
+        ends = cell.interval or (math.inf, math.inf)
+        values = [
+            *(100 * fmean(cell.this), 100 * fmean(cell.other), 100 * cell.difference),
+            *(100 * end if math.isfinite(end) else None for end in ends),
+            *(cell.p, cell.holm_p, len(cell.this), len(cell.other), cell.paired),
+        ]
+        texts = ["" if value is None else str(value) for value in values]
+        rows.append([cell.dataset, cell.target, cell.algorithm, *texts])
+    return Table(columns, rows)
+
+
+def _describe(cells: Sequence[SweepCell]) -> list[str]:
+    """Meaning of the numbers."""
+    lines = ["Difference: mean of this sweep minus mean of the other one, in percentage points."]
+    if any(cell.paired for cell in cells):
+        lines.append(
+            "Pairs: trials with the same seed and splits in both sweeps. Their p is that of the two-sided "
+            "exact signed-rank test, and the interval is the exact one of the shift that it is about."
+        )
+    if not all(cell.paired for cell in cells):
+        lines.append(
+            "Trials such as 5 and 6: unpaired, since no trial seed, or not the samples, match. Their p and "
+            "interval are those of Welch's test of two means."
+        )
+    lines.append(
+        "Holm p: corrected for all averages over targets, or for all single targets. A star marks a Holm p < "
+        f"{ALPHA}."
+    )
+    return lines
+
+
+def _notes(cells: Sequence[SweepCell], this: Sweep, other: Sweep, settings: Sequence[str]) -> list[str]:
+    """What is not compared, and how the settings of the two sweeps differ."""
+    ours, theirs = (
+        {key[1] for key in sweep.accuracies.by_target if sweep.trials(key)} for sweep in (this, other)
+    )
+    notes = [
+        f"Note: only in {name} sweep: {', '.join(sorted(algorithms))}."
+        for name, algorithms in (("this", ours - theirs), ("the other", theirs - ours))
+        if algorithms
+    ]
+    notes += _missing_targets(cells, this, other)
+    if settings:
+        notes.append(f"Note: the settings differ: {'; '.join(settings)}.")
+    return notes
+
+
+def _missing_targets(cells: Sequence[SweepCell], this: Sweep, other: Sweep) -> Iterator[str]:
+    """A sentence on each compared algorithm with targets that only one of the sweeps has."""
+    compared = {(cell.dataset, cell.algorithm) for cell in cells}
+    averaged = {(cell.dataset, cell.algorithm) for cell in cells if cell.target == AVERAGE}
+    for dataset in this.accuracies.datasets:
+        for algorithm in this.accuracies.algorithms:
+            lacking = [
+                environment
+                for target, environment in enumerate(dataset.environments)
+                if bool(this.trials((dataset.name, algorithm, target)))
+                != bool(other.trials((dataset.name, algorithm, target)))
+            ]
+            if lacking and (dataset.name, algorithm) in compared:
+                effect = f", which {AVERAGE} leaves out" if (dataset.name, algorithm) in averaged else ""
+                yield f"Note: {dataset.name}, {algorithm}: only one sweep has {', '.join(lacking)}{effect}."
