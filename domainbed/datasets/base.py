@@ -18,6 +18,8 @@ from domainbed.errors import UsageError
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from domainbed.datasets.reading_rules import Skipped
+
     Environment = Dataset[tuple[Any, Any]]
 
 
@@ -51,7 +53,9 @@ class MultipleDomainDataset:
         input_shape: shape of an input, a tuple.
         num_classes: number of classes.
         class_names: names of the classes, in the order of the labels.
-        summary: identity of the data, set by `contract.build`: `counts`, `checksum` and `version`.
+        skipped: files that are not read, of a dataset that scans folders; None for others.
+        summary: identity of the data, set by `contract.build`: `counts`, `checksum` and `version`, and for a
+            dataset that scans folders `skipped`, the number of files that are not read by reason.
         source_digest: hash of the data that the environments were drawn from, for environments that are
             drawn with the random numbers of the run.
         image_digests: for each environment, the digests (N,) uint64 of its images, set by
@@ -73,6 +77,7 @@ class MultipleDomainDataset:
     input_shape: tuple[int, ...]
     num_classes: int
     class_names: Sequence[str] = ()
+    skipped: Sequence[Skipped] | None = None
     summary: Mapping[str, Any]
     source_digest: bytes = b""
     image_digests: Sequence[np.ndarray[Any, Any]] | None = None

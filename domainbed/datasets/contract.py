@@ -12,6 +12,7 @@ import numpy as np
 
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
 from domainbed.datasets.image_files import ImageEnvironment
+from domainbed.datasets.reading_rules import count_by_reason
 from domainbed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def build(
         "checksum": checksum(dataset, is_random),
         "version": dataset.VERSION,
     }
+    if dataset.skipped is not None:
+        dataset.summary |= {"skipped": count_by_reason(dataset.skipped)}
     for environment in dataset.datasets:
         if isinstance(environment, ImageEnvironment):
             environment.image(0)

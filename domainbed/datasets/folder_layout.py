@@ -1,19 +1,23 @@
 """Layout of a folder root/environment/class/image, and precise errors if the folder does not have it.
 
-Hidden files and folders are ignored, and so are other files than images, such as a licence.
+Hidden files and folders are ignored, and so are other files than images, such as a licence. Each is counted.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from domainbed.datasets.folder_scan import Listing, list_folders, scan_classes
+from domainbed.datasets.reading_rules import (
+    UPSTREAM,
+    ReadingRules,
+    Skipped,
+    count_by_reason,
+    text_of_counts,
+)
 from domainbed.errors import UsageError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Suffixes that torchvision's ImageFolder reads."""
 
 _EXPECTED = "expected are folders root/environment/class with images in each class"
 
@@ -26,60 +30,86 @@ class Layout:
         root: the folder.
         environments: names of its sub-folders, in the order of the environments.
         classes: names of the class folders in each environment, sorted. A label is an index into them.
+        images: for each environment and class, the paths of its images, in the order of torchvision's
+            ImageFolder.
+        skipped: files and folders that are not read.
     """
 
     root: Path
     environments: tuple[str, ...]
     classes: tuple[str, ...]
+    images: Mapping[str, Mapping[str, Sequence[str]]]
+    skipped: Sequence[Skipped]
 
     def samples(self, environment: str) -> list[tuple[str, int]]:
-        """Path and label of every image of `environment`, in the order of torchvision's ImageFolder.
-
-        Raises: UsageError for a class without images.
-        """
-        samples = []
-        for label, name in enumerate(self.classes):
-            paths = _image_paths(self.root / environment / name)
-            if not paths:
-                raise UsageError(
-                    f"class {name} of environment {environment} has no images in {self.root}; "
-                    f"put some there ({', '.join(IMAGE_SUFFIXES)})"
-                )
-            samples += [(path, label) for path in paths]
-        return samples
+        """Path and label of every image of `environment`, in the order of torchvision's ImageFolder."""
+        images = self.images[environment]
+        return [(path, label) for label, name in enumerate(self.classes) for path in images[name]]
 
 
-def read_layout(root: Path, expected: Sequence[str] = ()) -> Layout:
-    """The layout of `root`, without opening any image.
+def read_layout(root: Path, expected: Sequence[str] = (), rules: ReadingRules = UPSTREAM) -> Layout:
+    """The layout of `root`.
+
+    Only files without a suffix are opened, if the rules say so.
 
     Args:
         root: the folder that contains the environments' folders.
         expected: names of the environments' folders, in order. By default, all sub-folders sorted by name.
+        rules: which files are images.
 
-    Raises: UsageError that says which folders are missing, unexpected or misplaced.
+    Raises: UsageError that says which folders are missing, unexpected, misplaced or without images.
     """
-    environments = environment_names(root, expected)
-    classes = {name: _subfolders(root / name) for name in environments}
-    for name, inside in classes.items():
-        if not inside:
-            raise UsageError(f"environment {name} has no class folders in {root}; {_EXPECTED}")
-    all_classes = sorted(set().union(*classes.values()))
-    absent = {name: [each for each in all_classes if each not in inside] for name, inside in classes.items()}
-    if any(absent.values()):
-        details = "; ".join(f"{name} lacks {_some(lacking)}" for name, lacking in absent.items() if lacking)
-        raise UsageError(
-            f"the environments of {root} have different classes: {details}; "
-            "every environment needs every class"
+    top = _listing(root, rules)
+    environments = _environment_names(root, top, expected)
+    listings = {name: _listing(root / name, rules) for name in environments}
+    classes = _class_names(root, {name: listing.folders for name, listing in listings.items()})
+    skipped = [*top.skipped, *(each for listing in listings.values() for each in listing.skipped)]
+    images = {}
+    for environment in environments:
+        images[environment], below = scan_classes(
+            root / environment, {name: [name] for name in classes}, rules
         )
-    return Layout(root=root, environments=environments, classes=tuple(all_classes))
+        skipped += below
+        for name, paths in images[environment].items():
+            if not paths:
+                raise _no_images(root, environment, name, rules, below)
+    return Layout(root, environments, classes, images, skipped)
 
 
-def environment_names(root: Path, expected: Sequence[str] = ()) -> tuple[str, ...]:
+def environment_names(
+    root: Path, expected: Sequence[str] = (), rules: ReadingRules = UPSTREAM
+) -> tuple[str, ...]:
     """Names of the environments' folders in `root`; arguments and errors as for `read_layout`."""
     if not root.is_dir():
         contents = f" that contains the folders {', '.join(expected)}" if expected else ""
         raise UsageError(f"{root} does not exist or is not a folder; expected is a folder{contents}")
-    found = _subfolders(root)
+    return _environment_names(root, _listing(root, rules), expected)
+
+
+def skipped_files(root: Path, environments: Sequence[str], rules: ReadingRules = UPSTREAM) -> list[Skipped]:
+    """Files in the environments' folders that are not read, whatever layout these have.
+
+    Raises: UsageError for a folder that cannot be read.
+    """
+    skipped = []
+    for name in environments:
+        if (root / name).is_dir():
+            listing = list_folders(root / name, rules)
+            _, below = scan_classes(root / name, {each: [each] for each in listing.folders}, rules)
+            skipped += [*listing.skipped, *below]
+    return skipped
+
+
+def _listing(folder: Path, rules: ReadingRules) -> Listing:
+    """The folders in `folder`. Raises UsageError if it contains an image."""
+    listing = list_folders(folder, rules)
+    if listing.misplaced:
+        raise UsageError(f"image {folder / listing.misplaced[0]} is where a folder is expected; {_EXPECTED}")
+    return listing
+
+
+def _environment_names(root: Path, listing: Listing, expected: Sequence[str]) -> tuple[str, ...]:
+    found = listing.folders
     if not expected:
         if not found:
             raise UsageError(f"{root} has no environments; {_EXPECTED}")
@@ -95,38 +125,34 @@ def environment_names(root: Path, expected: Sequence[str] = ()) -> tuple[str, ..
     return tuple(expected)
 
 
-def _subfolders(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted. Raises UsageError if it contains an image."""
-    try:
-        with os.scandir(folder) as listing:
-            entries = sorted((entry.name, entry.is_dir()) for entry in listing if not _is_hidden(entry.name))
-    except OSError as error:
-        raise UsageError(f"folder {folder} cannot be read: {error.strerror}") from None
-    for name, is_dir in entries:
-        if not is_dir and _is_image(name):
-            raise UsageError(f"image {folder / name} is where a folder is expected; {_EXPECTED}")
-    return [name for name, is_dir in entries if is_dir]
+def _class_names(root: Path, folders: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Names of the classes, which all environments have."""
+    for name, inside in folders.items():
+        if not inside:
+            raise UsageError(f"environment {name} has no class folders in {root}; {_EXPECTED}")
+    all_classes = sorted(set().union(*folders.values()))
+    absent = {name: [each for each in all_classes if each not in inside] for name, inside in folders.items()}
+    if any(absent.values()):
+        details = "; ".join(f"{name} lacks {_some(lacking)}" for name, lacking in absent.items() if lacking)
+        raise UsageError(
+            f"the environments of {root} have different classes: {details}; "
+            "every environment needs every class"
+        )
+    return tuple(all_classes)
 
 
-def _image_paths(folder: Path) -> list[str]:
-    """Paths of all images in `folder` and its sub-folders."""
-    listings = []
-    for place, inner, names in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
-        inner[:] = [name for name in inner if not _is_hidden(name)]
-        listings.append((place, sorted(name for name in names if _is_image(name) and not _is_hidden(name))))
-    return [os.path.join(place, name) for place, names in sorted(listings) for name in names]  # noqa: PTH118 - creating a Path for each file is slow
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise UsageError(f"folder {error.filename} cannot be read: {error.strerror}") from None
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def _no_images(
+    root: Path, environment: str, name: str, rules: ReadingRules, skipped: Sequence[Skipped]
+) -> UsageError:
+    folder = str(root / environment / name)
+    counts = count_by_reason(
+        each for each in skipped if each.path == folder or each.path.startswith(f"{folder}/")
+    )
+    there = f" (its files: {text_of_counts(counts)})" if counts else ""
+    return UsageError(
+        f"class {name} of environment {environment} has no images in {root}{there}; "
+        f"put some there ({', '.join(rules.suffixes)})"
+    )
 
 
 def _some(names: Sequence[str], shown: int = 6) -> str:

@@ -10,6 +10,7 @@ from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.folder_layout import environment_names, read_layout
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
+from domainbed.datasets.reading_rules import UPSTREAM, USER_FOLDER, ReadingRules
 from domainbed.errors import UsageError
 
 
@@ -29,12 +30,14 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
     Attributes:
         FOLDERS: display name -> folder name of each environment, in order. If empty, every sub-folder is an
             environment, sorted by name.
+        RULES: which files are images.
         dir: the folder.
 
     Raises: UsageError if the folder does not have the expected layout.
     """
 
     FOLDERS: ClassVar[Mapping[str, str]] = {}
+    RULES: ClassVar[ReadingRules] = UPSTREAM
 
     dir: str
 
@@ -42,7 +45,8 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
         self, root: str | Path, test_envs: Collection[int], augment: bool, hparams: dict[str, Any]
     ) -> None:
         self.dir = str(root)
-        layout = read_layout(Path(root), tuple(self.FOLDERS.values()))
+        layout = read_layout(Path(root), tuple(self.FOLDERS.values()), self.RULES)
+        self.skipped = layout.skipped
         if not self.ENVIRONMENTS:
             vars(self)["ENVIRONMENTS"] = layout.environments  # the class of a fork need not name them
         elif len(self.ENVIRONMENTS) != len(layout.environments):
@@ -66,6 +70,7 @@ class FolderDataset(MultipleEnvironmentImageFolder):
 
     CHECKPOINT_FREQ = 300
     NEEDS_DATA = False
+    RULES = USER_FOLDER
 
     PATH: ClassVar[Path]
 
@@ -76,9 +81,7 @@ class FolderDataset(MultipleEnvironmentImageFolder):
     def missing(cls, root: str | None) -> str | None:
         """One line on what is wrong with the folder; None if nothing is. `root` is ignored."""
         try:
-            layout = read_layout(cls.PATH)
-            for name in layout.environments:
-                layout.samples(name)
+            read_layout(cls.PATH, rules=cls.RULES)
         except UsageError as error:
             return str(error)
         return None
@@ -92,7 +95,7 @@ def folder_dataset(path: Path) -> type[MultipleDomainDataset]:
     """
     members = {
         "PATH": path,
-        "ENVIRONMENTS": environment_names(path),
+        "ENVIRONMENTS": environment_names(path, rules=USER_FOLDER),
         "__doc__": f"The folder {path}.",
         "__module__": __name__,
     }

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from domainbed.datasets.folder_layout import IMAGE_SUFFIXES
+from domainbed.datasets.image_formats import UPSTREAM_SUFFIXES
 
 _IDX_MAGIC = 0x0800  # type "unsigned byte"; the last byte is the number of dimensions
 
@@ -34,7 +34,7 @@ class Inventory:
 
 def is_image(path: str) -> bool:
     """Whether `path` has the suffix of an image file."""
-    return path.lower().endswith(IMAGE_SUFFIXES)
+    return path.lower().endswith(UPSTREAM_SUFFIXES)
 
 
 def image_tree(folder: Path, files: Mapping[str, int]) -> Inventory:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from domainbed.datasets.folder_layout import skipped_files
 from domainbed.datasets.image_files import open_image
-from domainbed.download.inventory import is_image
+from domainbed.datasets.reading_rules import Skipped
+from domainbed.download.inventory import image_tree, is_image
 from domainbed.download.manifest import checksum, list_files, read_manifest
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Report:
         problems: kind of problem ("missing", "surplus", "changed", "unreadable", "wrong number",
             "wrong checksum") -> all its instances. Empty if nothing is wrong.
         truncated: truncated images. They are no problem, because our datasets read them.
+        skipped: files that the dataset does not read; None if it does not read folders of images. They are no
+            problem.
     """
 
     counts: Mapping[str, int]
@@ -40,6 +44,7 @@ class Report:
     compared_with_manifest: bool
     problems: Mapping[str, Sequence[str]]
     truncated: Sequence[str]
+    skipped: Sequence[Skipped] | None = None
 
     def line(self) -> str:
         """All problems in one line."""
@@ -87,6 +92,7 @@ def verify(source: Source, data_dir: Path, folder: Path | None = None, open_imag
         compared_with_manifest=manifest is not None,
         problems={kind: list(dict.fromkeys(instances)) for kind, instances in problems.items() if instances},
         truncated=truncated,
+        skipped=skipped_files(folder, source.holds) if source.inventory is image_tree else None,
     )
 
 

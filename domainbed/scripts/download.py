@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed.datasets import REGISTRY
+from domainbed.datasets.reading_rules import count_by_reason, text_of_counts
 from domainbed.download import SOURCES, source_of
 from domainbed.download.export import EXPORTED, FORMATS, export
 from domainbed.download.fetch import RetryPolicy
@@ -151,6 +152,10 @@ def _print_report(source: Source, data_dir: Path, report: Report) -> None:
             print(f"  {kind}: {instance}")
     for path in report.truncated:
         print(f"  truncated, but readable: {path}")
+    if report.skipped is not None:
+        print(f"  files that are not read: {text_of_counts(count_by_reason(report.skipped)) or 'none'}")
+        for skipped in report.skipped:
+            print(f"    {skipped.line()}")
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def _constant_entries(run: Run) -> dict[str, Any]:
         "sizes": {
             f"env{i}_{kind}": len(part) for i, parts in enumerate(run.splits) for kind, part in parts.items()
         },
-        "data": {name: run.dataset.summary[name] for name in ("checksum", "version")},
+        "data": {name: value for name, value in run.dataset.summary.items() if name != "counts"},
         "weights": dict(provenance_of(run.algorithm)),
     }
     # `env{j}_uda_acc` numbers only the environments that have a `uda` part; this entry says which they are.

@@ -13,6 +13,7 @@ from domainbed.algorithms.base import Algorithm
 from domainbed.datasets import contract
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
 from domainbed.datasets.image_checks import check_images
+from domainbed.datasets.reading_rules import text_of_counts
 from domainbed.datasets.splitting import balanced_class_weights
 from domainbed.errors import UsageError
 from domainbed.hparams import option
@@ -210,8 +211,17 @@ def _minibatches(
 
 
 def describe(run: Run) -> Iterator[str]:
-    """Lines about the data: counts for each environment, and minibatches smaller than batch_size."""
+    """Lines about the data: skipped files, counts for each environment, and small minibatches.
+
+    With `check_images`, every skipped file and folder has a line.
+    """
     yield "Data:"
+    if run.dataset.skipped is not None:
+        skipped = text_of_counts(run.dataset.summary["skipped"])
+        listed = "" if run.config.check_images or not skipped else "; --check_images lists them"
+        yield f"\tfiles that are not read: {skipped or 'none'}{listed}"
+        if run.config.check_images:
+            yield from (f"\t\t{each.line()}" for each in run.dataset.skipped)
     for index, (name, counts) in enumerate(run.dataset.counts().items()):
         role = "target" if index in run.config.test_envs else "source"
         parts = ", ".join(f"{kind} {len(part)}" for kind, part in run.splits[index].items())

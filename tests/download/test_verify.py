@@ -69,6 +69,18 @@ def test_unreadable_and_truncated_images(source, tmp_path, make_image):
     assert verify(source, tmp_path, open_images=False).problems == {}
 
 
+def test_files_that_the_dataset_does_not_read_are_listed(source, tmp_path):
+    assert verify(source, tmp_path).skipped == []
+    (tmp_path / "tiny/ink/cat/.DS_Store").touch()
+    (tmp_path / "tiny/oil/notes.txt").touch()
+    report = verify(source, tmp_path)
+    assert [each.line() for each in report.skipped] == [
+        f"{tmp_path}/tiny/ink/cat/.DS_Store: hidden",
+        f"{tmp_path}/tiny/oil/notes.txt: not images",
+    ]
+    assert report.problems == {}
+
+
 def test_a_wrong_checksum(source, tmp_path):
     problems = verify(replace(source, checksum="sha256:0"), tmp_path).problems
     assert problems == {"wrong checksum": ["expected is sha256:0"]}
