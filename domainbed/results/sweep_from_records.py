@@ -42,7 +42,7 @@ class Part:
     targets: Sequence[int]
     pairs: bool
     flags: Mapping[str, object]
-    hparams: Mapping[str, Mapping[str, Value]]
+    hparams: Mapping[str, Mapping[str, object]]
     comments: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -2,13 +2,13 @@
 
 A difference is *found* if the corrected p-value is below `alpha` and the sign is right. A family of m tests
 is planned for at the level alpha / m (Bonferroni). Holm's correction rejects whatever Bonferroni's does, so
-its power is at least the one computed here. Power refers to a *shift*: the paired differences have the
-distribution of the null hypothesis, symmetric or not, moved by the difference.
+its power is at least the one computed here. Power refers to a *shift*: paired differences are distributed
+symmetrically around the difference, and around 0 under the null hypothesis.
 
 The shape of that distribution has two models. Resampling draws trials with replacement from the pilot's
-differences. The normal model only uses their standard deviation. Both are simulated with the same draws for
-every shift, so power never decreases with the difference. Ties and zeros, which cost a little power, are not
-simulated.
+differences, minus their Hodges-Lehmann shift, each with either sign. The normal model only uses their
+standard deviation. Both are simulated with the same draws for every shift, so power never decreases with the
+difference. Ties and zeros, which cost a little power, are not simulated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from domainbed.errors import UsageError
 from domainbed.seeds import generator
-from domainbed_gs.report.signed_rank import Floats, hodges_lehmann
+from domainbed_gs.report.signed_rank import DECIMALS, Floats, hodges_lehmann
 from domainbed_gs.report.statistics import ALPHA
 
 POWER = 0.8
@@ -43,7 +43,10 @@ SEED = 0
 """Seed of the simulated experiments."""
 
 GRID = 200
-"""Number of quantiles that stand for the normal distribution."""
+"""Number of quantiles that stand for the normal distribution in simulations."""
+
+SIMULATED_TRIALS = 40
+"""Largest number of trials for which the normal model is simulated; moments of the rank sum serve beyond."""
 
 Counts = NDArray[np.int32]
 
@@ -53,7 +56,7 @@ def smallest_detectable(
 ) -> float | None:
     """The smallest difference that as many trials as there are differences find with probability `power`.
 
-    The larger one of the two directions (better, worse), by resampling.
+    By resampling.
 
     Args:
         differences: (n,) paired differences of the pilot.
@@ -69,9 +72,7 @@ def smallest_detectable(
     level = _level(family, power, alpha)
     if len(differences) < 2:
         return None
-    values = _centred(differences)
-    thresholds = [_threshold(each, len(values), power, level) for each in (values, -values)]
-    return max((each for each in thresholds if each is not None), default=None)
+    return _threshold(_symmetric(differences), len(differences), power, level)
 
 
 def trials_needed(
@@ -81,7 +82,7 @@ def trials_needed(
     power: float = POWER,
     alpha: float = ALPHA,
 ) -> int | None:
-    """The number of trials that find `difference`, in either direction, with probability `power`.
+    """The number of trials that find `difference` with probability `power`.
 
     By resampling.
 
@@ -100,12 +101,8 @@ def trials_needed(
     _check_difference(difference)
     if len(differences) < 2:
         raise UsageError(f"cannot plan from {len(differences)} paired trial; at least 2 are needed")
-    values = _centred(differences)
-
-    def enough(trials: int) -> bool:
-        return all(_power(each, trials, difference, level) >= power for each in (values, -values))
-
-    return _fewest(enough)
+    values = _symmetric(differences)
+    return _fewest(lambda trials: _power(values, trials, difference, level) >= power)
 
 
 def normal_smallest_detectable(
@@ -146,8 +143,15 @@ def normal_trials_needed(
     """
     level = _level(family, power, alpha)
     _check_difference(difference)
-    values = deviation * _standard_normal()
-    return _fewest(lambda trials: _power(values, trials, difference, level) >= power)
+    shift = difference / deviation if deviation else math.inf
+
+    def enough(trials: int) -> bool:
+        if trials > SIMULATED_TRIALS:
+            return _normal_power(shift, trials, level) >= power
+        unit = _normal_threshold(trials, power, level)
+        return unit is not None and unit * deviation < difference
+
+    return _fewest(enough)
 
 
 def deviation_interval(differences: Sequence[float] | Floats, level: float = 0.95) -> tuple[float, float]:
@@ -203,14 +207,17 @@ def _check_difference(difference: float) -> None:
         raise UsageError(f"difference is {difference}; expected a number above 0")
 
 
-def _centred(differences: Sequence[float] | Floats) -> Floats:
-    """`differences` (n,) minus their Hodges-Lehmann shift, with the sample variance as mean square deviation.
+def _symmetric(differences: Sequence[float] | Floats) -> Floats:
+    """(2n,) ascending: `differences` (n,) minus their Hodges-Lehmann shift, with both signs.
 
-    The variance of what is resampled from n values is (n - 1) / n of the sample variance; this undoes that.
+    They are scaled to the sample variance, which divides by n - 1. Without that, what is resampled from few
+    values varies less than the population.
     """
     values = np.asarray(differences, dtype=np.float64)
-    count = len(values)
-    return (values - hodges_lehmann(values)) * math.sqrt(count / (count - 1))
+    centred = values - hodges_lehmann(values)
+    both = np.sort(np.concatenate([centred, -centred]).round(DECIMALS + 2))
+    spread = both.std()
+    return both * (values.std(ddof=1) / spread) if spread else both
 
 
 @lru_cache(maxsize=1)
@@ -222,7 +229,7 @@ def _standard_normal() -> Floats:
     return quantiles
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _draws(trials: int, values: int) -> Counts:
     """(`RESAMPLES`, values): how often each value is among `trials` draws with replacement."""
     drawn = generator(SEED, trials, values).multinomial(trials, [1 / values] * values, size=RESAMPLES)
@@ -267,7 +274,42 @@ def _threshold(values: Floats, trials: int, power: float, level: float) -> float
 
 @lru_cache(maxsize=1024)
 def _normal_threshold(trials: int, power: float, level: float) -> float | None:
-    return _threshold(_standard_normal(), trials, power, level)
+    """The shift of standard normal differences above which the power is at least `power`."""
+    if trials <= SIMULATED_TRIALS or critical_rank_sum(trials, level) is None:
+        return _threshold(_standard_normal(), trials, power, level)
+    low, high = 0.0, 8.0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _normal_power(middle, trials, level) >= power else (middle, high)
+    return high
+
+
+def _normal_power(shift: float, trials: int, level: float) -> float:
+    """Power for standard normal differences around `shift`, with a normal approximation of the rank sum.
+
+    The mean and the variance of the rank sum under the alternative are those of Lehmann, "Nonparametrics:
+    Statistical Methods Based on Ranks", section 4.2.
+    """
+    from scipy.special import owens_t
+
+    critical = critical_rank_sum(trials, level)
+    if critical is None:
+        return 0.0
+    normal = NormalDist()
+    # Probabilities that one difference, a sum of two, and both of two sums with a common term are positive.
+    one, two = normal.cdf(shift), normal.cdf(math.sqrt(2) * shift)
+    three = two - 2 * float(owens_t(math.sqrt(2) * shift, 1 / math.sqrt(3)))
+    pairs = trials * (trials - 1) / 2
+    mean = trials * one + pairs * two
+    variance = (
+        trials * one * (1 - one)
+        + pairs * (2 * (one - two) ** 2 + 3 * two * (1 - two))
+        + 2 * pairs * (trials - 2) * (three - two**2)
+    )
+    least = trials * (trials + 1) / 2 - critical
+    if variance <= 0:
+        return float(mean >= least)
+    return normal.cdf((mean - least + 0.5) / math.sqrt(variance))
 
 
 def _fewest(enough: Callable[[int], bool]) -> int | None:
