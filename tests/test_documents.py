@@ -26,6 +26,7 @@ NO_WEIGHTS = '{"pretrained": false}'
 SMALL = "--skip_confirmation --n_trials 1 --steps 1"
 PAPER = f"{SMALL} --datasets PACS --algorithms ERM --test_envs 0"
 CONTROL = f"{SMALL} --algorithms AgrSum --test_envs 0 --grouping domain pooled"
+PILOT = "--config sweeps/quickstart.toml --n_trials 4 --output_dir runs/pilot --skip_confirmation --quiet"
 QUICK = """--steps 1 --hparams '{"pretrained": false, "batch_size": 2}'"""
 COLORED = f"{SMALL} --algorithms ERM Fishr"
 SIMILARITY = (
@@ -42,6 +43,7 @@ SHORTENED = {
     f"{SWEEP} --config sweeps/colored_mnist_irm.toml --data_dir DATA": COLORED,
     f"{SWEEP} --config sweeps/iccv2021_control.toml --preset emoji_styles": CONTROL,
     f"{SWEEP} --config sweeps/quickstart.toml --skip_confirmation --quiet": SMALL,
+    f"{SWEEP} {PILOT}": "--n_trials 2 --steps 1 --algorithms ERM AgrSum --test_envs 0",
     f"{STUDY} --dataset EmojiStyles --test_envs 2 --output_dir runs/similarity": "--steps 2 --samples 2",
     f"{STUDY} {SIMILARITY}": "--steps 2 --samples 2",
     f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2": "--steps 2",
