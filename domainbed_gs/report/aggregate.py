@@ -13,7 +13,7 @@ from domainbed.model_selection import METHODS
 from domainbed.results.accuracies import compute_accuracies
 from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
-from domainbed_gs.report.aggregates import RESAMPLES, Aggregate, Estimate, aggregates
+from domainbed_gs.report.cell_aggregates import RESAMPLES, Aggregate, Estimate, aggregates
 from domainbed_gs.report.paired import NOTHING, Table, selection_name
 from domainbed_gs.report.shared_cells import SharedCells, shared_cells
 

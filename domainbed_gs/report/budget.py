@@ -63,8 +63,8 @@ class BudgetSection:
         curves = budget_curves(ranked_candidates(context.records, method))
         if not curves:
             raise UsageError(
-                "--budget needs two or more hyper-parameter settings with results in a trial; "
-                "launch a sweep with --n_hparams"
+                "--budget needs a random search, two or more seeds of hyper-parameters with results in a "
+                "trial; launch a sweep with --n_hparams"
             )
         if context.format == "csv":
             table = _csv_table(curves)

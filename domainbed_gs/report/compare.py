@@ -21,7 +21,7 @@ from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
 from domainbed_gs.report.comparison import AVERAGE
 from domainbed_gs.report.paired import NOTHING, Table, selection_name
-from domainbed_gs.report.statistics import ALPHA
+from domainbed_gs.report.statistics import ALPHA, pairs_needed
 from domainbed_gs.report.sweep_pairs import Sweep, SweepCell, compare_sweeps, different_settings, sweep_of
 
 
@@ -180,6 +180,8 @@ def _notes(cells: Sequence[SweepCell], this: Sweep, other: Sweep, settings: Sequ
         if algorithms
     ]
     notes += _missing_targets(cells, this, other)
+    notes += _too_few_pairs([cell for cell in cells if cell.target == AVERAGE], "averages")
+    notes += _too_few_pairs([cell for cell in cells if cell.target != AVERAGE], "single targets")
     if settings:
         notes.append(f"Note: the settings differ: {'; '.join(settings)}.")
     return notes
@@ -200,3 +202,15 @@ def _missing_targets(cells: Sequence[SweepCell], this: Sweep, other: Sweep) -> I
             if lacking and (dataset.name, algorithm) in compared:
                 effect = f", which {AVERAGE} leaves out" if (dataset.name, algorithm) in averaged else ""
                 yield f"Note: {dataset.name}, {algorithm}: only one sweep has {', '.join(lacking)}{effect}."
+
+
+def _too_few_pairs(family: Sequence[SweepCell], name: str) -> list[str]:
+    """A sentence if all cells of a family are paired, and too few trials allow no Holm p below `ALPHA`."""
+    needed = pairs_needed(len(family))
+    if not family or not all(cell.paired and len(cell.this) < needed for cell in family):
+        return []
+    tests = "1 test" if len(family) == 1 else f"{len(family)} tests"
+    return [
+        f"Note: with so few pairs no Holm p of the {name} ({tests}) can be below {ALPHA}; at least {needed} "
+        "pairs are needed."
+    ]

@@ -27,6 +27,10 @@ Samples = dict[str, object]
 """What decides which samples a run is measured on: its split arguments, and the identity of its data."""
 
 
+MOST_VALUES = 3
+"""Number of values of a setting that are listed one by one."""
+
+
 @dataclass(frozen=True)
 class SweepCell:
     """An algorithm on a target in this sweep and in the other one. Accuracies are fractions.
@@ -207,4 +211,4 @@ def _settings(records: Q[Record]) -> dict[str, set[str]]:
 
 
 def _listed(values: set[str]) -> str:
-    return " and ".join(sorted(values))
+    return " and ".join(sorted(values)) if len(values) <= MOST_VALUES else f"one of {len(values)} values"

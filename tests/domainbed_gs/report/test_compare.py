@@ -103,6 +103,20 @@ def test_in_text(sweep, collect, write_other):
     assert re.search(r"Note: EmojiStyles, ERM: only one sweep has \w+\.", words)
     assert "Note: the settings differ: steps is 100 here and 200 there." in words
     assert "unpaired" not in words
+    assert "can be below" not in words
+
+
+def test_too_few_pairs_and_many_values_are_said_in_short(sweep, collect, write_other):
+    other = write_other(sweep({"ERM": {0: [0.5, 0.6], 1: [0.5, 0.6]}}))
+    runs = sweep({"ERM": {0: [0.51, 0.62], 1: [0.5, 0.6]}})
+    for steps, run in enumerate(runs):
+        run["args"]["steps"] = steps
+    words = " ".join(collect(runs, "--compare", str(other)).out.split())
+    assert "Note: with so few pairs no Holm p of the averages (1 test) can be below 0.05; at least 6" in words
+    assert (
+        "no Holm p of the single targets (2 tests) can be below 0.05; at least 7 pairs are needed." in words
+    )
+    assert "the settings differ: steps is one of 4 values here and None there." in words
 
 
 def test_unpaired_sweeps_say_so(sweep, collect, write_other):

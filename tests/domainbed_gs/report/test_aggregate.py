@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed_gs.report.aggregates import interquartile_mean, mean, probability_of_improvement
+from domainbed_gs.report.cell_aggregates import interquartile_mean, mean, probability_of_improvement
 
 
 @pytest.fixture
