@@ -7,11 +7,13 @@ of upstream are those of Gulrajani and Lopez-Paz 2021 (arXiv 2007.01434), sectio
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
 
+from domainbed.errors import UsageError
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
@@ -60,6 +62,9 @@ class SelectionMethod:
         name: description of the method, as tables show it.
         chosen_by: the accuracy that decides between hyper-parameters and between steps; by default `name`.
         reported: description of `test_acc`.
+        test_key: key of `test_acc` in a record, with {} for the target; empty if a method reads it in another
+            way.
+        selects_on_target: whether the method selects by an accuracy on the target.
         merges_stages: whether to merge the two stages of a run of `train_autolr` into one record first
             (docs/compatibility.md, "Tables").
     """
@@ -67,6 +72,8 @@ class SelectionMethod:
     name: ClassVar[str]
     chosen_by: ClassVar[str] = ""
     reported: ClassVar[str] = "the accuracy on the target"
+    test_key: ClassVar[str] = ""
+    selects_on_target: ClassVar[bool] = False
     merges_stages: ClassVar[bool] = False
 
     def __init__(self) -> None:
@@ -81,6 +88,16 @@ class SelectionMethod:
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
         """Accuracies of one hparams seed at the selected step; None if no step can be selected."""
         raise NotImplementedError
+
+    @classmethod
+    def reported_acc(cls, record: Record) -> float | None:
+        """`test_acc` if `record`, of a run with one target, is selected; None if the record lacks it.
+
+        The one place where the reported accuracy is read, so that `on_all_images` can replace it.
+        """
+        (target,) = record["args"]["test_envs"]
+        accuracy: float | None = record.get(cls.test_key.format(target))
+        return accuracy
 
     @classmethod
     def hparams_accs(cls, records: Q[Record]) -> list[tuple[RunAcc, Q[Record]]]:
@@ -118,7 +135,7 @@ class IIDAccuracySelectionMethod(SelectionMethod):
     chosen_by = "the best step's mean accuracy on the validation (out) splits of the sources"
     reported = "the accuracy on the target's in-split at that step"
 
-    _test_key: ClassVar[str] = "env{}_in_acc"
+    test_key = "env{}_in_acc"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -130,7 +147,7 @@ class IIDAccuracySelectionMethod(SelectionMethod):
     @classmethod
     def _step_acc(cls, record: Record) -> RunAcc | None:
         (target,) = record["args"]["test_envs"]
-        test_acc = record.get(cls._test_key.format(target))
+        test_acc = cls.reported_acc(record)
         if test_acc is None:
             return None
         val_accs = [record[_out_acc(i)] for i in range(_environments(record)) if i != target]
@@ -148,6 +165,7 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
     name = "leave-one-domain-out cross-validation"
     chosen_by = "the best step's mean accuracy on each source when that one is held out of training too"
     reported = "the accuracy on the target's in-split at that step"
+    test_key = "env{}_in_acc"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -170,7 +188,7 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
                 scores[source] = record.get(f"env{source}_in_acc")
         wanted = [scores.get(i) for i in range(_environments(records[0])) if i != target]
         val_accs = [score for score in wanted if score is not None]
-        test_acc = test_records[0].get(f"env{target}_in_acc")
+        test_acc = cls.reported_acc(test_records[0])
         if not val_accs or len(val_accs) < len(wanted) or test_acc is None:
             return None
         return {"val_acc": _mean(val_accs), "test_acc": test_acc}
@@ -183,6 +201,8 @@ class OracleSelectionMethod(SelectionMethod):
     name = "test-domain validation set (oracle)"
     chosen_by = "the last step's accuracy on the target's own out-split"
     reported = "the accuracy on its in-split at that step"
+    test_key = "env{}_in_acc"
+    selects_on_target = True
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -192,7 +212,7 @@ class OracleSelectionMethod(SelectionMethod):
             return None
         last = test_records.sorted(key=lambda record: record["step"])[-1]
         (target,) = last["args"]["test_envs"]
-        val_acc, test_acc = last.get(f"env{target}_out_acc"), last.get(f"env{target}_in_acc")
+        val_acc, test_acc = last.get(f"env{target}_out_acc"), cls.reported_acc(last)
         return None if val_acc is None or test_acc is None else {"val_acc": val_acc, "test_acc": test_acc}
 
 
@@ -203,8 +223,50 @@ class IIDAutoLRAccuracySelectionMethod(IIDAccuracySelectionMethod):
     name = "auto lr training-domain validation set"
     reported = "the accuracy on the target's in-split after the stage that trains on whole environments"
     merges_stages = True
+    test_key = "fd_env{}_in_acc"
 
-    _test_key = "fd_env{}_in_acc"
+
+_TARGET_PARTS = ("in", "out", "uda", "test")
+
+
+def on_all_images(method: type[SelectionMethod]) -> type[SelectionMethod]:
+    """A variant of `method` that selects the same, and reports the accuracy on all images of the target.
+
+    The accuracy is pooled over the parts of the target by their numbers of images, `sizes` in records. It is
+    NaN if the accuracy on a part or its size was not recorded.
+
+    Raises: UsageError if `method` selects by images of the target, or does not say which part it tests on.
+    """
+    if method.selects_on_target or not method.test_key:
+        reason = "selects by some of them" if method.selects_on_target else "does not declare its test_key"
+        raise UsageError(
+            f"no accuracy on all images of the target: the selection method {method.name} {reason}"
+        )
+    stage = method.test_key.partition("env")[0]
+
+    class OnAllImages(method):  # type: ignore[misc, valid-type] # a base that is only known at run time
+        reported = "the accuracy on all images of the target at that step"
+
+        @classmethod
+        def reported_acc(cls, record: Record) -> float | None:
+            # A step that `method` cannot select, for want of its accuracy, is not selected here either.
+            return None if super().reported_acc(record) is None else _pooled_acc(record, stage)
+
+    return OnAllImages
+
+
+def _pooled_acc(record: Record, stage: str) -> float:
+    """Accuracy on all images of the target; NaN if a part lacks its accuracy or its size."""
+    (target,) = record["args"]["test_envs"]
+    sizes = record.get("sizes", {})
+    parts = [
+        (record.get(f"{stage}env{target}_{part}_acc"), sizes.get(f"env{target}_{part}"))
+        for part in _TARGET_PARTS
+    ]
+    recorded = [(acc, size) for acc, size in parts if acc is not None and size is not None]
+    complete = len(recorded) == sum(acc is not None or size is not None for acc, size in parts)
+    images = sum(size for _, size in recorded)
+    return sum(acc * size for acc, size in recorded) / images if complete and images else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -25,6 +25,7 @@ class ICCV2021SelectionMethod(SelectionMethod):
     name = "source validation set (micro average over samples), tested on the target's test split"
     chosen_by = "the best step's validation accuracy, pooled over the samples of the sources"
     reported = "the accuracy on the target's test split at that step"
+    test_key = "env{}_test_acc"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -36,7 +37,7 @@ class ICCV2021SelectionMethod(SelectionMethod):
         chosen = cls._choose(records)
         if chosen is None:
             return None
-        test_acc = chosen.get(f"env{chosen['args']['test_envs'][0]}_test_acc")
+        test_acc = cls.reported_acc(chosen)
         return None if test_acc is None else {"val_acc": cls._val_acc(chosen), "test_acc": test_acc}
 
     @classmethod

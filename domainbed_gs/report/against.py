@@ -22,7 +22,8 @@ from domainbed.results.accuracies import Accuracies, ShownDataset, compute_accur
 from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
 from domainbed_gs.report.comparison import AVERAGE
-from domainbed_gs.report.paired import NOTHING, Table, selection_name
+from domainbed_gs.report.paired import selection_name
+from domainbed_gs.report.paired_tables import NOTHING, Table
 from domainbed_gs.report.published import Published, PublishedCell, load, plain
 
 

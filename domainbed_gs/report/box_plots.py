@@ -1,4 +1,7 @@
-"""Box plots of target accuracies (like figure 3 of arXiv 2108.01621), as PNG files and page panels."""
+"""Plots of target accuracies (like figure 3 of arXiv 2108.01621), as PNG files and page panels.
+
+A box where a method has enough trials for quartiles to mean something, else its trials and their median.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,12 @@ from domainbed_gs.report.statistics import ALPHA
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import PathPatch
+
+LEAST_FOR_A_BOX = 8
+"""Number of trials from which on a box is drawn: two for each quarter of the distribution."""
+
+WIDTH = 0.6
+"""Width of a box, where the methods are 1 apart."""
 
 MAX_WIDTH = 12.5
 """Maximum width of a figure in inches, unless a single panel needs more."""
@@ -63,10 +71,7 @@ def print_box_plots(report: PairedReport) -> None:
     """Print a panel for each target of `report` into a page; print nothing without matplotlib."""
     if not have_matplotlib():
         return
-    caption = (
-        "Box: quartiles and median; whiskers: up to 1.5 box lengths; dot: one trial. Dashed: median of "
-        f"{report.baseline}; *: p < {ALPHA} against {report.baseline} (paired, uncorrected)."
-    )
+    caption = ". ".join(line[0].upper() + line[1:] for line in _legend(report)) + "."
     for dataset in report.datasets:
         panels: dict[str, list[Cell]] = {}
         for cell in report.of(dataset):
@@ -99,9 +104,9 @@ def file_names(datasets: Sequence[str]) -> list[str]:
 
 
 def box_plot(dataset: str, report: PairedReport) -> Figure:
-    """Figure of one dataset: a panel for each target with a vertical box for each method.
+    """Figure of one dataset: a panel for each target with a vertical box, or a line, for each method.
 
-    Each trial is a dot, and a star marks p < 0.05.
+    Each trial is a dot, and a star marks a method that is better or worse than the baseline.
     """
     from matplotlib.figure import Figure
 
@@ -121,19 +126,25 @@ def box_plot(dataset: str, report: PairedReport) -> Figure:
     for axis in axes[::columns]:
         axis.set_ylabel("target accuracy (%)", color=INK)
     figure.suptitle(Path(dataset).name, color=INK, fontsize=14, fontweight="bold")
-    name = report.baseline
-    caption = [
-        "box: quartiles and median; whiskers: up to 1.5 box lengths; dot: one trial",
-        f"dashed: median of {name}; *: p < {ALPHA} against {name} (paired, uncorrected)",
-    ]
-    figure.supxlabel(("\n" if columns == 1 else "; ").join(caption), color=PALE, fontsize=8.5)
+    figure.supxlabel(("\n" if columns == 1 else "; ").join(_legend(report)), color=PALE, fontsize=8.5)
     return figure
 
 
-def target_panel(name: str, cells: Sequence[Cell]) -> Figure:
-    """Figure of one target, narrow enough for a phone: a horizontal box for each method, the baseline on top.
+def _legend(report: PairedReport) -> list[str]:
+    """What the marks in the panels mean."""
+    most = max((len(cell.trials) for cell in report.cells), default=0)
+    box = "box: quartiles and median; whiskers: up to 1.5 box lengths; " if most >= LEAST_FOR_A_BOX else ""
+    fewest = min((len(cell.trials) for cell in report.cells if cell.trials), default=0)
+    line = f"line: median, of fewer than {LEAST_FOR_A_BOX} trials; " if fewest < LEAST_FOR_A_BOX else ""
+    p = "p" if report.correction == "none" else "Holm p"
+    name = report.baseline
+    return [f"{box}{line}dot: one trial", f"dashed: median of {name}; *: {p} < {ALPHA} against {name}"]
 
-    Each trial is a dot, and a star marks p < 0.05.
+
+def target_panel(name: str, cells: Sequence[Cell]) -> Figure:
+    """Figure of one target, narrow enough for a phone: the methods below each other, the baseline on top.
+
+    Each trial is a dot, and a star marks a method that is better or worse than the baseline.
     """
     from matplotlib.figure import Figure
 
@@ -141,12 +152,11 @@ def target_panel(name: str, cells: Sequence[Cell]) -> Figure:
     axis = figure.subplots()
     values = [_percentages(cell) for cell in cells]
     heights = range(len(cells))
-    drawn = boxes(axis, values, heights, widths=0.6, orientation="horizontal")
+    _draw_boxes(axis, values, heights, [GREY] + [BLUE] * (len(cells) - 1), horizontal=True)
     if len(values[0]):
         axis.axvline(float(np.median(values[0])), color=PALE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    for height, points, box in zip(heights, values, drawn, strict=True):
+    for height, points in zip(heights, values, strict=True):
         colour = GREY if height == 0 else BLUE
-        _fill(box, colour)
         axis.scatter(
             points, height + _offsets(points), s=8, color=colour, edgecolor=INK, linewidth=0.4, zorder=3
         )
@@ -161,12 +171,11 @@ def target_panel(name: str, cells: Sequence[Cell]) -> Figure:
 def _draw_vertical_boxes(axis: Axes, cells: Sequence[Cell]) -> None:
     positions = range(1, len(cells) + 1)
     values = [_percentages(cell) for cell in cells]
-    drawn = boxes(axis, values, positions, widths=0.62)
+    colours = [PALETTE[i % len(PALETTE)] for i in range(len(cells))]
+    _draw_boxes(axis, values, positions, colours)
     if len(values[0]):
         axis.axhline(float(np.median(values[0])), color=PALE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    for position, cell, points, box in zip(positions, cells, values, drawn, strict=True):
-        colour = PALETTE[(position - 1) % len(PALETTE)]
-        _fill(box, colour)
+    for position, cell, points, colour in zip(positions, cells, values, colours, strict=True):
         axis.scatter(
             position + _offsets(points), points, s=15, color=colour, edgecolor=INK, linewidth=0.5, zorder=3
         )
@@ -186,10 +195,28 @@ def _percentages(cell: Cell) -> Floats:
     return 100 * np.array([cell.trials[trial] for trial in sorted(cell.trials)])
 
 
-def _fill(box: PathPatch, colour: str) -> None:
+def _draw_boxes(
+    axis: Axes,
+    values: Sequence[Floats],
+    positions: Sequence[int],
+    colours: Sequence[str],
+    horizontal: bool = False,
+) -> None:
+    """Draw a box for each method with enough trials, and a line at the median of the others."""
     from matplotlib.colors import to_rgba
 
-    box.set(facecolor=to_rgba(colour, 0.5), edgecolor=INK, linewidth=0.9)
+    enough = [i for i, points in enumerate(values) if len(points) >= LEAST_FOR_A_BOX]
+    if enough:
+        orientation = "horizontal" if horizontal else "vertical"
+        places = [positions[i] for i in enough]
+        drawn = boxes(axis, [values[i] for i in enough], places, widths=WIDTH, orientation=orientation)
+        for i, box in zip(enough, drawn, strict=True):
+            box.set(facecolor=to_rgba(colours[i], 0.5), edgecolor=INK, linewidth=0.9)
+    for position, points in zip(positions, values, strict=True):
+        if 0 < len(points) < LEAST_FOR_A_BOX:
+            ends = (position - WIDTH / 2, position + WIDTH / 2)
+            line = axis.vlines if horizontal else axis.hlines
+            line(float(np.median(points)), *ends, color=INK, linewidth=1.8)
 
 
 def _offsets(points: Floats) -> Floats:

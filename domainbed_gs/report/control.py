@@ -12,22 +12,24 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from domainbed.errors import UsageError
-from domainbed.model_selection import METHODS, SelectionMethod
+from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
-from domainbed.results.accuracies import compute_accuracies, shown_datasets
+from domainbed.results.accuracies import shown_datasets
 from domainbed.results.loading import algorithm_and_condition
 from domainbed.results.report import ReportContext
 from domainbed.sweep.manifest import Manifest
 from domainbed.training.config import SETTINGS
 from domainbed_gs.report.cautions import cautions
-from domainbed_gs.report.comparison import PairedReport, compare_all
-from domainbed_gs.report.paired import print_figures, print_notes, print_tables, selection_name
+from domainbed_gs.report.cells import PairedReport
+from domainbed_gs.report.paired import PairedOptions, print_figures, print_notes, print_tables
+from domainbed_gs.report.target_parts import accuracies_by_part
+from domainbed_gs.report.trial_splits import TrialSplits, trial_splits
 
 GROUPING = tuple(map(str, SETTINGS["grouping"].choices))
 BASELINE = GROUPING[0]
@@ -72,37 +74,55 @@ class ControlSection:
 
         Raises:
             UnknownName: --paired_selection is unknown.
-            UsageError: no algorithm has runs under two conditions, or matplotlib is missing.
+            UsageError: no algorithm has runs under two conditions, an option is invalid, or matplotlib is
+                missing.
             RunError: a figure cannot be written.
         """
         args = context.args
-        selection = selection_name(context)
-        report, warnings = compare_conditions(context.records, context.manifest, METHODS[selection])
+        options = PairedOptions.of(context)
+        conditions = compare_conditions(context.records, context.manifest, options)
+        reports = conditions.reports
         if args.control or context.format == "html":
-            heading = f"Control experiment: conditions compared with {BASELINE}"
-            print_tables(report, selection, context.format, heading)
+            title = f"Control experiment: conditions compared with {BASELINE}"
+            print_tables(reports, options.selection, context.format, title)
             print_notes(
-                report, selection, args.bootstrap_seed, warnings, context.format, introduction=[INTRODUCTION]
+                reports,
+                options.selection,
+                conditions.splits,
+                conditions.warnings,
+                context.format,
+                introduction=[INTRODUCTION],
             )
-        print_figures(report, args.control_figures, context.format)
+        print_figures(next(iter(reports.values())), args.control_figures, context.format)
 
 
 SECTION = ControlSection()
 
 
-def compare_conditions(
-    records: Q[Record], manifest: Manifest | None, selection: type[SelectionMethod]
-) -> tuple[PairedReport, list[str]]:
+@dataclass(frozen=True)
+class Conditions:
+    """Each algorithm under the control conditions, compared with itself under `domain`.
+
+    Attributes:
+        reports: comparisons by part of the target. Their datasets are pairs such as "PACS, AgrSum", their
+            methods conditions.
+        splits: how the trials of these algorithms were split.
+        warnings: cautions.
+    """
+
+    reports: dict[str, PairedReport]
+    splits: TrialSplits
+    warnings: list[str]
+
+
+def compare_conditions(records: Q[Record], manifest: Manifest | None, options: PairedOptions) -> Conditions:
     """Compare each algorithm under a control condition with the same algorithm under `domain`.
 
     Args:
         records: records of a sweep, with method names such as "AgrSum/pooled" as `algorithm`
             (`domainbed.results.loading`).
         manifest: jobs that the sweep launched, with the same names; None if unknown.
-        selection: selection method.
-
-    Returns: a report whose datasets are pairs such as "PACS, AgrSum" and whose methods are conditions, with
-        one family for Holm's correction; and its cautions.
+        options: selection method, rope, correction and part of the target.
 
     Raises: UsageError if no algorithm has runs under `domain` and another condition.
     """
@@ -119,18 +139,20 @@ def compare_conditions(
             if _algorithm(record["args"]) in compared
         ]
     )
-    accuracies = compute_accuracies(own, selection)
-    accuracies.algorithms = [name for name in GROUPING if name in accuracies.algorithms]
     environments = {columns.name: columns.environments for columns in shown_datasets(records)}
-    accuracies.datasets = [
-        replace(columns, environments=environments[columns.name.rpartition(", ")[0]])
-        for columns in accuracies.datasets
-    ]
-    report = compare_all(accuracies, BASELINE)
+    parts = accuracies_by_part(own, METHODS[options.selection], options.target_part)
+    for accuracies in parts.values():
+        accuracies.algorithms = [name for name in GROUPING if name in accuracies.algorithms]
+        accuracies.datasets = [
+            replace(columns, environments=environments[columns.name.rpartition(", ")[0]])
+            for columns in accuracies.datasets
+        ]
+    splits = trial_splits(own)
+    reports = options.compare(parts, BASELINE, splits)
     if manifest is not None:
         jobs = {name: job for name, job in manifest.jobs.items() if _algorithm(job) in compared}
         manifest = replace(manifest, jobs={name: _by_condition(job) for name, job in jobs.items()})
-    return report, cautions(report, own, manifest)
+    return Conditions(reports, splits, cautions(next(iter(reports.values())), own, manifest))
 
 
 def algorithms_with_control(records: Q[Record]) -> set[str]:

@@ -17,7 +17,8 @@ from domainbed.results.plots import have_matplotlib, png, require_matplotlib
 from domainbed.results.printing import print_figure_names, print_panels, print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
 from domainbed_gs.report.friedman import datasets_for_friedman
-from domainbed_gs.report.paired import Table, selection_name
+from domainbed_gs.report.paired import selection_name
+from domainbed_gs.report.paired_tables import Table
 from domainbed_gs.report.rank_diagram import diagram
 from domainbed_gs.report.ranking import (
     MIN_ALGORITHMS,

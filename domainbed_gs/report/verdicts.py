@@ -37,7 +37,7 @@ def remarks(cell: Cell) -> str:
 
     - ", by less than the rope": better or worse, but the equivalence test rejects too;
     - ", needs 10 trials": undecided, and no result of so few trials could be better or worse;
-    - "; the mean differs (p = 0.03)": the permutation test of the mean, with Holm's correction in the same
+    - "; the mean differs (p = 0.031)": the permutation test of the mean, with Holm's correction in the same
       family, says otherwise.
     """
     text = ""
@@ -55,16 +55,12 @@ def _on_the_mean(cell: Cell) -> str:
     if comparison is None or p is None:
         return ""
     if not _below_alpha(p):
-        return f"; the mean may not differ (p = {p:.2f})" if cell.significant else ""
+        return f"; the mean may not differ (p = {p:.2g})" if cell.significant else ""
     if not cell.significant:
-        return f"; the mean differs (p = {_short(p)})"
+        return f"; the mean differs (p = {p:.2g})"
     if comparison.difference * comparison.direction < 0:
-        return f"; the mean is {'lower' if comparison.difference < 0 else 'higher'} (p = {_short(p)})"
+        return f"; the mean is {'lower' if comparison.difference < 0 else 'higher'} (p = {p:.2g})"
     return ""
-
-
-def _short(p: float) -> str:
-    return f"{p:.2f}" if p >= 0.01 else f"{p:.1g}"
 
 
 def _below_alpha(p: float | None) -> bool:

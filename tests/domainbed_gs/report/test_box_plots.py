@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from PIL import Image
 
 from domainbed.errors import RunError, UsageError
 from domainbed.model_selection import METHODS
 from domainbed.results.accuracies import compute_accuracies
 from domainbed.results.plots import DPI
-from domainbed_gs.report.box_plots import box_plot, file_names, write_box_plots
+from domainbed_gs.report.box_plots import box_plot, file_names, target_panel, write_box_plots
 from domainbed_gs.report.comparison import compare_all
 
 BETTER = [0.51, 0.52, 0.53, 0.54, 0.55, 0.56, 0.57, 0.58]
@@ -53,6 +54,27 @@ def test_panels_show_targets_methods_trials_and_stars(two_targets):
     assert len(set(np.round(dots[:, 0], 6))) == 8  # side by side
     assert [(text.get_text(), text.xy[0]) for text in flat.texts] == [("*", 2)]
     assert not gradient.texts
+
+
+def test_few_trials_are_dots_with_their_median(report):
+    few = report({"ERM": {0: BETTER}, "AgrSum": {0: BETTER[:7]}, "PCGrad": {0: [0.6]}})
+    (axis,) = box_plot("EmojiStyles", few).axes
+    assert len(axis.patches) == 1  # the box of ERM
+    medians = [line.get_segments()[0][0][1] for line in axis.collections if isinstance(line, LineCollection)]
+    assert medians == pytest.approx([54, 60])
+    (caption,) = (text.get_text() for text in axis.figure.texts if "dot" in text.get_text())
+    assert "box: quartiles" in caption
+    assert "line: median, of fewer than 8 trials" in caption
+    assert "*: Holm p < 0.05 against ERM" in caption
+    panel = target_panel("Flat", few.of("EmojiStyles"))
+    assert len(panel.axes[0].patches) == 1
+
+
+def test_the_legend_names_only_what_is_drawn(report):
+    (axis,) = box_plot("EmojiStyles", report({"ERM": {0: BETTER}, "AgrSum": {0: BETTER}})).axes
+    assert not any("line: median" in text.get_text() for text in axis.figure.texts)
+    (axis,) = box_plot("EmojiStyles", report({"ERM": {0: [0.5]}, "AgrSum": {0: [0.6]}})).axes
+    assert not any("quartiles" in text.get_text() for text in axis.figure.texts)
 
 
 def test_many_targets_and_methods_wrap_into_rows(report):

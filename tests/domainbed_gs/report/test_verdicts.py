@@ -66,7 +66,7 @@ def test_a_row_says_where_the_test_of_the_mean_disagrees():
     skewed = [-0.001 * i for i in range(10, 22)] + [0.14]
     assert text(skewed) == "worse; the mean may not differ (p = 0.96)"
     different = replace(cell("A", skewed), verdict=Verdict.UNDECIDED, holm_p=0.06, holm_mean_p=0.031)
-    assert verdict_text(different) == "undecided; the mean differs (p = 0.03)"
+    assert verdict_text(different) == "undecided; the mean differs (p = 0.031)"
     opposite = replace(cell("A", [*skewed[:12], 0.5]), verdict=Verdict.WORSE, holm_p=0.01, holm_mean_p=0.002)
     assert verdict_text(opposite) == "worse; the mean is higher (p = 0.002)"
 

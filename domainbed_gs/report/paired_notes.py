@@ -1,0 +1,78 @@
+"""The meaning of the numbers in a paired comparison, one sentence or two for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from domainbed_gs.report.cells import Cell, PairedReport
+from domainbed_gs.report.comparison import AVERAGE
+from domainbed_gs.report.power import POWER
+from domainbed_gs.report.statistics import ALPHA
+
+
+def meanings(report: PairedReport, selection: str) -> list[str]:
+    """The meaning of each number in the tables.
+
+    Args:
+        report: the comparison.
+        selection: the selection method, in words.
+    """
+    name, holm = report.baseline, report.correction == "holm"
+    p, corrected = ("Holm p", ", with the same correction") if holm else ("p", "")
+    rope = f"{100 * report.rope:g} {'point' if report.rope == 0.01 else 'points'}"
+    lines = [
+        f"Model selection: {selection}.",
+        "Accuracy: mean (standard deviation, ddof=1) over all trials of the method, in %. A star marks a "
+        f"method that is better or worse than {name} ({p} < {ALPHA}).",
+        f"Mean: mean of method - {name} over the trials both have, in percentage points. Shift: the "
+        "Hodges-Lehmann estimate of the same difference, which the signed-rank test is about.",
+        "95 % interval: exact, of the shift. It excludes 0 if and only if p < 0.05. Simultaneous: the same "
+        "at the level 1 - 0.05 / family, so that all intervals of a family hold together. It is a little "
+        "wider than Holm's verdict needs. Unbounded: too few trials for that level.",
+        "p: two-sided exact Wilcoxon signed-rank test of the shift, without zero differences.",
+        _correction(report),
+        "Better: probability that the method is better in a trial, from wins and half the ties.",
+        f"Verdict: better or worse if {p} < {ALPHA}. Else equivalent, if two one-sided signed-rank tests "
+        f"place the shift within +/- {rope} (--rope){corrected}. Else undecided. By less than the rope: "
+        "better or worse, but within it. The mean: where the permutation test of the mean says otherwise, "
+        "with its p-value.",
+    ]
+    if any(cell.target is None for cell in report.cells):
+        lines.append(f"{AVERAGE}: mean over the targets shown, in each trial that has all of them.")
+    return lines + list(_detectable(report))
+
+
+def _correction(report: PairedReport) -> str:
+    if report.correction == "none":
+        return "Nothing is corrected for the number of comparisons (--correction none)."
+    families = [
+        f"{len(tested)} {noun}"
+        for noun, cells in (_named(report.primary), ("comparisons on single targets", report.secondary))
+        if (tested := [cell for cell in cells if cell.verdict is not None])
+    ]
+    which = " and another for the " if len(families) > 1 else ""
+    return f"Holm p: corrected in {'one family' if not which else 'a family'} for the {which.join(families)}."
+
+
+def _named(primary: Sequence[Cell]) -> tuple[str, Sequence[Cell]]:
+    averages = any(cell.target is None for cell in primary)
+    return ("averages over targets" if averages else "comparisons"), primary
+
+
+def _detectable(report: PairedReport) -> Iterator[str]:
+    """The smallest differences that the present trials can find, in each family."""
+    texts = []
+    for (noun, cells), place in (
+        (_named(report.primary), "for"),
+        (("single targets", report.secondary), "on"),
+    ):
+        numbers = [cell.smallest_detectable for cell in cells if cell.smallest_detectable is not None]
+        if numbers:
+            low, high = 100 * min(numbers), 100 * max(numbers)
+            span = f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
+            texts.append(f"{span} points {place} {noun}")
+    if texts:
+        yield (
+            f"Smallest detectable difference, which as many trials find with a probability of "
+            f"{100 * POWER:g} %: {', '.join(texts)}."
+        )
