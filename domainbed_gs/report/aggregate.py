@@ -14,7 +14,8 @@ from domainbed.results.accuracies import compute_accuracies
 from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
 from domainbed_gs.report.cell_aggregates import RESAMPLES, Aggregate, Estimate, aggregates
-from domainbed_gs.report.paired import NOTHING, Table, selection_name
+from domainbed_gs.report.paired import selection_name
+from domainbed_gs.report.paired_tables import NOTHING, Table
 from domainbed_gs.report.shared_cells import SharedCells, shared_cells
 
 

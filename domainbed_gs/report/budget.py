@@ -17,7 +17,8 @@ from domainbed.results.plots import INK, PALETTE, have_matplotlib, plain_axes
 from domainbed.results.printing import print_panels, print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
 from domainbed.results.search_budget import FEWEST_SETTINGS, BudgetCurve, BudgetPoint, budget_curves
-from domainbed_gs.report.paired import NOTHING, Table, selection_name
+from domainbed_gs.report.paired import selection_name
+from domainbed_gs.report.paired_tables import NOTHING, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,7 +20,8 @@ from domainbed.results.loading import load_sweep
 from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
 from domainbed_gs.report.comparison import AVERAGE
-from domainbed_gs.report.paired import NOTHING, Table, selection_name
+from domainbed_gs.report.paired import selection_name
+from domainbed_gs.report.paired_tables import NOTHING, Table
 from domainbed_gs.report.statistics import ALPHA, pairs_needed
 from domainbed_gs.report.sweep_pairs import Sweep, SweepCell, compare_sweeps, different_settings, sweep_of
 

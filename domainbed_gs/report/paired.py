@@ -77,7 +77,12 @@ class PairedSection:
             help="compare on the part of the target that the selection method tests on, or on all its images "
             "(default: both, one after the other)",
         )
-        group.add_argument("--bootstrap_seed", type=int, help="no effect: intervals are exact now")
+        group.add_argument(
+            "--bootstrap_seed",
+            type=int,
+            default=0,
+            help="seed of the bootstrap intervals of --aggregate (default: 0); paired intervals are exact",
+        )
 
     def wanted(self, args: argparse.Namespace) -> bool:
         """Whether tables or figures are requested."""
