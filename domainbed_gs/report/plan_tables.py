@@ -97,8 +97,9 @@ def pilot_notes(plan: Plan, splits: str) -> list[str]:
     fewest = min(row.pairs for row in rows)
     if fewest < FEW_TRIALS:
         notes.append(
-            f"The pilot has only {fewest} paired trials, so its standard deviations are uncertain. Plan for "
-            "the upper end of Normal, 95 %, or plan again after a few more trials."
+            f"The pilot has only {fewest} paired trials, so its standard deviations are uncertain, "
+            "and resampling says little. Plan for the upper end of Normal, 95 %, or plan again after a few "
+            "more trials."
         )
     if splits == "shared":
         notes.append(
