@@ -62,12 +62,6 @@ def write_planned_sweep(
     )
 
 
-def splits_of_trials(records: Q[Record]) -> str:
-    """Whether each trial has its own split: "own"; "shared" if some runs share one; "unknown"."""
-    varies = {varies_by_trial(_splits(args)) for args, _ in by_run(records)}
-    return "shared" if False in varies else "unknown" if None in varies else "own"
-
-
 def own_splits(splits: str) -> str:
     """`splits` with a split for each trial, where its scheme has an option for that."""
     name, options = parse_scheme(splits)

@@ -64,16 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from domainbed_gs.report.paired import selection_name
     from domainbed_gs.report.plan import Goal, make_plan
     from domainbed_gs.report.plan_tables import answer, pilot_notes, print_plan
-    from domainbed_gs.report.planned_sweep import splits_of_trials, write_planned_sweep
+    from domainbed_gs.report.planned_sweep import write_planned_sweep
+    from domainbed_gs.report.trial_splits import trial_splits
 
     sweep = load_sweep(args.input_dir, finished_only=args.finished_only, mix_data=args.mix_data)
     context = ReportContext(sweep.records, args.input_dir, args, args.format, sweep.manifest)
     selection = selection_name(context)
-    splits = splits_of_trials(sweep.records)
-    report = compare_all(compute_accuracies(sweep.records, METHODS[selection]), args.baseline)
+    splits = trial_splits(sweep.records).kind
+    accuracies = compute_accuracies(sweep.records, METHODS[selection])
+    report = compare_all(accuracies, args.baseline, splits=splits)
     goal = Goal(args.difference / 100, args.power, args.alpha)
     plan = make_plan(report, sweep.records, goal, args.methods, progress=True)
-    print_plan(plan, selection, pilot_notes(plan, splits), args.format)
+    print_plan(plan, selection, pilot_notes(plan, report.splits), args.format)
     if args.write is not None:
         if plan.trials is None:
             raise RunError(f"{args.write} is not written. {answer(plan)} Give a larger --difference")
