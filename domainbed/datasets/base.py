@@ -60,6 +60,8 @@ class MultipleDomainDataset:
             drawn with the random numbers of the run.
         image_digests: for each environment, the digests (N,) uint64 of its images, set by
             `image_checks.check_images`.
+        image_findings: for each environment, what was found in its images (N,) uint8, if they were decoded;
+            see `image_decoding.Finding`.
     """
 
     N_STEPS: ClassVar[int] = 5001
@@ -81,6 +83,7 @@ class MultipleDomainDataset:
     summary: Mapping[str, Any]
     source_digest: bytes = b""
     image_digests: Sequence[np.ndarray[Any, Any]] | None = None
+    image_findings: Sequence[np.ndarray[Any, Any]] | None = None
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         raise NotImplementedError

@@ -47,7 +47,7 @@ def build(
         dataset.summary |= {"skipped": count_by_reason(dataset.skipped)}
     for environment in dataset.datasets:
         if isinstance(environment, ImageEnvironment):
-            environment.image(0)
+            environment.decoded(0)
     return dataset
 
 

@@ -1,4 +1,4 @@
-"""Checks on all images of a dataset: can they be decoded, and are they in one environment only?
+"""Checks on all images of a dataset: can they be decoded, wholly, and are they in one environment only?
 
 A method that memorises an image of a source environment is evaluated on what it saw in training if the target
 environment has a copy of it.
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from domainbed.datasets.image_files import UnreadableImage
+from domainbed.datasets.image_decoding import CONVERTED, Finding, UnreadableImage, conversion, is_constant
+from domainbed.datasets.image_files import ImageFiles
 from domainbed.errors import RunError
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _SHOWN = 3
 """Number of images that a message names."""
+
+_SHOWN_TRUNCATED = 20
+"""Number of truncated images that stop a run and are named."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,34 +40,98 @@ def image_digest(pixels: np.ndarray) -> int:
     return int.from_bytes(hasher.digest(), "little")
 
 
+def digest_and_finding(pixels: np.ndarray, finding: Finding) -> tuple[int, Finding]:
+    """The `image_digest` of an RGB image (H, W, 3), and its finding with `CONSTANT` if it has one colour."""
+    return image_digest(pixels), finding | Finding.CONSTANT if is_constant(pixels) else finding
+
+
 def check_images(dataset: MultipleDomainDataset) -> None:
-    """Read all samples in threads, with a progress bar on stderr, and set `dataset.image_digests`.
+    """Read all samples in threads, with a progress bar on stderr.
+
+    Sets `dataset.image_digests` and `dataset.image_findings`.
 
     Raises: RunError with the number of unreadable images and the names of the first ones.
     """
     sizes = [len(environment) for environment in dataset.datasets]  # type: ignore[arg-type] # torch's Dataset type has no __len__
-    all_digests, unreadable = [], []
+    all_digests, all_findings, unreadable = [], [], []
     with (
         ThreadPool(os.cpu_count()) as pool,
         tqdm(None, "reading images", sum(sizes), unit="image", leave=False, disable=None) as bar,
     ):
         for number, environment in enumerate(dataset.datasets):
             digests = np.zeros(sizes[number], dtype=np.uint64)
-            results = pool.imap(partial(_sample_digest, environment), range(sizes[number]), chunksize=16)
-            for index, digest in enumerate(results):
+            findings = np.zeros(sizes[number], dtype=np.uint8)
+            results = pool.imap(partial(_check_sample, environment), range(sizes[number]), chunksize=16)
+            for index, result in enumerate(results):
                 bar.update()
-                if digest is None:
+                if result is None:
                     unreadable.append((number, index))
                 else:
-                    digests[index] = digest
+                    digests[index], findings[index] = result
             all_digests.append(digests)
+            all_findings.append(findings)
     if unreadable:
         names = [_sample_name(dataset, *sample) for sample in unreadable[:_SHOWN]]
         raise RunError(
             f"{len(unreadable)} of {sum(sizes)} images of {type(dataset).__name__} cannot be read: "
             f"{_listed(names, len(unreadable))}; replace or delete them"
         )
-    dataset.image_digests = all_digests
+    dataset.image_digests, dataset.image_findings = all_digests, all_findings
+
+
+def report_findings(dataset: MultipleDomainDataset, keep_truncated: bool) -> None:
+    """Say how many images are truncated, converted or constant, and name the first ones.
+
+    Args:
+        dataset: a dataset with `image_findings`. Without, nothing is known and nothing is said.
+        keep_truncated: whether truncated images of a user's own files are used.
+
+    Raises: RunError for truncated images that are not used.
+    """
+    findings = dataset.image_findings or []
+    total = sum(map(len, findings))
+    for finding in (Finding.TRUNCATED, Finding.SCALED, Finding.TRANSPARENT, Finding.CONSTANT):
+        found = [
+            (number, int(index))
+            for number, each in enumerate(findings)
+            for index in np.flatnonzero(each & finding)
+        ]
+        if not found:
+            continue
+        stops = finding is Finding.TRUNCATED and not keep_truncated and is_users_own(dataset)
+        names = [_sample_name(dataset, *sample) for sample in found[: _SHOWN_TRUNCATED if stops else _SHOWN]]
+        numbers = f"{len(found)} of {total} images of {type(dataset).__name__}"
+        if stops:
+            raise RunError(
+                f"{numbers} are truncated or damaged: {_listed(names, len(found))}; replace or delete them, "
+                "or use --truncated keep to read them as far as possible"
+            )
+        _log.warning("warning: %s %s: %s", numbers, finding.text, _listed(names, len(found)))
+
+
+def is_users_own(dataset: MultipleDomainDataset) -> bool:
+    """Whether a dataset reads a user's own folder or list, and not files that others know by name."""
+    return bool(_own_files(dataset))
+
+
+def _own_files(dataset: MultipleDomainDataset) -> list[ImageFiles]:
+    """The environments of a user's own files."""
+    environments = [getattr(each, "files", each) for each in dataset.datasets]
+    return [each for each in environments if isinstance(each, ImageFiles) and each.rules.converts]
+
+
+def converts_images(dataset: MultipleDomainDataset) -> bool:
+    """Whether an image was laid on white or scaled to 8 bits, which earlier releases did not do.
+
+    If the images were not read, those whose file says that this is possible are read now, in threads.
+    """
+    if dataset.image_findings and is_users_own(dataset):
+        return any((each & CONVERTED).any() for each in dataset.image_findings)
+    with ThreadPool(os.cpu_count()) as pool:
+        for each in _own_files(dataset):
+            if any(pool.imap(partial(conversion, rules=each.rules), each.paths(), chunksize=64)):
+                return True
+    return False
 
 
 def warn_about_copies(dataset: MultipleDomainDataset, digests: Sequence[np.ndarray]) -> None:
@@ -96,12 +164,13 @@ def warn_about_copies(dataset: MultipleDomainDataset, digests: Sequence[np.ndarr
     )
 
 
-def _sample_digest(environment: Any, index: int) -> int | None:  # noqa: ANN401 - any map-style dataset
-    """Digest of one sample's image, or of its input; None if it cannot be decoded."""
+def _check_sample(environment: Any, index: int) -> tuple[int, Finding] | None:  # noqa: ANN401 - any map-style dataset
+    """Digest and finding of one sample's image, or of its input; None if it cannot be decoded."""
     try:
-        if hasattr(environment, "image"):
-            return image_digest(np.asarray(environment.image(index)))
-        return image_digest(np.asarray(environment[index][0]))
+        if hasattr(environment, "decoded"):
+            image, finding = environment.decoded(index)
+            return digest_and_finding(np.asarray(image), finding)
+        return image_digest(np.asarray(environment[index][0])), Finding.NOTHING
     except UnreadableImage:
         return None
 

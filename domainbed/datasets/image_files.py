@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from domainbed.errors import RunError
+from domainbed.datasets.image_decoding import (
+    Decoded,
+    Finding,
+    UnreadableImage,
+    allow_truncated_images,
+    decode,
+)
+from domainbed.datasets.image_formats import readable_formats
+from domainbed.datasets.reading_rules import UPSTREAM, ReadingRules
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,18 +25,6 @@ else:
 
 Transform = Callable[["Image"], Any]
 """Function from an RGB image to an input of the network."""
-
-
-class UnreadableImage(RunError):
-    """An image file that cannot be decoded.
-
-    If a worker process of torch's loader raises it, the loader raises it again with a whole traceback as its
-    message. Only the last line, the original message, is kept.
-    """
-
-    def __init__(self, message: str) -> None:
-        last_line = message.strip().rpartition("\n")[2]
-        super().__init__(last_line.removeprefix(f"{__name__}.{type(self).__name__}: "))
 
 
 class ImageEnvironment(Environment):
@@ -66,9 +61,20 @@ class ImageEnvironment(Environment):
         """Image `index` in RGB. Raises UnreadableImage."""
         raise NotImplementedError
 
+    def decoded(self, index: int) -> Decoded:
+        """Image `index` in RGB, and what was found when it was decoded. Raises UnreadableImage.
+
+        Unlike `image`, it never refuses a truncated image.
+        """
+        return Decoded(self.image(index), Finding.NOTHING)
+
     def paths(self) -> Sequence[str] | None:
         """Path of each image's file, or None if the paths are unknown."""
         raise NotImplementedError
+
+    def cache_key(self) -> str:
+        """Text that differs between environments that decode the same files to other images."""
+        return ""
 
     def plain(self) -> Self:
         """A view of the same samples without augmentation."""
@@ -83,58 +89,69 @@ class ImageFiles(ImageEnvironment):
     Args:
         samples: path and label of each image.
         transform, plain_transform: see `ImageEnvironment`.
+        rules: how files are decoded.
 
     Attributes:
-        samples: see above.
+        samples, rules: see above.
+        refuses_truncated: whether `image` raises UnreadableImage for a truncated image.
     """
+
+    refuses_truncated = False
 
     def __init__(
         self,
         samples: Sequence[tuple[str, int]],
         transform: Transform | None = None,
         plain_transform: Transform | None = None,
+        rules: ReadingRules = UPSTREAM,
     ) -> None:
         super().__init__([label for _, label in samples], transform, plain_transform)
         self.samples = samples
+        self.rules = rules
 
     def image(self, index: int) -> Image:
-        return open_image(self.samples[index][0])
+        path = self.samples[index][0]
+        image, finding = decode(path, self.rules)
+        if self.refuses_truncated and Finding.TRUNCATED in finding:
+            raise UnreadableImage(
+                f"image {path} is truncated or damaged; replace it or delete it, or use --truncated keep to "
+                "read it as far as possible"
+            )
+        return image
+
+    def decoded(self, index: int) -> Decoded:
+        if type(self).image is not ImageFiles.image:  # a subclass that decodes by itself
+            return super().decoded(index)
+        return decode(self.samples[index][0], self.rules)
+
+    def cache_key(self) -> str:
+        return "converted" if self.rules.converts else ""
 
     def paths(self) -> Sequence[str]:
         return [path for path, _ in self.samples]
 
 
 def open_image(path: str) -> Image:
-    """The image at `path` in RGB. Raises UnreadableImage, which names the file."""
-    with _opened(path) as image:
-        return image.convert("RGB")
+    """The image at `path` in RGB, as upstream decodes it. Raises UnreadableImage, which names the file."""
+    return decode(path).image
 
 
 def image_size(path: str) -> tuple[int, int]:
     """Width and height of the image at `path`. Raises UnreadableImage."""
-    with _opened(path) as image:
-        return image.size
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[Image]:
     from PIL import Image
 
-    allow_truncated_images()
+    readable_formats()  # registers PIL's plugins
     try:
         with Image.open(path) as image:
-            yield image
+            return image.size
     except Exception as error:  # PIL raises many unrelated classes for damaged files
         raise UnreadableImage(
             f"image {path} cannot be read ({type(error).__name__}: {error}); replace it or delete it"
         ) from error
 
 
-def allow_truncated_images() -> None:
-    """Let PIL decode truncated files, of which some of the known datasets have a few.
-
-    Also called whenever an image is opened, since the setting does not reach spawned worker processes.
-    """
-    from PIL import ImageFile
-
-    ImageFile.LOAD_TRUNCATED_IMAGES = True
+def refuse_truncated_images(environments: Iterable[object]) -> None:
+    """Make accesses to truncated images of a user's own files raise UnreadableImage from now on."""
+    for environment in environments:
+        if isinstance(environment, ImageFiles) and environment.rules.converts:
+            environment.refuses_truncated = True

@@ -59,10 +59,10 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
         self.class_names = layout.classes
         self.num_classes = len(layout.classes)
         plain, augmenting = PlainTransform(hparams), AugmentingTransform(hparams)
-        self.datasets = [
-            ImageFiles(layout.samples(name), augmenting if augment and i not in test_envs else plain, plain)
-            for i, name in enumerate(layout.environments)
-        ]
+        self.datasets = []
+        for index, name in enumerate(layout.environments):
+            transform = augmenting if augment and index not in test_envs else plain
+            self.datasets.append(ImageFiles(layout.samples(name), transform, plain, self.RULES))
 
 
 class FolderDataset(MultipleEnvironmentImageFolder):

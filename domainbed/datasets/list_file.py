@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
+from domainbed.datasets.reading_rules import USER_FOLDER
 from domainbed.errors import UsageError, misspelt
 
 SUFFIXES = (".csv", ".jsonl")
@@ -74,7 +75,7 @@ class ListFileDataset(MultipleDomainDataset):
             rows = [row for row in self.ROWS if row.environment == name]
             samples = [(str(row.path), label_of[row.label]) for row in rows]
             augmented = hparams["data_augmentation"] and index not in test_envs
-            self.datasets.append(ImageFiles(samples, augmenting if augmented else plain, plain))
+            self.datasets.append(ImageFiles(samples, augmenting if augmented else plain, plain, USER_FOLDER))
             self.parts.append([row.split for row in rows])
 
     @classmethod

@@ -58,12 +58,15 @@ class ReadingRules:
         by_content: whether files without a suffix are recognised by their content.
         once: whether a file that can be reached by several paths is one image of its environment.
         tool_folders: whether `TOOL_FOLDERS` are skipped.
+        converts: whether 16-bit, float and transparent images are converted so that no content is lost;
+            otherwise as upstream does. See `domainbed.datasets.image_decoding`.
     """
 
     suffixes: tuple[str, ...]
     by_content: bool = False
     once: bool = False
     tool_folders: bool = False
+    converts: bool = False
 
     def has_image_name(self, name: str) -> bool:
         """Whether a file is an image by its suffix."""
@@ -82,7 +85,7 @@ class ReadingRules:
 UPSTREAM = ReadingRules(UPSTREAM_SUFFIXES)
 """For upstream's datasets: torchvision's, except that hidden files and folders are skipped."""
 
-USER_FOLDER = ReadingRules(ALL_SUFFIXES, by_content=True, once=True, tool_folders=True)
+USER_FOLDER = ReadingRules(ALL_SUFFIXES, by_content=True, once=True, tool_folders=True, converts=True)
 """For folders that a user names by their path."""
 
 

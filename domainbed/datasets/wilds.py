@@ -18,12 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.image_files import (
-    ImageEnvironment,
-    Transform,
-    UnreadableImage,
-    allow_truncated_images,
-)
+from domainbed.datasets.image_decoding import UnreadableImage, allow_truncated_images
+from domainbed.datasets.image_files import ImageEnvironment, Transform
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
 from domainbed.errors import RunError, UsageError
 

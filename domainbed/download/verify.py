@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from domainbed.datasets.folder_layout import skipped_files
-from domainbed.datasets.image_files import open_image
+from domainbed.datasets.image_decoding import Finding, UnreadableImage, decode
 from domainbed.datasets.reading_rules import Skipped
 from domainbed.download.inventory import image_tree, is_image
 from domainbed.download.manifest import checksum, list_files, read_manifest
@@ -127,52 +126,29 @@ def flawed_images(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[s
 
     Returns: the paths of images that cannot be decoded, and of those that are truncated but can be.
     """
-    with _truncated_images_fail():
-        flawed = _failing(folder, paths, _decode)
-    unreadable = _failing(folder, flawed, lambda path: open_image(path).close())
-    return unreadable, [path for path in flawed if path not in set(unreadable)]
-
-
-def _failing(folder: Path, paths: Sequence[str], read: Callable[[str], None]) -> list[str]:
-    """Those of `paths` for which `read` raises an exception."""
-
-    def fails(path: str) -> bool:
-        try:
-            read(str(folder / path))
-        except Exception:  # PIL raises many unrelated classes for damaged files
-            return True
-        return False
-
-    failing = []
+    unreadable, truncated = [], []
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(None, "reading images", len(paths), unit="image", leave=False, disable=None) as bar,
     ):
         for first in range(0, len(paths), _CHUNK):
             chunk = paths[first : first + _CHUNK]
-            failing += [path for path, failed in zip(chunk, pool.map(fails, chunk), strict=True) if failed]
+            findings = pool.map(_finding, [str(folder / path) for path in chunk])
+            for path, finding in zip(chunk, findings, strict=True):
+                if finding is None:
+                    unreadable.append(path)
+                elif Finding.TRUNCATED in finding:
+                    truncated.append(path)
             bar.update(len(chunk))
-    return failing
+    return unreadable, truncated
 
 
-def _decode(path: str) -> None:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        image.load()
-
-
-@contextmanager
-def _truncated_images_fail() -> Iterator[None]:
-    """Let PIL raise an error for truncated images, which our datasets accept."""
-    from PIL import ImageFile
-
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
+def _finding(path: str) -> Finding | None:
+    """What is found when the image at `path` is decoded; None if that is impossible."""
     try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+        return decode(path).finding
+    except UnreadableImage:
+        return None
 
 
 def _some(instances: Sequence[str], shown: int = 3) -> str:

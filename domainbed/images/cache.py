@@ -20,13 +20,14 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from domainbed.datasets.image_checks import image_digest
+from domainbed.datasets.image_checks import digest_and_finding
+from domainbed.datasets.image_decoding import Finding
 from domainbed.datasets.image_files import ImageEnvironment, image_size
 from domainbed.datasets.image_transforms import PlainTransform
 from domainbed.files import file_lock, open_atomic
 from domainbed.images.decoded import DecodedImages, read_images, write_header
 
-_FORMAT = 2
+_FORMAT = 3
 Result = TypeVar("Result")
 
 _DISK_SHARE = 0.5
@@ -61,7 +62,8 @@ def cached_images(
         OSError: the cache cannot be read or written, or the disk has too little space.
         UnreadableImage: an image file cannot be decoded.
     """
-    stem = f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}-{_key(paths, transform.cache_key())}"
+    key = _key(paths, f"{transform.cache_key()} {environment.cache_key()}")
+    stem = f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}-{key}"
     path = folder / f"{stem}.images"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,19 +103,22 @@ def _build(
         gigabytes = f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"
         raise OSError(errno.ENOSPC, f"{gigabytes}, of which a cache file may take half")
     with open_atomic(path) as file:
-        first = write_header(file, sizes, np.zeros(len(sizes), dtype=np.uint64))
+        first = write_header(
+            file, sizes, np.zeros(len(sizes), dtype=np.uint64), np.zeros(len(sizes), dtype=np.uint8)
+        )
 
-        def write_image(index: int) -> int:
-            image = environment.image(index)
+        def write_image(index: int) -> tuple[int, Finding]:
+            image, finding = environment.decoded(index)
             pixels = np.ascontiguousarray(transform.cached_pixels(image))
             assert pixels.nbytes == lengths[index]
             if os.pwrite(file.fileno(), pixels.data, first + int(starts[index])) < pixels.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return image_digest(np.asarray(image))
+            return digest_and_finding(np.asarray(image), finding)
 
-        digests = _map_in_threads(write_image, len(paths), f"{name}: decoding")
+        results = _map_in_threads(write_image, len(paths), f"{name}: decoding")
+        digests, findings = zip(*results, strict=True)
         file.seek(0)
-        write_header(file, sizes, np.array(digests, dtype=np.uint64))
+        write_header(file, sizes, np.array(digests, dtype=np.uint64), np.array(findings, dtype=np.uint8))
 
 
 def _map_in_threads(function: Callable[[int], Result], count: int, description: str) -> list[Result]:

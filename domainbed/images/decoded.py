@@ -49,17 +49,21 @@ class DecodedImages:
         pixels: bytes of all images, one image after the other.
         sizes: height and width of each image, (N, 2).
         digests: `domainbed.datasets.image_checks.image_digest` of each image file's image, (N,) uint64.
+        findings: `domainbed.datasets.image_decoding.Finding` of each image file, (N,) uint8.
         planar: whether an image is (3, H, W) rather than (H, W, 3).
 
     Attributes:
-        sizes, digests: see above.
+        sizes, digests, findings: see above.
     """
 
     in_memory = True
 
-    def __init__(self, pixels: Tensor, sizes: np.ndarray, digests: np.ndarray, planar: bool) -> None:
+    def __init__(
+        self, pixels: Tensor, sizes: np.ndarray, digests: np.ndarray, findings: np.ndarray, planar: bool
+    ) -> None:
         self.sizes = sizes
         self.digests = digests
+        self.findings = findings
         self._pixels = pixels
         self._planar = planar
         self._ends = np.cumsum(3 * sizes.prod(axis=1))
@@ -82,7 +86,7 @@ class DecodedImages:
 
     def to(self, device: torch.device) -> DecodedImages:
         """A copy on `device`."""
-        return DecodedImages(self._pixels.to(device), self.sizes, self.digests, self._planar)
+        return DecodedImages(self._pixels.to(device), self.sizes, self.digests, self.findings, self._planar)
 
     def gather(self, indices: np.ndarray, device: torch.device) -> Tensor:
         """The images at `indices` (B,) as one tensor on `device`.
@@ -105,15 +109,16 @@ class DecodedImages:
         return batch.to(device, non_blocking=True)
 
 
-def write_header(file: BinaryIO, sizes: np.ndarray, digests: np.ndarray) -> int:
+def write_header(file: BinaryIO, sizes: np.ndarray, digests: np.ndarray, findings: np.ndarray) -> int:
     """Write the header of a cache file, and return the position at which its pixels start.
 
     Args:
         file: the cache file, at its beginning.
-        sizes, digests: see `DecodedImages`.
+        sizes, digests, findings: see `DecodedImages`.
     """
     np.save(file, sizes)
     np.save(file, digests)
+    np.save(file, findings)
     file.flush()
     return _page_aligned(file.tell())
 
@@ -125,13 +130,13 @@ def read_images(path: Path, planar: bool) -> DecodedImages:
     """
     try:
         with path.open("rb") as file:
-            sizes, digests = np.load(file), np.load(file)
+            sizes, digests, findings = np.load(file), np.load(file), np.load(file)
             start = _page_aligned(file.tell())
         pixels = np.memmap(path, mode="r", offset=start)
         with warnings.catch_warnings():
             # Nothing writes to the images.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return DecodedImages(torch.from_numpy(pixels), sizes, digests, planar)
+            return DecodedImages(torch.from_numpy(pixels), sizes, digests, findings, planar)
     except (ValueError, RuntimeError, EOFError) as error:
         raise RunError(
             f"image cache {path} is damaged ({str(error).splitlines()[0]}); delete it, and run the same "

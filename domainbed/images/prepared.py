@@ -14,6 +14,7 @@ from torch import Tensor
 
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.image_checks import warn_about_copies
+from domainbed.datasets.image_decoding import Decoded
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform
 from domainbed.images.augmentation import augment_batch, augment_one_by_one, draw, normalise
@@ -32,6 +33,7 @@ _DEVICE_SHARE = 0.25
 """Largest share of a device's free memory that images may take."""
 
 _NO_DIGESTS = np.zeros(0, dtype=np.uint64)
+_NO_FINDINGS = np.zeros(0, dtype=np.uint8)
 
 _log = logging.getLogger(__name__)
 
@@ -110,6 +112,11 @@ class PreparedImages(Environment):
         """The `image_digest` (N,) of each image; empty if images are decoded at each access."""
         return self._images.digests if isinstance(self._images, DecodedImages) else _NO_DIGESTS
 
+    @property
+    def findings(self) -> np.ndarray:
+        """What was found in each image (N,); empty if images are decoded at each access."""
+        return self._images.findings if isinstance(self._images, DecodedImages) else _NO_FINDINGS
+
     def move_to_device(self) -> None:
         """Move the images to the store's device if it has room for them."""
         self._images = self._store.to_device(self._images)
@@ -120,6 +127,10 @@ class PreparedImages(Environment):
     def image(self, index: int) -> Image:
         """Image `index`, read from its file."""
         return self.files.image(index)
+
+    def decoded(self, index: int) -> Decoded:
+        """Image `index`, read from its file, and what was found when it was decoded."""
+        return self.files.decoded(index)
 
     def paths(self) -> Sequence[str] | None:
         """Path of each image's file, or None if the paths are unknown."""
@@ -174,6 +185,8 @@ class PreparedImages(Environment):
 def prepare(dataset: MultipleDomainDataset, folder: Path | None, device: torch.device) -> None:
     """Replace the environments of image files in `dataset` with `PreparedImages`, and warn about copies.
 
+    Sets `dataset.image_findings` if images were read for the cache.
+
     Unaugmented inputs stay the same, to the bit. Augmented ones use other random numbers. Environments with a
     transform or a `__getitem__` of their own are not replaced. Images are compared across environments if
     they were read for the cache or by `check_images`.
@@ -197,6 +210,9 @@ def prepare(dataset: MultipleDomainDataset, folder: Path | None, device: torch.d
             each.move_to_device()
     dataset.datasets = environments
     digests = dataset.image_digests or [getattr(each, "digests", _NO_DIGESTS) for each in environments]
+    findings = [getattr(each, "findings", _NO_FINDINGS) for each in environments]
+    if dataset.image_findings is None and any(map(len, findings)):
+        dataset.image_findings = findings
     warn_about_copies(dataset, digests)
 
 

@@ -216,6 +216,15 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
     )
+    truncated: str = setting(
+        "stop",
+        "truncated images of your own folder or list: stop and name them, or keep what can be read of them",
+        kind=Kind.INCIDENTAL,
+        choices=("stop", "keep"),
+        recorded=False,
+        in_sweep=InSweep.GIVEN,
+        value_before="keep",
+    )
     tensorboard: bool = setting(
         False,
         "also write the records as TensorBoard events",

@@ -12,7 +12,8 @@ import torch
 from domainbed.algorithms.base import Algorithm
 from domainbed.datasets import contract
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
-from domainbed.datasets.image_checks import check_images
+from domainbed.datasets.image_checks import check_images, converts_images, report_findings
+from domainbed.datasets.image_files import refuse_truncated_images
 from domainbed.datasets.reading_rules import text_of_counts
 from domainbed.datasets.splitting import balanced_class_weights
 from domainbed.errors import UsageError
@@ -88,9 +89,15 @@ def build(config: TrainConfig) -> Run:
     # Debug and the datasets derived from MNIST draw from the global generators.
     seed_all(config.seed)
     dataset = contract.build(config.dataset_class(), config.data_dir, config.test_envs, hparams)
+    if config.truncated == "stop":
+        refuse_truncated_images(dataset.datasets)
     if config.check_images:
         check_images(dataset)
     prepare(dataset, cache_folder(config.cache_dir), device)
+    report_findings(dataset, keep_truncated=config.truncated == "keep")
+    if converts_images(dataset):
+        # Earlier releases made other pixels of the same files.
+        dataset.summary = {**dataset.summary, "version": dataset.VERSION + 1}
 
     splits = make_splits(dataset, config.split_request())
     sources = [index for index in range(len(dataset)) if index not in config.test_envs]

@@ -11,6 +11,8 @@ from PIL import Image
 
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.contract import build
+from domainbed.datasets.image_checks import check_images
+from domainbed.datasets.image_decoding import Finding
 from domainbed.datasets.reading_rules import count_by_reason
 
 HPARAMS = {"data_augmentation": False, "input_size": 16}
@@ -25,6 +27,7 @@ FORMAT_OF = {
     ".avif": "AVIF",
     ".ppm": "PPM",
 }
+FINDINGS = (Finding.SCALED, Finding.TRANSPARENT, Finding.CONSTANT, Finding.TRUNCATED)
 NAMES = ["ink", "Wood", "z 1", "été", "日本", "a.b", "-x", "100%"]
 
 
@@ -39,12 +42,13 @@ def encoded(number, image_format):
 class Tree:
     """A random tree `root/environment/class/...`, and what should be read of it.
 
-    Attributes: images (paths), skipped (reason -> number of files), counts (environment -> class -> images).
+    Attributes: images (paths), skipped (reason -> number of files), counts (environment -> class -> images),
+        findings (finding -> number of images).
     """
 
     def __init__(self, root, seed):
         self.root, self.rng = root, np.random.default_rng(seed)
-        self.images, self.skipped, self.written = set(), Counter(), 0
+        self.images, self.skipped, self.written, self.findings = set(), Counter(), 0, Counter()
         self.elsewhere = root.with_name(f"{root.name} elsewhere")
         environments = self.rng.permutation(NAMES)[: self.rng.integers(1, 4)].tolist()
         classes = self.rng.permutation(NAMES)[: self.rng.integers(1, 4)].tolist()
@@ -67,6 +71,7 @@ class Tree:
     def anything(self, folder):
         kinds = (self.image, self.image, self.other, self.hidden, self.hidden_folder, self.tool_folder)
         kinds += (self.link, self.loop, self.special, self.below, self.linked_folder, self.empty)
+        kinds += (self.deep, self.transparent, self.constant, self.truncated)
         self.rng.choice(np.array(kinds, dtype=object))(folder)
 
     def name(self, suffix=""):
@@ -79,6 +84,32 @@ class Tree:
         path.write_bytes(encoded(self.written, FORMAT_OF[suffix]))
         self.images.add(str(path))
         return path
+
+    def found(self, finding, path):
+        self.images.add(str(path))
+        self.findings[finding] += 1
+
+    def deep(self, folder):
+        pixels = self.rng.integers(0, 65536, (5, 5), dtype=np.uint16)
+        path = folder / self.name(self.rng.choice([".png", ".tif", ".pgm"]))
+        Image.fromarray(pixels).save(path)
+        self.found(Finding.SCALED, path)
+
+    def transparent(self, folder):
+        path = folder / self.name(self.rng.choice([".png", ".webp"]))
+        Image.fromarray(self.rng.integers(0, 255, (5, 5, 4), dtype=np.uint8)).save(path, lossless=True)
+        self.found(Finding.TRANSPARENT, path)
+
+    def constant(self, folder):
+        path = folder / self.name(".bmp")
+        Image.new("RGB", (5, 5), "red").save(path)
+        self.found(Finding.CONSTANT, path)
+
+    def truncated(self, folder):
+        path = folder / self.name(self.rng.choice([".png", ".jpg"]))
+        Image.fromarray(self.rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+        self.found(Finding.TRUNCATED, path)
 
     def other(self, folder):
         path = folder / self.name(self.rng.choice([".txt", ".svg", ".json", ""]))
@@ -158,6 +189,11 @@ def check_contract(root, seed):
         name: dict(sorted(counts.items())) for name, counts in sorted(tree.counts.items())
     }
     assert count_by_reason(dataset.skipped) == dataset.summary["skipped"] == +tree.skipped
+    check_images(dataset)
+    findings = np.concatenate(dataset.image_findings)
+    assert {each: int((findings & each > 0).sum()) for each in FINDINGS} == {
+        each: tree.findings[each] for each in FINDINGS
+    }
     skipped = [each.path for each in dataset.skipped]
     for path in places(tree.root):
         reasons = [each for each in skipped if path == each or path.startswith(f"{each}/")]

@@ -9,7 +9,8 @@ from PIL import ImageFile
 from torch.utils.data import DataLoader
 
 from domainbed.datasets.base import labels_of
-from domainbed.datasets.image_files import ImageFiles, UnreadableImage, open_image
+from domainbed.datasets.image_decoding import UnreadableImage
+from domainbed.datasets.image_files import ImageFiles, open_image
 from domainbed.errors import RunError
 
 # Since version 3.12, Python warns about forks of processes with threads; torch's loaders fork.

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from domainbed.datasets.image_files import ImageFiles, UnreadableImage
+from domainbed.datasets.image_decoding import UnreadableImage
+from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform
 from domainbed.errors import RunError
 from domainbed.images.cache import cache_folder, cached_images

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from domainbed.datasets.image_files import UnreadableImage
+from domainbed.datasets.image_decoding import UnreadableImage
 from domainbed.training.prefetcher import Prefetcher
 
 # Python 3.12 warns of forks in multi-threaded processes, and torch's loaders fork.
