@@ -22,6 +22,8 @@ TRAIN = "python -m domainbed.scripts.train"
 STUDY = "python -m domainbed_gs.scripts.similarity"
 RESULTS = [ROOT / "docs" / "results.md"]
 """Its blocks of text are what its commands print, from the records that lie beside it."""
+STATISTICS = [ROOT / "docs" / "statistics.md"]
+"""The same; its example writes its own records."""
 NO_WEIGHTS = '{"pretrained": false}'
 SMALL = "--skip_confirmation --n_trials 1 --steps 1"
 PAPER = f"{SMALL} --datasets PACS --algorithms ERM --test_envs 0"
@@ -176,7 +178,8 @@ def test_our_results_are_what_their_commands_print(run):
 
 
 def test_every_other_command_does_what_it_says(place, run):
-    assert lines_of([path for path in DOCUMENTS if path not in RESULTS], run)
+    printed = lines_of([path for path in DOCUMENTS if path not in RESULTS], run)
+    assert {line for block in blocks("text", STATISTICS) for line in block.splitlines()} <= {"...", *printed}
     assert (place / "runs/quickstart/figures/EmojiStyles.png").stat().st_size > 10_000
     assert "Dataset: PACS, target accuracy (%)" in (place / "runs/iccv2021_table1/results.txt").read_text()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean, stdev
 
+from domainbed_gs.report.power import smallest_detectable
 from domainbed_gs.report.signed_rank import rank_sum, smallest_p
 from domainbed_gs.report.statistics import ALPHA
 
@@ -101,8 +103,6 @@ class Cell:
         holm_mean_p: the same of the permutation test of the mean.
         trials_needed: number of untied trials from which on the test can reach 0.05 in this family; None if
             it can with those at hand.
-        smallest_detectable: smallest difference that would be found in 80 % of such experiments; None if
-            unknown, or if no difference would be.
         verdict: what the comparison bears; None without a test.
     """
 
@@ -118,7 +118,6 @@ class Cell:
     holm_equivalence_p: float | None = None
     holm_mean_p: float | None = None
     trials_needed: int | None = None
-    smallest_detectable: float | None = None
     verdict: Verdict | None = None
 
     @property
@@ -130,6 +129,17 @@ class Cell:
     def std(self) -> float | None:
         """Standard deviation over the trials (ddof=1); None with fewer than two trials."""
         return stdev(self.trials.values()) if len(self.trials) > 1 else None
+
+    @cached_property
+    def smallest_detectable(self) -> float | None:
+        """Smallest difference that would be found in 80 % of such experiments (see `power`).
+
+        None without a test, and if no difference would be found. Computed on first use, because it takes
+        longer than the rest of the cell.
+        """
+        if self.comparison is None or not self.family:
+            return None
+        return smallest_detectable(self.comparison.differences, self.family)
 
     @property
     def significant(self) -> bool:

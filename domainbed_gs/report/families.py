@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from domainbed_gs.report.cells import Cell, Comparison
-from domainbed_gs.report.power import smallest_detectable
 from domainbed_gs.report.signed_rank import shift_curve
 from domainbed_gs.report.statistics import ALPHA, holm, pairs_needed
 from domainbed_gs.report.verdicts import verdict_of
@@ -52,7 +51,6 @@ def _judge_family(cells: Sequence[Cell]) -> list[Cell]:
             holm_p=adjusted[i],
             holm_equivalence_p=equivalence[i],
             holm_mean_p=means[i],
-            smallest_detectable=smallest_detectable(each.differences, len(cells)),
             trials_needed=pairs_needed(len(cells)) if least[i] >= ALPHA else None,
             verdict=verdict_of(adjusted[i], equivalence[i], each.direction),
         )
