@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from domainbed.results.tables import html_escape, latex_escape, render_table
+from domainbed.results.tables import html_escape, html_table, latex_escape, render_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,7 +103,7 @@ def print_panels(
 
 def print_figure_data(title: str, data: FigureData) -> None:
     """Print the numbers of the figures called `title` into a page, folded, and only for a screen."""
-    table = render_table(f"Figure data: {title}", data.columns, data.rows, "html")
+    table = html_table(f"Figure data: {title}", data.columns, data.rows)
     print_lines('<details class="data screen"><summary>Data of the figure</summary>', table, "</details>")
 
 

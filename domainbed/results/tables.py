@@ -111,15 +111,18 @@ def render_table(title: str, columns: list[str], rows: list[list[str]], format: 
 
 
 def _html(title: str, columns: list[str], rows: list[list[str]]) -> str:
-    """A heading, and a table in a box that scrolls if the table is wider."""
+    return f"<h3>{html_escape(title)}</h3>\n{html_table(title, columns, rows)}"
+
+
+def html_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts in a box that scrolls if the table is wider. `title` names it for screen readers."""
     kinds = [""] + [_kind(column) for column in list(zip(*rows, strict=True))[1:]]
     head = "".join(
         f'<th scope="col"{kind}>{html_escape(label)}</th>' for kind, label in zip(kinds, columns, strict=True)
     )
     body = "\n".join(f"<tr>{_html_cells(row, kinds)}</tr>" for row in rows)
-    about = html_escape(title)
     return (
-        f'<h3>{about}</h3>\n<div class="table" role="region" aria-label="{about}" tabindex="0"><table>\n'
+        f'<div class="table" role="region" aria-label="{html_escape(title)}" tabindex="0"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -131,7 +134,7 @@ def _kind(cells: Sequence[str]) -> str:
     return ' class="long"' if max(map(len, cells)) > LONGEST_LABEL else ""
 
 
-def _html_cells(row: list[str], kinds: list[str]) -> str:
+def _html_cells(row: Sequence[str], kinds: Sequence[str]) -> str:
     cells = [f"<td{kind}>{html_escape(cell)}</td>" for kind, cell in zip(kinds[1:], row[1:], strict=True)]
     return f'<th scope="row">{html_escape(row[0])}</th>' + "".join(cells)
 

@@ -131,7 +131,7 @@ def test_all_formats_have_the_same_cells(two_methods, page, capsys):
     latex = printed(two_methods, "latex", capsys, "--paired")
     text = printed(two_methods, "text", capsys, "--paired")
     tables = report.parts["results"] | report.parts["paired"]
-    tables = {title: rows for title, rows in tables.items() if not title.startswith("Figure data: ")}
+    tables = {title: rows for title, rows in tables.items() if not title.endswith("of each trial")}
     assert len(tables) == 8
     for title, rows in tables.items():
         block = markdown.split(f"### {title}\n\n")[1].split("\n\n")[0].replace("+/-", "±").splitlines()

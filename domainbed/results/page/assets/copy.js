@@ -51,15 +51,19 @@ function addCopyButton(table) {
     document.getElementById("status").textContent = copied ? "Table copied" : "The browser does not allow copying";
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });
-  const above = box.previousElementSibling;
+  // Beside the heading above, else beside the legend below, else in a line of its own.
+  const [above, below] = [box.previousElementSibling, box.nextElementSibling];
   const line = document.createElement("div");
   line.className = "titled";
   if (/^H[23]$/.test(above?.tagName)) {
     above.replaceWith(line);
     line.append(above, button);
+  } else if (below?.classList.contains("legend")) {
+    below.replaceWith(line);
+    line.append(below, button);
   } else {
-    box.nextElementSibling.before(line);
-    line.append(line.nextElementSibling, button);
+    box.before(line);
+    line.append(button);
   }
 }
 
