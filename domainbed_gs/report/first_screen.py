@@ -13,7 +13,7 @@ from domainbed.results.page.facts import Fact, counted, print_facts, runs_done
 from domainbed.results.printing import FigureData, print_figure_data, print_lines
 from domainbed.results.report import ReportContext
 from domainbed.results.tables import html_escape
-from domainbed_gs.report.cells import Cell, Interval, PairedReport, Verdict
+from domainbed_gs.report.cells import Cell, Comparison, Interval, PairedReport, Verdict
 from domainbed_gs.report.forest_plot import (
     Axis,
     ForestRow,
@@ -48,7 +48,7 @@ def print_first_screen(report: PairedReport, context: ReportContext, selection: 
     """
     datasets = " · ".join(report.datasets)
     print_lines(
-        f'<p class="kicker">{html_escape(f"{datasets} · {selection}")}</p>',
+        f'<p class="kicker">{html_escape(f"{datasets} · selection: {selection}")}</p>',
         f"<h1>{html_escape(answer(report))}</h1>",
     )
     print_facts(list(_facts(report, context)))
@@ -72,7 +72,7 @@ def _facts(report: PairedReport, context: ReportContext) -> Iterator[Fact]:
     if report.splits == "own":
         yield Fact("", "a split for each trial")
     elif report.splits == "unknown":
-        yield Fact("", "splits not recorded", limits=True)
+        yield Fact("", "unknown whether trials share a split", limits=True)
     yield from _detectable(report)
 
 
@@ -217,29 +217,25 @@ def _legend(report: PairedReport) -> str:
 
 def _print_data(report: PairedReport) -> None:
     """Print the numbers that the plot shows as a folded table."""
+    several = len(report.datasets) > 1
     columns = [
-        "Dataset", "Method", "Environment", "Shift", "95 % low", "95 % high",
-        "Simultaneous low", "Simultaneous high", "Better in trials (%)",
+        "Method", "Environment", "Shift", "95 % low", "95 % high", "Simultaneous low", "Simultaneous high",
+        "Better in trials (%)", *(["Dataset"] if several else []),
     ]  # fmt: skip
-    cells = sorted(report.cells, key=lambda cell: report.datasets.index(cell.dataset))
-    rows = [row for cell in cells if (row := _data_row(cell))]
+    cells = [*report.primary, *report.secondary]
+    rows = [
+        [cell.algorithm, cell.target_name, *_numbers(cell.comparison), *([cell.dataset] if several else [])]
+        for cell in cells
+        if cell.comparison is not None and cell.comparison.pairs
+    ]
     print_figure_data("differences to the baseline (percentage points)", FigureData(columns, rows))
 
 
-def _data_row(cell: Cell) -> list[str]:
-    comparison = cell.comparison
-    if comparison is None or not comparison.pairs:
-        return []
+def _numbers(comparison: Comparison) -> list[str]:
     ends = [*(comparison.interval or (None, None)), *(comparison.simultaneous or (None, None))]
     better = comparison.probability_better
-    return [
-        cell.dataset,
-        cell.algorithm,
-        cell.target_name,
-        _data(comparison.shift),
-        *(_data(end) for end in ends),
-        NOTHING if better is None else f"{100 * better:.1f}",
-    ]
+    share = NOTHING if better is None else f"{100 * better:.1f}"
+    return [_data(comparison.shift), *(_data(end) for end in ends), share]
 
 
 def _data(share: float | None) -> str:

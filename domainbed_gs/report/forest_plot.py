@@ -71,7 +71,11 @@ class Axis:
 
     def contains(self, value: float) -> bool:
         """Whether `value` is on the axis."""
-        return self.low <= value <= self.high
+        return self.side(value) == 0
+
+    def side(self, value: float) -> int:
+        """-1 or 1 if `value` is beyond the left or right end, else 0."""
+        return (value > self.high) - (value < self.low)
 
     def percent(self, value: float) -> float:
         """Position of `value` in % of the width; that of the nearer end if it is outside."""
@@ -168,7 +172,7 @@ def _shapes(row: ForestRow, axis: Axis) -> Iterator[str]:
         if axis.contains(position):
             place = f'x1="{axis.percent(position):.2f}%" x2="{axis.percent(position):.2f}%"'
             yield f'<line class="mark" {place} y1="-6" y2="6">{title}</line>'
-        else:
+        elif row.centre is None or axis.side(position) != axis.side(row.centre):
             yield _arrow(axis, position, "mark", title)
     if row.centre is None:
         return

@@ -51,7 +51,7 @@ def print_result_tables(content: PageContent) -> None:
 
 PARTS_BEFORE_SECTIONS = (
     PagePart("overview", "What was run", overview.write),
-    PagePart("results", "Results", print_result_tables),
+    PagePart("results", "DomainBed tables", print_result_tables),
 )
 PARTS_AFTER_SECTIONS = (
     PagePart("curves", "Learning curves", learning_curves.write),

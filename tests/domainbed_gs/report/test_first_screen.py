@@ -74,7 +74,10 @@ def test_the_answer_and_its_limits_come_first(sweep, first_screen):
         "AgrSum beats ERM. IRM is worse. CORAL is equivalent to it within 1 point. 1 of 4 remains undecided."
     )
     assert screen.index("kicker") < screen.index(f"<h1>{answer(report)}</h1>") < screen.index("facts")
-    assert '<p class="kicker">EmojiStyles · source validation set (micro average over samples)' in screen
+    assert (
+        '<p class="kicker">EmojiStyles · selection: source validation set (micro average over samples)'
+        in screen
+    )
     for fact in ("<b>120</b> runs", "<b>12</b> paired trials", "<b>2</b> held-out environments"):
         assert f"<li>{fact}</li>" in screen
 
