@@ -82,7 +82,7 @@ class SelectionMethod:
     @classmethod
     def about(cls) -> str:
         """What the method selects by and what it reports, as the beginning of a sentence."""
-        return f"Selected by {cls.chosen_by or cls.name}; shown is {cls.reported}"
+        return f"Selected by {cls.chosen_by or cls.name}; reported: {cls.reported}"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -132,7 +132,7 @@ class IIDAccuracySelectionMethod(SelectionMethod):
     """The step with the largest mean accuracy on the out-splits of the source environments."""
 
     name = "training-domain validation set"
-    chosen_by = "the best step's mean accuracy on the validation (out) splits of the sources"
+    chosen_by = "the best mean validation accuracy of the sources (out-splits) over all steps"
     reported = "the accuracy on the target's in-split at that step"
 
     test_key = "env{}_in_acc"
@@ -163,7 +163,7 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
     """
 
     name = "leave-one-domain-out cross-validation"
-    chosen_by = "the best step's mean accuracy on each source when that one is held out of training too"
+    chosen_by = "the best mean accuracy over all steps on each source when it is held out as well"
     reported = "the accuracy on the target's in-split at that step"
     test_key = "env{}_in_acc"
 
@@ -199,8 +199,8 @@ class OracleSelectionMethod(SelectionMethod):
     """The last step. The accuracy on the target's own out-split decides between hparams seeds."""
 
     name = "test-domain validation set (oracle)"
-    chosen_by = "the last step's accuracy on the target's own out-split"
-    reported = "the accuracy on its in-split at that step"
+    chosen_by = "the accuracy on the target's own out-split at the last step"
+    reported = "the accuracy on the target's in-split at that step"
     test_key = "env{}_in_acc"
     selects_on_target = True
 

@@ -23,7 +23,7 @@ class ICCV2021SelectionMethod(SelectionMethod):
     """The step with the largest validation accuracy, pooled over samples of all sources (micro average)."""
 
     name = "source validation set (micro average over samples), tested on the target's test split"
-    chosen_by = "the best step's validation accuracy, pooled over the samples of the sources"
+    chosen_by = "the best validation accuracy over all steps, pooled over the samples of the sources"
     reported = "the accuracy on the target's test split at that step"
     test_key = "env{}_test_acc"
 
@@ -60,7 +60,7 @@ class ICCV2021MacroSelectionMethod(ICCV2021SelectionMethod):
     """The step with the largest mean of the sources' validation accuracies (macro average)."""
 
     name = "source validation set (macro average over environments), tested on the target's test split"
-    chosen_by = "the best step's mean of the sources' validation accuracies"
+    chosen_by = "the best mean validation accuracy of the sources over all steps"
 
     @staticmethod
     def _val_acc(record: Record) -> float:
@@ -72,7 +72,7 @@ class LastSelectionMethod(ICCV2021SelectionMethod):
     """The last step, as in the authors' code. Validation accuracy decides between hparams seeds."""
 
     name = "last step, tested on the target's test split"
-    chosen_by = "the last step's validation accuracy, pooled over the samples of the sources"
+    chosen_by = "the validation accuracy at the last step, pooled over the samples of the sources"
 
     @classmethod
     def _choose(cls, records: list[Record]) -> Record | None:

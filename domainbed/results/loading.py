@@ -156,7 +156,7 @@ def check_same_data(records: Q[Record]) -> None:
 
 def _no_records(directory: Path, finished_only: bool) -> str:
     if (directory / RESULTS_FILE).exists():
-        return f"{directory} is the folder of one run; give the sweep directory above it"
+        return f"{directory} is the folder of one run; use the sweep directory that contains it"
     what = "finished run" if finished_only else "record"
     place = f"{directory} (looked for */{RESULTS_FILE})"
     return f"no {what} found in {place}; launch the sweep, or wait for its runs"

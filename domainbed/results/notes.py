@@ -19,10 +19,8 @@ def notes_on_runs(sweep: SweepRecords, manifest: Manifest | None, finished_only:
     started = [run for run in sweep.runs if run.file.records]
     unfinished = sum(not run.finished for run in started)
     if unfinished:
-        effect = (
-            "are left out" if finished_only else "count with their records; --finished_only leaves them out"
-        )
-        notes.append(f"{unfinished} of {len(started)} runs are unfinished (no file `done`) and {effect}")
+        effect = "excluded" if finished_only else "included with their records so far (see --finished_only)"
+        notes.append(f"{unfinished} of {len(started)} runs are unfinished (no file `done`): {effect}")
     if manifest is not None:
         missing = len(manifest.jobs.keys() - {run.path.name for run in started})
         if missing:
@@ -43,14 +41,15 @@ def notes_on_accuracies(accuracies: Mapping[str, Accuracies], records: Q[Record]
     left_out = sorted({dataset for dataset, _ in seeds} - {dataset.name for dataset in shown})
     trials = Counter(dataset for dataset, _ in seeds)
     kinds = {
-        "datasets that domainbed.datasets lacks, shown last": list(unregistered),
-        "datasets left out, since their number of environments is unknown": left_out,
+        "datasets not registered in domainbed.datasets, listed last": list(unregistered),
+        "datasets omitted because the records do not tell how many environments they have": left_out,
         "cells without a result (X)": _per_method(accuracies, _empty_cells),
-        "cells over fewer trials than the dataset has": _per_method(
+        "cells with missing trials": _per_method(
             accuracies, lambda results: _incomplete_cells(results, trials)
         ),
-        "averages over fewer environments than the dataset has, to compare only with those over the same "
-        "environments": _per_method(accuracies, _incomplete_averages),
+        "averages with missing environments (compare only averages over the same environments)": _per_method(
+            accuracies, _incomplete_averages
+        ),
     }
     return [f"{what}: {shortened_list(items)}" for what, items in kinds.items() if items]
 

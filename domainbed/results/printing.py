@@ -57,7 +57,10 @@ def print_footer(line: str, format: str) -> None:
     elif format == "html":
         print_lines(f'<p class="footer">{html_escape(line)}</p>')
     else:
-        text = textwrap.fill(line, TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ")
+        wrapper = textwrap.TextWrapper(
+            TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+        text = wrapper.fill(line)
         print_lines(text, to=sys.stderr)
 
 

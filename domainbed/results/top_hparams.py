@@ -62,7 +62,7 @@ def list_top_hparams(
         _print_method(method, groups)
     own_records = sweep.records.filter_equals("args.dataset, args.algorithm", (dataset, algorithm))
     for name, method in methods.items():
-        print_lines(f"Commands that run the best again, by {method.name}:")
+        print_lines(f"Commands to rerun the best, selected by {method.name}:")
         for best, *_ in ranked_candidates(own_records, method):
             if best.target == test_env and best.run:
                 folder = f"{dataset}-{algorithm}-{test_env}-trial{best.trial}".replace("/", "_")

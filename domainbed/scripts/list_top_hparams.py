@@ -2,7 +2,7 @@
 
     python -m domainbed.scripts.list_top_hparams --input_dir SWEEP --dataset VLCS --algorithm ERM --test_env 0
 
-Commands that run the best of each trial again follow the list.
+Commands to rerun the best of each trial follow the list.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def _hparams_seeds(runs: Iterable[tuple[int, int]], trial: int) -> set[int]:
 def _false_pairs(report: PairedReport, runs: Runs) -> Iterator[str]:
     """Runs that share less with the baseline's run of the same trial than the comparison assumes."""
     checks: tuple[tuple[Callable[[Record], object], str, str], ...] = (
-        (_splits, "splits", "Accuracies are measured on different samples, so the pairs mean nothing."),
+        (_splits, "splits", "Accuracies are measured on different samples, so these are not pairs."),
         (
             lambda record: record["args"].get("seed"),
             "seed",

@@ -36,10 +36,9 @@ BASELINE = GROUPING[0]
 """The condition with real environments, `domain`."""
 
 INTRODUCTION = (
-    "Methods in these tables are conditions (--grouping) of the algorithm named beside the dataset. They "
-    "determine the environments of an update. domain: one minibatch from each source; single_domain: all "
-    "minibatches from one source, drawn at random for each update; pooled: the samples of domain, dealt out "
-    "at random."
+    "Methods in these tables are conditions (--grouping) of the algorithm named beside the dataset: where "
+    "the minibatches of an update come from. domain: one from each source; single_domain: all from one "
+    "source, drawn at random for each update; pooled: the samples of domain, divided at random."
 )
 
 
@@ -58,7 +57,7 @@ class ControlSection:
             "--control_figures",
             type=Path,
             metavar="DIR",
-            help="write a box plot for each dataset and algorithm to DIR/DATASET_ALGORITHM.png",
+            help="write a plot of the trials of each dataset and algorithm to DIR/DATASET_ALGORITHM.png",
         )
 
     def wanted(self, args: argparse.Namespace) -> bool:

@@ -69,8 +69,8 @@ class GradientsSection:
                 print_section_table(title, COLUMNS, list(_rows(curves)), context.format)
         lines = [f"{name}: {meaning}." for name, meaning in MEASURES.items()]
         lines.append(
-            "A record has the mean over the updates since the previous record. Shown are the mean +/- "
-            "standard error over trials."
+            "Each record is a mean over the updates since the previous record. Numbers: mean +/- standard "
+            "error over trials."
         )
         print_paragraphs(lines, context.format)
         if context.format == "html" and have_matplotlib():

@@ -74,7 +74,7 @@ class PairedSection:
         group.add_argument(
             "--target_part",
             metavar="{test,all}",
-            help="compare on the part of the target that the selection method tests on, or on all its images "
+            help="compare on the part of the target that the selection method reports, or on all its images "
             "(default: both, one after the other)",
         )
         group.add_argument(
@@ -127,7 +127,7 @@ class PairedSection:
         """
         words = METHODS[selection_name(context)].name
         if context.args.target_part == "all":
-            words += "; here on all images of the target"
+            words += ", on all images of the target"
         first_screen.print_first_screen(report_of(context), context, words)
 
 

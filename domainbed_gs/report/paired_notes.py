@@ -27,15 +27,15 @@ def meanings(report: PairedReport, selection: str) -> list[str]:
         f"Mean: mean of method - {name} over the trials both have, in percentage points. Shift: the "
         "Hodges-Lehmann estimate of the same difference, which the signed-rank test is about.",
         "95 % interval: exact, of the shift. It excludes 0 if and only if p < 0.05. Simultaneous: the same "
-        "at the level 1 - 0.05 / family, so that all intervals of a family hold together. It is a little "
-        "wider than Holm's verdict needs. Unbounded: too few trials for that level.",
+        "at the level 1 - 0.05 / (tests in the family), for all comparisons of a family at once. It is a "
+        "little wider than Holm's verdict needs. Unbounded: too few trials for that level.",
         "p: two-sided exact Wilcoxon signed-rank test of the shift, without zero differences.",
         _correction(report),
         "Better: probability that the method is better in a trial, from wins and half the ties.",
         f"Verdict: better or worse if {p} < {ALPHA}. Else equivalent, if two one-sided signed-rank tests "
         f"place the shift within +/- {rope} (--rope){corrected}. Else undecided. By less than the rope: "
-        "better or worse, but within it. The mean: where the permutation test of the mean says otherwise, "
-        "with its p-value.",
+        "better or worse, but within it. A verdict mentions the mean where the permutation test of the mean "
+        "disagrees.",
     ]
     if any(cell.target is None for cell in report.cells):
         lines.append(f"{AVERAGE}: mean over the targets shown, in each trial that has all of them.")

@@ -26,12 +26,12 @@ METHODS = {
 }
 
 ABOUT = {
-    "iid": "Selected by the best step's mean accuracy on the validation (out) splits of the sources; shown "
-    "is the accuracy on the target's in-split at that step",
-    "loo": "Selected by the best step's mean accuracy on each source when that one is held out of training "
-    "too; shown is the accuracy on the target's in-split at that step",
-    "oracle": "Selected by the last step's accuracy on the target's own out-split; shown is the accuracy on "
-    "its in-split at that step",
+    "iid": "Selected by the best mean validation accuracy of the sources (out-splits) over all steps; "
+    "reported: the accuracy on the target's in-split at that step",
+    "loo": "Selected by the best mean accuracy over all steps on each source when it is held out as well; "
+    "reported: the accuracy on the target's in-split at that step",
+    "oracle": "Selected by the accuracy on the target's own out-split at the last step; reported: the "
+    "accuracy on the target's in-split at that step",
 }
 
 

@@ -27,9 +27,9 @@ def test_notes_on_a_partial_sweep(vlcs, tmp_path, capsys, caplog):
     notes = [line for line in err.splitlines() if line.startswith("note: ")]
     assert notes == [
         "note: cells without a result (X): iid 1, loo 1, oracle 1",
-        "note: cells over fewer trials than the dataset has: iid 1, loo 3, oracle 1",
-        "note: averages over fewer environments than the dataset has, to compare only with those over the "
-        "same environments: iid 1, loo 1, oracle 1",
+        "note: cells with missing trials: iid 1, loo 3, oracle 1",
+        "note: averages with missing environments (compare only averages over the same environments): "
+        "iid 1, loo 1, oracle 1",
     ]
     assert [
         record.getMessage()
@@ -39,8 +39,8 @@ def test_notes_on_a_partial_sweep(vlcs, tmp_path, capsys, caplog):
         f"warning: skipped a last line that was cut short: {folders[1]}/results.jsonl:6",
         f"warning: skipped lines that are not records: {folders[2]}/results.jsonl:1,"
         f" {folders[2]}/results.jsonl:4",
-        "note: 1 of 31 runs are unfinished (no file `done`) and count with their records;"
-        " --finished_only leaves them out",
+        "note: 1 of 31 runs are unfinished (no file `done`): included with their records so far "
+        "(see --finished_only)",
         "note: 1 of the 32 runs in sweep.json have no records yet",
     ]
 
@@ -77,8 +77,8 @@ def test_rows_and_tables_are_in_upstreams_order_with_unknown_ones_last(vlcs, tmp
     assert photos[0].split() == ["Algorithm", "env0", "env1", "env2", "env3", "Avg"]
     assert photos[1].split() == ["ERM", "X", "X", "X", "X", "X"]
     assert photos[3].split()[-1] != "X"
-    assert "note: datasets that domainbed.datasets lacks, shown last: my/photos" in err
-    assert "note: datasets left out, since their number of environments is unknown: nothing_known" in err
+    assert "note: datasets not registered in domainbed.datasets, listed last: my/photos" in err
+    assert "omitted because the records do not tell how many environments they have: nothing_known" in err
 
 
 def test_a_folder_that_cannot_be_written(vlcs, tmp_path, capsys):

@@ -71,7 +71,7 @@ def test_listing_line_by_line(vlcs, tmp_path):
     lines = done.stdout.splitlines()
     assert lines[: len(expected)] == expected
     headings = [line for line in lines[len(expected) :] if not line.startswith("python ")]
-    assert headings == [f"Commands that run the best again, by {name}:" for name in NAMES]
+    assert headings == [f"Commands to rerun the best, selected by {name}:" for name in NAMES]
     assert done.returncode == 0
 
 
@@ -80,7 +80,7 @@ def test_flag_of_train_is_accepted(vlcs, tmp_path, capsys, flag):
     sweep = vlcs.write(tmp_path / "sweep")
     arguments = ["--input", str(sweep), "--data", "VLCS", "--algo", "ERM", flag, "0", "--selection", "oracle"]
     assert list_top_hparams.main(arguments) == 0
-    listing, _, _ = capsys.readouterr().out.partition("Commands that run")
+    listing, _, _ = capsys.readouterr().out.partition("Commands to rerun")
     assert listing.splitlines()[1:] == [f"Model selection: {NAMES[2]}", *expected_method(vlcs, 2, target=0)]
 
 
@@ -97,7 +97,7 @@ def test_the_best_are_commands_with_their_hyperparameters(vlcs, tmp_path, capsys
     sweep = vlcs.write(tmp_path / "sweep")
     arguments = ["--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "3", "--selection", "iid"]
     assert list_top_hparams.main(["--input_dir", str(sweep), *arguments]) == 0
-    commands = capsys.readouterr().out.partition("Commands that run")[2].splitlines()[1:]
+    commands = capsys.readouterr().out.partition("Commands to rerun")[2].splitlines()[1:]
     flags = [vars(train_command.build_parser().parse_args(shlex.split(command)[3:])) for command in commands]
     assert {each["trial_seed"] for each in flags} == {0, 1}
     for each in flags:

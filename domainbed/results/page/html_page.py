@@ -56,8 +56,8 @@ PARTS_BEFORE_SECTIONS = (
 PARTS_AFTER_SECTIONS = (
     PagePart("curves", "Learning curves", learning_curves.write),
     PagePart("sensitivity", "Hyper-parameter sensitivity", sensitivity.write),
-    PagePart("gaps", "Failures and gaps", runs.write_gaps),
-    PagePart("repeat", "How to repeat it", runs.write_commands),
+    PagePart("gaps", "Failed and missing runs", runs.write_gaps),
+    PagePart("repeat", "How to reproduce it", runs.write_commands),
 )
 """The parts of every page, before and after the sections of plugins."""
 

@@ -30,7 +30,7 @@ def write(content: PageContent) -> None:
     for best, *_ in content.candidates:
         selected[best.dataset][best.algorithm].append(best)
     if not selected:
-        print_paragraphs(["No run has a result by this selection."], "html")
+        print_paragraphs(["No run has a result under the first selection method."], "html")
     results = content.accuracies[content.selection]
     for dataset in (shown.name for shown in results.datasets if shown.name in selected):
         curves = {}
@@ -79,7 +79,7 @@ def _caption(content: PageContent, first: str) -> str:
         "accuracy on the target, averaged over targets: on its test split if it has one, else on its "
         "in-split. "
         f"Dotted: the target accuracy of {first}, for comparison. Band: standard error over trials. Runs: "
-        f"those that selection by {content.selection} chose among hyper-parameters."
+        f"those with the hyper-parameters that selection by {content.selection} chose."
     )
 
 

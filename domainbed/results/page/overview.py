@@ -57,8 +57,8 @@ def _facts(content: PageContent) -> Iterator[tuple[str, str]]:
     yield "Datasets", ", ".join(dict.fromkeys(each["dataset"] for each in args))
     yield "Algorithms", ", ".join(next(iter(content.accuracies.values())).algorithms)
     yield "Trials", f"{len(trials)} (trial seeds {_intervals(trials)})"
-    yield "Settings in each trial", f"{len(hparams_seeds)} (seeds of hyper-parameters)"
-    yield "Updates in a run", short_values({run["step"] + 1 for run in content.runs})
+    yield "Hyper-parameter settings per trial", str(len(hparams_seeds))
+    yield "Updates per run", short_values({run["step"] + 1 for run in content.runs})
     for name, method in content.methods.items():
         yield f"Selection {name}", f"{method.about()}."
 

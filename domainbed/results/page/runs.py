@@ -30,20 +30,20 @@ def write_gaps(content: PageContent) -> None:
         ]
         if rows:
             print_section_table("Unfinished runs", _COLUMNS, rows, "html")
-    print_paragraphs(lines or ["No gaps are known."], "html")
+    print_paragraphs(lines or ["No failed or missing runs are known."], "html")
 
 
 def write_commands(content: PageContent) -> None:
     """Print the commands that launched the sweep, that of each run, and that of the page."""
     manifest = content.context.manifest
     if manifest is not None and manifest.commands:
-        _print_block("The sweep, as it was launched:", list(manifest.commands))
+        _print_block("Commands that launched the sweep:", list(manifest.commands))
     commands = sorted(train_command_line(run["args"]) for run in content.runs)
     print_lines(f'<details class="screen"><summary>Each of the {len(commands)} runs</summary>')
     _print_block("Flags that do not affect results (device, workers) are omitted.", commands)
     print_lines("</details>")
     if content.command:
-        _print_block("This page:", [content.command])
+        _print_block("Command that made this page:", [content.command])
     print_lines(f"<p>Made with domainbed-gs {html.escape(__version__)}.</p>")
 
 

@@ -25,7 +25,10 @@ FEWEST_SETTINGS = 4
 MOST_PANELS = 3
 """Number of panels for each algorithm: those of its most influential hyper-parameters."""
 
-_COLUMNS = ["Algorithm", "Hyper-parameter", "Values", "Best", "With validation", "With target", "Settings"]
+_COLUMNS = [
+    "Algorithm", "Hyper-parameter", "Values", "Best",
+    "Correlation with validation", "Correlation with target", "Settings",
+]  # fmt: skip
 
 _CAPTION = (
     "One mark for each setting. Circles: the accuracy that selection maximises (validation). Crosses: the "
@@ -132,9 +135,9 @@ def _figure_data(shown: Sequence[tuple[str, HparamInfluence]]) -> FigureData:
 
 def _explanation(selection: str) -> list[str]:
     return [
-        "With validation, with target: Spearman's rank correlation over settings between the value and the "
-        f"accuracy that selection by {selection} maximises, or reports. A setting's accuracies are averaged "
-        f"over its targets. No correlation is given for fewer than {FEWEST_SETTINGS} settings.",
+        "Correlation: Spearman's rank correlation, over settings, between the hyper-parameter and the "
+        f"accuracy that selection by {selection} maximises (validation) or reports (target). The "
+        f"accuracies of a setting are averaged over targets. At least {FEWEST_SETTINGS} settings are needed.",
         "Best: value in the setting with the best validation accuracy.",
     ]
 

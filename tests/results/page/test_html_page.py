@@ -184,7 +184,7 @@ def test_failures_gaps_and_commands(two_methods, page):
     assert row == ["failed", reason, "VLCS", "AgrSum", "[2]", "0", "1", "failed"]
     assert "&lt;AgrSum &amp; more&gt;" in report.text
     assert "1 of the 80 runs in sweep.json have no records yet" in report.text
-    assert "cells over fewer trials than the dataset has" not in report.text
+    assert "cells with missing trials" not in report.text
     assert "sweep launch --config &#x27;my sweep.toml&#x27;" in report.text
     assert report.text.count("python -m domainbed.scripts.train ") == 79
     assert f"collect_results --input_dir {two_methods} --html" in report.text
