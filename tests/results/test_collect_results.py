@@ -82,11 +82,11 @@ def test_the_function_does_what_the_script_does(vlcs, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == vlcs.expected_text() == (tmp_path / "results.txt").read_text()
     assert f"Page: {page}\nWrote the best settings to {best}. To run them:\n    python -m " in err
-    assert "This page:" not in page.read_text()  # which no command line made
+    assert "Command that made this page:" not in page.read_text()  # which no command line made
     flags = ["--input_dir", str(sweep), "--output_dir", str(tmp_path)]
     again = tmp_path / "again.html"
     collect_results.main([*flags, "--html", str(again)])
-    assert re.sub("<p>This page:.*\n.*</pre>\n", "", again.read_text()) == page.read_text()
+    assert re.sub("<p>Command that made this page:.*\n.*</pre>\n", "", again.read_text()) == page.read_text()
     capsys.readouterr()
     collect.collect_results(sweep, selection=["oracle"], format="csv", output_dir=tmp_path)
     of_function = capsys.readouterr()
