@@ -53,6 +53,8 @@ class MultipleDomainDataset:
         input_shape: shape of an input, a tuple.
         num_classes: number of classes.
         class_names: names of the classes, in the order of the labels.
+        copies: for each environment, the position of the first image with the same contents (N,) int64, for
+            datasets whose files were compared; see `file_copies.handle_duplicates`.
         skipped: files that are not read, of a dataset that scans folders; None for others.
         summary: identity of the data, set by `contract.build`: `counts`, `checksum` and `version`, and for a
             dataset that scans folders `skipped`, the number of files that are not read by reason.
@@ -80,6 +82,7 @@ class MultipleDomainDataset:
     num_classes: int
     class_names: Sequence[str] = ()
     skipped: Sequence[Skipped] | None = None
+    copies: Sequence[np.ndarray[Any, Any]] | None = None
     summary: Mapping[str, Any]
     source_digest: bytes = b""
     image_digests: Sequence[np.ndarray[Any, Any]] | None = None
@@ -93,6 +96,12 @@ class MultipleDomainDataset:
 
     def __getitem__(self, index: int) -> Environment:
         return self.datasets[index]
+
+    def keep_samples(self, number: int, positions: Sequence[int]) -> None:
+        """Keep only the samples at `positions` of environment `number`, which reads image files."""
+        environment: Any = self.datasets[number]
+        environment.samples = [environment.samples[position] for position in positions]
+        environment.targets = [label for _, label in environment.samples]
 
     @classmethod
     def missing(cls, root: str | None) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
+from domainbed.datasets.file_copies import handle_duplicates, summary_of_copies
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.reading_rules import count_by_reason
 from domainbed.errors import UsageError
@@ -24,12 +25,14 @@ def build(
     root: str | None,
     test_envs: Sequence[int],
     hparams: dict[str, Any],
+    duplicates: str = "keep",
 ) -> MultipleDomainDataset:
     """Build a dataset, check it, and set its `summary`.
 
     Args:
         dataset_class: class of the dataset.
         root, test_envs, hparams: arguments of its constructor.
+        duplicates: what to do with copies of images; see `file_copies.handle_duplicates`.
 
     Raises: UsageError if the dataset cannot be built or fails `check`; UnreadableImage if the first image of
         an environment cannot be decoded.
@@ -37,6 +40,7 @@ def build(
     before = _generator_states()
     dataset = dataset_class(root, test_envs, hparams)
     is_random = _generator_states() != before
+    handle_duplicates(dataset, duplicates)
     check(dataset)
     dataset.summary = {
         "counts": dataset.counts(),
@@ -45,6 +49,8 @@ def build(
     }
     if dataset.skipped is not None:
         dataset.summary |= {"skipped": count_by_reason(dataset.skipped)}
+    if dataset.copies is not None:
+        dataset.summary |= {"copies": summary_of_copies(dataset)}
     for environment in dataset.datasets:
         if isinstance(environment, ImageEnvironment):
             environment.decoded(0)

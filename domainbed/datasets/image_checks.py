@@ -137,6 +137,9 @@ def converts_images(dataset: MultipleDomainDataset) -> bool:
 def warn_about_copies(dataset: MultipleDomainDataset, digests: Sequence[np.ndarray]) -> None:
     """Log a warning with the number of images that are also in an earlier environment, and the first ones.
 
+    Another warning is about images that are equal to an earlier one of their environment, except for those
+    whose files are equal (`dataset.copies`).
+
     Args:
         dataset: a dataset.
         digests: for each environment, the `image_digest` (N,) uint64 of its images; empty if they were not
@@ -145,23 +148,32 @@ def warn_about_copies(dataset: MultipleDomainDataset, digests: Sequence[np.ndarr
     sizes = [len(each) for each in digests]
     starts = np.cumsum([0, *sizes])
     owners = np.repeat(np.arange(len(sizes)), sizes)
-    _, first, groups = np.unique(np.concatenate(digests), return_index=True, return_inverse=True)
-    originals = first[groups]
+    originals = _first_equal(np.concatenate(digests))
     copies = np.flatnonzero(owners[originals] != owners)
-    if not len(copies):
-        return
 
     def name(sample: int) -> str:
         return _sample_name(dataset, int(owners[sample]), int(sample - starts[owners[sample]]))
 
-    pairs = [f"{name(originals[copy])} = {name(copy)}" for copy in copies[:_SHOWN].tolist()]
-    _log.warning(
-        "warning: %d of %d images of %s are also in another environment: %s",
-        len(copies),
-        len(owners),
-        type(dataset).__name__,
-        _listed(pairs, len(copies)),
+    def warn(firsts: np.ndarray, copies: np.ndarray, text: str) -> None:
+        if len(copies):
+            pairs = [f"{name(firsts[copy])} = {name(copy)}" for copy in copies[:_SHOWN].tolist()]
+            numbers = f"{len(copies)} of {len(owners)} images of {type(dataset).__name__}"
+            _log.warning("warning: %s %s: %s", numbers, text, _listed(pairs, len(copies)))
+
+    warn(originals, copies, "are also in another environment")
+    within = np.concatenate(
+        [_first_equal(each) + start for each, start in zip(digests, starts, strict=False)]
     )
+    is_copy = within != np.arange(len(owners))
+    if dataset.copies is not None and len(owners):
+        is_copy &= np.concatenate([firsts == np.arange(len(firsts)) for firsts in dataset.copies])
+    warn(within, np.flatnonzero(is_copy), "have the same pixels as an earlier one of their environment")
+
+
+def _first_equal(values: np.ndarray) -> np.ndarray:
+    """For each value (N,), the position of the first equal one."""
+    _, first, groups = np.unique(values, return_index=True, return_inverse=True)
+    return first[groups]
 
 
 def _check_sample(environment: Any, index: int) -> tuple[int, Finding] | None:  # noqa: ANN401 - any map-style dataset

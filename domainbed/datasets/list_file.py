@@ -78,6 +78,10 @@ class ListFileDataset(MultipleDomainDataset):
             self.datasets.append(ImageFiles(samples, augmenting if augmented else plain, plain, USER_FOLDER))
             self.parts.append([row.split for row in rows])
 
+    def keep_samples(self, number: int, positions: Sequence[int]) -> None:
+        super().keep_samples(number, positions)
+        self.parts[number] = [self.parts[number][position] for position in positions]
+
     @classmethod
     def missing(cls, root: str | None) -> str | None:
         """One line on the first file of the list that does not exist; None if all do. `root` is ignored."""

@@ -21,6 +21,7 @@ REASONS: Mapping[str, str] = {
     "no_decoder": "in formats that need another package (HEIC: pip install pillow-heif)",
     "special": "not regular files",
     "same_file": "links to images that are read already",
+    "duplicate": "copies that --duplicates drop leaves out",
     "folder_again": "links to folders that are read already",
 }
 """Why a file is not read: name in records -> text after a number."""

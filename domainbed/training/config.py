@@ -216,6 +216,12 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
     )
+    duplicates: str = setting(
+        "keep",
+        "images with the same contents as an earlier one of their environment: keep, drop, or error",
+        choices=("keep", "drop", "error"),
+        in_sweep=InSweep.GIVEN,
+    )
     truncated: str = setting(
         "stop",
         "truncated images of your own folder or list: stop and name them, or keep what can be read of them",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +25,7 @@ from domainbed.seeds import seed_all
 from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.averaging import Averaging, SimpleAverage
 from domainbed.training.config import TrainConfig
+from domainbed.training.copies import describe_copies, split_copies
 from domainbed.training.grouping import group_minibatches
 from domainbed.training.minibatches import EnvironmentSampler, Minibatches, is_in_memory
 from domainbed.training.splits import make_splits
@@ -88,7 +90,9 @@ def build(config: TrainConfig) -> Run:
 
     # Debug and the datasets derived from MNIST draw from the global generators.
     seed_all(config.seed)
-    dataset = contract.build(config.dataset_class(), config.data_dir, config.test_envs, hparams)
+    dataset = contract.build(
+        config.dataset_class(), config.data_dir, config.test_envs, hparams, config.duplicates
+    )
     if config.truncated == "stop":
         refuse_truncated_images(dataset.datasets)
     if config.check_images:
@@ -99,7 +103,8 @@ def build(config: TrainConfig) -> Run:
         # Earlier releases made other pixels of the same files.
         dataset.summary = {**dataset.summary, "version": dataset.VERSION + 1}
 
-    splits = make_splits(dataset, config.split_request())
+    request = config.split_request()
+    splits = split_copies(dataset, make_splits(dataset, request), request, Path(config.output_dir))
     sources = [index for index in range(len(dataset)) if index not in config.test_envs]
     n_steps = config.steps or dataset.N_STEPS
     minibatches = _minibatches(config, hparams, splits, sources, "in", n_steps)
@@ -229,6 +234,7 @@ def describe(run: Run) -> Iterator[str]:
         yield f"\tfiles that are not read: {skipped or 'none'}{listed}"
         if run.config.check_images:
             yield from (f"\t\t{each.line()}" for each in run.dataset.skipped)
+    yield from describe_copies(run.dataset.summary.get("copies", {}))
     for index, (name, counts) in enumerate(run.dataset.counts().items()):
         role = "target" if index in run.config.test_envs else "source"
         parts = ", ".join(f"{kind} {len(part)}" for kind, part in run.splits[index].items())

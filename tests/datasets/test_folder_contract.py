@@ -43,12 +43,13 @@ class Tree:
     """A random tree `root/environment/class/...`, and what should be read of it.
 
     Attributes: images (paths), skipped (reason -> number of files), counts (environment -> class -> images),
-        findings (finding -> number of images).
+        findings (finding -> number of images), copies (their number).
     """
 
     def __init__(self, root, seed):
         self.root, self.rng = root, np.random.default_rng(seed)
         self.images, self.skipped, self.written, self.findings = set(), Counter(), 0, Counter()
+        self.copies = 0
         self.elsewhere = root.with_name(f"{root.name} elsewhere")
         environments = self.rng.permutation(NAMES)[: self.rng.integers(1, 4)].tolist()
         classes = self.rng.permutation(NAMES)[: self.rng.integers(1, 4)].tolist()
@@ -71,7 +72,7 @@ class Tree:
     def anything(self, folder):
         kinds = (self.image, self.image, self.other, self.hidden, self.hidden_folder, self.tool_folder)
         kinds += (self.link, self.loop, self.special, self.below, self.linked_folder, self.empty)
-        kinds += (self.deep, self.transparent, self.constant, self.truncated)
+        kinds += (self.copy, self.deep, self.transparent, self.constant, self.truncated)
         self.rng.choice(np.array(kinds, dtype=object))(folder)
 
     def name(self, suffix=""):
@@ -89,6 +90,14 @@ class Tree:
         self.images.add(str(path))
         self.findings[finding] += 1
 
+    def copy(self, folder):
+        image = self.image(folder)
+        for _ in range(self.rng.integers(1, 3)):
+            path = folder / self.name(image.suffix)
+            path.write_bytes(image.read_bytes())
+            self.images.add(str(path))
+            self.copies += 1
+
     def deep(self, folder):
         pixels = self.rng.integers(0, 65536, (5, 5), dtype=np.uint16)
         path = folder / self.name(self.rng.choice([".png", ".tif", ".pgm"]))
@@ -102,7 +111,7 @@ class Tree:
 
     def constant(self, folder):
         path = folder / self.name(".bmp")
-        Image.new("RGB", (5, 5), "red").save(path)
+        Image.new("RGB", (5, 5), (self.written, 0, 0)).save(path)
         self.found(Finding.CONSTANT, path)
 
     def truncated(self, folder):
@@ -190,6 +199,7 @@ def check_contract(root, seed):
     }
     assert count_by_reason(dataset.skipped) == dataset.summary["skipped"] == +tree.skipped
     check_images(dataset)
+    assert dataset.summary["copies"] == {"images": tree.copies, "other_class": 0}
     findings = np.concatenate(dataset.image_findings)
     assert {each: int((findings & each > 0).sum()) for each in FINDINGS} == {
         each: tree.findings[each] for each in FINDINGS

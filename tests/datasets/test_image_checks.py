@@ -34,7 +34,7 @@ def load(folder):
 
 
 def warnings_about_copies(caplog):
-    messages = [record.getMessage() for record in caplog.records if "another environment" in record.msg]
+    messages = [message for message in caplog.messages if "another environment" in message]
     caplog.clear()
     return messages
 
@@ -127,13 +127,16 @@ class Empty(MultipleDomainDataset):
 
 
 @given(st.lists(st.lists(st.integers(0, 8), max_size=6), min_size=3, max_size=3))
-def test_an_image_is_a_copy_if_its_first_instance_is_in_another_environment(contents):
-    first, expected = {}, []
+def test_an_image_is_a_copy_if_its_first_instance_is_in_another_environment_or_earlier_in_its_own(contents):
+    first, elsewhere, within = {}, [], []
     for number, values in enumerate(contents):
         for index, value in enumerate(values):
-            before = first.setdefault(value, (number, index))
-            if before[0] != number:
-                expected.append(f"{'abc'[before[0]]}[{before[1]}] = {'abc'[number]}[{index}]")
+            name = f"{'abc'[number]}[{index}]"
+            before = first.setdefault(value, name)
+            if before[0] != name[0]:
+                elsewhere.append(f"{before} = {name}")
+            if values.index(value) < index:
+                within.append(f"{'abc'[number]}[{values.index(value)}] = {name}")
     log = logging.getLogger("domainbed.datasets.image_checks")
     records = []
     log.addFilter(records.append)
@@ -141,12 +144,14 @@ def test_an_image_is_a_copy_if_its_first_instance_is_in_another_environment(cont
         warn_about_copies(Empty(), [np.array(values, dtype=np.uint64) for values in contents])
     finally:
         log.removeFilter(records.append)
-    assert bool(records) == bool(expected)
-    if expected:
-        start = f"warning: {len(expected)} of {sum(map(len, contents))} images of Empty are also in"
-        assert records[0].getMessage().startswith(start)
-        assert ", ".join(expected[:3]) in records[0].getMessage()
-        assert records[0].getMessage().endswith(", ...") == (len(expected) > 3)
+    texts = "are also in another environment", "have the same pixels as an earlier one of their environment"
+    expected = []
+    for text, pairs in zip(texts, (elsewhere, within), strict=True):
+        if pairs:
+            shown = ", ".join(pairs[:3]) + (", ..." if len(pairs) > 3 else "")
+            numbers = f"{len(pairs)} of {sum(map(len, contents))} images of Empty"
+            expected.append(f"warning: {numbers} {text}: {shown}")
+    assert [record.getMessage() for record in records] == expected
 
 
 def test_a_digest_depends_on_shape_dtype_and_every_pixel():

@@ -57,7 +57,8 @@ def test_an_interrupted_run_is_resumed_with_the_numbers_of_the_finished_one(tmp_
     assert (path / "done").exists()
     assert not list(path.glob("attempt-*"))
     for found, expected in zip(records(path), records(OLDER / "finished"), strict=True):
-        assert found["args"] | {"output_dir": "finished"} == expected["args"]
+        newer = {name: each.value_before for name, each in config.SETTINGS.items() if each.recorded}
+        assert newer | found["args"] | {"output_dir": "finished"} == newer | expected["args"]
         for key, value in expected.items():
             if key not in ("args", "loss", *MEASURED):
                 assert found[key] == value, key
