@@ -15,6 +15,7 @@ from domainbed.results.report import ReportContext
 from domainbed.results.tables import html_escape
 from domainbed_gs.report.cells import Cell, Comparison, Interval, PairedReport, Verdict
 from domainbed_gs.report.forest_plot import (
+    UNBOUNDED,
     Axis,
     ForestRow,
     axis_for,
@@ -28,6 +29,9 @@ from domainbed_gs.report.verdicts import answer, remarks
 
 SHAPES = {Verdict.BETTER: "▲", Verdict.WORSE: "▼", Verdict.EQUIVALENT: "=", Verdict.UNDECIDED: "?"}
 """The shape of each verdict. Its colour is that of the CSS class with the verdict's name."""
+
+LONG = 110
+"""Characters of an answer from which on it is set smaller."""
 
 NOTHING = "-"
 """Text of a table cell without a value."""
@@ -46,10 +50,11 @@ def print_first_screen(report: PairedReport, context: ReportContext, selection: 
         context: the sweep.
         selection: the selection method, in words.
     """
-    datasets = " · ".join(report.datasets)
+    datasets, sentence = " · ".join(report.datasets), answer(report)
+    size = ' class="long"' if len(sentence) > LONG else ""
     print_lines(
         f'<p class="kicker">{html_escape(f"{datasets} · selection: {selection}")}</p>',
-        f"<h1>{html_escape(answer(report))}</h1>",
+        f"<h1{size}>{html_escape(sentence)}</h1>",
     )
     print_facts(list(_facts(report, context)))
     if report.splits == "shared":
@@ -200,7 +205,8 @@ def _verdict(cell: Cell) -> str:
 def _legend(report: PairedReport) -> str:
     averaged = " averaged over held-out environments" if any(c.target is None for c in report.primary) else ""
     rope = f"{100 * report.rope:g}"
-    shapes = " · ".join(f"{shape} {verdict.value}" for verdict, shape in SHAPES.items())
+    unbounded = any(cell.comparison and cell.comparison.simultaneous == UNBOUNDED for cell in report.primary)
+    shapes = " · ".join(f"{shape}\u00a0{verdict.value}" for verdict, shape in SHAPES.items())
     sentences = [
         f"Dot and line: difference to {report.baseline}{averaged} (Hodges-Lehmann shift, in percentage "
         "points), with its exact 95 % interval (thick) and the interval that holds for all methods at once "
@@ -210,6 +216,7 @@ def _legend(report: PairedReport) -> str:
         if report.rope
         else "",
         "An arrow points to what lies beyond the axis.",
+        "Dashed: so few trials do not bound the difference." if unbounded else "",
         shapes,
     ]
     return html_escape(" ".join(sentence for sentence in sentences if sentence))

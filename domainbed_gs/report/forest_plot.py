@@ -23,6 +23,9 @@ OUTLIER = 3.0
 MARGIN = 1.6
 """Thin intervals and small marks widen the axis up to this many times the reach of the thick intervals."""
 
+UNBOUNDED = (-math.inf, math.inf)
+"""The interval of trials that are too few to bound anything."""
+
 
 @dataclass(frozen=True)
 class ForestRow:
@@ -155,7 +158,7 @@ def number(value: float, decimals: int = 1, zero: str | None = None) -> str:
 
 def interval_text(interval: Interval) -> str:
     """An interval such as "−0.5 to +1.7"; an infinite end is "unbounded"."""
-    if all(math.isinf(end) for end in interval):
+    if interval == UNBOUNDED:
         return "unbounded"
     return " to ".join("unbounded" if math.isinf(end) else number(end) for end in interval)
 
@@ -163,9 +166,12 @@ def interval_text(interval: Interval) -> str:
 def _shapes(row: ForestRow, axis: Axis) -> Iterator[str]:
     """The intervals, marks and dot of a row; an arrow at the border for what is outside the axis."""
     for style, interval in (("thin", row.wide_interval), ("thick", row.interval)):
-        if interval is not None and interval[0] <= axis.high and interval[1] >= axis.low:
+        if interval is None or (interval == UNBOUNDED and style == "thick"):
+            continue  # a thick line from border to border would look like much evidence
+        if interval[0] <= axis.high and interval[1] >= axis.low:
             start, end = (axis.percent(value) for value in interval)
-            yield f'<line class="{style}" x1="{start:.2f}%" x2="{end:.2f}%"/>'
+            dashes = " open" if interval == UNBOUNDED else ""
+            yield f'<line class="{style}{dashes}" x1="{start:.2f}%" x2="{end:.2f}%"/>'
             yield from (_arrow(axis, value, style) for value in interval if not axis.contains(value))
     for name, position in row.marks:
         title = f"<title>{html_escape(f'{name} {number(position)}')}</title>"

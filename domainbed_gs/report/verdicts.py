@@ -6,7 +6,7 @@ signed-rank tests place the shift within the rope; else undecided. All p-values 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from domainbed_gs.report.cells import Cell, PairedReport, Verdict
 from domainbed_gs.report.statistics import ALPHA
@@ -70,48 +70,59 @@ def _below_alpha(p: float | None) -> bool:
 def answer(report: PairedReport) -> str:
     """What the primary family says, in a few short sentences.
 
-    "No method beats ERM. IRM is worse. 10 of 11 remain undecided." Several datasets are answered in turn,
-    each after its name.
+    One dataset: "No method beats ERM. IRM is worse. 10 of 11 remain undecided." Several: "AgrSum beats ERM on
+    PACS and VLCS. IRM is worse on all 3 datasets. 5 of 9 comparisons remain undecided."
     """
-    primary = report.primary
-    datasets = list(dict.fromkeys(cell.dataset for cell in primary))
-    answers = [_answer([cell for cell in primary if cell.dataset == name], report) for name in datasets]
-    if len(datasets) > 1:
-        answers = [f"{name}: {text}" for name, text in zip(datasets, answers, strict=True)]
-    return " ".join(answers) or f"No method is compared with {report.baseline}."
-
-
-def _answer(cells: Sequence[Cell], report: PairedReport) -> str:
-    """The sentences on one dataset."""
-    by_verdict = {
-        verdict: [cell.algorithm for cell in cells if cell.verdict is verdict] for verdict in Verdict
-    }
-    judged = [cell for cell in cells if cell.verdict is not None]
+    if not report.primary:
+        return f"No method is compared with {report.baseline}."
+    judged = [cell for cell in report.primary if cell.verdict is not None]
     if not judged:
         return f"No method shares a trial with {report.baseline}."
+    by_verdict = {verdict: [cell for cell in judged if cell.verdict is verdict] for verdict in Verdict}
     better, worse, equivalent, undecided = by_verdict.values()
-    sentences = [f"{_names(better)} {'beats' if len(better) == 1 else 'beat'} {report.baseline}."]
-    if not better:
-        sentences = [f"No method beats {report.baseline}."]
-    if worse:
-        sentences.append(f"{_names(worse)} {_are(worse)} worse.")
-    if equivalent:
-        within = f"within {100 * report.rope:g} {'point' if report.rope == 0.01 else 'points'}"
-        sentences.append(f"{_names(equivalent)} {_are(equivalent)} equivalent to it {within}.")
+    datasets = list(dict.fromkeys(cell.dataset for cell in judged))
+    several = len(datasets) > 1
+    within = f"within {100 * report.rope:g} {'point' if report.rope == 0.01 else 'points'}"
+    sentences = [
+        f"{_names(names)} {'beats' if len(names) == 1 else 'beat'} {report.baseline}{where}."
+        for names, where in _places(better, datasets)
+    ] or [f"No method beats {report.baseline}{' on any dataset' if several else ''}."]
+    sentences += [f"{_names(names)} {_are(names)} worse{where}." for names, where in _places(worse, datasets)]
+    sentences += [
+        f"{_names(names)} {_are(names)} equivalent to it {within}{where}."
+        for names, where in _places(equivalent, datasets)
+    ]
     if undecided:
-        sentences.append(_on_the_undecided(undecided, judged))
+        sentences.append(_on_the_undecided(undecided, judged, several))
     return " ".join(sentences)
 
 
-def _on_the_undecided(undecided: Sequence[str], judged: Sequence[Cell]) -> str:
+def _places(cells: Sequence[Cell], datasets: Sequence[str]) -> Iterator[tuple[list[str], str]]:
+    """(methods, where) of cells with one verdict; methods with the same datasets are named together.
+
+    `where` is such as " on PACS and VLCS", or empty if there is one dataset.
+    """
+    places: dict[str, list[str]] = {}
+    for cell in cells:
+        places.setdefault(cell.algorithm, []).append(cell.dataset)
+    methods: dict[tuple[str, ...], list[str]] = {}
+    for name, own in places.items():
+        methods.setdefault(tuple(own), []).append(name)
+    for found, names in methods.items():
+        count = "both" if len(found) == 2 else f"all {len(found)}"
+        where = f"{count} datasets" if len(found) == len(datasets) else _names(found)
+        yield names, f" on {where}" if len(datasets) > 1 else ""
+
+
+def _on_the_undecided(undecided: Sequence[Cell], judged: Sequence[Cell], several: bool) -> str:
+    comparisons = " comparisons" if several else ""
     if len(judged) == 1:
-        sentence = f"{undecided[0]} remains undecided"
+        sentence = f"{undecided[0].algorithm} remains undecided"
     elif len(undecided) == len(judged):
-        sentence = f"All {len(judged)} remain undecided"
+        sentence = f"All {len(judged)}{comparisons} remain undecided"
     else:
-        sentence = (
-            f"{len(undecided)} of {len(judged)} {'remains' if len(undecided) == 1 else 'remain'} undecided"
-        )
+        remain = "remains" if len(undecided) == 1 else "remain"
+        sentence = f"{len(undecided)} of {len(judged)}{comparisons} {remain} undecided"
     needed = [cell.trials_needed for cell in judged]
     most = max((number for number in needed if number is not None), default=0)
     return f"{sentence}: a verdict needs {most} trials." if None not in needed else f"{sentence}."

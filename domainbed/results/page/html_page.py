@@ -79,8 +79,10 @@ def render_page(content: PageContent) -> str:
     ]
     parts = [part for part in parts if part.body.strip()]
     unfolded = () if headline.answers else ("results",)
+    title = html.escape(f"Report on {content.context.input_dir.resolve().name}")
     return Template(_asset("page.html")).substitute(
-        title=html.escape(f"Report on {content.context.input_dir.resolve().name}"),
+        title=title,
+        name=title if headline.answers else "",
         headline=headline.body,
         contents="\n".join(
             f'<li><a href="#{part.name}">{html.escape(part.title)}</a></li>' for part in parts

@@ -78,6 +78,7 @@ def test_the_answer_and_its_limits_come_first(sweep, first_screen):
         '<p class="kicker">EmojiStyles · selection: source validation set (micro average over samples)'
         in screen
     )
+    assert "Dashed" not in screen
     for fact in ("<b>120</b> runs", "<b>12</b> paired trials", "<b>2</b> held-out environments"):
         assert f"<li>{fact}</li>" in screen
 
@@ -150,6 +151,7 @@ def test_two_trials_bear_no_verdict_and_say_so(sweep, first_screen):
     screen = first_screen(sweep(few))
     assert {row[3] for row in table(screen, "forest")[1:]} == {"unbounded"}
     assert "no difference is detectable with so few trials" in screen
+    assert "Dashed: so few trials do not bound the difference." in screen
 
 
 def test_a_method_without_shared_trials_and_a_missing_trial(sweep, first_screen):

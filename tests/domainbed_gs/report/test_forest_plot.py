@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from domainbed_gs.report.forest_plot import (
     MOST_STEPS,
     OUTLIER,
+    UNBOUNDED,
     Axis,
     ForestRow,
     axis_for,
@@ -22,16 +23,15 @@ from domainbed_gs.report.forest_plot import (
     strip,
 )
 
-INFINITE = (-math.inf, math.inf)
 points = st.floats(-60, 60).map(lambda value: round(value, 3))
 
 
 @st.composite
 def forest_rows(draw):
     low, centre, high = sorted(draw(st.tuples(points, points, points)))
-    wide = draw(st.sampled_from([None, INFINITE, (low - 1, high + 1), (low - 50, math.inf)]))
+    wide = draw(st.sampled_from([None, UNBOUNDED, (low - 1, high + 1), (low - 50, math.inf)]))
     marks = tuple((f"env{i}", mark) for i, mark in enumerate(draw(st.lists(points, max_size=4))))
-    return ForestRow("AgrSum", centre, draw(st.sampled_from([None, INFINITE, (low, high)])), wide, marks)
+    return ForestRow("AgrSum", centre, draw(st.sampled_from([None, UNBOUNDED, (low, high)])), wide, marks)
 
 
 @given(st.lists(forest_rows(), max_size=8), st.sampled_from([0.0, 0.5, 1.0, 3.0]))
@@ -75,6 +75,12 @@ def test_a_far_outlier_does_not_widen_the_axis():
     assert axis == axis_for(rows, rope=1.0) == Axis(-1.5, 2.0, 1.0)
     assert far.reach > OUTLIER * 1.4  # that of the median row
     assert 'x="0"' in strip(far, axis, 1.0)
+
+
+def test_an_unbounded_interval_is_a_thin_dashed_line():
+    row = ForestRow("AgrSum", 0.5, UNBOUNDED, UNBOUNDED)
+    drawn = ElementTree.fromstring(strip(row, Axis(-2.0, 2.0, 1.0), 1.0))
+    assert [line.get("class") for line in drawn.findall("./svg/line")] == ["thin open"]
 
 
 def test_a_row_without_numbers_is_empty():
@@ -126,4 +132,4 @@ def test_a_rounded_number_keeps_its_sign(value, text):
 def test_unbounded_intervals():
     assert interval_text((-math.inf, 1.25)) == "unbounded to +1.2"
     assert interval_text((-0.5, math.inf)) == "−0.5 to unbounded"
-    assert interval_text(INFINITE) == "unbounded"
+    assert interval_text(UNBOUNDED) == "unbounded"

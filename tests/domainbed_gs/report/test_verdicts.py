@@ -103,8 +103,25 @@ def test_answers():
     assert answered() == "No method is compared with ERM."
 
 
-def test_datasets_are_answered_in_turn():
-    cells = judge([cell("A", BETTER), replace(cell("A", NOISE), dataset="VLCS")])
-    assert answer(PairedReport("ERM", cells, rope=0.02)) == (
-        "PACS: A beats ERM. VLCS: No method beats ERM. A remains undecided."
+def test_several_datasets_have_one_answer():
+    def on(dataset, **gains):
+        return [replace(cell(name, each), dataset=dataset) for name, each in gains.items()]
+
+    def answered(*cells, rope=0.01):
+        return answer(PairedReport("ERM", judge(cells), rope=rope))
+
+    pacs = on("PACS", A=BETTER, B=BETTER, IRM=WORSE, C=EQUAL)
+    vlcs = on("VLCS", A=BETTER, B=NOISE, IRM=WORSE, C=NOISE)
+    assert answered(*pacs, *vlcs, rope=0.02) == (
+        "A beats ERM on both datasets. B beats ERM on PACS. IRM is worse on both datasets. C is equivalent "
+        "to it within 2 points on PACS. 2 of 8 comparisons remain undecided."
     )
+    third = on("OfficeHome", A=BETTER, B=BETTER, IRM=WORSE)
+    assert answered(*pacs, *vlcs, *third).startswith(
+        "A beats ERM on all 3 datasets. B beats ERM on PACS and OfficeHome. IRM is worse on all 3 datasets. "
+    )
+    assert answered(*on("PACS", A=NOISE), *on("VLCS", A=NOISE)) == (
+        "No method beats ERM on any dataset. All 2 comparisons remain undecided."
+    )
+    # A dataset without a verdict is no place where anything holds.
+    assert answered(*on("PACS", A=BETTER), *on("VLCS", A=[])) == "A beats ERM."

@@ -89,7 +89,7 @@ def test_no_number_is_off_the_screen(look, unfold, study_page, width):
     page = look(study_page, PHONE | {"width": width})
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     assert page.execute_script(NUMBERS)[1] == []
-    if width < 640:  # wider tables of folded parts scroll on larger screens
+    if width < 640:  # on larger screens, wide tables of folded parts scroll
         seen, outside = unfold(page).execute_script(NUMBERS)
         assert seen > 3_000
         assert outside == []
