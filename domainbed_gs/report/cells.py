@@ -104,6 +104,8 @@ class Cell:
         trials_needed: number of untied trials from which on the test can reach 0.05 in this family; None if
             it can with those at hand.
         verdict: what the comparison bears; None without a test.
+        left_out: names of the targets that an average is not compared on, because the method or the baseline
+            has no results there.
     """
 
     dataset: str
@@ -119,6 +121,7 @@ class Cell:
     holm_mean_p: float | None = None
     trials_needed: int | None = None
     verdict: Verdict | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float | None:

@@ -118,26 +118,53 @@ def _cells(
         rope: largest difference that makes no practical difference, a fraction.
     """
     targets = sorted({target for _, target in own})
-    columns: dict[int | None, list[Trials]] = {
-        target: [own.get((method, target), {}) for method in methods] for target in targets
-    }
-    if len(targets) > 1:
-        columns[None] = [
-            average_over_targets([own.get((method, t), {}) for t in targets]) for method in methods
-        ]
-    for target, column in columns.items():
-        name = AVERAGE if target is None else dataset.environments[target]
-        for method, trials in zip(methods, column, strict=True):
-            comparison = None if method == methods[0] else _compare_shared(trials, column[0], rope)
+    for target in targets:
+        of_target = {method: own.get((method, target), {}) for method in methods}
+        for method, trials in of_target.items():
             yield Cell(
                 dataset=dataset.name,
                 target=target,
-                target_name=name,
+                target_name=dataset.environments[target],
                 algorithm=method,
                 trials=trials,
-                primary=target is None or len(targets) == 1,
-                comparison=comparison,
+                primary=len(targets) == 1,
+                comparison=_compare_shared(trials, of_target[methods[0]], rope)
+                if method != methods[0]
+                else None,
             )
+    if len(targets) > 1:
+        yield from (_average(dataset, own, targets, method, methods[0], rope) for method in methods)
+
+
+def _average(
+    dataset: ShownDataset,
+    own: dict[tuple[str, int], Trials],
+    targets: Sequence[int],
+    method: str,
+    baseline: str,
+    rope: float,
+) -> Cell:
+    """The cell of a method's average over `targets`.
+
+    Its accuracies are those of trials with all targets. It is compared on the targets for which both it and
+    the baseline have results; the others are `left_out`.
+    """
+
+    def average(name: str, over: Sequence[int]) -> Trials:
+        return average_over_targets([own.get((name, target), {}) for target in over])
+
+    shared = [target for target in targets if (method, target) in own and (baseline, target) in own]
+    return Cell(
+        dataset=dataset.name,
+        target=None,
+        target_name=AVERAGE,
+        algorithm=method,
+        trials=average(method, targets),
+        comparison=None
+        if method == baseline
+        else _compare_shared(average(method, shared), average(baseline, shared), rope),
+        left_out=tuple(dataset.environments[target] for target in targets if target not in shared),
+    )
 
 
 def _compare_shared(trials: Trials, baseline: Trials, rope: float) -> Comparison:
@@ -146,6 +173,6 @@ def _compare_shared(trials: Trials, baseline: Trials, rope: float) -> Comparison
 
 
 def average_over_targets(columns: Sequence[Trials]) -> Trials:
-    """Mean over the targets, for each trial that has all of them."""
-    shared = set.intersection(*(set(trials) for trials in columns))
+    """Mean over the targets, for each trial that has all of them; empty without targets."""
+    shared = set.intersection(*(set(trials) for trials in columns)) if columns else set()
     return {trial: fmean(trials[trial] for trials in columns) for trial in sorted(shared)}

@@ -39,6 +39,11 @@ def meanings(report: PairedReport, selection: str) -> list[str]:
     ]
     if any(cell.target is None for cell in report.cells):
         lines.append(f"{AVERAGE}: mean over the targets shown, in each trial that has all of them.")
+    if any(cell.left_out and cell.verdict is not None for cell in report.cells):
+        lines.append(
+            f"Without: the method or {name} has no results on the targets named there. Their averages are "
+            "compared over the other targets only."
+        )
     return lines + list(_detectable(report))
 
 

@@ -35,17 +35,18 @@ def verdict_text(cell: Cell) -> str:
 def remarks(cell: Cell) -> str:
     """What limits the verdict of a cell, to be appended to its word; empty if nothing does.
 
+    - ", without Sketch": an average that is compared on fewer targets than the table has;
     - ", by less than the rope": better or worse, but the equivalence test rejects too;
     - ", needs 10 trials": undecided, and no result of so few trials could be better or worse;
     - "; the mean differs (p = 0.031)": the permutation test of the mean, with Holm's correction in the same
       family, says otherwise.
     """
-    text = ""
+    text = f", without {_names(cell.left_out)}" if cell.left_out else ""
     if cell.significant and _below_alpha(cell.holm_equivalence_p):
-        text = ", by less than the rope"
+        text += ", by less than the rope"
     elif cell.verdict is Verdict.UNDECIDED and cell.trials_needed is not None:
         enough = cell.comparison is not None and cell.comparison.pairs >= cell.trials_needed
-        text = f", needs {cell.trials_needed} {'untied ' if enough else ''}trials"
+        text += f", needs {cell.trials_needed} {'untied ' if enough else ''}trials"
     return text + _on_the_mean(cell)
 
 

@@ -12,7 +12,7 @@ from domainbed.results.accuracies import compute_accuracies
 from domainbed_gs.report.comparison import compare, compare_all
 from domainbed_gs.report.signed_rank import shift_curve, signed_rank_p
 from domainbed_gs.report.statistics import holm
-from domainbed_gs.report.verdicts import Verdict
+from domainbed_gs.report.verdicts import Verdict, answer, verdict_text
 
 
 def test_ties_are_found_despite_rounding_errors():
@@ -105,6 +105,20 @@ def test_an_average_needs_all_targets_of_its_trial(sweep):
     assert list(cells["EmojiStyles", "Average", "ERM"].trials) == [0, 1]
     assert list(cells["EmojiStyles", "Average", "PCGrad"].trials) == [0]
     assert cells["EmojiStyles", "Average", "PCGrad"].comparison.pairs == 1
+
+
+def test_a_method_without_a_target_is_compared_over_the_targets_that_it_shares(sweep):
+    # Three points worse on each target that it has, but spared the hard one.
+    rng = np.random.default_rng(0)
+    erm = {target: list(level + rng.random(8) / 50) for target, level in ((0, 0.8), (1, 0.7), (2, 0.2))}
+    worse = {target: [accuracy - 0.03 for accuracy in erm[target]] for target in (0, 1)}
+    report = report_of(sweep({"ERM": erm, "PCGrad": worse}))
+    cell = by_place(report)["EmojiStyles", "Average", "PCGrad"]
+    assert cell.trials == {}
+    assert cell.left_out == ("Line",)
+    assert cell.comparison.differences == pytest.approx([-0.03] * 8)
+    assert verdict_text(cell) == "worse, without Line"
+    assert answer(report) == "No method beats ERM. PCGrad is worse."
 
 
 def test_one_target_has_no_average(sweep):
