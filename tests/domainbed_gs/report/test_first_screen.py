@@ -83,6 +83,21 @@ def test_the_answer_and_its_limits_come_first(sweep, first_screen):
         assert f"<li>{fact}</li>" in screen
 
 
+def test_shared_splits_are_highlighted_and_own_ones_said(sweep, first_screen):
+    shared, own = (first_screen(sweep(accuracies(), splits=s)) for s in ("70/10/20", "70/10/20:per_trial"))
+    line = '<p class="limit">All trials share one split: claims hold for this split only</p>'
+    assert line in shared
+    assert line not in own
+    assert "<li>a split for each trial</li>" in own
+
+
+def test_the_smallest_detectable_differences_are_said(sweep, first_screen):
+    records = sweep(accuracies())
+    found = [100 * cell.smallest_detectable for cell in report_of(records).primary]
+    fact = f"detectable with 80 % power: <b>{min(found):.1f} to {max(found):.1f}</b> points"
+    assert fact in first_screen(records)
+
+
 def test_rows_of_the_forest_plot_are_the_primary_family(sweep, first_screen):
     records = sweep(accuracies())
     head, *rows = table(first_screen(records), "forest")
