@@ -16,6 +16,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.gradients.comparison import Combined
 from domainbed.gradients.componentwise import Block
 from domainbed.gradients.engine import PASSES, RULES, GradientEngine
+from domainbed.gradients.gram import length_tolerance
 from domainbed.gradients.vectors import set_gradient
 from domainbed.hparams import Hparam, Kind, const
 
@@ -131,6 +132,12 @@ class GramMethod(EnvironmentGradients):
     """
 
     DISTRIBUTED = True
+
+    @property
+    def tolerance(self) -> float:
+        """Length below which combined unit gradients may be rounding alone: see `length_tolerance`."""
+        parameters = self.trained_parameters()
+        return length_tolerance(parameters[0].dtype, sum(each.numel() for each in parameters))
 
     @abstractmethod
     def weights(self, gram: np.ndarray) -> np.ndarray:

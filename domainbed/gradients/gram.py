@@ -20,6 +20,28 @@ Weights = Callable[[np.ndarray], np.ndarray]
 """Maps inner products (K, K), float64, to weights (K,), float64."""
 
 
+_MULTIPLE = 2**11  # of the rounding of one component
+_PRODUCTS = 2**4  # of the rounding of an inner product
+_MOST = 2**-4  # half types: angles above 4 degrees are never taken for rounding
+
+
+def length_tolerance(dtype: torch.dtype, size: int) -> float:
+    """Length below which a combination of unit gradients may be rounding alone.
+
+    The greater of 2^11 times the rounding of a component, and of the root of 2^4 times that of an inner
+    product of P terms in float64; at most 1/16. In float32 it is 2.4e-4, in float64 1e-6 for P = 2000.
+
+    A change of the gradients by their rounding changes a rule by about rounding / tolerance, 1/2048, if the
+    rule passes from its formula to its limit while such a length grows by a factor of its own order.
+
+    Args:
+        dtype: of the gradients.
+        size: P.
+    """
+    of_products = _PRODUCTS * np.finfo(np.float64).eps * size**0.5
+    return float(min(max(_MULTIPLE * torch.finfo(dtype).eps, of_products**0.5), _MOST))
+
+
 class NoDirection(ArithmeticError):
     """A rule defines no update for these gradients."""
 
@@ -57,7 +79,8 @@ def combine_by_weights(
     on_host = gram.cpu().numpy()  # the one copy that an update waits for
     weights, fell_back = _weights_or(rule, on_host, fallback)
     weights *= scale
-    factors = torch.from_numpy(weights).to(out.device)
+    # Those of gradients of 1e-40 do not fit into float32, and infinity times 0 would be NaN.
+    factors = torch.from_numpy(weights).clamp(*_range(out.dtype)).to(out.device)
     while kept:
         piece = kept.pop()  # its memory is freed with it
         with piece.target(out) as target:
@@ -65,6 +88,12 @@ def combine_by_weights(
     norm = torch.tensor(norm_of(on_host, weights), dtype=torch.float64)
     gradient = group.gather_shards(out[group.shard(len(out))], len(out))
     return Combined(gradient, torch.from_numpy(on_host), agreeing, norm, fallback=fell_back)
+
+
+def _range(dtype: torch.dtype) -> tuple[float, float]:
+    """Least and greatest finite number."""
+    limits = torch.finfo(dtype)
+    return limits.min, limits.max
 
 
 def norm_of(gram: np.ndarray, weights: np.ndarray) -> float:

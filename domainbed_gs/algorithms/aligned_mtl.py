@@ -6,15 +6,40 @@ import numpy as np
 
 from domainbed.algorithms import REGISTRY
 from domainbed.hparams import Hparam, const
+from domainbed_gs.algorithms.active_sets import has_gradient, mean_weights
+from domainbed_gs.algorithms.ranks import numerical_ranks
 from domainbed_gs.algorithms.surgery import GramSurgery
+
+
+def aligned_mtl_weights(gram: np.ndarray, scale: str, tolerance: float) -> np.ndarray:
+    """Weights (K,); see `AlignedMTL`.
+
+    Args:
+        gram: (K, K) float64.
+        scale: min, median or rmse.
+        tolerance: see `ranks.numerical_ranks`.
+    """
+    mean = mean_weights(len(gram))
+    if not has_gradient(gram):
+        return mean
+    weights = np.zeros(len(gram))
+    for share, values, axes in numerical_ranks(gram, tolerance):
+        lengths = {
+            "min": values[-1],
+            "median": values[len(values) // 2],
+            "rmse": np.sqrt(np.square(values).mean()),
+        }
+        weights += share * axes @ ((axes.T @ mean) * (lengths[scale] / values))
+    return weights
 
 
 @REGISTRY.register()
 class AlignedMTL(GramSurgery):
     """Aligned-MTL (Senushkin et al. 2023, algorithm 1): the mean of gradients made orthogonal.
 
-    All singular values of the gradients' matrix become equal; components whose singular value is 0
-    but for rounding are left out. With G = V L V^T the weights are sqrt(s) V L^(-1/2) V^T (1/K, ..., 1/K).
+    All singular values of the gradients' matrix become equal; components whose singular value is 0 are left
+    out (see `ranks` for those that are 0 but for rounding). With G = V L V^T the weights are
+    sqrt(s) V L^(-1/2) V^T (1/K, ..., 1/K).
     `aligned_scale` chooses s, the common eigenvalue: the smallest of those kept (min), their median (the
     lower one of two), or their mean (rmse). The plain mean if all gradients are 0.
     """
@@ -29,13 +54,4 @@ class AlignedMTL(GramSurgery):
     }
 
     def weights(self, gram: np.ndarray) -> np.ndarray:
-        mean = np.full(len(gram), 1 / len(gram))
-        values, vectors = np.linalg.eigh(gram)
-        kept = values > values[-1] * len(gram) * np.finfo(np.float64).eps
-        values, vectors = values[kept], vectors[:, kept]
-        if len(values) == 0:
-            return mean
-        scales = {"min": values[0], "median": values[(len(values) - 1) // 2], "rmse": values.mean()}
-        scale = scales[self.hparams["aligned_scale"]]
-        w: np.ndarray = vectors @ ((vectors.T @ mean) * np.sqrt(scale / values))
-        return w
+        return aligned_mtl_weights(gram, str(self.hparams["aligned_scale"]), self.tolerance)

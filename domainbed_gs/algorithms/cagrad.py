@@ -15,25 +15,26 @@ from domainbed_gs.algorithms.active_sets import (
     unit_gram,
 )
 from domainbed_gs.algorithms.dual_proj import dual_proj_weights
-from domainbed_gs.algorithms.mgda import mgda_weights
+from domainbed_gs.algorithms.mgda import mgda_weights, separated
 from domainbed_gs.algorithms.surgery import GramSurgery
 
 _CERTIFIED = 1e-9  # violation of the optimality conditions, for unit gradients
 _LONGEST = 1e5  # weights of unit gradients in g_w / |g_w|; beyond, their rounding errors make up a part of it
 
 
-def cagrad_weights(gram: np.ndarray, c: float) -> np.ndarray:
+def cagrad_weights(gram: np.ndarray, c: float, tolerance: float = 0.0) -> np.ndarray:
     """The d at distance c|g_0| of the mean gradient g_0 for which the least d.g_k is greatest.
 
     d = g_0 + c|g_0| g_w / |g_w|, where w minimises g_w.g_0 + c|g_0||g_w| over the simplex (equation 3 and
     algorithm 1). Exact. For K <= 8 it tries all supports, on each of which the minimiser has a closed form.
     For larger K it is a scalar search over min-norm points. Where g_w = 0 is the minimiser (no d within
     reach lowers all losses, some d raises none) the paper does not define d; it is then the d nearest to
-    g_0 that raises none.
+    g_0 that raises none. A positive `tolerance` leads there without a jump.
 
     Args:
         gram: (K, K) float64.
         c: at least 0; 0 gives g_0, as does a g_0 that is 0 but for rounding.
+        tolerance: see `mgda.separated`.
 
     Returns: (K,) weights of d, which include g_0's 1/K. 1/K if all gradients are zero, or one is not finite.
     """
@@ -44,8 +45,11 @@ def cagrad_weights(gram: np.ndarray, c: float) -> np.ndarray:
     squared = mean @ gram @ mean
     if squared <= rounding * np.trace(gram):
         return mean
+    if tolerance > 0:
+        unit = unit_gram(gram)
+        gram = separated(unit.cosines, tolerance) * np.where(unit.zero, 0.0, np.outer(unit.norms, unit.norms))
     solver = _enumerated if len(gram) <= MAX_ENUMERATED else _searched
-    direction = solver(gram, gram @ mean / np.sqrt(squared), c)
+    direction = solver(gram, gram @ mean / np.sqrt(mean @ gram @ mean), c)
     if direction is None:
         return dual_proj_weights(gram)
     weights: np.ndarray = mean + c * np.sqrt(squared) * direction
@@ -144,5 +148,5 @@ class CAGrad(GramSurgery):
     def weights(self, gram: np.ndarray) -> np.ndarray:
         c = self.hparams["cagrad_c"]
         divisor = {"none": 1.0, "one_plus_c": 1 + c, "one_plus_c2": 1 + c**2}[self.hparams["cagrad_rescale"]]
-        w: np.ndarray = cagrad_weights(gram, c) / divisor
+        w: np.ndarray = cagrad_weights(gram, c, self.tolerance) / divisor
         return w

@@ -14,10 +14,11 @@ from domainbed_gs.algorithms.active_sets import (
     supports,
     unit_gram,
 )
+from domainbed_gs.algorithms.mgda import separated
 from domainbed_gs.algorithms.surgery import GramSurgery
 
 
-def dual_cone_weights(gram: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def dual_cone_weights(gram: np.ndarray, targets: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
     """Project n combinations of K gradients onto their dual cone {d : d.g_k >= 0 for all k}.
 
     Exact: tries all supports for K <= 8, and uses Lawson and Hanson's non-negative least squares beyond.
@@ -25,14 +26,16 @@ def dual_cone_weights(gram: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Args:
         gram: (K, K) float64, finite.
         targets: weights (n, K) float64 of the n combinations.
+        tolerance: see `mgda.separated`; opposite gradients are projected as if they were no closer to it.
 
     Returns: (n, K) weights v of the projections: argmin v^T G v with v >= the target.
     """
     unit = unit_gram(gram)
+    cosines = separated(unit.cosines, tolerance) if tolerance > 0 else unit.cosines
     scaled = targets * unit.norms
     solver = _enumerated if len(gram) <= MAX_ENUMERATED else _non_negative_least_squares
     # Added to the target, not divided out of the sum: where nothing is added, it stays as it is to the bit.
-    weights: np.ndarray = targets + solver(unit.cosines, scaled) / unit.norms
+    weights: np.ndarray = targets + solver(cosines, scaled) / unit.norms
     return weights
 
 
@@ -67,18 +70,19 @@ def _non_negative_least_squares(cosines: np.ndarray, targets: np.ndarray) -> np.
     return np.stack([nnls(root, -root @ target, maxiter=100 * len(root))[0] for target in targets])
 
 
-def dual_proj_weights(gram: np.ndarray) -> np.ndarray:
+def dual_proj_weights(gram: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
     """The mean gradient projected onto {d : d.g_k >= 0 for all k}: argmin v^T G v with v >= 1/K.
 
     Args:
         gram: (K, K) float64.
+        tolerance: see `dual_cone_weights`.
 
     Returns: (K,) weights, at least 1/K; exactly 1/K if the mean conflicts with no gradient, if all are
         zero, or one is not finite.
     """
     if not has_gradient(gram):
         return mean_weights(len(gram))
-    weights: np.ndarray = dual_cone_weights(gram, mean_weights(len(gram))[None])[0]
+    weights: np.ndarray = dual_cone_weights(gram, mean_weights(len(gram))[None], tolerance)[0]
     return weights
 
 
@@ -90,4 +94,4 @@ class DualProj(GramSurgery):
     """
 
     def weights(self, gram: np.ndarray) -> np.ndarray:
-        return dual_proj_weights(gram)
+        return dual_proj_weights(gram, self.tolerance)

@@ -11,9 +11,7 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.hparams import Hparam, log10_uniform
 from domainbed_gs.algorithms.pcgrad import PairwiseSurgery
-
-_MARGIN = 1e-6  # cosines are kept this far from -1 and 1, where the correction grows without bound
-_NOTHING = 1e-7  # what rounding alone leaves of a gradient, relative to what it was made of
+from domainbed_gs.algorithms.ranks import trust
 
 
 @REGISTRY.register()
@@ -23,7 +21,8 @@ class GradVac(PairwiseSurgery):
     As PCGrad, but towards a target cosine: environment i starts from v = g_i and, for each other j with
     cos(v, g_j) below the target, gains the multiple of the original g_j that makes the cosine equal to it.
     Then the target moves to the cosine found, by a share of `gradvac_beta`. With targets of 0, as at the
-    first update, this is PCGrad. A gradient that is 0 has cosine 0 to all.
+    first update, this is PCGrad. For the targets, a gradient that is 0 has cosine 0 to all, and so has one of
+    which corrections leave rounding alone.
     """
 
     HPARAMS = {
@@ -41,24 +40,28 @@ class GradVac(PairwiseSurgery):
 
     def weights(self, gram: np.ndarray) -> np.ndarray:
         norms = np.sqrt(np.diag(gram))
-        targets = self.targets.numpy().copy()
+        targets, tolerance = self.targets.numpy().copy(), self.tolerance
         total = np.zeros(len(gram))
         for i, order in enumerate(self.orders(len(gram))):
             c = np.zeros(len(gram))
             c[i] = 1.0
             for j in order:
                 norm = max(float(c @ gram @ c), 0.0) ** 0.5
-                defined = norm > _NOTHING * (np.abs(c) @ norms) and norms[j] > 0
-                cosine = float(gram[j] @ c / (norm * norms[j])) if defined else 0.0
-                if defined and cosine < targets[i, j]:
-                    c[j] += norm / norms[j] * _correction(cosine, targets[i, j])
-                targets[i, j] += self.hparams["gradvac_beta"] * (cosine - targets[i, j])
+                cosine = sure = 0.0
+                if norm > 0 and norms[j] > 0:
+                    cosine = float((gram[j] @ c / (norm * norms[j])).clip(-1, 1))
+                    sure = trust(norm / float(np.abs(c) @ norms), tolerance)
+                    # The correction grows without bound as the target comes to 1.
+                    target = min(float(targets[i, j]), 1 - tolerance)
+                    if cosine < target:
+                        c[j] += norm / norms[j] * _correction(cosine, target)
+                # What corrections leave of a vector may be rounding, whose cosine says nothing.
+                targets[i, j] += self.hparams["gradvac_beta"] * (sure * cosine - targets[i, j])
             total += c
         self.targets = torch.from_numpy(targets)
         return total
 
 
 def _correction(cosine: float, target: float) -> float:
-    """How much of a unit vector to add to another one for their cosine to rise to `target`."""
-    low, high = np.clip((cosine, target), _MARGIN - 1, 1 - _MARGIN)
-    return float(high * np.sqrt((1 - low**2) / (1 - high**2)) - low)
+    """How much of a unit vector to add to another one for their cosine to rise to `target`, below 1."""
+    return float(target * np.sqrt((1 - cosine**2) / (1 - target**2)) - cosine)

@@ -42,6 +42,17 @@ def mgda_weights(gram: np.ndarray) -> np.ndarray:
     return weights
 
 
+def separated(cosines: np.ndarray, tolerance: float) -> np.ndarray:
+    """Cosines (K, K), with the least multiple of I added that keeps 0 out of the hull of the unit gradients.
+
+    As if each unit gradient had one more component of its own: then no convex combination is shorter than
+    `tolerance`. Weights of combinations of unit length are at most about 1 / tolerance, where those of exact
+    solutions grow without bound as gradients become opposite. Nothing is added where none is shorter.
+    """
+    nearest = mgda_weights(cosines)
+    return cosines + max(tolerance**2 - float(nearest @ cosines @ nearest), 0.0) * np.eye(len(cosines))
+
+
 def _enumerated(cosines: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """argmin x^T C x with x >= 0 and shares.x = 1, by trying all supports."""
     best, least = np.zeros(len(shares)), np.inf

@@ -12,24 +12,26 @@ from domainbed.algorithms import REGISTRY
 from domainbed.gradients.gram import NoDirection, norm_of
 from domainbed.hparams import Hparam, const
 from domainbed_gs.algorithms.active_sets import has_gradient, mean_weights, unit_gram
-from domainbed_gs.algorithms.mgda import mgda_weights
+from domainbed_gs.algorithms.mgda import separated
 from domainbed_gs.algorithms.surgery import GramSurgery
 
-_LEAST = 1e-8  # squared distance of 0 from the hull of unit gradients; weights stay below about 1e4 sqrt(K)
+_LEAST = 1e-4  # distance of 0 from the hull of unit gradients; weights stay below about 1e4 sqrt(K)
 _MAX_STEPS = 100
 
 
-def nash_mtl_weights(gram: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+def nash_mtl_weights(gram: np.ndarray, start: np.ndarray | None = None, tolerance: float = 0.0) -> np.ndarray:
     """The bargaining solution: alpha > 0 with alpha_k (G alpha)_k = 1, hence |d|^2 = K (section 3.2).
 
     It minimises the strictly convex F(alpha) = alpha^T G alpha / 2 - sum_k log alpha_k, and is found by
     damped Newton steps. There is none where a convex combination of the gradients is 0 (a Pareto
-    stationary point): if one of the gradients, divided by their norms, is shorter than 1e-4, the least
-    multiple of I that mends this is added to their inner products.
+    stationary point): if one of the gradients, divided by their norms, is shorter than 1e-4 or `tolerance`,
+    the least multiple of I that mends this is added to their inner products. Then |d|^2 is less than K, and
+    falls to 0 as the gradients come to cancel.
 
     Args:
         gram: (K, K) float64.
         start: where the steps begin, e.g. the last solution (K,); it changes their number only.
+        tolerance: see `mgda.separated`.
 
     Returns: (K,) weights; 0 for a gradient that is zero. 1/K if all are zero, or one is not finite.
     """
@@ -37,9 +39,8 @@ def nash_mtl_weights(gram: np.ndarray, start: np.ndarray | None = None) -> np.nd
         return mean_weights(len(gram))
     unit = unit_gram(gram)
     given = ~unit.zero
-    cosines, norms = unit.cosines[np.ix_(given, given)], unit.norms[given]
-    nearest = mgda_weights(cosines)
-    cosines += max(_LEAST - float(nearest @ cosines @ nearest), 0.0) * np.eye(len(norms))
+    norms = unit.norms[given]
+    cosines = separated(unit.cosines[np.ix_(given, given)], max(tolerance, _LEAST))
     # F of beta_k = |g_k| alpha_k is F of alpha up to a constant.
     starts = [np.ones(len(norms))]
     if start is not None and np.isfinite(start[given]).all() and (start[given] > 0).all():
@@ -74,7 +75,8 @@ class NashMTL(GramSurgery):
     Solves G a = 1 / a exactly, starting from the last update's a. The solution's length is sqrt(K) however
     long the gradients are, so `nash_length` chooses one: "mean" gives it the length of the mean gradient,
     the scale that all methods here have by default; "reference" is what public codes do, sqrt(K |G|)
-    with the Frobenius norm, but at most `nash_max_norm`; "solution" leaves it.
+    with the Frobenius norm, but at most `nash_max_norm`; "solution" leaves it. It is shorter, down to 0,
+    where a convex combination of the unit gradients is 0 but for rounding: there nobody can gain.
     """
 
     HPARAMS = {
@@ -95,10 +97,12 @@ class NashMTL(GramSurgery):
         self.alpha: Tensor | None = None
 
     def weights(self, gram: np.ndarray) -> np.ndarray:
-        alpha = nash_mtl_weights(gram, None if self.alpha is None else self.alpha.numpy())
-        length = norm_of(gram, alpha)
-        if not 0 < length < np.inf:
+        if not has_gradient(gram):
             raise NoDirection("Nash-MTL's direction has no length")
+        start = None if self.alpha is None else self.alpha.numpy()
+        alpha = nash_mtl_weights(gram, start, self.tolerance)
+        # Of the solution, also where the gradients cancel but for rounding: that must not be scaled up.
+        length = float(np.sqrt(np.count_nonzero(alpha)))
         self.alpha = torch.from_numpy(alpha)
         if self.hparams["nash_length"] == "solution":
             return alpha

@@ -10,17 +10,29 @@ from domainbed_gs.algorithms.dual_proj import dual_cone_weights
 from domainbed_gs.algorithms.surgery import GramSurgery
 
 
+def upgrad_weights(gram: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
+    """The mean of the K gradients, each projected onto {d : d.g_k >= 0 for all k}.
+
+    Args:
+        gram: (K, K) float64.
+        tolerance: see `dual_cone_weights`.
+
+    Returns: (K,) weights; 1/K if all gradients are zero, or one is not finite.
+    """
+    if not has_gradient(gram):
+        return mean_weights(len(gram))
+    w: np.ndarray = dual_cone_weights(gram, np.eye(len(gram)), tolerance).sum(axis=0) / len(gram)
+    return w
+
+
 @REGISTRY.register()
 class UPGrad(GramSurgery):
     """UPGrad (Quinton and Rey 2024): the mean of the gradients, each first moved to conflict with none.
 
-    As little as it takes: (1/K) sum_i of g_i projected onto {d : d.g_k >= 0 for all k}. Solved exactly,
-    without regularisation and at any scale, where the authors' code adds 1e-4 I to the inner
-    products and takes a trace below 1e-4 for 0.
+    As little as it takes: (1/K) sum_i of g_i projected onto {d : d.g_k >= 0 for all k}. Solved exactly at
+    any scale, where the authors' code adds 1e-4 I to the inner products and takes a trace below 1e-4 for 0;
+    we add at most the square of `tolerance`, to the cosines of gradients that are opposite but for rounding.
     """
 
     def weights(self, gram: np.ndarray) -> np.ndarray:
-        if not has_gradient(gram):
-            return mean_weights(len(gram))
-        w: np.ndarray = dual_cone_weights(gram, np.eye(len(gram))).sum(axis=0) / len(gram)
-        return w
+        return upgrad_weights(gram, self.tolerance)

@@ -10,13 +10,13 @@ from domainbed_gs.algorithms.cagrad import cagrad_weights
 from domainbed_gs.algorithms.dual_proj import dual_proj_weights
 from domainbed_gs.algorithms.mgda import mgda_weights
 from domainbed_gs.algorithms.nash_mtl import nash_mtl_weights
-from domainbed_gs.algorithms.upgrad import UPGrad
+from domainbed_gs.algorithms.upgrad import upgrad_weights
 
 METHODS = {
     "mgda": mgda_weights,
     "cagrad": lambda gram: cagrad_weights(gram, 0.5),
     "nash_mtl": nash_mtl_weights,
-    "upgrad": lambda gram: UPGrad.weights(None, gram),
+    "upgrad": upgrad_weights,
     "dual_proj": dual_proj_weights,
 }
 method = pytest.mark.parametrize("method", METHODS)

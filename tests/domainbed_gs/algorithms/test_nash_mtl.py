@@ -78,6 +78,21 @@ def test_the_regularisation_begins_without_a_jump():
     assert np.abs(np.diff(np.log(weights))).max() < 0.01
 
 
+def test_directions_fade_as_the_gradients_come_to_cancel(rule):
+    """The mean stays 0.5 long; a fixed length would be that of rounding at the end."""
+    method = rule("NashMTL")
+    angles = [1e-2, *(np.array([2.0, 1.0, 0.5, 0.1, 0.0]) * method.tolerance)]
+    found = []
+    for angle in angles:
+        g = np.array([[1.0, 0.0], [-2.0, 2 * angle]])
+        weights = method.weights(g @ g.T)
+        assert np.abs(weights @ np.abs(g)).max() < 2 / method.tolerance
+        found.append(np.linalg.norm(weights @ g))
+    assert found[0] == pytest.approx(0.5, rel=1e-3)
+    assert (np.diff(found) <= 1e-9).all()
+    assert found[-1] < 1e-3
+
+
 def lengths(update_with, g, **hparams):
     combined, _ = update_with(g, "NashMTL", **hparams)
     return combined.norm().item()
@@ -114,7 +129,7 @@ def test_an_update_remembers_its_solution(make, minibatches, gradients_of):
 def test_the_next_update_starts_from_the_last_solution(rule, gram, monkeypatch):
     starts = []
 
-    def solved(gram, start):
+    def solved(gram, start, tolerance):
         starts.append(start)
         return np.array([0.5, 0.25, 0.125])
 
