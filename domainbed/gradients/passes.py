@@ -72,6 +72,8 @@ def joint_pass(
     if check:
         recording.check_parameter_use(total)
     passes = recording.backward(total)
+    used = {id(each) for layer_pass in passes.values() for each in layer_pass.parameters.values()}
+    unused = [i for i, parameter in enumerate(parameters) if id(parameter) not in used]
 
     def pieces() -> Iterator[Piece]:
         index = {id(parameter): i for i, parameter in enumerate(parameters)}
@@ -85,6 +87,9 @@ def joint_pass(
                     small[i] = gradients
                 else:
                     yield Piece([_span(layout, i)], gradients)
+        # A layer that only some updates call counts as 0 in the others, as in separate passes.
+        for i in unused:
+            small[i] = Rows([parameters[i].new_zeros(layout.sizes[i])] * len(sizes))
         yield from _grouped(layout, [(i, small[i].rows) for i in sorted(small)])
 
     return Passes(losses.detach(), pieces())

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
-from domainbed.algorithms import get_algorithm_class
+from domainbed.algorithms import REGISTRY, get_algorithm_class
+from domainbed.algorithms.environment_gradients import EnvironmentGradients
 from domainbed.errors import UsageError
 from domainbed.gradients import engine
 from domainbed.hparams_registry import default_hparams
@@ -87,3 +89,44 @@ def test_where_a_joint_pass_is_impossible_auto_takes_separate_passes_from_then_o
 def test_where_a_joint_pass_is_impossible_the_switch_says_why():
     with pytest.raises(UsageError, match=r'has parameters beside .*; give "passes": "separate"'):
         update(with_scaled_classifier(passes="joint"))
+
+
+METHODS = [name for name in REGISTRY if issubclass(get_algorithm_class(name), EnvironmentGradients)]
+
+
+@pytest.fixture
+def nan_buffers(monkeypatch):
+    """What an update does not write of the combined gradient's memory is NaN."""
+    buffer = engine.GradientEngine._buffer
+    monkeypatch.setattr(engine.GradientEngine, "_buffer", lambda *args: buffer(*args).fill_(torch.nan))
+
+
+class Sometimes(nn.Module):
+    """A classifier with a second layer that not every update uses."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.second, self.in_use = layer, nn.Linear(2, 2), True
+
+    def forward(self, x):
+        logits = self.layer(x)
+        return self.second(logits) if self.in_use else logits
+
+
+@pytest.mark.parametrize("passes", ["joint", "separate"])
+@pytest.mark.parametrize("name", METHODS)
+def test_parameters_that_an_update_does_not_use_have_a_gradient_of_zero(nan_buffers, ways, name, passes):
+    algorithm = make(MLP, name, passes=passes)
+    algorithm.network[1] = algorithm.classifier = Sometimes(algorithm.classifier)
+    algorithm.optimizer = algorithm.new_optimizer()
+    update(algorithm)
+    assert parameters_to_vector([each.grad for each in algorithm.network.parameters()]).isfinite().all()
+    algorithm.classifier.in_use = False
+    update(algorithm)
+    assert parameters_to_vector(algorithm.network.parameters()).isfinite().all()
+    if name == "AgrRand":  # adds noise where there is no gradient
+        return
+    assert not any(each.grad.any() for each in algorithm.classifier.second.parameters())
+    assert any(each.grad.any() for each in algorithm.classifier.layer.parameters())
+    if name != "Aggregation":
+        assert ways == [f"{passes}_pass{'es' * (passes == 'separate')}"] * 2

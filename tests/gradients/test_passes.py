@@ -87,6 +87,47 @@ def test_convolutions(float64, name):
     check(nn.Sequential(network, nn.Linear(6, 3)).double(), minibatches(2, 8, 8))
 
 
+class OwnConvolution(nn.Module):
+    """A layer of a user's own that calls a convolution as a function, with these arguments."""
+
+    def __init__(self, function, *shape, **arguments):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(shape))
+        self.function, self.arguments = function, arguments
+
+    def forward(self, x):
+        return self.function(x, self.weight, **self.arguments)
+
+
+def with_plain_numbers(layer):
+    """The layer with plain numbers where torch makes tuples."""
+    for name in ("stride", "padding", "dilation"):
+        setattr(layer, name, getattr(layer, name)[0])
+    return layer
+
+
+FUNCTIONS = {
+    "1d by defaults": nn.Sequential(nn.Flatten(2), OwnConvolution(F.conv1d, 6, 4, 3)),
+    "2d by defaults": OwnConvolution(F.conv2d, 6, 4, 3, 2),
+    "3d by defaults": nn.Sequential(nn.Unflatten(2, (2, 4)), OwnConvolution(F.conv3d, 6, 4, 2, 2, 2)),
+    "2d by numbers": OwnConvolution(F.conv2d, 6, 2, 3, 3, stride=2, padding=1, dilation=2, groups=2),
+    "1d attributes": nn.Sequential(
+        nn.Flatten(2), with_plain_numbers(nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2))
+    ),
+    "2d attributes": with_plain_numbers(nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2)),
+    "3d attributes": nn.Sequential(
+        nn.Unflatten(2, (2, 4)), with_plain_numbers(nn.Conv3d(4, 6, 2, stride=2, padding=1, dilation=2))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_convolutions_called_as_functions_or_with_plain_numbers(float64, name):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), FUNCTIONS[name], nn.Tanh(), Pooled())
+    check(nn.Sequential(network, nn.Linear(6, 3)).double(), minibatches(2, 8, 8))
+
+
 NORMS = {
     "group": nn.GroupNorm(2, 4),
     "group without scale": nn.GroupNorm(2, 4, affine=False),

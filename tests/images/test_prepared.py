@@ -53,6 +53,17 @@ def test_augmented_samples_do_not_depend_on_the_cache(sizes, how, write_files, t
     assert not torch.equal(x, load_minibatch(part, np.array([1, 1, 2]), (1, 3))[0])
 
 
+def test_an_image_read_again_is_augmented_anew(write_files, tmp_path):
+    """Also by itself, as a user of the dataset reads it."""
+    _, uncached, cached = environments(write_files(SAME), AugmentingTransform(HPARAMS), tmp_path)
+    torch.manual_seed(0)
+    for environment in (uncached, cached):
+        alone = torch.stack([environment[4][0] for _ in range(60)])
+        together, _ = environment.augmented_batch(np.full(60, 4), (0,))
+        for drawn in (alone, together):
+            assert len(drawn.flatten(1).unique(dim=0)) == 60
+
+
 def test_inputs_can_be_trained_on(write_files, tmp_path):
     """They are ordinary tensors, although augmentation runs in inference mode."""
     _, _, cached = environments(write_files(SAME), AugmentingTransform(HPARAMS), tmp_path)

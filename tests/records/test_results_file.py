@@ -74,6 +74,16 @@ def test_file_cut_at_every_byte(tmp_path):
         assert content.torn is None
 
 
+def test_a_record_follows_a_file_torn_after_its_first_byte(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b"{")
+    assert read_records(path).torn == 1
+    append_record(path, record(0))
+    content = read_records(path)
+    assert [each["step"] for each in content.records] == [0]
+    assert (content.damaged, content.torn) == ([1], None)
+
+
 @given(
     lines=st.lists(st.one_of(records.map(lambda each: json.dumps(each).encode()), st.binary()), max_size=6)
 )

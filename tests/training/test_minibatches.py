@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,25 @@ def test_augmentation_depends_on_the_counters_and_leaves_global_generators_uncha
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
+
+
+class OneNumber(Augmented):
+    """Each sample is one number from one of the generators."""
+
+    def __init__(self, generator):
+        self.draw = {"python": random.random, "numpy": np.random.rand, "torch": lambda: torch.rand(())}[
+            generator
+        ]
+
+    def __getitem__(self, index):
+        return torch.tensor([float(self.draw())], dtype=torch.float64), 0
+
+
+@pytest.mark.parametrize("generator", ["python", "numpy", "torch"])
+def test_no_draws_repeat_within_a_minibatch_nor_between_steps(generator):
+    part = SplitDataset(OneNumber(generator), list(range(20)))
+    drawn = [load_minibatch(part, np.zeros(50, dtype=int), (1, step))[0] for step in range(6)]
+    assert len(set(torch.cat(drawn).flatten().tolist())) == 300
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

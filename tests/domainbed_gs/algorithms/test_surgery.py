@@ -23,6 +23,15 @@ pytestmark = pytest.mark.usefixtures("float64")
 """In float32 the rounding of sums, which differs between processors, would hide small errors."""
 
 
+@pytest.mark.parametrize("name", COMPONENTWISE)
+def test_masked_weight_decay_decays_the_weights_that_the_rule_moves_and_no_others(update_with, name):
+    """All weights are 1, so decay adds `weight_decay` to the gradient of a weight."""
+    g = torch.tensor([[1.0, 1, -2, 1, -1], [1, -1, -2, 2, 3]], dtype=torch.float64)
+    moved = g.prod(0) > 0 if name != "GradDrop" else torch.ones(5, dtype=torch.bool)
+    found = {wd: update_with(g, name, wd=wd, weight_decay=0.125)[0] for wd in ("coupled", "masked")}
+    torch.testing.assert_close(found["masked"] - found["coupled"], 0.125 * moved.double())
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_one_source_environment_is_plain_training(make, minibatches, given_to_adam, name):
     hparams = {"cagrad_c": 0.0} if name == "CAGrad" else {}

@@ -49,6 +49,22 @@ def test_difference_in_standard_errors(records, collect):
     assert "All recorded settings equal the published ones." in out.err
 
 
+@pytest.mark.parametrize("trials", [1, 2])
+def test_standard_errors_need_two_trials(records, collect, trials):
+    ours = OURS[:trials]
+    out = collect(records({"AgrSum": {0: ours}}), "--against", "iccv2021", "--format", "csv")
+    (row,) = rows_of(out.out)
+    assert row["trials"] == str(trials)
+    if trials == 1:
+        assert row["std_percent"] == row["difference_in_standard_errors"] == ""
+        return
+    std = 100 * stdev(ours)
+    assert float(row["std_percent"]) == pytest.approx(std)
+    error = math.sqrt(std**2 / 2 + 1.65**2 / 20)
+    expected = (100 * fmean(ours) - 58.13) / error
+    assert float(row["difference_in_standard_errors"]) == pytest.approx(expected)
+
+
 def test_average_over_all_targets_and_marked_misprint(records, collect):
     everything = records({"AgrSum": dict.fromkeys(range(4), OURS), "ERM": {0: OURS}}, dataset="OfficeHome")
     out = collect(everything, "--against", "iccv2021").out

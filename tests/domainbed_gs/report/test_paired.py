@@ -251,6 +251,15 @@ def test_the_rope_decides_what_is_equivalent(records, collect):
     assert "within +/- 9 points" in " ".join(out.split())
 
 
+def test_a_method_that_shares_no_trial_with_the_baseline_has_no_pairs(sweep, collect):
+    accuracies = {"ERM": {0: [0.5, 0.6, None, None]}, "AgrSum": {0: [None, None, 0.7, 0.8]}}
+    out = collect(sweep(accuracies), "--paired", "--format", "csv").out
+    (row,) = [row for row in csv_rows(out) if row["algorithm"] == "AgrSum"]
+    assert (row["trials"], row["pairs"]) == ("2", "0")
+    assert float(row["mean_percent"]) == pytest.approx(75)
+    assert row["p"] == row["difference_points"] == row["low_points"] == row["wins"] == ""
+
+
 def test_figures_are_written_and_named(records, collect, tmp_path):
     out = collect(records, "--figures", str(tmp_path / "new" / "figures")).out
     path = tmp_path / "new" / "figures" / "EmojiStyles.png"
