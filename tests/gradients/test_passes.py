@@ -9,9 +9,10 @@ from torch import nn
 
 from domainbed.errors import UsageError
 from domainbed.gradients import passes
+from domainbed.gradients.layers import layer_gradients
 from domainbed.gradients.passes import environment_gradients, joint_pass, separate_passes
 from domainbed.gradients.pieces import OuterProducts
-from domainbed.gradients.recording import NotSeparable
+from domainbed.gradients.recording import LayerPass, NotSeparable
 from domainbed.gradients.vectors import Layout
 
 SEEDS = [11, 5, 11]
@@ -357,3 +358,18 @@ def test_under_autocast_the_gradients_are_those_of_separate_passes():
         found, expected = (collect(made, parameters)[0] for made in (joint, separate))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("layer", [nn.GroupNorm(2, 4), OwnConvolution(F.conv2d, 4, 4, 3, 3)])
+def test_under_autocast_gradients_of_norms_and_of_own_layers_are_formed_in_full_precision(layer):
+    """Autocast rounded what goes in; whatever a device does to norms, nothing more is rounded on the way."""
+    torch.manual_seed(0)
+    x = torch.randn(8, 4, 6, 6).bfloat16()
+    output = layer(x.float())
+    b = torch.randn_like(output).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = layer_gradients(LayerPass(layer, x, b), [5, 3])
+    for name, parameter in layer.named_parameters():
+        for rows, part in zip(found[name].rows, (slice(0, 5), slice(5, 8)), strict=True):
+            (expected,) = torch.autograd.grad(layer(x[part].float()), parameter, b[part].float())
+            torch.testing.assert_close(rows, expected.flatten(), rtol=1e-5, atol=1e-5)

@@ -86,3 +86,41 @@ def test_generator_states_are_restored(tmp_path):
     draws()
     checkpoint.set_generator_states(checkpoint.load(tmp_path)["generators"])
     assert draws() == expected
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Generators of two simulated GPUs, as `torch.cuda` gives access to them."""
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    for name, replacement in {
+        "is_initialized": lambda: True,
+        "device_count": lambda: len(generators),
+        "get_rng_state_all": lambda: [each.get_state() for each in generators],
+        "set_rng_state_all": lambda states: [
+            each.set_state(state) for each, state in zip(generators, states, strict=True)
+        ],
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, replacement)
+    return generators
+
+
+def test_generators_of_devices_are_restored(tmp_path, devices):
+    def draws():
+        return [torch.rand(3, generator=each).tolist() for each in devices]
+
+    draws()
+    checkpoint.save(tmp_path, {"generators": checkpoint.generator_states()})
+    expected = draws()
+    assert expected[0] != expected[1]
+    draws()
+    checkpoint.set_generator_states(checkpoint.load(tmp_path)["generators"])
+    assert draws() == expected
+
+
+def test_generators_of_another_number_of_devices_are_left_alone(tmp_path, devices):
+    checkpoint.save(tmp_path, {"generators": checkpoint.generator_states()})
+    torch.rand(3, generator=devices[0])
+    left = devices[0].get_state()
+    del devices[1]
+    checkpoint.set_generator_states(checkpoint.load(tmp_path)["generators"])
+    assert torch.equal(devices[0].get_state(), left)

@@ -29,7 +29,7 @@ P = 2000
 SMALLEST = 1e-7  # of a component: its change
 LARGEST = 1e-3  # of the gradients' mean length: the change of the combined gradient
 
-DISTANCES = [1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 3e-7, 1e-7, 2.6e-8, 1e-9, 1e-12, 1e-20, 1e-30]
+DISTANCES = [1e-2, 2e-3, 5e-4, 1e-4, 1e-6, 1e-7, 2.6e-8, 1e-9, 1e-12, 1e-30]
 
 METHODS = [name for name in REGISTRY if issubclass(get_algorithm_class(name), EnvironmentGradients)]
 COMPONENTWISE = [name for name in METHODS if issubclass(get_algorithm_class(name), ComponentwiseMethod)]
