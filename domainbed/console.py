@@ -36,7 +36,11 @@ class Tee:
             self.file = fname
 
     def write(self, message: str) -> int:
-        """Write `message` to stream and copy, and flush both; returns its length."""
+        """Write `message` to stream and copy, and flush both; returns its length.
+
+        Bytes of file names that are not UTF-8 are written as by `printable`.
+        """
+        message = printable(message)
         self.stream.write(message)
         self.stream.flush()
         if not self.file.closed:
@@ -88,6 +92,11 @@ class Tee:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def printable(text: str) -> str:
+    """`text` with those bytes of file names that are not UTF-8 as `\\xff`, so that it can be encoded."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def format_row(cells: Sequence[object], widths: Sequence[int], latex: bool = False) -> str:

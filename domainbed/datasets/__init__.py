@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed.errors import UnknownName
+from domainbed.errors import UnknownName, UsageError
 from domainbed.hparams import Hparam
 from domainbed.registry import Registry
 
@@ -53,7 +53,8 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
         name: name of a registered class or of one that a fork assigned to this module, or the path of a
             folder or of a list of image files (.csv, .jsonl).
 
-    Raises: UnknownName (a NotImplementedError), "Dataset not found: <name>".
+    Raises: UnknownName (a NotImplementedError), "Dataset not found: <name>"; UsageError for a folder or file
+        that is no dataset.
     """
     from domainbed.datasets.base import MultipleDomainDataset
 
@@ -67,11 +68,33 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
             from domainbed.datasets.image_folder import folder_dataset
 
             return folder_dataset(Path(name))
-        from domainbed.datasets.list_file import SUFFIXES, list_dataset
+        if Path(name).is_file():
+            from domainbed.datasets.list_file import list_dataset
 
-        if Path(name).suffix.lower() in SUFFIXES and Path(name).is_file():
             return list_dataset(Path(name))
         raise
+
+
+def with_classes(dataset_class: type[MultipleDomainDataset], classes: str) -> type[MultipleDomainDataset]:
+    """The class of a folder or list whose environments must have the same classes, or may lack some.
+
+    Args:
+        dataset_class: a dataset class.
+        classes: "same", which changes nothing, or "union".
+
+    Raises: UsageError for "union" and a dataset that is no folder or list.
+    """
+    from domainbed.datasets.image_folder import FolderDataset
+    from domainbed.datasets.list_file import ListFileDataset
+
+    if classes == "same":
+        return dataset_class
+    if not issubclass(dataset_class, FolderDataset | ListFileDataset):
+        raise UsageError(
+            f"--classes {classes} is for folders and lists; the classes of {dataset_class.__name__} are fixed"
+        )
+    members = {"SAME_CLASSES": False, "__doc__": dataset_class.__doc__, "__module__": __name__}
+    return type(dataset_class.__name__, (dataset_class,), members)
 
 
 def num_environments(name: str) -> int:

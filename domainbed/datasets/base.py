@@ -56,6 +56,7 @@ class MultipleDomainDataset:
         copies: for each environment, the position of the first image with the same contents (N,) int64, for
             datasets whose files were compared; see `file_copies.handle_duplicates`.
         skipped: files that are not read, of a dataset that scans folders; None for others.
+        notes: lines about the data that a run says at its start.
         summary: identity of the data, set by `contract.build`: `counts`, `checksum` and `version`, and for a
             dataset that scans folders `skipped`, the number of files that are not read by reason.
         source_digest: hash of the data that the environments were drawn from, for environments that are
@@ -82,6 +83,7 @@ class MultipleDomainDataset:
     num_classes: int
     class_names: Sequence[str] = ()
     skipped: Sequence[Skipped] | None = None
+    notes: Sequence[str] = ()
     copies: Sequence[np.ndarray[Any, Any]] | None = None
     summary: Mapping[str, Any]
     source_digest: bytes = b""

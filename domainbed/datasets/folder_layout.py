@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from domainbed.console import printable
+from domainbed.datasets.class_names import class_folders, lacking_classes
 from domainbed.datasets.folder_scan import Listing, list_folders, scan_classes
 from domainbed.datasets.reading_rules import (
     UPSTREAM,
@@ -24,15 +26,16 @@ _EXPECTED = "expected are folders root/environment/class with images in each cla
 
 @dataclass(frozen=True)
 class Layout:
-    """A folder of environments that all have the same classes.
+    """A folder of environments.
 
     Attributes:
         root: the folder.
         environments: names of its sub-folders, in the order of the environments.
-        classes: names of the class folders in each environment, sorted. A label is an index into them.
+        classes: names of the classes, sorted. A label is an index into them.
         images: for each environment and class, the paths of its images, in the order of torchvision's
             ImageFolder.
         skipped: files and folders that are not read.
+        notes: lines about names that were joined and classes that environments lack.
     """
 
     root: Path
@@ -40,14 +43,17 @@ class Layout:
     classes: tuple[str, ...]
     images: Mapping[str, Mapping[str, Sequence[str]]]
     skipped: Sequence[Skipped]
+    notes: Sequence[str] = ()
 
     def samples(self, environment: str) -> list[tuple[str, int]]:
         """Path and label of every image of `environment`, in the order of torchvision's ImageFolder."""
         images = self.images[environment]
-        return [(path, label) for label, name in enumerate(self.classes) for path in images[name]]
+        return [(path, label) for label, name in enumerate(self.classes) for path in images.get(name, ())]
 
 
-def read_layout(root: Path, expected: Sequence[str] = (), rules: ReadingRules = UPSTREAM) -> Layout:
+def read_layout(
+    root: Path, expected: Sequence[str] = (), rules: ReadingRules = UPSTREAM, same_classes: bool = True
+) -> Layout:
     """The layout of `root`.
 
     Only files without a suffix are opened, if the rules say so.
@@ -56,24 +62,28 @@ def read_layout(root: Path, expected: Sequence[str] = (), rules: ReadingRules = 
         root: the folder that contains the environments' folders.
         expected: names of the environments' folders, in order. By default, all sub-folders sorted by name.
         rules: which files are images.
+        same_classes: whether every environment must have images of every class.
 
     Raises: UsageError that says which folders are missing, unexpected, misplaced or without images.
     """
     top = _listing(root, rules)
     environments = _environment_names(root, top, expected)
     listings = {name: _listing(root / name, rules) for name in environments}
-    classes = _class_names(root, {name: listing.folders for name, listing in listings.items()})
     skipped = [*top.skipped, *(each for listing in listings.values() for each in listing.skipped)]
+    folders, notes = class_folders({name: listing.folders for name, listing in listings.items()}, rules)
+    if same_classes:
+        _check_same_classes(root, folders)
     images = {}
     for environment in environments:
-        images[environment], below = scan_classes(
-            root / environment, {name: [name] for name in classes}, rules
-        )
+        images[environment], below = scan_classes(root / environment, folders[environment], rules)
         skipped += below
-        for name, paths in images[environment].items():
-            if not paths:
-                raise _no_images(root, environment, name, rules, below)
-    return Layout(root, environments, classes, images, skipped)
+        empty = [name for name, paths in images[environment].items() if not paths]
+        if empty and (same_classes or len(empty) == len(folders[environment])):
+            raise _no_images(root, environment, empty[0], folders, rules, below)
+    classes = sorted({name for inside in images.values() for name, paths in inside.items() if paths})
+    present = {name: [each for each in classes if inside.get(each)] for name, inside in images.items()}
+    notes = [*notes, *lacking_classes(present)]
+    return Layout(root, environments, tuple(classes), images, skipped, notes)
 
 
 def environment_names(
@@ -125,32 +135,34 @@ def _environment_names(root: Path, listing: Listing, expected: Sequence[str]) ->
     return tuple(expected)
 
 
-def _class_names(root: Path, folders: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Names of the classes, which all environments have."""
+def _check_same_classes(root: Path, folders: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Raise UsageError if environments have different classes."""
     for name, inside in folders.items():
         if not inside:
-            raise UsageError(f"environment {name} has no class folders in {root}; {_EXPECTED}")
-    all_classes = sorted(set().union(*folders.values()))
-    absent = {name: [each for each in all_classes if each not in inside] for name, inside in folders.items()}
-    if any(absent.values()):
-        details = "; ".join(f"{name} lacks {_some(lacking)}" for name, lacking in absent.items() if lacking)
+            raise UsageError(f"environment {printable(name)} has no class folders in {root}; {_EXPECTED}")
+    lacking = lacking_classes(folders)
+    if lacking:
         raise UsageError(
-            f"the environments of {root} have different classes: {details}; "
-            "every environment needs every class"
+            f"the environments of {root} have different classes: {'; '.join(lacking)}; "
+            "every environment needs every class, or use --classes union"
         )
-    return tuple(all_classes)
 
 
 def _no_images(
-    root: Path, environment: str, name: str, rules: ReadingRules, skipped: Sequence[Skipped]
+    root: Path,
+    environment: str,
+    name: str,
+    folders: Mapping[str, Mapping[str, Sequence[str]]],
+    rules: ReadingRules,
+    skipped: Sequence[Skipped],
 ) -> UsageError:
-    folder = str(root / environment / name)
+    places = tuple(str(root / environment / each) for each in folders[environment][name])
     counts = count_by_reason(
-        each for each in skipped if each.path == folder or each.path.startswith(f"{folder}/")
+        each for each in skipped for place in places if f"{each.path}/".startswith(f"{place}/")
     )
     there = f" (its files: {text_of_counts(counts)})" if counts else ""
     return UsageError(
-        f"class {name} of environment {environment} has no images in {root}{there}; "
+        f"class {printable(name)} of environment {printable(environment)} has no images in {root}{there}; "
         f"put some there ({', '.join(rules.suffixes)})"
     )
 

@@ -125,11 +125,14 @@ def converts_images(dataset: MultipleDomainDataset) -> bool:
 
     If the images were not read, those whose file says that this is possible are read now, in threads.
     """
-    if dataset.image_findings and is_users_own(dataset):
-        return any((each & CONVERTED).any() for each in dataset.image_findings)
     with ThreadPool(os.cpu_count()) as pool:
-        for each in _own_files(dataset):
-            if any(pool.imap(partial(conversion, rules=each.rules), each.paths(), chunksize=64)):
+        for number, each in enumerate(_own_files(dataset)):
+            known = dataset.image_findings[number] if dataset.image_findings else None
+            if known is not None and len(known) == len(each):
+                found = bool((known & CONVERTED).any())
+            else:
+                found = any(pool.imap(partial(conversion, rules=each.rules), each.paths(), chunksize=64))
+            if found:
                 return True
     return False
 
@@ -161,12 +164,14 @@ def warn_about_copies(dataset: MultipleDomainDataset, digests: Sequence[np.ndarr
             _log.warning("warning: %s %s: %s", numbers, text, _listed(pairs, len(copies)))
 
     warn(originals, copies, "are also in another environment")
-    within = np.concatenate(
-        [_first_equal(each) + start for each, start in zip(digests, starts, strict=False)]
-    )
-    is_copy = within != np.arange(len(owners))
-    if dataset.copies is not None and len(owners):
-        is_copy &= np.concatenate([firsts == np.arange(len(firsts)) for firsts in dataset.copies])
+    within, is_copy = np.arange(len(owners)), np.zeros(len(owners), dtype=bool)
+    for number, each in enumerate(digests):
+        inside = slice(starts[number], starts[number + 1])
+        firsts = _first_equal(each)
+        within[inside] = firsts + starts[number]
+        is_copy[inside] = firsts != np.arange(len(each))
+        if dataset.copies is not None and len(each):
+            is_copy[inside] &= dataset.copies[number] == np.arange(len(each))
     warn(within, np.flatnonzero(is_copy), "have the same pixels as an earlier one of their environment")
 
 

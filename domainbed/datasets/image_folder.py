@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from domainbed.console import printable
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.folder_layout import environment_names, read_layout
 from domainbed.datasets.image_files import ImageFiles
@@ -45,10 +46,11 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
         self, root: str | Path, test_envs: Collection[int], augment: bool, hparams: dict[str, Any]
     ) -> None:
         self.dir = str(root)
-        layout = read_layout(Path(root), tuple(self.FOLDERS.values()), self.RULES)
-        self.skipped = layout.skipped
+        layout = read_layout(Path(root), tuple(self.FOLDERS.values()), self.RULES, self.SAME_CLASSES)
+        self.skipped, self.notes = layout.skipped, layout.notes
         if not self.ENVIRONMENTS:
-            vars(self)["ENVIRONMENTS"] = layout.environments  # the class of a fork need not name them
+            # The class of a fork need not name them.
+            vars(self)["ENVIRONMENTS"] = tuple(map(printable, layout.environments))
         elif len(self.ENVIRONMENTS) != len(layout.environments):
             raise UsageError(
                 f"{type(self).__name__} has {len(self.ENVIRONMENTS)} environments "
@@ -56,7 +58,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
                 f"({', '.join(layout.environments)})"
             )
         self.input_shape = input_shape(hparams)
-        self.class_names = layout.classes
+        self.class_names = tuple(map(printable, layout.classes))
         self.num_classes = len(layout.classes)
         plain, augmenting = PlainTransform(hparams), AugmentingTransform(hparams)
         self.datasets = []
@@ -81,7 +83,7 @@ class FolderDataset(MultipleEnvironmentImageFolder):
     def missing(cls, root: str | None) -> str | None:
         """One line on what is wrong with the folder; None if nothing is. `root` is ignored."""
         try:
-            read_layout(cls.PATH, rules=cls.RULES)
+            read_layout(cls.PATH, rules=cls.RULES, same_classes=cls.SAME_CLASSES)
         except UsageError as error:
             return str(error)
         return None
@@ -95,8 +97,8 @@ def folder_dataset(path: Path) -> type[MultipleDomainDataset]:
     """
     members = {
         "PATH": path,
-        "ENVIRONMENTS": environment_names(path, rules=USER_FOLDER),
-        "__doc__": f"The folder {path}.",
+        "ENVIRONMENTS": tuple(map(printable, environment_names(path, rules=USER_FOLDER))),
+        "__doc__": f"The folder {printable(str(path))}.",
         "__module__": __name__,
     }
-    return type(path.resolve().name, (FolderDataset,), members)
+    return type(printable(path.resolve().name), (FolderDataset,), members)

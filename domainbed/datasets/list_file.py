@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from domainbed.console import printable
 from domainbed.datasets.base import MultipleDomainDataset
+from domainbed.datasets.class_names import lacking_classes
+from domainbed.datasets.foreign_lists import conversion_hint
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
 from domainbed.datasets.reading_rules import USER_FOLDER
@@ -21,6 +24,7 @@ PARTS = ("in", "out", "test", "uda")
 
 _COLUMNS = ("path", "label", "environment", "split")
 _REQUIRED = _COLUMNS[:3]
+_EVERY = "every environment needs every class, or use --classes union"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class ListFileDataset(MultipleDomainDataset):
         missing = self.missing(root)
         if missing:
             raise UsageError(missing)
+        self.notes = lacking_classes(_classes(self.ROWS))
         self.input_shape = input_shape(hparams)
         self.class_names = _sorted_names(row.label for row in self.ROWS)
         self.num_classes = len(self.class_names)
@@ -84,7 +89,13 @@ class ListFileDataset(MultipleDomainDataset):
 
     @classmethod
     def missing(cls, root: str | None) -> str | None:
-        """One line on the first file of the list that does not exist; None if all do. `root` is ignored."""
+        """One line on classes that environments lack, or the first file of the list that does not exist.
+
+        None if nothing is missing. `root` is ignored.
+        """
+        lacking = lacking_classes(_classes(cls.ROWS))
+        if lacking and cls.SAME_CLASSES:
+            return f"{cls.PATH}: environment {'; environment '.join(lacking)}; {_EVERY}"
         for row in cls.ROWS:
             if not row.path.is_file():
                 return f"{cls.PATH}, line {row.line}: file {row.path} does not exist"
@@ -96,23 +107,25 @@ def list_dataset(path: Path) -> type[MultipleDomainDataset]:
 
     Paths in the list are relative to its folder.
 
-    Raises: UsageError that names the invalid line.
+    Raises: UsageError that names the invalid line, or says how to convert a list of another format.
     """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(conversion_hint(path))
     rows = read_list(path)
     members = {
         "PATH": path,
         "ROWS": rows,
         "ENVIRONMENTS": _sorted_names(row.environment for row in rows),
-        "__doc__": f"The images that {path} lists.",
+        "__doc__": f"The images that {printable(str(path))} lists.",
         "__module__": __name__,
     }
-    return type(path.stem, (ListFileDataset,), members)
+    return type(printable(path.stem), (ListFileDataset,), members)
 
 
 def read_list(path: Path) -> list[Row]:
     """The rows of a list, in order.
 
-    Raises: UsageError that names the invalid line, or the environment that lacks a class.
+    Raises: UsageError that names the invalid line.
     """
     rows: list[Row] = []
     lines: dict[Path, int] = {}
@@ -129,7 +142,6 @@ def read_list(path: Path) -> list[Row]:
         raise UsageError(f"{path} is not UTF-8 ({error})") from None
     if not rows:
         raise UsageError(f"{path} lists no images; expected are lines with {', '.join(_REQUIRED)}")
-    _check_classes(path, rows)
     return rows
 
 
@@ -190,16 +202,10 @@ def _parse_row(path: Path, line: int, entry: Mapping[str, object]) -> Row:
     )
 
 
-def _check_classes(path: Path, rows: Sequence[Row]) -> None:
-    classes = _sorted_names(row.label for row in rows)
-    for name in _sorted_names(row.environment for row in rows):
-        inside = {row.label for row in rows if row.environment == name}
-        absent = [each for each in classes if each not in inside]
-        if absent:
-            raise UsageError(
-                f"{path}: environment {name} lacks {', '.join(absent[:6])}; "
-                "every environment needs every class"
-            )
+def _classes(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+    """The classes of each environment."""
+    names = _sorted_names(row.environment for row in rows)
+    return {name: _sorted_names(row.label for row in rows if row.environment == name) for name in names}
 
 
 def _sorted_names(names: Iterable[str]) -> tuple[str, ...]:

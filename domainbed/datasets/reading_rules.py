@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from domainbed.console import printable
 from domainbed.datasets.image_formats import (
     ALL_SUFFIXES,
     UPSTREAM_SUFFIXES,
@@ -47,7 +48,7 @@ class Skipped:
     def line(self) -> str:
         """What is skipped and why, in one line."""
         files = f" ({self.count:,} files)" if self.count != 1 else ""
-        return f"{self.path}{files}: {REASONS[self.reason]}"
+        return f"{printable(self.path)}{files}: {REASONS[self.reason]}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class ReadingRules:
         tool_folders: whether `TOOL_FOLDERS` are skipped.
         converts: whether 16-bit, float and transparent images are converted so that no content is lost;
             otherwise as upstream does. See `domainbed.datasets.image_decoding`.
+        joins_names: whether names of classes that differ in their Unicode form alone are one class.
     """
 
     suffixes: tuple[str, ...]
@@ -68,6 +70,7 @@ class ReadingRules:
     once: bool = False
     tool_folders: bool = False
     converts: bool = False
+    joins_names: bool = False
 
     def has_image_name(self, name: str) -> bool:
         """Whether a file is an image by its suffix."""
@@ -86,7 +89,9 @@ class ReadingRules:
 UPSTREAM = ReadingRules(UPSTREAM_SUFFIXES)
 """For upstream's datasets: torchvision's, except that hidden files and folders are skipped."""
 
-USER_FOLDER = ReadingRules(ALL_SUFFIXES, by_content=True, once=True, tool_folders=True, converts=True)
+USER_FOLDER = ReadingRules(
+    ALL_SUFFIXES, by_content=True, once=True, tool_folders=True, converts=True, joins_names=True
+)
 """For folders that a user names by their path."""
 
 

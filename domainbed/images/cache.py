@@ -82,7 +82,8 @@ def _key(paths: Sequence[str], transform_key: str) -> str:
     common = os.path.commonprefix([min(paths), max(paths)]).rfind(os.sep) + 1  # noqa: RUF071 - cut after a separator
     with ThreadPool(8) as pool:  # network file systems answer slowly
         for path, stat in zip(paths, pool.imap(os.stat, paths, chunksize=64), strict=True):
-            digest.update(f"\n{path[common:]} {stat.st_size} {stat.st_mtime_ns}".encode())
+            line = f"\n{path[common:]} {stat.st_size} {stat.st_mtime_ns}"
+            digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

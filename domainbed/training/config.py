@@ -216,6 +216,12 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
     )
+    classes: str = setting(
+        "same",
+        "whether environments of your own folder or list must have the same classes; union: may lack some",
+        choices=("same", "union"),
+        in_sweep=InSweep.GIVEN,
+    )
     duplicates: str = setting(
         "keep",
         "images with the same contents as an earlier one of their environment: keep, drop, or error",
@@ -319,10 +325,13 @@ class TrainConfig:
         return get_algorithm_class(self.algorithm)
 
     def dataset_class(self) -> type[MultipleDomainDataset]:
-        """The class of the dataset; raises UnknownName."""
-        from domainbed.datasets import get_dataset_class
+        """The class of the dataset.
 
-        return get_dataset_class(self.dataset)
+        Raises: UnknownName; UsageError if `classes` is "union" and the dataset's classes are fixed.
+        """
+        from domainbed.datasets import get_dataset_class, with_classes
+
+        return with_classes(get_dataset_class(self.dataset), self.classes)
 
     def resolved_hparams(self) -> dict[str, Value]:
         """The hyper-parameters of this run: default or random ones, then the overrides.

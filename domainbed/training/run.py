@@ -234,6 +234,7 @@ def describe(run: Run) -> Iterator[str]:
         yield f"\tfiles that are not read: {skipped or 'none'}{listed}"
         if run.config.check_images:
             yield from (f"\t\t{each.line()}" for each in run.dataset.skipped)
+    yield from (f"\t{note}" for note in run.dataset.notes)
     yield from describe_copies(run.dataset.summary.get("copies", {}))
     for index, (name, counts) in enumerate(run.dataset.counts().items()):
         role = "target" if index in run.config.test_envs else "source"

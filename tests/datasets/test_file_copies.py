@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -38,6 +38,7 @@ def load(path, duplicates="keep"):
     return build(get_dataset_class(str(path)), None, [0], HPARAMS, duplicates)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"", b"a", b"b", b"aa", b"ab"]), max_size=12))
 def test_each_file_has_the_position_of_the_first_one_with_its_bytes(contents):
     with TemporaryDirectory() as folder:
@@ -117,3 +118,14 @@ def test_files_that_differ_but_have_the_same_pixels_are_counted_when_they_are_de
     pair = f"{folder / 'oil/dog/0.png'} = {folder / 'oil/dog/same.bmp'}"
     start = "warning: 1 of 16 images of paintings have the same pixels as an earlier one of their environment"
     assert [message for message in caplog.messages if "same pixels" in message] == [f"{start}: {pair}"]
+
+
+def test_copies_are_found_if_only_some_environments_are_decoded_for_the_cache(folder, tmp_path, caplog):
+    with Image.open(folder / "ink/dog/0.png") as image:
+        image.save(folder / "ink/dog/same.bmp")
+    hparams = HPARAMS | {"augmentation": "pil"}
+    dataset = build(get_dataset_class(str(folder)), None, [0], hparams)
+    with caplog.at_level(logging.WARNING):
+        prepare(dataset, tmp_path / "cache", torch.device("cpu"))
+    assert [len(each) for each in dataset.image_findings] == [9, 0]
+    assert "1 of 9 images of paintings have the same pixels as an earlier one" in caplog.text

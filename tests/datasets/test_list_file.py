@@ -4,12 +4,16 @@ import csv
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from domainbed.datasets import get_dataset_class, num_environments
+from domainbed.datasets import get_dataset_class, num_environments, with_classes
+from domainbed.datasets.contract import build
 from domainbed.datasets.image_folder import folder_dataset
 from domainbed.datasets.list_file import read_list
 from domainbed.errors import UnknownName, UsageError
@@ -122,7 +126,6 @@ def test_an_error_names_a_missing_file_and_its_line(folder):
             ["path,label,environment,split", "a,b,c,train"],
             "line 2: split must be one of in, out, test",
         ),
-        (".csv", ["path,label,environment", "a,x,c", "b,y,c", "d,y,e"], "environment e lacks x"),
         (".jsonl", ["{"], "line 1: not valid JSON"),
         (".jsonl", ["", "[]"], "line 2: expected is a JSON object"),
         (".jsonl", [one(), one(path=None)], "line 2: path must be text or a whole number, not null"),
@@ -133,6 +136,47 @@ def test_an_error_names_a_missing_file_and_its_line(folder):
 def test_an_invalid_list_is_refused_with_the_number_of_the_line(folder, suffix, lines, message):
     with pytest.raises(UsageError, match=message):
         get_dataset_class(str(lines_of(folder, suffix, *lines)))
+
+
+def test_a_class_that_an_environment_lacks_is_refused_or_allowed(folder):
+    lines = ["path,label,environment", "ink/cat/0.png,x,c", "ink/cat/1.png,y,c", "oil/cat/0.jpg,y,e"]
+    cls = get_dataset_class(str(lines_of(folder, ".csv", *lines)))
+    assert "e lacks x; every environment needs every class, or use --classes union" in cls.missing(None)
+    union = with_classes(cls, "union")
+    dataset = build(union, None, [0], HPARAMS)
+    assert dataset.counts() == {"c": {"x": 1, "y": 1}, "e": {"x": 0, "y": 1}}
+    assert dataset.notes == ["e lacks x"]
+
+
+def test_lists_of_other_projects_get_a_command_that_converts_them(folder, write_list):
+    """The command is run as the error gives it."""
+    wanted = get_dataset_class(str(write_list(".csv")))(None, [0], HPARAMS)
+    rows = pd.read_csv(folder / "list.csv", dtype=str)[["path", "label", "environment"]]
+    for name, suffix in (("a list.tsv", ".csv"), ("other.json", ".jsonl")):
+        path = folder / name
+        if name.endswith(".tsv"):
+            rows.to_csv(path, sep="\t", index=False)
+        else:
+            path.write_text(rows.to_json(orient="records"))
+        with pytest.raises(UsageError, match=r"a list is a \.csv file with the columns path") as error:
+            get_dataset_class(str(path))
+        command = str(error.value).partition(" with: ")[2].replace("python", sys.executable, 1)
+        subprocess.run(command, shell=True, check=True)
+        assert (
+            get_dataset_class(str(path.with_suffix(suffix)))(None, [0], HPARAMS).counts() == wanted.counts()
+        )
+
+
+def test_a_list_of_paths_and_labels_gets_a_command_that_converts_it(folder):
+    path = folder / "ink.txt"
+    path.write_text("ink/cat/0.png 0\nink/dog/1.png 1\n")
+    with pytest.raises(
+        UsageError, match="convert lines 'path label' of the environment NAME with: awk"
+    ) as error:
+        get_dataset_class(str(path))
+    subprocess.run(str(error.value).partition(" with: ")[2], shell=True, check=True)
+    dataset = get_dataset_class(str(folder / "ink.csv"))(None, [], HPARAMS)
+    assert dataset.counts() == {"NAME": {"0": 1, "1": 1}}
 
 
 def test_a_misspelt_column_gets_a_suggestion(folder):
@@ -146,9 +190,10 @@ def test_a_list_must_be_utf_8_and_exist_and_have_a_known_suffix(folder):
     path.write_bytes(b"path,label,environment\n\xff,a,b\n")
     with pytest.raises(UsageError, match="is not UTF-8"):
         get_dataset_class(str(path))
-    for name in (str(folder / "none.csv"), str(folder / "ink/cat/0.png")):
-        with pytest.raises(UnknownName):
-            get_dataset_class(name)
+    with pytest.raises(UnknownName):
+        get_dataset_class(str(folder / "none.csv"))
+    with pytest.raises(UsageError, match=r"0\.png is neither a folder nor a list of images; a list is a"):
+        get_dataset_class(str(folder / "ink/cat/0.png"))
 
 
 def test_splits_of_a_list(folder, write_list):

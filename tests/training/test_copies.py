@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -41,6 +41,7 @@ class Images:
         self.summary = {"copies": {"images": sum(first != i for i, first in enumerate(firsts))}}
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["in", "out", "uda"])), min_size=1, max_size=12),
     st.randoms(),
