@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from domainbed.errors import UsageError
 from domainbed.sweep.disk_space import check_disk_space
@@ -11,6 +12,7 @@ from domainbed.sweep.job import Job
 from domainbed.sweep.launchers import Launcher, LaunchOptions
 from domainbed.sweep.manifest import add_to_manifest
 from domainbed.sweep.status import print_summary
+from domainbed.training.claims import at_work, latest_claim
 from domainbed.training.run_state import RunState
 
 Confirm = Callable[[], object]
@@ -82,16 +84,22 @@ def _elsewhere(jobs: Sequence[Job]) -> str:
 
 
 def delete_incomplete(jobs: Sequence[Job], confirm: Confirm = lambda: None) -> None:
-    """Delete the directories of incomplete jobs, except of those that are running.
+    """Delete the directories of incomplete jobs, except of those in which a process may be at work.
+
+    Watches the heartbeats of other hosts first if they look old, since hosts' clocks may differ; see
+    `claims.at_work`.
 
     Raises: RunError if a directory cannot be deleted.
     """
-    running = [job for job in jobs if job.run_state is RunState.RUNNING]
+    incomplete = [job for job in jobs if job.state == Job.INCOMPLETE]
+    running = at_work([Path(job.output_dir) for job in incomplete])
     if running:
         print(f"Keeping {len(running)} incomplete jobs that are running.")
-    to_delete = [job for job in jobs if job.state == Job.INCOMPLETE and job not in running]
+    to_delete = [job for job in incomplete if Path(job.output_dir) not in running]
+    claims = {job.name: latest_claim(Path(job.output_dir)) for job in to_delete}
     print(f"About to delete {len(to_delete)} jobs.")
     if to_delete:
         confirm()
-        # Some may have started since their state was read.
-        Job.delete([job for job in to_delete if job.refreshed().run_state is not RunState.RUNNING])
+        # Some may have started since.
+        unchanged = [job for job in to_delete if latest_claim(Path(job.output_dir)) == claims[job.name]]
+        Job.delete(unchanged)

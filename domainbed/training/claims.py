@@ -6,8 +6,8 @@ Only the claim with the highest number is valid. Its file is created by a hard l
 grants to one process only, and is not removed while it is valid. So if several processes try to take over,
 one succeeds. Neither file locks nor synchronized clocks are needed: a claim is taken over if its holder was
 a process of this host that has exited, if it was released, or if no heartbeat arrived while this process
-watched it. A holder that hung and lost its claim finds a higher number when it checks, and must not write
-any more.
+watched it. The age of a heartbeat of this host is measured by its monotonic clock, which cannot be set. A
+holder that hung and lost its claim finds a higher number when it checks, and must not write any more.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ WATCH_SECONDS = 3 * HEARTBEAT_SECONDS
 """How long, in seconds, a stale claim is watched for a new heartbeat."""
 
 Owner = dict[str, Any]
-"""Content of a claim's file: pid, host, processes, started, beat, seconds, released, and progress."""
+"""Content of a claim's file: pid, host, processes, started, beat, monotonic (the host's clock at the beat),
+seconds, released, and progress."""
 
 
 class AlreadyClaimed(Exception):
@@ -70,6 +72,7 @@ class Claim:
         if owner is not None and not _can_be_taken_over(directory, number, owner):
             raise AlreadyClaimed(owner)
         self.number = number + 1
+        self._identity = this_process()
         self._heartbeats = 0
         self._acquired_at = time.monotonic()
         if not create_atomic(self.path, json.dumps(self._content())):
@@ -87,8 +90,10 @@ class Claim:
         return self.directory / f"claim-{self.number}.json"
 
     def is_held(self) -> bool:
-        """Whether no other process has taken over."""
-        return _latest_number(self.directory) == self.number
+        """Whether no other process has taken over, and the directory was not deleted."""
+        number, owner = latest_claim(self.directory)
+        # Another process has the same number after the directory was deleted and made again.
+        return number == self.number and (not owner or _is_same_process(owner, self._identity))
 
     def release(self, remove: bool = False) -> None:
         """Release the claim. Does nothing if another process has taken over.
@@ -108,7 +113,8 @@ class Claim:
 
     def _content(self) -> Owner:
         seconds = round(time.monotonic() - self._acquired_at, 1)
-        return {**this_process(), "beat": self._heartbeats, "seconds": seconds, **self.progress}
+        beat = {"beat": self._heartbeats, "monotonic": round(time.monotonic(), 1)}
+        return {**self._identity, **beat, "seconds": seconds, **self.progress}
 
     def _renew_heartbeat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS) and self.is_held():
@@ -141,7 +147,32 @@ def active_owner(directory: Path) -> Owner | None:
     number, owner = latest_claim(directory)
     if owner is None or owner.get("released") or _has_exited(owner):
         return None
-    return None if _is_stale(directory / f"claim-{number}.json") else owner
+    return None if _has_stale_heartbeat(directory, number, owner) else owner
+
+
+def at_work(directories: Sequence[Path]) -> set[Path]:
+    """The directories in which a process may be at work: those that must not be deleted.
+
+    These are all claims of living processes of this host, even if such a process hangs, and those of other
+    hosts that have a recent heartbeat or a new one within `WATCH_SECONDS`. Waits that long if any claim of
+    another host has an old heartbeat, since two hosts' clocks may differ.
+    """
+    found, watched = set(), {}
+    for directory in directories:
+        number, owner = latest_claim(directory)
+        if owner is None or owner.get("released") or _has_exited(owner):
+            continue
+        if _is_local(owner) or not _has_stale_heartbeat(directory, number, owner):
+            found.add(directory)
+        else:
+            watched[directory] = (number, owner)
+    deadline = time.monotonic() + WATCH_SECONDS
+    while watched and time.monotonic() < deadline:
+        time.sleep(WATCH_SECONDS / 20)
+        new = {directory for directory, claim in watched.items() if latest_claim(directory) != claim}
+        found |= new
+        watched = {directory: claim for directory, claim in watched.items() if directory not in new}
+    return found
 
 
 def this_process() -> Owner:
@@ -166,7 +197,7 @@ def _can_be_taken_over(directory: Path, number: int, owner: Owner) -> bool:
     """Whether the claim can be taken over. Watches a stale claim for a new heartbeat first."""
     if owner.get("released") or _has_exited(owner):
         return True
-    if not _is_stale(directory / f"claim-{number}.json"):
+    if not _has_stale_heartbeat(directory, number, owner):
         return False
     deadline = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < deadline:
@@ -205,8 +236,19 @@ def _has_exited(owner: Owner) -> bool:
     return owner.get("started") is None or _start_time(int(owner.get("pid", -1))) != owner["started"]
 
 
+def _has_stale_heartbeat(directory: Path, number: int, owner: Owner) -> bool:
+    """Whether the last heartbeat is old."""
+    if _is_local(owner) and "monotonic" in owner:
+        return time.monotonic() - float(owner["monotonic"]) > STALE_SECONDS
+    return _is_stale(directory / f"claim-{number}.json")
+
+
+def _is_same_process(owner: Owner, other: Owner) -> bool:
+    return all(owner.get(name) == value for name, value in other.items())
+
+
 def _is_stale(marker: Path) -> bool:
-    """Whether a heartbeat is old, or lies in the future because a clock was set back."""
+    """Whether a file is old, or its time lies in the future because a clock was set back."""
     try:
         return abs(time.time() - marker.stat().st_mtime) > STALE_SECONDS
     except OSError:

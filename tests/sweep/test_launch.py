@@ -1,5 +1,9 @@
 """Launching and deleting jobs from Python, without the script."""
 
+import os
+import shlex
+import signal
+
 import pytest
 
 from domainbed.sweep.job import Job
@@ -50,6 +54,25 @@ def test_a_launch_starts_new_failed_and_stopped_jobs(jobs, tmp_path, capsys):
     assert lines[:2] == ["Restarting 2 incomplete jobs: 1 failed, 1 were stopped.", "About to launch 2 jobs."]
     commands = [f"Dummy launcher: {job.command_str}" for job in (failed, stopped)]
     assert [line for line in lines if line.startswith("Dummy launcher: ")] == commands
+
+
+def test_a_run_at_work_is_not_deleted_whatever_its_file_times_say(jobs, tmp_path, start_script, wait_until):
+    first, second, _ = jobs()
+    (tmp_path / "sweep" / second.name).mkdir(parents=True)
+    (words,) = [command[3:] for command in [shlex.split(first.command_str)]]
+    words[words.index("--steps") + 1] = "100000"
+    worker = start_script("train", *words)
+    path = tmp_path / "sweep" / first.name
+    wait_until((path / "results.jsonl").exists)
+    (claim,) = path.glob("claim-*.json")
+    os.utime(claim, (0, 0))  # as after this host's clock was set, until the next heartbeat
+    delete_incomplete(jobs())
+    assert path.exists()
+    assert not (tmp_path / "sweep" / second.name).exists()
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    delete_incomplete(jobs())
+    assert not path.exists()
 
 
 def test_a_cancelled_launch_writes_nothing_and_a_cancelled_deletion_deletes_nothing(jobs, tmp_path):

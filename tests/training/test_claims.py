@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,3 +171,67 @@ def test_a_reused_pid_is_another_process(tmp_path):
     set_age(marker, 3600)
     assert not seems_running(ELSEWHERE, marker)
     assert seems_running(this_process(), marker)
+
+
+def test_a_living_process_of_this_host_is_at_work_whatever_its_file_times_say(tmp_path):
+    """As after someone set this host's clock, or where a file server has another one."""
+    folders = [tmp_path / name for name in ("living", "stopped", "dead", "released", "never claimed")]
+    for folder in folders:
+        folder.mkdir()
+    code = "claims.Claim(Path(sys.argv[1])); print('in', flush=True); time.sleep(60)"
+    workers = [process(code, folder) for folder in folders[:3]]
+    for worker in workers:
+        worker.stdout.readline()
+    workers[1].send_signal(signal.SIGSTOP)
+    workers[2].kill()
+    workers[2].communicate()
+    Claim(folders[3]).release()
+    for age in (7200, -7200):
+        for folder in folders[:2]:
+            set_age(folder / "claim-1.json", age)
+        assert active_owner(folders[0])["pid"] == workers[0].pid
+        assert claims.at_work(folders) == {*folders[:2]}
+    for worker in workers[:2]:
+        worker.kill()
+        worker.communicate()
+
+
+@pytest.mark.usefixtures("fast")
+def test_heartbeats_of_other_hosts_are_watched(tmp_path):
+    living, dead = tmp_path / "living", tmp_path / "dead"
+    for folder in (living, dead):
+        folder.mkdir()
+        (folder / "claim-1.json").write_text(json.dumps(ELSEWHERE))
+        set_age(folder / "claim-1.json", 3600)
+    stop = threading.Event()
+
+    def beat():
+        beats = 0
+        while not stop.wait(0.1):
+            beats += 1
+            write_atomic(living / "claim-1.json", json.dumps(ELSEWHERE | {"beat": beats}))
+            set_age(living / "claim-1.json", 3600)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    assert claims.at_work([living, dead]) == {living}
+    stop.set()
+    beating.join()
+
+
+def test_a_claim_ends_with_its_directory_although_another_process_makes_both_again(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    mine = Claim(folder)
+    assert mine.is_held()
+    shutil.rmtree(folder)
+    assert not mine.is_held()
+    folder.mkdir()
+    worker = process("claims.Claim(Path(sys.argv[1])); print('in', flush=True); time.sleep(60)", folder)
+    worker.stdout.readline()
+    assert latest_claim(folder)[0] == mine.number
+    assert not mine.is_held()
+    mine.release()
+    assert latest_claim(folder)[1]["pid"] == worker.pid
+    worker.kill()
+    worker.communicate()
