@@ -45,6 +45,14 @@ class UnknownName(UsageError, KeyError, NotImplementedError):
         self.add_note(hint(name, known))
 
 
+class UndeclaredHparam(UsageError, KeyError):
+    """Code reads a hyper-parameter that no class declares. A `KeyError` since it looks it up in a dict."""
+
+
+class NameConflict(UsageError):
+    """Two plugins, or a plugin and this project, use one name for different things."""
+
+
 def misspelt(message: str, name: str, known: Iterable[str]) -> UsageError:
     """A `UsageError` with `message` and a note that suggests names from `known` similar to `name`."""
     error = UsageError(message)

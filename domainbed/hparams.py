@@ -10,13 +10,14 @@ import enum
 import json
 import math
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from domainbed.errors import UsageError, hint, misspelt
+from domainbed.errors import UndeclaredHparam, UsageError, hint, misspelt
 from domainbed.registry import Registry
 
 Value = bool | int | float | str
@@ -128,6 +129,32 @@ class Hparam(Limits):
 
 Declaration = Hparam | Callable[[str], Hparam]
 Table = Mapping[str, Declaration]
+
+
+def merged_tables(cls: type, attribute: str) -> dict[str, Any]:
+    """The entries of all dicts that `cls` and its bases declare as `attribute`, those of bases first."""
+    merged: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        merged |= base.__dict__.get(attribute, {})
+    return merged
+
+
+class HparamValues(dict[str, Value]):
+    """The hyper-parameters of a run, by name. Reading one that no class declares is an error of one line."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> Value:
+        code = sys._getframe(1).f_code
+        raise UndeclaredHparam(
+            f"{code.co_qualname} ({code.co_filename}) reads the hyper-parameter {name!r}, which is not "
+            f"declared; put it into HPARAMS of the algorithm's, dataset's or featurizer's class: "
+            f'HPARAMS = {{"{name}": Hparam(default, draw, help)}}'
+        )
+
+    def __or__(self, other: Mapping[str, Value]) -> HparamValues:  # type: ignore[override] # of this class
+        return HparamValues({**self, **other})
+
 
 OPTIONS: Registry[Hparam] = Registry("Hyper-parameter")
 """Optional hyper-parameters such as `featurizer`: any run may set them, but they are in no default table,

@@ -1,6 +1,7 @@
 """Hyper-parameters of an algorithm on a dataset, from the declarations of classes and rooms.
 
-A table lists the common entries, then the algorithm's own, then those of the optimisation. Every random
+A table lists the common entries, then the algorithm's own, then those of the optimisation, then the
+dataset's own. Every random
 value is drawn from a generator of its own, seeded by the entry's name (docs/compatibility.md).
 """
 
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from domainbed.errors import UnknownName
-from domainbed.hparams import OPTIONS, Hparam, Table, Value, resolve
+from domainbed.errors import UnknownName, UsageError
+from domainbed.hparams import OPTIONS, Hparam, Table, Value, merged_tables, resolve
 from domainbed.seeds import seed_hash
 
 if TYPE_CHECKING:
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
 def table(algorithm: str) -> Table:
     """Declarations of `algorithm`, in order. An unknown name has the common ones only."""
     return _class(algorithm).hparams_table()
+
+
+def dataset_table(dataset: str) -> Table:
+    """Declarations of the dataset itself. An unknown name has none."""
+    from domainbed.datasets import get_dataset_class
+
+    try:
+        return merged_tables(get_dataset_class(dataset), "HPARAMS")
+    except UsageError:
+        return {}
+
+
+def featurizer_table(featurizer: str) -> Table:
+    """Declarations of the featurizer of this name; "auto" has none."""
+    from domainbed.networks import featurizer_class
+
+    found = None if featurizer == "auto" else featurizer_class(featurizer)
+    return merged_tables(found, "HPARAMS") if isinstance(found, type) else {}
 
 
 def switches(algorithm: str) -> Table:
@@ -53,8 +72,19 @@ def _class(algorithm: str) -> type[Algorithm]:
 
 def _hparams(algorithm: str, dataset: str, random_seed: int) -> dict[str, tuple[Value, Value]]:
     """Name -> (default, random value for `random_seed`). Forks call and patch this; keep it."""
+    own, of_dataset = table(algorithm), dataset_table(dataset)
+    for name in own.keys() & of_dataset.keys():
+        raise UsageError(
+            f"algorithm {algorithm} and dataset {dataset} both declare the hyper-parameter {name!r}; "
+            "rename it in one of them, or leave it out of the dataset's HPARAMS to read the algorithm's"
+        )
+    return draw_pairs({**own, **of_dataset}, dataset, random_seed)
+
+
+def draw_pairs(table: Table, dataset: str, random_seed: int) -> dict[str, tuple[Value, Value]]:
+    """Name -> (default, random value for `random_seed`) of each entry of a table."""
     pairs = {}
-    for name, declaration in table(algorithm).items():
+    for name, declaration in table.items():
         declared = resolve(declaration, dataset)
         random_state = np.random.RandomState(seed_hash(random_seed, name))
         pairs[name] = (declared.default, declared.draw(random_state))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from importlib.abc import InspectLoader
 from typing import TypeVar
 
 from domainbed import plugins
-from domainbed.errors import UnknownName
+from domainbed.errors import NameConflict, UnknownName
 
 T = TypeVar("T")
 
@@ -25,6 +26,9 @@ class Registry(MutableMapping[str, T]):
     The first look-up searches `home`, calls `setup` and loads the plugins (see `domainbed.plugins`). An
     object registered with `add_lazy` or `add_package` is imported on its own first look-up, so that listing
     names does not import it.
+
+    A name belongs to the module that registers it. Another module may replace the object only by
+    `register(name, override=True)`; see `replacement`.
 
     Args:
         kind: kind of the objects, as in "<kind> not found: <name>".
@@ -47,21 +51,68 @@ class Registry(MutableMapping[str, T]):
         self._names: dict[str, None] = {}  # an ordered set
         self._objects: dict[str, T] = {}
         self._lazy: dict[str, str] = {}
+        self._modules: dict[str, str] = {}
+        self._replacements: dict[str, str] = {}
+        self._replaced: dict[str, str] = {}  # the modules whose objects they have replaced
         self._loaded = False
 
-    def register(self, name: str | None = None) -> Callable[[T], T]:
-        """Decorator that registers a class or function, by default under its own name."""
+    def register(self, name: str | None = None, override: bool = False) -> Callable[[T], T]:
+        """Decorator that registers a class or function.
+
+        Args:
+            name: by default the name of the object.
+            override: replace what another module has registered, or will register, under this name.
+
+        Raises: NameConflict, when it decorates, if another module uses the name and `override` is False.
+        """
 
         def add(thing: T) -> T:
-            self[name if name is not None else getattr(thing, "__name__")] = thing  # noqa: B009 - T has no bound
+            own = name if name is not None else getattr(thing, "__name__")  # noqa: B009 - T has no bound
+            if self._claim(own, _calling_module(), override):
+                self._names[own] = None
+                self._objects[own] = thing
             return thing
 
         return add
 
+    def replacement(self, name: str) -> str | None:
+        """The module that has replaced the object `name` by `override=True`, or None."""
+        return self._replacements.get(name)
+
+    def _claim(self, name: str, module: str, override: bool = False) -> bool:
+        """Whether `module` may register `name`: not if another one has replaced what it registers.
+
+        Raises: NameConflict if another module uses the name.
+        """
+        replaced_by = self._replacements.get(name)
+        if override:
+            other = replaced_by
+        elif replaced_by not in (None, module):
+            other = self._replaced.setdefault(name, module)  # built-in objects may be registered later
+        else:
+            other = self._modules.get(name)
+        if other not in (None, module):
+            raise NameConflict(
+                f"{self.kind} {name} is registered by {other} and by {module}; "
+                "rename one of them, or register the one that is meant with override=True"
+            )
+        if override:
+            if self._modules.get(name, module) != module:
+                self._replaced[name] = self._modules[name]
+            self._replacements[name] = module
+        elif replaced_by not in (None, module):
+            return False
+        self._modules[name] = module
+        return True
+
     def add_lazy(self, name: str, target: str) -> None:
-        """Register the object that `target` ("module:attribute") names, without importing it."""
+        """Register the object that `target` ("module:attribute") names, without importing it.
+
+        Raises: NameConflict if another module uses the name.
+        """
         self._names[name] = None
-        self._lazy[name] = target
+        if self._claim(name, target.partition(":")[0]):
+            self._lazy[name] = target
 
     def add_package(self, package: str, first: Sequence[str] = ()) -> None:
         """Register what the modules of `package` decorate with `@NAME.register()`, without importing them.
@@ -102,15 +153,15 @@ class Registry(MutableMapping[str, T]):
         return self._objects[name]
 
     def __setitem__(self, name: str, thing: T) -> None:
-        self._names[name] = None
-        self._objects[name] = thing
+        self.register(name)(thing)
 
     def __delitem__(self, name: str) -> None:
         if name not in self:
             raise UnknownName(self.kind, name, self)
         del self._names[name]
         self._objects.pop(name, None)
-        self._lazy.pop(name, None)
+        for table in (self._lazy, self._modules, self._replacements, self._replaced):
+            table.pop(name, None)
 
     def __iter__(self) -> Iterator[str]:
         self._load()
@@ -128,8 +179,20 @@ class Registry(MutableMapping[str, T]):
         if self._loaded:
             return
         self._loaded = True
-        if self._home is not None:
-            self.add_package(self._home)
-        if self._setup is not None:
-            self._setup()
-        plugins.load()
+        try:
+            if self._home is not None:
+                self.add_package(self._home)
+            if self._setup is not None:
+                self._setup()
+            plugins.load()
+        except NameConflict:
+            self._loaded = False  # so that the next look-up does not pass in silence
+            raise
+
+
+def _calling_module() -> str:
+    """Name of the module whose code registers something."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") in (__name__, "collections.abc"):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__"))

@@ -1,10 +1,12 @@
+import importlib
 import subprocess
 import sys
+import textwrap
 from types import SimpleNamespace
 
 import pytest
 
-from domainbed.errors import UnknownName
+from domainbed.errors import NameConflict, UnknownName
 from domainbed.registry import Registry
 
 
@@ -76,3 +78,59 @@ def test_a_package_is_searched_without_importing_it(tmp_path, monkeypatch):
     assert "methods_of_a_plugin.first" not in sys.modules
     assert registry["One"].__name__ == "One"
     assert registry["two"] is registry["deux"]
+
+
+def module(name, registry, source):
+    """Code of a module called `name` that sees `registry`, as imported, or imported again."""
+    exec(textwrap.dedent(source), {"registry": registry, "__name__": name})
+
+
+ERM = "@registry.register({})\nclass ERM:\n    HOME = __name__\n"
+
+
+def test_two_modules_cannot_use_one_name_and_the_error_names_both(registry):
+    module("baselines", registry, ERM.format(""))
+    for source in (ERM.format(""), "registry['ERM'] = 3", "registry.update(ERM=3)"):
+        with pytest.raises(
+            NameConflict, match=r"Thing ERM is registered by baselines and by a_plugin; .*=True"
+        ):
+            module("a_plugin", registry, source)
+    with pytest.raises(NameConflict, match="by baselines and by fractions"):
+        registry.add_lazy("ERM", "fractions:Fraction")
+    assert registry["ERM"].HOME == "baselines"
+    module("baselines", registry, ERM.format(""))  # as importlib.reload and notebooks do
+
+
+def test_a_replacement_says_so_and_is_known_by_its_module(registry):
+    module("baselines", registry, ERM.format(""))
+    module("a_plugin", registry, ERM.format("override=True"))
+    assert registry["ERM"].HOME == "a_plugin"
+    assert registry.replacement("ERM") == "a_plugin"
+    module("baselines", registry, ERM.format(""))
+    assert registry["ERM"].HOME == "a_plugin"
+    for settings in ("", "override=True"):
+        with pytest.raises(NameConflict, match="another_plugin"):
+            module("another_plugin", registry, ERM.format(settings))
+    del registry["ERM"]
+    assert registry.replacement("ERM") is None
+    module("another_plugin", registry, ERM.format(""))
+
+
+@pytest.mark.parametrize(("settings", "expected"), [("override=True", "a_plugin"), ("", None)])
+def test_a_plugin_may_come_before_what_it_replaces(tmp_path, monkeypatch, settings, expected):
+    package = tmp_path / "package_that_comes_later"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "erm.py").write_text("from registry_of_a_plugin import registry\n\n\n" + ERM.format(""))
+    late = Registry("Thing", home=package.name)
+    monkeypatch.setitem(sys.modules, "registry_of_a_plugin", SimpleNamespace(registry=late))
+    monkeypatch.syspath_prepend(tmp_path)
+    module("a_plugin", late, ERM.format(settings))
+    if expected:
+        assert list(late) == ["ERM"] == [late["ERM"].__name__]
+        importlib.import_module("package_that_comes_later.erm")
+        assert late["ERM"].HOME == "a_plugin"
+        return
+    for _ in range(2):
+        with pytest.raises(NameConflict, match=r"by a_plugin and by package_that_comes_later\.erm"):
+            list(late)

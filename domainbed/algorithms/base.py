@@ -41,7 +41,18 @@ from domainbed.datasets import by_size
 from domainbed.datasets.minibatch import Minibatch as Minibatch
 from domainbed.datasets.minibatch import concatenate as concatenate
 from domainbed.errors import UsageError
-from domainbed.hparams import Hparam, Kind, Table, Value, choice, const, log2_int, log10_uniform, resolve
+from domainbed.hparams import (
+    Hparam,
+    Kind,
+    Table,
+    Value,
+    choice,
+    const,
+    log2_int,
+    log10_uniform,
+    merged_tables,
+    resolve,
+)
 from domainbed.process_group import SINGLE_PROCESS, ProcessGroup
 
 
@@ -166,9 +177,14 @@ class Algorithm(nn.Module):
     """Whether the featurizer may be compiled. False if an update differentiates its gradients."""
 
     STATE: ClassVar[tuple[str, ...]] = ()
-    """Names of attributes to save in checkpoints, in addition to those of base classes: numbers, strings,
-    tensors, or containers of them. Parameters, buffers and `Stateful` objects (optimizers, schedules,
-    averages), also in lists, are saved without being named."""
+    """Names of attributes that `training_state` has, in addition to those of base classes: numbers, strings,
+    tensors, or containers of them. It has parameters, buffers and `Stateful` objects (optimizers, schedules,
+    averages), also in lists, without their being named. Checkpoints of a run also have every other attribute
+    that changed (`domainbed.training.attributes`), so a plugin need not name any."""
+
+    TRANSIENT: ClassVar[tuple[str, ...]] = ()
+    """Names of attributes that checkpoints leave out, in addition to those of base classes, because later
+    updates do not depend on them, such as a cache. Modules and other objects may have such names too."""
 
     process_group: ProcessGroup = SINGLE_PROCESS
     """The processes that share the updates."""
@@ -201,19 +217,12 @@ class Algorithm(nn.Module):
     @classmethod
     def hparams_table(cls) -> Table:
         """All declarations in order: the common ones, the algorithm's own, those of the optimisation."""
-        return cls._merged("HPARAMS") | cls._merged("OPTIMISATION")
+        return merged_tables(cls, "HPARAMS") | merged_tables(cls, "OPTIMISATION")
 
     @classmethod
     def switches_table(cls) -> Table:
         """Declarations of all `SWITCHES`."""
-        return cls._merged("SWITCHES")
-
-    @classmethod
-    def _merged(cls, attribute: str) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        for base in reversed(cls.__mro__):
-            merged |= base.__dict__.get(attribute, {})
-        return merged
+        return merged_tables(cls, "SWITCHES")
 
     def switch(self, name: str) -> Value:
         """Value of the hyper-parameter `name` in `SWITCHES`: that in `self.hparams`, or else its default."""
@@ -244,19 +253,20 @@ class Algorithm(nn.Module):
         """
         return {
             "model": self.state_dict(),
-            "parts": {name: part.state_dict() for name, part in self._parts()},
-            "values": {name: getattr(self, name) for name in self._state_names()},
+            "parts": {name: part.state_dict() for name, part in self.parts()},
+            "values": {name: getattr(self, name) for name in self.state_names()},
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Restore `state`, the training state of an algorithm with the same arguments."""
         self.load_state_dict(state["model"])
-        for name, part in self._parts():
+        for name, part in self.parts():
             part.load_state_dict(state["parts"][name])
-        for name in self._state_names():
+        for name in self.state_names():
             setattr(self, name, copy.deepcopy(state["values"][name]))
 
-    def _parts(self) -> Iterator[tuple[str, Stateful]]:
+    def parts(self) -> Iterator[tuple[str, Stateful]]:
+        """Name and object of each `Stateful` attribute, and of each item of a list that is one."""
         for name, value in vars(self).items():
             if isinstance(value, Stateful):
                 yield name, value
@@ -265,5 +275,6 @@ class Algorithm(nn.Module):
                     (f"{name}.{i}", each) for i, each in enumerate(value) if isinstance(each, Stateful)
                 )
 
-    def _state_names(self) -> list[str]:
+    def state_names(self) -> list[str]:
+        """All names in `STATE`."""
         return [name for base in type(self).__mro__ for name in base.__dict__.get("STATE", ())]

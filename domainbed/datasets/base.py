@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from domainbed.errors import UsageError
+from domainbed.hparams import Table
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -27,7 +28,8 @@ class MultipleDomainDataset:
     """A list of environments, `datasets`, in the order of `ENVIRONMENTS`.
 
     The constructor of every concrete class takes `(root, test_envs, hparams)`, positionally: the data
-    directory, the indices of the target environments (which are not augmented), and the hyper-parameters.
+    directory, the indices of the target environments (which are not augmented), and the hyper-parameters. It
+    sets `datasets`, `input_shape` and `num_classes`. That of this class does nothing, as in upstream.
 
     An environment is a map-style dataset of (input, label). It has `targets`, its labels as a sequence of
     ints, or is a `TensorDataset`. It may also define:
@@ -48,6 +50,8 @@ class MultipleDomainDataset:
         DOWNLOADABLE: whether `domainbed.scripts.download` can fetch the data. Not inherited, since a
             subclass may read other files.
         SAME_CLASSES: whether every environment must have samples of every class.
+        HPARAMS: hyper-parameters of the dataset, as those of an algorithm; those of base classes are
+            inherited. A run on the dataset has a value for each in `hparams`.
         VERSION: incremented when the same files yield different data. Reports do not pool versions.
         datasets: the environments.
         input_shape: shape of an input, a tuple.
@@ -76,6 +80,7 @@ class MultipleDomainDataset:
     NEEDS_DATA: ClassVar[bool] = True
     DOWNLOADABLE: ClassVar[bool] = False
     SAME_CLASSES: ClassVar[bool] = True
+    HPARAMS: ClassVar[Table] = {}
     VERSION: ClassVar[int] = 1
 
     datasets: Sequence[Environment]
@@ -90,8 +95,13 @@ class MultipleDomainDataset:
     image_digests: Sequence[np.ndarray[Any, Any]] | None = None
     image_findings: Sequence[np.ndarray[Any, Any]] | None = None
 
-    def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
-        raise NotImplementedError
+    def __init__(
+        self,
+        root: str | None = None,
+        test_envs: Sequence[int] = (),
+        hparams: Mapping[str, Any] | None = None,
+    ) -> None:
+        pass
 
     def __len__(self) -> int:
         return len(self.datasets)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from domainbed.errors import UsageError
+from domainbed.hparams import Table
 
 Provenance = Mapping[str, str]
 """Origin of initial weights: their `name`, and the `sha256` of their file."""
@@ -24,12 +25,15 @@ class FeaturizerModule(nn.Module):
         activation: module applied to the features. It is the identity unless an algorithm (URM) replaces it.
         provenance: origin of the initial weights.
         SMALLEST: smallest height and width of an image, in pixels.
+        HPARAMS: hyper-parameters of the featurizer, as those of an algorithm; those of base classes are
+            inherited. A run that names the featurizer has a value for each in `hparams`.
         SAMPLEWISE: whether the features of a sample depend on that sample alone, apart from batch norms in
             training mode. Methods that need the gradient of each environment are faster with such networks.
     """
 
     SMALLEST: ClassVar[int] = 1
     SAMPLEWISE: ClassVar[bool] = False
+    HPARAMS: ClassVar[Table] = {}
 
     n_outputs: int
     activation: nn.Module

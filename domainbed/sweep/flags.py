@@ -62,7 +62,7 @@ class SweepFlags:
 PASSED_ON = {
     name: declared
     for name, declared in SETTINGS.items()
-    if declared.in_sweep in (InSweep.GIVEN, InSweep.ALWAYS, InSweep.SEVERAL)
+    if declared.in_sweep in (InSweep.GIVEN, InSweep.UNNAMED, InSweep.ALWAYS, InSweep.SEVERAL)
 }
 """The settings of runs that are also flags of `sweep`, by name."""
 
@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     for setting in PASSED_ON.values():
         if setting.in_sweep is InSweep.ALWAYS:
             setting.add_to(for_runs)
-        elif setting.in_sweep is InSweep.GIVEN:
+        elif setting.in_sweep in (InSweep.GIVEN, InSweep.UNNAMED):
             setting.add_to(for_runs, default=None)
         else:
             several = dataclasses.replace(setting, help=f"{setting.help}; several values: runs with each")

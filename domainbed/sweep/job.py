@@ -14,8 +14,11 @@ from typing import Any, ClassVar
 
 from domainbed.errors import RunError, UsageError
 from domainbed.sweep.launchers import DEFAULTS, LaunchOptions, as_launcher
+from domainbed.training.config import SETTINGS
 from domainbed.training.run_state import RunState, failure_reason, mark_queued, run_state
+from domainbed.training.settings import InSweep
 
+_UNNAMED = frozenset(name for name, each in SETTINGS.items() if each.in_sweep is InSweep.UNNAMED)
 _TRAIN = ["python", "-m", "domainbed.scripts.train"]
 
 
@@ -23,7 +26,8 @@ class Job:
     """One run of a sweep. docs/compatibility.md, "Sweep directories", describes its name and command.
 
     Args:
-        train_args: arguments of `train` without `output_dir`. The hash of their JSON text is the job's name.
+        train_args: arguments of `train` without `output_dir`. The hash of their JSON text is the job's name;
+            settings that are `InSweep.UNNAMED` are not part of it.
         sweep_output_dir: the sweep directory.
 
     Attributes:
@@ -40,7 +44,8 @@ class Job:
     DONE: ClassVar[str] = "Done"
 
     def __init__(self, train_args: dict[str, Any], sweep_output_dir: str) -> None:
-        text = json.dumps(train_args, sort_keys=True)
+        named = {name: value for name, value in train_args.items() if name not in _UNNAMED}
+        text = json.dumps(named, sort_keys=True)
         self.name = hashlib.md5(text.encode("utf-8")).hexdigest()
         self.output_dir = str(Path(sweep_output_dir) / self.name)
         self.train_args = copy.deepcopy(train_args) | {"output_dir": self.output_dir}
@@ -55,7 +60,7 @@ class Job:
         return f"{self.state}: {self.output_dir} {tuple(self.train_args[key] for key in keys)}"
 
     def named_args(self) -> dict[str, Any]:
-        """The arguments that the name is made from: `train_args` without `output_dir`."""
+        """The arguments of `train` without `output_dir`, from which the same job is made."""
         return {name: value for name, value in self.train_args.items() if name != "output_dir"}
 
     def refreshed(self) -> Job:

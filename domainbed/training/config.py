@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed.errors import UsageError, misspelt
-from domainbed.hparams import Hparam, Kind, Value, option, override, parse_overrides
+from domainbed.hparams import Hparam, HparamValues, Kind, Value, option, override, parse_overrides
 from domainbed.training import tensorboard_events
 from domainbed.training.settings import InSweep, setting, settings_of
 from domainbed.training.splits import SUFFIX, SplitRequest, check_request, parse_scheme
@@ -187,6 +187,13 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
     )
+    accept_changed_code: bool = setting(
+        False,
+        "resume although the code of a plugin's class changed since the run began; run.json says from where",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+        in_sweep=InSweep.UNNAMED,
+    )
     deterministic: bool = setting(
         False,
         "use only operations that repeat exactly on a GPU",
@@ -333,8 +340,10 @@ class TrainConfig:
 
         return with_classes(get_dataset_class(self.dataset), self.classes)
 
-    def resolved_hparams(self) -> dict[str, Value]:
+    def resolved_hparams(self) -> HparamValues:
         """The hyper-parameters of this run: default or random ones, then the overrides.
+
+        They are the algorithm's, the dataset's, and those of the featurizer that the overrides name.
 
         Raises: UsageError for an unknown name, an invalid value or an unknown featurizer.
         """
@@ -342,17 +351,25 @@ class TrainConfig:
         from domainbed.seeds import seed_hash
 
         self.dataset_class()  # a plugin's may declare options in its module
+        overrides = networks.options.with_preset(parse_overrides(self.hparams))
+        of_featurizer = hparams_registry.featurizer_table(str(option(overrides, "featurizer")))
         if self.hparams_seed == 0:
             hparams = hparams_registry.default_hparams(self.algorithm, self.dataset)
+            pairs = hparams_registry.draw_pairs(of_featurizer, self.dataset, 0)
+            more = {name: default for name, (default, _) in pairs.items()}
         else:
             seed = seed_hash(self.hparams_seed, self.trial_seed)
             hparams = hparams_registry.random_hparams(self.algorithm, self.dataset, seed)
-        own = {**hparams_registry.table(self.algorithm), **hparams_registry.switches(self.algorithm)}
-        overrides = networks.options.with_preset(parse_overrides(self.hparams))
+            pairs = hparams_registry.draw_pairs(of_featurizer, self.dataset, seed)
+            more = {name: value for name, (_, value) in pairs.items()}
+        hparams = HparamValues({**more, **hparams})
+        own = {
+            **of_featurizer,
+            **hparams_registry.dataset_table(self.dataset),
+            **hparams_registry.table(self.algorithm),
+            **hparams_registry.switches(self.algorithm),
+        }
         override(hparams, overrides, {**optional_hparams(), **own}, self.dataset)
-        featurizer = str(option(hparams, "featurizer"))
-        if featurizer != "auto":
-            networks.featurizer_class(featurizer)
         if self.compile and "passes" in own:
             # A compiled network does not expose its layers to a joint pass.
             hparams["passes"] = "separate"

@@ -142,4 +142,5 @@ class _FollowerLoop(Loop):
         with compatible(self.directory.path):
             self.updates = content["updates"]
             self.recorder.last_step = content["recorded"]
+            self.load_attributes(content)
             self.run.algorithm.load_training_state(content["algorithm"])

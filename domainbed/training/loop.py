@@ -14,8 +14,10 @@ from tqdm import tqdm
 
 from domainbed.algorithms.base import Minibatch
 from domainbed.hparams import option
+from domainbed.plugins import is_of_plugin
 from domainbed.seeds import Purpose, counter_seed, seed_all
-from domainbed.training import checkpoint, split_file
+from domainbed.training import checkpoint, plugin_code, split_file
+from domainbed.training.attributes import KeptAttributes
 from domainbed.training.checkpoint import Checkpoint
 from domainbed.training.evaluation import (
     EVALUATION,
@@ -51,18 +53,30 @@ def train(run: Run, directory: RunDir, make_loop: Callable[[Run, RunDir], Loop] 
 
     Raises:
         RunError: a loss is not finite, or a record cannot be written. Earlier records are kept.
-        UsageError: the checkpoint was written by an incompatible version.
+        UsageError: the checkpoint was written by an incompatible version, or with other code of a plugin.
         Preempted: the run was asked to stop, and wrote a checkpoint.
     """
+    code = plugin_code.hashes(run.algorithm, run.dataset)
+    directory.check_code(code, run.config.accept_changed_code)
+    if directory.unsaved:
+        _log.warning(
+            "starts from step 0, since the checkpoint lacks %s of %s; the earlier files are in attempt-N",
+            ", ".join(directory.unsaved),
+            type(run.algorithm).__name__,
+        )
     loop = (make_loop or Loop)(run, directory)
     if directory.checkpoint is not None:
         loop.load_checkpoint(directory.checkpoint)
     if run.config.write_splits is not None:
         path = run.config.fill_placeholders(run.config.write_splits)
         split_file.write(Path(path), run.dataset, run.splits)
-    summary = {name: loop.recorder.constant[name] for name in ("sizes", "hparams", "data", "weights")}
+    entries = ("sizes", "hparams", "data", "weights", "replaced")
+    constant = loop.recorder.constant
+    summary = {name: constant[name] for name in entries if name in constant}
     directory.write_summary(
-        {"counts": run.dataset.summary["counts"], **summary}, machine=describe_machine(run.device)
+        {"counts": run.dataset.summary["counts"], **summary},
+        machine=describe_machine(run.device),
+        code=code,
     )
     # Launchers may send a signal twice. The second must not end this process before the first is recorded.
     loop.run_updates(directory.receive(StopRequests()))
@@ -81,6 +95,7 @@ class Loop:
     Attributes:
         updates: number of updates done.
         seed_counters: counters that the seed of every update starts with; its number follows.
+        attributes: what the algorithm keeps in plain attributes.
         DISABLE_BAR: whether to hide the progress bar. None hides it unless stderr is a terminal.
     """
 
@@ -91,6 +106,8 @@ class Loop:
         self.directory = directory
         self.updates = 0
         self.seed_counters: tuple[int, ...] = (run.config.seed, Purpose.UPDATE)
+        self.attributes = KeptAttributes(run.algorithm)
+        self._unsaved: list[str] = []
         parts = parts_to_evaluate(run.splits, run.config.test_envs, run.config.evaluate)
         if not option(run.hparams, "augment_evaluation"):
             parts = {name: without_augmentation(part) for name, part in parts.items()}
@@ -174,9 +191,11 @@ class Loop:
             "updates": self.updates,
             **self.recorder.state_dict(),
             "algorithm": self.run.algorithm.training_state(),
+            "attributes": self.attributes.state_dict(),
             "averaging": self.run.averaging.state_dict(),
             "generators": checkpoint.generator_states(),
         }
+        self._report_unsaved(content["attributes"]["unsaved"])
         try:
             checkpoint.save(self.directory.path, content)
         except OSError as error:
@@ -190,11 +209,35 @@ class Loop:
         """
         with checkpoint.compatible(self.directory.path):
             self.updates = content["updates"]
+            self.load_attributes(content)
             self.run.algorithm.load_training_state(content["algorithm"])
             self.run.averaging.load_state_dict(content["averaging"])
             checkpoint.set_generator_states(content["generators"])
             self.recorder.load_state_dict(content)
         self.recorder.drop_later_records()
+
+    def load_attributes(self, content: Checkpoint) -> None:
+        """Restore the algorithm's attributes. Warns a plugin of a checkpoint that is too old to have any."""
+        if "attributes" in content:
+            self.attributes.load_state_dict(content["attributes"])
+        elif is_of_plugin(type(self.run.algorithm)):
+            _log.warning(
+                "an older version wrote the checkpoint: attributes of %s that are not in STATE start with "
+                "their initial values; use --restart if updates depend on them",
+                type(self.run.algorithm).__name__,
+            )
+
+    def _report_unsaved(self, unsaved: list[str]) -> None:
+        """Warn of attributes that a checkpoint lacks, once."""
+        if unsaved and not self._unsaved:
+            _log.warning(
+                "checkpoints of this run cannot resume it, which would start from step 0: they cannot hold "
+                "%s of %s; give such an object state_dict and load_state_dict, or name the attribute in "
+                "TRANSIENT if updates do not depend on it",
+                ", ".join(unsaved),
+                type(self.run.algorithm).__name__,
+            )
+        self._unsaved = unsaved
 
     def save_model(self, name: str) -> None:
         """Write the algorithm's current weights to the file `name` in the run's directory."""

@@ -40,7 +40,7 @@ def save_model(
         "model_input_shape": dataset.input_shape,
         "model_num_classes": dataset.num_classes,
         "model_num_domains": num_domains,
-        "model_hparams": algorithm.hparams,
+        "model_hparams": dict(algorithm.hparams),
         "model_dict": weights,
     }
     buffer = io.BytesIO()

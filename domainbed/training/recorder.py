@@ -17,7 +17,7 @@ from domainbed.networks.base import provenance_of
 from domainbed.records.results_file import RESULTS_FILE, append_record, drop_records_after
 from domainbed.training import tensorboard_events
 from domainbed.training.evaluation import Evaluator
-from domainbed.training.run import Run
+from domainbed.training.run import Run, replacements
 from domainbed.training.run_dir import RunDir
 
 
@@ -188,6 +188,9 @@ def _constant_entries(run: Run) -> dict[str, Any]:
     with_uda = [index for index, parts in enumerate(run.splits) if "uda" in parts]
     if with_uda:
         entries["uda_envs"] = with_uda
+    replaced = replacements(run)
+    if replaced:
+        entries["replaced"] = replaced
     return entries
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,6 +134,26 @@ def build(config: TrainConfig) -> Run:
         n_steps=n_steps,
         checkpoint_freq=config.checkpoint_freq or dataset.CHECKPOINT_FREQ,
     )
+
+
+def replacements(run: Run) -> dict[str, str]:
+    """What plugins have replaced (`register(override=True)`) of what the run uses.
+
+    Returns: module of the plugin by "algorithm", "dataset" and "featurizer"; empty for most runs.
+    """
+    from domainbed import algorithms, datasets, networks
+    from domainbed.networks.featurizer import by_shape
+
+    featurizer = str(option(run.hparams, "featurizer"))
+    if featurizer == "auto":
+        with contextlib.suppress(UsageError):  # an algorithm may do without a featurizer
+            featurizer = by_shape(tuple(run.dataset.input_shape), run.hparams)
+    found = {
+        "algorithm": algorithms.REGISTRY.replacement(run.config.algorithm),
+        "dataset": datasets.REGISTRY.replacement(run.config.dataset),
+        "featurizer": networks.FEATURIZERS.replacement(featurizer),
+    }
+    return {kind: module for kind, module in found.items() if module is not None}
 
 
 def choose_device(name: str) -> torch.device:

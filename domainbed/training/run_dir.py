@@ -20,7 +20,8 @@ from typing import Any
 
 from domainbed.errors import DomainBedError, RunError, UsageError
 from domainbed.files import write_atomic
-from domainbed.training.claims import AlreadyClaimed, Claim
+from domainbed.training import plugin_code
+from domainbed.training.claims import AlreadyClaimed, Claim, latest_claim
 from domainbed.training.config import RETIRED, SETTINGS
 from domainbed.training.run_state import (
     DONE,
@@ -71,6 +72,8 @@ class RunDir:
 
     Attributes:
         checkpoint: the checkpoint to resume from, or None to start from the beginning.
+        unsaved: attributes of the algorithm that the newest checkpoint lacks. The run then starts from the
+            beginning.
 
     Raises:
         UsageError: the directory cannot be written, or holds a run with other settings.
@@ -81,6 +84,7 @@ class RunDir:
         self.path = path
         self.settings = settings
         self.checkpoint: dict[str, Any] | None = None
+        self.unsaved: list[str] = []
         self._restart = restart
         self._claim: Claim | None = None
         self._failures = 0
@@ -123,7 +127,7 @@ class RunDir:
             has_settings = self._check_settings()
             if self.finished:
                 return
-            self.checkpoint = self._load_checkpoint() if has_settings else None
+            self._load_checkpoint(has_settings)
         if self.checkpoint is None:
             self._move_to_attempt()
         for name in (*ENDINGS, QUEUED):
@@ -151,12 +155,18 @@ class RunDir:
             self._claim.release(remove=self.finished)
 
     def check_claim(self) -> None:
-        """Raise Busy if another process took this run over, for instance because this one hung."""
+        """Check that this run still belongs to this process.
+
+        Raises: Busy if another process took it over, for instance because this one hung; RunError if the
+            directory was deleted.
+        """
         # A separate check, because the process that finishes a run removes its claim. If this process hung
         # while it wrote a heartbeat, that heartbeat then restores its own claim.
         if self.finished:
             raise Busy(f"{self.path} was taken over and finished by another process")
         if self._claim is None or not self._claim.is_held():
+            if self._claim is not None and not latest_claim(self.path)[0]:
+                raise RunError(f"{self.path} was deleted while the run was at work; start the run again")
             raise Busy(f"{self.path} was taken over by process {last_progress(self.path).get('pid')}")
 
     def set_progress(self, step: int, n_steps: int, first_step: int) -> None:
@@ -170,18 +180,30 @@ class RunDir:
         if self._claim is not None:
             self._claim.progress = {"step": step, "n_steps": n_steps, "first_step": first_step}
 
-    def write_summary(self, summary: dict[str, Any], machine: dict[str, Any]) -> None:
-        """Write the settings, `summary`, and the machines that worked on the run to run.json.
+    def write_summary(
+        self, summary: dict[str, Any], machine: dict[str, Any], code: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the settings, `summary`, the machines that worked on the run and its code to run.json.
 
         Args:
             summary: further entries.
             machine: description of this machine. It is added to the list `machines` unless it is the last.
+            code: hash of each plugin class. If a resumed run has other ones than before, `code_changes` gets
+                the number of updates done with the earlier code, and the earlier hashes.
         """
         self.check_claim()
-        machines = (read_json(self.path / "run.json") or {}).get("machines", [])
+        old = read_json(self.path / "run.json") or {}
+        machines, changes = old.get("machines", []), old.get("code_changes", [])
         if machines[-1:] != [machine]:
             machines = [*machines, machine]
-        content = {"settings": self.settings, **summary, "machines": machines}
+        code = dict(code or {})
+        if self.checkpoint is not None and old.get("code", code) != code:
+            changed = plugin_code.differences(old["code"], code)
+            before = {name: old["code"].get(name) for name in changed}
+            changes = [*changes, {"from_update": self.checkpoint["updates"], "before": before}]
+        content = {"settings": self.settings, **summary, "machines": machines, "code": code}
+        if changes:
+            content["code_changes"] = changes
         write_atomic(self.path / "run.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def finish(self) -> None:
@@ -189,12 +211,34 @@ class RunDir:
         self.check_claim()
         write_atomic(self.path / DONE, "done")
 
-    def _load_checkpoint(self) -> dict[str, Any] | None:
-        if not any(self.path.glob("checkpoint*.pt")):
-            return None
+    def check_code(self, code: Mapping[str, str], accept: bool) -> None:
+        """Check that the run resumes with the plugins' code that it began with.
+
+        Args:
+            code: hash of each plugin class, as `plugin_code.hashes` returns them.
+            accept: resume with other code, too.
+
+        Raises: UsageError if code has changed, and `accept` is False.
+        """
+        before = (read_json(self.path / "run.json") or {}).get("code")
+        if self.checkpoint is None or before is None or accept:
+            return
+        changed = plugin_code.differences(before, code)
+        if changed:
+            raise UsageError(
+                f"{self.path} holds a run that other code began: {', '.join(changed)} changed since; "
+                "use --accept_changed_code to resume with the code as it is, or --restart to start over"
+            )
+
+    def _load_checkpoint(self, has_settings: bool) -> None:
+        """Set `checkpoint` and `unsaved`."""
+        if not has_settings or not any(self.path.glob("checkpoint*.pt")):
+            return
         from domainbed.training import checkpoint
 
-        return checkpoint.load(self.path)
+        content = checkpoint.load(self.path)
+        self.unsaved = (content or {}).get("attributes", {}).get("unsaved", [])
+        self.checkpoint = None if self.unsaved else content
 
     def _check_settings(self) -> bool:
         """Compare the settings in run.json with those of this run; returns whether there is a run.json.

@@ -127,6 +127,8 @@ class InSweep(enum.Enum):
     """From a flag of the same name, if it is given."""
     ALWAYS = "yes, always written"
     """From a flag of the same name, by default the setting's default."""
+    UNNAMED = "yes, not in the run's name"
+    """As `GIVEN`, but a run keeps its directory whether the flag is given or not."""
     SEVERAL = "yes, several values"
     """From a flag of the same name that takes several values: the grid is repeated for each."""
 

@@ -103,6 +103,7 @@ class ComponentwiseSurgery(GradientSurgery, ComponentwiseMethod):
         ),
         "freeze_masked": Hparam(False, const(False), "weights where the rule gives 0 stay as they are"),
     }
+    TRANSIENT = ("_frozen",)
 
     def finish(self, combined: Combined) -> None:
         super().finish(combined)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from domainbed.algorithms import ALGORITHMS
+from domainbed.algorithms import ALGORITHMS, REGISTRY
+from domainbed.algorithms.erm import ERM
 from domainbed.errors import RunError, UsageError
 from domainbed.training import checkpoint, loop
 from domainbed.training.config import TrainConfig
@@ -227,6 +229,34 @@ def test_a_checkpoint_of_other_state_is_refused_in_one_line_and_restart_starts_o
     assert run_state(path) is RunState.DONE
 
 
+class Counter(ERM):
+    """ERM that counts its updates in a plain attribute."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.count = 0
+
+    def update(self, minibatches, unlabeled=None):
+        self.count += 1
+        return {**super().update(minibatches, unlabeled), "count": float(self.count)}
+
+
+def test_a_plugin_is_warned_of_a_checkpoint_that_is_too_old_to_have_its_attributes(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setitem(REGISTRY, "Counter", Counter)
+    path = tmp_path / "run"
+    attempt(path, monkeypatch, stop_at=12, algorithm="Counter")
+    content = checkpoint.load(path)
+    done = content["updates"]
+    del content["attributes"]
+    checkpoint.save(path, content)
+    attempt(path, algorithm="Counter")
+    assert "an older version wrote the checkpoint: attributes of Counter that are not in STATE" in caplog.text
+    last = json.loads((path / "results.jsonl").read_text().splitlines()[-1])
+    assert last["count"] < 6 - done
+
+
 def test_incomplete_and_foreign_lines_of_records_do_not_matter(tmp_path, monkeypatch, assert_same):
     attempt(tmp_path / "straight", algorithm="ERM")
     path = tmp_path / "run"
@@ -258,6 +288,15 @@ def test_a_process_that_lost_its_claim_writes_nothing(tmp_path):
         with pytest.raises(RunError, match="taken over"):
             loop.train(run, directory)
     assert set(tmp_path.iterdir()) == {*before, tmp_path / "claim-2.json"}
+
+
+def test_a_run_whose_directory_was_deleted_says_so(tmp_path):
+    run = build(TrainConfig(**SMALL, output_dir=str(tmp_path / "run")))
+    with RunDir(tmp_path / "run", {}) as directory:
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(RunError, match="run was deleted while the run was at work"):
+            loop.train(run, directory)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
