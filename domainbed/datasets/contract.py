@@ -40,6 +40,10 @@ def build(
     before = _generator_states()
     dataset = dataset_class(root, test_envs, hparams)
     is_random = _generator_states() != before
+    for attribute in ("datasets", "input_shape", "num_classes"):
+        if not hasattr(dataset, attribute):
+            name = dataset_class.__name__
+            raise UsageError(f"the constructor of dataset {name} must set self.{attribute}; it does not")
     handle_duplicates(dataset, duplicates)
     check(dataset)
     dataset.summary = {
@@ -65,9 +69,6 @@ def check(dataset: MultipleDomainDataset) -> None:
     Raises: UsageError that names the environment and what is wrong with it.
     """
     name, environments = type(dataset).__name__, tuple(dataset.ENVIRONMENTS or ())
-    for attribute in ("datasets", "input_shape", "num_classes"):
-        if not hasattr(dataset, attribute):
-            raise UsageError(f"the constructor of dataset {name} must set self.{attribute}; it does not")
     if len(environments) != len(dataset.datasets):
         raise UsageError(f"{name} names {len(environments)} environments but has {len(dataset.datasets)}")
     if dataset.class_names and len(dataset.class_names) != dataset.num_classes:
