@@ -244,13 +244,15 @@ class Counter(ERM):
 def test_a_plugin_is_warned_of_a_checkpoint_that_is_too_old_to_have_its_attributes(
     tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setitem(REGISTRY, "Counter", Counter)
     path = tmp_path / "run"
-    attempt(path, monkeypatch, stop_at=12, algorithm="Counter")
+    with pytest.MonkeyPatch.context() as registered:
+        registered.setitem(REGISTRY, "Counter", Counter)
+        attempt(path, monkeypatch, stop_at=12, algorithm="Counter")
     content = checkpoint.load(path)
     done = content["updates"]
     del content["attributes"]
     checkpoint.save(path, content)
+    monkeypatch.setitem(REGISTRY, "Counter", Counter)
     attempt(path, algorithm="Counter")
     assert "an older version wrote the checkpoint: attributes of Counter that are not in STATE" in caplog.text
     last = json.loads((path / "results.jsonl").read_text().splitlines()[-1])
