@@ -175,7 +175,7 @@ def most(numbers: Iterable[int | None]) -> int | None:
 
 
 def _tested(cells: Sequence[Cell]) -> list[Cell]:
-    return [cell for cell in cells if cell.comparison and cell.comparison.pairs > 1]
+    return [cell for cell in cells if cell.comparison and cell.comparison.pairs > 1 and not cell.left_out]
 
 
 def _family_size(cells: Sequence[Cell], methods: int | None) -> int:

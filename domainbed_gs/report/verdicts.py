@@ -90,7 +90,7 @@ def answer(report: PairedReport) -> str:
     ] or [f"No method beats {report.baseline}{' on any dataset' if several else ''}."]
     sentences += [f"{_names(names)} {_are(names)} worse{where}." for names, where in _places(worse, datasets)]
     sentences += [
-        f"{_names(names)} {_are(names)} equivalent to it {within}{where}."
+        f"{_names(names)} {_are(names)} equivalent to {report.baseline} {within}{where}."
         for names, where in _places(equivalent, datasets)
     ]
     if undecided:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from domainbed.console import shortened_list
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import ShownDataset, shown_datasets
+from domainbed.results.machines import describe_machines
 from domainbed.results.page.content import PageContent
 from domainbed.results.plots import HOW_TO_GET, have_matplotlib
 from domainbed.results.printing import print_lines, print_paragraphs, print_section_table
@@ -59,6 +60,8 @@ def _facts(content: PageContent) -> Iterator[tuple[str, str]]:
     yield "Trials", f"{len(trials)} (trial seeds {_intervals(trials)})"
     yield "Hyper-parameter settings per trial", str(len(hparams_seeds))
     yield "Updates per run", short_values({run["step"] + 1 for run in content.runs})
+    machines = describe_machines(sorted(content.context.input_dir.iterdir()))
+    yield "Computed on", "; ".join(machines) or "not recorded"
     for name, method in content.methods.items():
         yield f"Selection {name}", f"{method.about()}."
 

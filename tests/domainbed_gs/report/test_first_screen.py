@@ -71,7 +71,7 @@ def test_the_answer_and_its_limits_come_first(sweep, first_screen):
     screen = first_screen(records)
     report = report_of(records)
     assert answer(report) == (
-        "AgrSum beats ERM. IRM is worse. CORAL is equivalent to it within 1 point. 1 of 4 remains undecided."
+        "AgrSum beats ERM. IRM is worse. CORAL is equivalent to ERM within 1 point. 1 of 4 remains undecided."
     )
     assert screen.index("kicker") < screen.index(f"<h1>{answer(report)}</h1>") < screen.index("facts")
     assert (

@@ -91,7 +91,7 @@ def test_answers():
         "No method beats ERM. IRM is worse. 2 of 3 remain undecided."
     )
     assert answered(A=BETTER, B=BETTER, C=EQUAL, D=NOISE) == (
-        "A and B beat ERM. C is equivalent to it within 1 point. 1 of 4 remains undecided."
+        "A and B beat ERM. C is equivalent to ERM within 1 point. 1 of 4 remains undecided."
     )
     assert answered(A=BETTER) == "A beats ERM."
     assert answered(A=NOISE) == "No method beats ERM. A remains undecided."
@@ -114,7 +114,7 @@ def test_several_datasets_have_one_answer():
     vlcs = on("VLCS", A=BETTER, B=NOISE, IRM=WORSE, C=NOISE)
     assert answered(*pacs, *vlcs, rope=0.02) == (
         "A beats ERM on both datasets. B beats ERM on PACS. IRM is worse on both datasets. C is equivalent "
-        "to it within 2 points on PACS. 2 of 8 comparisons remain undecided."
+        "to ERM within 2 points on PACS. 2 of 8 comparisons remain undecided."
     )
     third = on("OfficeHome", A=BETTER, B=BETTER, IRM=WORSE)
     assert answered(*pacs, *vlcs, *third).startswith(

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -166,6 +167,15 @@ def test_overview_shows_settings_and_data(two_methods, page):
     assert data[1:3] == [["0", "C", "yes", "1131", "282"], ["1", "L", "yes", "-", "-"]]
     assert ["batch_size", "17, 32", "all"] in report.parts["overview"]["Hyper-parameters"]
     assert ["steps", "1001"] in report.parts["overview"]["Settings"]
+
+
+def test_overview_names_the_machines_that_computed_the_runs(two_methods, page, tmp_path):
+    assert "<dt>Computed on</dt><dd>not recorded</dd>" in page(two_methods).text
+    copy = shutil.copytree(two_methods, tmp_path / "copy")
+    run = next(copy.glob("*/results.jsonl")).parent
+    machine = {"processor": "P & Q", "kernels": "AVX2", "threads": 2, "device": "cpu", "torch": "2.9"}
+    (run / "run.json").write_text(json.dumps({"machines": [machine]}), encoding="utf-8")
+    assert "<dd>P &amp; Q, AVX2, 2 threads, cpu, torch 2.9 (1 run)</dd>" in page(copy).text
 
 
 def test_sensitivity_lists_the_hyperparameters_that_vary(two_methods, page):
