@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from domainbed.training.run_state import read_json
 
 Machine = dict[str, Any]
 """Processor, kernels, threads, device and library versions (see `domainbed.training.machine`)."""
@@ -14,11 +15,7 @@ Machine = dict[str, Any]
 
 def machines_of(run: Path) -> list[Machine]:
     """The machines that worked on the run in the directory `run`, in order; empty if it does not say."""
-    try:
-        content = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    machines = content.get("machines", []) if isinstance(content, dict) else []
+    machines = (read_json(run / "run.json") or {}).get("machines", [])
     return [machine for machine in machines if isinstance(machine, dict)]
 
 

@@ -11,6 +11,7 @@ from domainbed.records.results_file import Record
 from domainbed.sweep.manifest import Manifest
 from domainbed_gs.report.comparison import PairedReport
 from domainbed_gs.report.statistics import ALPHA
+from domainbed_gs.report.trial_splits import split_arguments
 
 Key = tuple[str, int, str]
 """(dataset, target, algorithm)"""
@@ -103,7 +104,11 @@ def _hparams_seeds(runs: Iterable[tuple[int, int]], trial: int) -> set[int]:
 def _false_pairs(report: PairedReport, runs: Runs) -> Iterator[str]:
     """Runs that share less with the baseline's run of the same trial than the comparison assumes."""
     checks: tuple[tuple[Callable[[Record], object], str, str], ...] = (
-        (_splits, "splits", "Accuracies are measured on different samples, so these are not pairs."),
+        (
+            lambda record: split_arguments(record["args"]),
+            "splits",
+            "Accuracies are measured on different samples, so these are not pairs.",
+        ),
         (
             lambda record: record["args"].get("seed"),
             "seed",
@@ -123,15 +128,6 @@ def _false_pairs(report: PairedReport, runs: Runs) -> Iterator[str]:
         if different.total():
             shares = _shares(different, shared)
             yield f"Different {name} from {report.baseline} in the same trial: {shares} runs. {meaning}"
-
-
-def _splits(record: Record) -> list[tuple[str, object]]:
-    """All arguments that determine the splits, except the trial seed."""
-    return sorted(
-        (name, value)
-        for name, value in record["args"].items()
-        if name.startswith("split") or name == "holdout_fraction"
-    )
 
 
 def _shares(some: Counter[str], of: Counter[str]) -> str:

@@ -21,7 +21,7 @@ from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
 from domainbed_gs.report.comparison import AVERAGE
 from domainbed_gs.report.paired import selection_name
-from domainbed_gs.report.paired_tables import NOTHING, Table
+from domainbed_gs.report.paired_tables import NOTHING, UNBOUNDED, Table, p_text, points
 from domainbed_gs.report.statistics import ALPHA, pairs_needed
 from domainbed_gs.report.sweep_pairs import Sweep, SweepCell, compare_sweeps, different_settings, sweep_of
 
@@ -102,10 +102,10 @@ def _row(cell: SweepCell) -> list[str]:
         cell.algorithm,
         f"{100 * fmean(cell.this):.2f}",
         f"{100 * fmean(cell.other):.2f}",
-        _points(cell.difference),
+        points(100 * cell.difference),
         _interval(cell),
-        _p_value(cell.p),
-        _p_value(cell.holm_p) + star,
+        p_text(cell.p),
+        p_text(cell.holm_p) + star,
         _trials(cell),
     ]
 
@@ -113,22 +113,12 @@ def _row(cell: SweepCell) -> list[str]:
 def _interval(cell: SweepCell) -> str:
     if cell.interval is None:
         return NOTHING
-    low, high = (_points(end) if math.isfinite(end) else "unbounded" for end in cell.interval)
+    low, high = (points(100 * end) if math.isfinite(end) else UNBOUNDED for end in cell.interval)
     return f"[{low}, {high}]"
 
 
 def _trials(cell: SweepCell) -> str:
     return f"{len(cell.this)} pairs" if cell.paired else f"{len(cell.this)} and {len(cell.other)}"
-
-
-def _points(share: float) -> str:
-    return f"{round(100 * share, 2) + 0.0:+.2f}"  # + 0.0 makes a rounded -0.0 positive
-
-
-def _p_value(p: float | None) -> str:
-    if p is None:
-        return NOTHING
-    return f"{p:.4f}" if p >= 0.001 else f"{p:.1e}"
 
 
 def _csv_table(cells: Sequence[SweepCell]) -> Table:

@@ -25,6 +25,7 @@ from domainbed_gs.report.forest_plot import (
     strip,
 )
 from domainbed_gs.report.overview_tables import breakable, print_overview
+from domainbed_gs.report.paired_tables import NOTHING, span
 from domainbed_gs.report.verdicts import answer, remarks
 
 SHAPES = {Verdict.BETTER: "▲", Verdict.WORSE: "▼", Verdict.EQUIVALENT: "=", Verdict.UNDECIDED: "?"}
@@ -32,9 +33,6 @@ SHAPES = {Verdict.BETTER: "▲", Verdict.WORSE: "▼", Verdict.EQUIVALENT: "=", 
 
 LONG = 110
 """Characters of an answer from which on it is set smaller."""
-
-NOTHING = "-"
-"""Text of a table cell without a value."""
 
 
 def style() -> str:
@@ -84,12 +82,10 @@ def _facts(report: PairedReport, context: ReportContext) -> Iterator[Fact]:
 def _detectable(report: PairedReport) -> Iterator[Fact]:
     """The smallest differences that these trials would detect in 80 % of studies, over the methods."""
     found = [cell.smallest_detectable for cell in report.primary]
-    smallest = sorted(100 * value for value in found if value is not None)
+    smallest = [value for value in found if value is not None]
     if smallest:
-        low, high = f"{smallest[0]:.1f}", f"{smallest[-1]:.1f}"
-        text = low if low == high else f"{low} to {high}"
         words = "points" if None not in found else "points, for some methods none"
-        yield Fact(text, words, before="detectable with 80 % power:")
+        yield Fact(span(smallest), words, before="detectable with 80 % power:")
     elif any(cell.trials_needed is not None for cell in report.primary):
         yield Fact("", "no difference is detectable with so few trials", limits=True)
 
@@ -248,4 +244,4 @@ def _numbers(comparison: Comparison) -> list[str]:
 def _data(share: float | None) -> str:
     if share is None:
         return NOTHING
-    return "unbounded" if abs(share) == float("inf") else f"{100 * share + 0.0:+.3f}"
+    return "unbounded" if math.isinf(share) else f"{100 * share + 0.0:+.3f}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from domainbed_gs.report.cells import Cell, PairedReport
 from domainbed_gs.report.comparison import AVERAGE
+from domainbed_gs.report.paired_tables import span
 from domainbed_gs.report.power import POWER
 from domainbed_gs.report.statistics import ALPHA
 
@@ -73,9 +74,7 @@ def _detectable(report: PairedReport) -> Iterator[str]:
     ):
         numbers = [cell.smallest_detectable for cell in cells if cell.smallest_detectable is not None]
         if numbers:
-            low, high = 100 * min(numbers), 100 * max(numbers)
-            span = f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
-            texts.append(f"{span} points {place} {noun}")
+            texts.append(f"{span(numbers)} points {place} {noun}")
     if texts:
         yield (
             f"Smallest detectable difference, which as many trials find with a probability of "

@@ -130,6 +130,12 @@ def points(number: float | None) -> str:
     return NOTHING if number is None else f"{round(number, 2) + 0.0:+.2f}"
 
 
+def span(shares: Sequence[float]) -> str:
+    """The smallest and the largest of some fractions, in points with one decimal: "1.2 to 3.5", or "1.2"."""
+    low, high = f"{100 * min(shares):.1f}", f"{100 * max(shares):.1f}"
+    return low if low == high else f"{low} to {high}"
+
+
 def interval_text(low: float | None, high: float | None) -> str:
     """An interval in percentage points: "[-0.20, +1.40]"; "unbounded" if neither end is bounded."""
     if low is None or high is None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from domainbed.results.printing import print_paragraphs, print_section_table
+from domainbed_gs.report.paired_tables import NOTHING
 from domainbed_gs.report.plan import Plan, Row
 from domainbed_gs.report.power import MOST_TRIALS
 
 FEW_TRIALS = 8
 """A pilot with fewer trials gets a caution: the interval of its SD ends at more than twice the SD."""
-
-NOTHING = "-"
-"""Text of a table cell without a value."""
 
 COLUMNS = (
     "Pilot",

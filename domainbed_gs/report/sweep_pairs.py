@@ -19,6 +19,7 @@ from domainbed.training.config import SETTINGS
 from domainbed_gs.report.cells import Trials
 from domainbed_gs.report.comparison import AVERAGE, average_over_targets, compare
 from domainbed_gs.report.statistics import ALPHA, holm
+from domainbed_gs.report.trial_splits import split_arguments
 
 Key = tuple[str, str, int]
 """(dataset, algorithm, target)"""
@@ -88,8 +89,7 @@ def sweep_of(records: Q[Record], accuracies: Accuracies) -> Sweep:
     samples: dict[Key, dict[int, Samples]] = defaultdict(dict)
     for record in get_test_records(records):
         args = record["args"]
-        found = {name: value for name, value in args.items() if name.startswith("split")}
-        found["holdout_fraction"] = args.get("holdout_fraction")
+        found = split_arguments(args)
         if isinstance(record.get("data"), dict):
             found["data"] = record["data"].get("checksum")
         samples[args["dataset"], args["algorithm"], args["test_envs"][0]][args["trial_seed"]] = found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from domainbed.model_selection import get_test_records
 from domainbed.records.query import Q
@@ -39,6 +41,13 @@ class TrialSplits:
             f"Whether trials share a split of the data is unknown, because the split scheme {schemes} does "
             "not declare it. If they do, p-values, intervals and verdicts hold for that split only."
         )
+
+
+def split_arguments(args: Mapping[str, Any]) -> dict[str, object]:
+    """The arguments of a run that determine its splits, except the trial seed."""
+    return {
+        name: value for name, value in args.items() if name.startswith("split") or name == "holdout_fraction"
+    }
 
 
 def trial_splits(records: Q[Record]) -> TrialSplits:
