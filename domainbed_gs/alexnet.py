@@ -9,11 +9,16 @@ from torch import Tensor, nn
 from domainbed.hparams import option
 from domainbed.networks import FeaturizerModule
 from domainbed.networks.backbones import Layout, with_channels
+from domainbed.networks.default_weights import starts_from
 from domainbed.networks.libraries import torchvision_network
 from domainbed.networks.published import of_torchvision
 from domainbed.networks.weights import initialise
 
+DEFAULT_TAG = "IMAGENET1K_V1"
+"""torchvision's tag of the weights that the network starts from by default."""
 
+
+@starts_from(lambda: of_torchvision("alexnet", DEFAULT_TAG))
 class AlexNet(FeaturizerModule):
     """torchvision's AlexNet with ImageNet weights, without its last linear layer: 4096 features.
 
@@ -34,7 +39,7 @@ class AlexNet(FeaturizerModule):
         network: Any = torchvision_network("alexnet")
         self.n_outputs: int = network.classifier[6].in_features
         network.classifier[6] = nn.Identity()
-        tag = str(option(hparams, "weights")) or "IMAGENET1K_V1"
+        tag = str(option(hparams, "weights")) or DEFAULT_TAG
         weights = of_torchvision("alexnet", tag)
         self.provenance = initialise(network, weights, hparams, ignored=("classifier.6.",))
         network.features[0] = with_channels(network.features[0], channels)

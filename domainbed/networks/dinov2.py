@@ -12,6 +12,7 @@ from domainbed.errors import UsageError
 from domainbed.hparams import option
 from domainbed.networks.backbones import train_attention_only
 from domainbed.networks.base import FeaturizerModule
+from domainbed.networks.default_weights import starts_from
 from domainbed.networks.libraries import timm_network
 from domainbed.networks.published import of_timm
 from domainbed.networks.registry import FEATURIZERS
@@ -25,6 +26,7 @@ LAST_BLOCKS = 4
 
 
 @FEATURIZERS.register("dinov2")
+@starts_from(lambda: of_timm(NAME))
 class DinoV2(FeaturizerModule):
     """DINOv2's ViT-B/14 with 5 * 768 features.
 

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
     FeaturizerClass = Callable[[tuple[int, ...], dict[str, Any]], FeaturizerModule]
 
-_FIRST = ("mlp", "mnist_cnn", "wide_resnet", "small_cnn", "resnet", "resnet18", "resnet50", "dinov2")
+_FIRST = (
+    "mlp",
+    "mnist_cnn",
+    "wide_resnet",
+    "small_cnn",
+    "resnet",
+    "resnet18",
+    "resnet50",
+    "efficientnet_lite0",
+    "dinov2",
+)
 
 FEATURIZERS: Registry[FeaturizerClass] = Registry("Featurizer", home="domainbed.networks", first=_FIRST)
 

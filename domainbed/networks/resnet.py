@@ -11,6 +11,7 @@ from torch import nn
 from domainbed.errors import misspelt
 from domainbed.hparams import option
 from domainbed.networks.backbones import Backbone, with_channels
+from domainbed.networks.default_weights import starts_from
 from domainbed.networks.libraries import timm_network, timm_tags, torchvision_network
 from domainbed.networks.published import Pretrained, of_timm, of_torchvision, torchvision_urls
 from domainbed.networks.registry import FEATURIZERS
@@ -18,9 +19,12 @@ from domainbed.networks.weights import initialise
 
 AUGMIX = "ram_in1k"
 """timm's tag of the AugMix weights that upstream's default ResNet-50 starts from."""
+DEFAULT_TAG = "IMAGENET1K_V1"
+"""Tag of the weights that torchvision's ResNets start from by default."""
 
 
 @FEATURIZERS.register("resnet")
+@starts_from(lambda: of_timm(f"resnet50.{AUGMIX}"))
 class ResNet(Backbone):
     """A ResNet without its last layer: 2048 features, or 512 for ResNet-18.
 
@@ -48,12 +52,14 @@ class ResNet(Backbone):
 
 
 @FEATURIZERS.register("resnet18")
+@starts_from(lambda: of_torchvision("resnet18", DEFAULT_TAG))
 def resnet18(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> ResNet:
     """A new ResNet-18, by default torchvision's. Ignores `resnet18` and `resnet50_augmix`."""
     return ResNet(input_shape, {**hparams, "resnet18": True, "resnet50_augmix": False})
 
 
 @FEATURIZERS.register("resnet50")
+@starts_from(lambda: of_torchvision("resnet50", DEFAULT_TAG))
 def resnet50(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> ResNet:
     """A new ResNet-50, by default torchvision's. Ignores `resnet18` and `resnet50_augmix`."""
     return ResNet(input_shape, {**hparams, "resnet18": False, "resnet50_augmix": False})
@@ -69,7 +75,7 @@ def _backbone(hparams: dict[str, Any]) -> tuple[Any, Pretrained]:
         architecture, tag = "resnet50", AUGMIX
     urls = torchvision_urls(architecture)
     if not tag or tag in urls:
-        return torchvision_network(architecture), of_torchvision(architecture, tag or "IMAGENET1K_V1")
+        return torchvision_network(architecture), of_torchvision(architecture, tag or DEFAULT_TAG)
     tags = timm_tags(architecture)
     if tag not in tags:
         raise misspelt(f"unknown weights {tag!r} of {architecture}", tag, [*urls, *tags])

@@ -16,6 +16,7 @@ from domainbed.errors import UsageError
 from domainbed.hparams import option
 from domainbed.networks.backbones import Backbone, has_attention, train_attention_only
 from domainbed.networks.base import NO_WEIGHTS
+from domainbed.networks.default_weights import WeightsSource
 from domainbed.networks.libraries import timm_config, timm_network
 from domainbed.networks.published import of_timm
 from domainbed.networks.weights import mismatch, read, weights_file
@@ -33,20 +34,28 @@ class TimmNetwork(Backbone):
         input_shape: (channels, height, width).
         hparams: `freeze_bn`, `resnet_dropout`, `vit_dropout`, `vit_attn_tune`; optionally `pretrained`,
             `weights_file`, and, if `name` has no tag, `weights`.
+        source: the weights to start from, in timm's format; by default those that timm lists under `name`.
 
     Raises: UsageError if the network cannot take such inputs, or its weights are not available.
     """
 
-    def __init__(self, name: str, input_shape: tuple[int, ...], hparams: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        input_shape: tuple[int, ...],
+        hparams: dict[str, Any],
+        source: WeightsSource | None = None,
+    ) -> None:
         channels = self.channels(input_shape)
-        name = _with_tag(name, str(option(hparams, "weights")))
+        name = name if source else _with_tag(name, str(option(hparams, "weights")))
         config = timm_config(name)
         options: dict[str, Any] = {"in_chans": channels}
         if config.fixed_input_size:
             options["img_size"] = input_shape[1:]
-        found = weights_file(of_timm(name), hparams)
+        source = source or of_timm(name)
+        found = weights_file(source, hparams)
         random = partial(timm_network, name, num_classes=0, **options)
-        make = partial(_pretrained, name, found[0], options) if found else random
+        make = partial(self._pretrained, name, found[0], source, options) if found else random
         try:
             network, n_outputs = _checked(name, input_shape, make)
         except UsageError:
@@ -62,6 +71,37 @@ class TimmNetwork(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, n_outputs) of images (B, C, H, W)."""
         return super().forward(self.renormalise(x))
+
+    @classmethod
+    def read_weights(cls, path: Path) -> dict[str, Tensor]:
+        """The state dict in a file of weights, in a format that timm can load."""
+        return read(path)
+
+    @classmethod
+    def _pretrained(cls, name: str, path: Path, source: WeightsSource, options: dict[str, Any]) -> nn.Module:
+        """timm's network with all weights in `path` and no random ones, without its last layer.
+
+        Raises: UsageError if they are the weights of another network.
+        """
+        state, config = cls.read_weights(path), timm_config(name)
+        last = config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
+        head = state.get(f"{last}.weight")
+        # A file without the last layer was saved without one, or is in another format that timm can convert.
+        candidates = [config.num_classes, 0] if head is None else [len(head)]
+        errors = []
+        for num_classes in candidates:
+            # With the file's number of classes, timm loads strictly: no layer keeps random weights.
+            overlay = {"state_dict": dict(state), "num_classes": num_classes, "label_offset": 0}
+            try:
+                network: Any = timm_network(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+            except Exception as error:  # timm's conversions raise many classes for files of other formats
+                errors.append(error)
+                continue
+            del network.pretrained_cfg["state_dict"]
+            network.reset_classifier(0)
+            loaded: nn.Module = network
+            return loaded
+        raise mismatch(path, source, errors[0])
 
 
 class Renormalise(nn.Module):
@@ -113,29 +153,3 @@ def _checked(name: str, input_shape: tuple[int, ...], make: Callable[[], nn.Modu
             f'({reason}); choose another "input_size" or featurizer'
         ) from None
     return network, n_outputs
-
-
-def _pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
-    """timm's network with all weights in `path` and no random ones, without its last layer.
-
-    Raises: UsageError if they are the weights of another network.
-    """
-    state, config = read(path), timm_config(name)
-    last = config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
-    head = state.get(f"{last}.weight")
-    # A file without the last layer was saved without one, or is in another format that timm can convert.
-    candidates = [config.num_classes, 0] if head is None else [len(head)]
-    errors = []
-    for num_classes in candidates:
-        # With the file's number of classes, timm loads strictly: no layer keeps random weights.
-        overlay = {"state_dict": dict(state), "num_classes": num_classes, "label_offset": 0}
-        try:
-            network: Any = timm_network(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-        except Exception as error:  # timm's conversions raise many classes for files of other formats
-            errors.append(error)
-            continue
-        del network.pretrained_cfg["state_dict"]
-        network.reset_classifier(0)
-        loaded: nn.Module = network
-        return loaded
-    raise mismatch(path, of_timm(name), errors[0])

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from domainbed.errors import UsageError
 from domainbed.hparams import option
 from domainbed.networks.base import NO_WEIGHTS, Provenance
-from domainbed.networks.published import Pretrained
+from domainbed.networks.default_weights import WeightsSource
 
 
-def weights_file(source: Pretrained, hparams: Mapping[str, Any]) -> tuple[Path, Provenance] | None:
+def weights_file(source: WeightsSource, hparams: Mapping[str, Any]) -> tuple[Path, Provenance] | None:
     """Path of the weights that a run starts from, and their provenance; None for random weights.
 
     Args:
@@ -41,7 +41,7 @@ def weights_file(source: Pretrained, hparams: Mapping[str, Any]) -> tuple[Path, 
 
 
 def initialise(
-    network: nn.Module, source: Pretrained, hparams: Mapping[str, Any], ignored: tuple[str, ...]
+    network: nn.Module, source: WeightsSource, hparams: Mapping[str, Any], ignored: tuple[str, ...]
 ) -> Provenance:
     """Load the weights that a run starts from into `network`, and return their provenance.
 
@@ -65,7 +65,7 @@ def initialise(
     return provenance
 
 
-def mismatch(path: Path, source: Pretrained, error: Exception) -> UsageError:
+def mismatch(path: Path, source: WeightsSource, error: Exception) -> UsageError:
     """The error to raise if `path` has the weights of another network. `error` is torch's or timm's."""
     first, _, rest = str(error).partition("\n")
     reason = textwrap.shorten(rest or first, 200)

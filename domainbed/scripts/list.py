@@ -51,10 +51,14 @@ def datasets(data_dir: str | None) -> dict[str, Entry]:
 
 
 def featurizers(_: str | None) -> dict[str, Entry]:
-    """Name -> description."""
+    """Name -> description, and whether the pretrained weights are on this machine."""
     from domainbed.networks import FEATURIZERS
+    from domainbed.networks.default_weights import weights_at_hand
 
-    return {name: {"about": _first_line(FEATURIZERS[name])} for name in FEATURIZERS}
+    found = {name: FEATURIZERS[name] for name in FEATURIZERS}
+    return {
+        name: {"about": _first_line(each), "weights": weights_at_hand(each)} for name, each in found.items()
+    }
 
 
 def options(_: str | None) -> dict[str, Entry]:
@@ -109,7 +113,8 @@ def _print(kind: str, entries: dict[str, Entry]) -> None:
             print(f"  {name}: {', '.join(entry['environments'])}  [{ready}]")
             continue
         default = f" (default {entry['default']!r})" if "default" in entry else ""
-        print(f"  {name}: {entry['about']}{default}")
+        weights = f"  [{entry['weights']}]" if "weights" in entry else ""
+        print(f"  {name}: {entry['about']}{default}{weights}")
         for key, hparam in entry.get("hparams", {}).items():
             small = hparam["default_small_images"]
             also = "" if small == hparam["default"] else f" ({small!r} for small images)"

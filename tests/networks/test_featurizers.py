@@ -20,7 +20,7 @@ LARGE = {"dinov2", "alexnet", "resnet", "resnet50"}  # pickling these is slow
 
 @cache
 def build(name):
-    if name in {"resnet", "dinov2"}:
+    if name in {"resnet", "dinov2", "efficientnet_lite0"}:
         pytest.importorskip("timm")
     torch.manual_seed(0)
     hparams = default_hparams("ERM", "Debug28") | {"featurizer": name, "pretrained": False}

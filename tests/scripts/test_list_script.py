@@ -63,3 +63,19 @@ def test_datasets_are_ready_or_have_a_reason_why_not(forked_script, tmp_path):
 def test_an_unknown_kind_is_refused(forked_script, one_line_error):
     message = one_line_error(forked_script("list", "algoritms"), 2)
     assert message == "error: Kind not found: algoritms. Did you mean algorithms?"
+
+
+def test_featurizers_say_whether_their_weights_are_on_this_machine(forked_script, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "resnet18-f37072fd.pth").touch()
+    shown = json.loads(forked_script("list", "featurizers", "--json").stdout)["featurizers"]
+    weights = {name: entry["weights"] for name, entry in shown.items()}
+    assert weights["resnet18"] == f"weights at hand: {folder / 'resnet18-f37072fd.pth'}"
+    assert weights["alexnet"] == "weights not at hand: torchvision alexnet (IMAGENET1K_V1)"
+    assert weights["mnist_cnn"] == "no pretrained weights"
+    assert weights["dinov2"].startswith("weights not at hand: ")
+    assert "efficientnet" in weights["efficientnet_lite0"]
+    text = forked_script("list", "featurizers").stdout
+    assert "[weights not at hand: torchvision alexnet (IMAGENET1K_V1)]\n" in text
