@@ -10,6 +10,7 @@ from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import SweepRecords, by_run
 from domainbed.results.accuracies import Accuracies
+from domainbed.results.unrecorded_parts import note_on_unrecorded_parts
 from domainbed.sweep.manifest import Manifest
 
 
@@ -51,7 +52,8 @@ def notes_on_accuracies(accuracies: Mapping[str, Accuracies], records: Q[Record]
             accuracies, _incomplete_averages
         ),
     }
-    return [f"{what}: {shortened_list(items)}" for what, items in kinds.items() if items]
+    notes = [f"{what}: {shortened_list(items)}" for what, items in kinds.items() if items]
+    return notes + note_on_unrecorded_parts(accuracies, records)
 
 
 def _per_method(accuracies: Mapping[str, Accuracies], count: Callable[[Accuracies], int]) -> list[str]:

@@ -123,9 +123,10 @@ class TrainConfig:
     )
     evaluate: str = setting(
         "selection",
-        "selection: the parts that selection methods read; all: also the sources' other parts (upstream)",
+        "selection: the parts that any selection method reads; reported: the sources' validation parts and "
+        "the targets' test parts; all: also the sources' other parts (upstream)",
         kind=Kind.INCIDENTAL,
-        choices=("selection", "all"),
+        choices=("selection", "reported", "all"),
         in_sweep=InSweep.GIVEN,
         value_before="all",
     )

@@ -40,8 +40,12 @@ def parts_to_evaluate(
         splits: the parts of every environment.
         test_envs: indices of the target environments.
         which: "selection" for the parts that selection methods read, which are the sources' validation parts
-            and all parts of the targets; "all" for all parts (upstream).
+            and all parts of the targets; "reported" for the sources' validation parts and the part of each
+            target that is reported, which is `test`, or `in` for splits without one; "all" for all parts
+            (upstream).
     """
+    if which == "reported":
+        return _reported_parts(splits, test_envs)
     named = {}
     for kind in ("in", "out", "test"):
         for index, parts in enumerate(splits):
@@ -51,6 +55,14 @@ def parts_to_evaluate(
     uda_parts = [parts["uda"] for parts in splits if "uda" in parts]
     named |= {f"env{position}_uda": part for position, part in enumerate(uda_parts)}
     return {name: part for name, part in named.items() if len(part)}
+
+
+def _reported_parts(splits: Sequence[Parts], test_envs: Sequence[int]) -> dict[str, SplitDataset]:
+    kinds = ["out"] * len(splits)
+    for index in test_envs:
+        kinds[index] = "test" if "test" in splits[index] else "in"
+    found = [(f"env{i}_{kind}", splits[i].get(kind)) for i, kind in enumerate(kinds)]
+    return {name: part for name, part in found if part is not None and len(part)}
 
 
 def without_augmentation(part: SplitDataset) -> SplitDataset:

@@ -45,7 +45,7 @@ def _on_all_images(records: Q[Record], method: type[SelectionMethod]) -> Accurac
     if all(math.isnan(share) for trials in accuracies.by_target.values() for share in trials.values()):
         raise UsageError(
             "--target_part all needs the accuracies and the sizes of all parts of the target, which these "
-            "records lack; use --target_part test"
+            "records lack (--evaluate reported records one part); use --target_part test"
         )
     return accuracies
 

@@ -25,7 +25,7 @@ def test_valid_settings_pass():
         ({"test_envs": [0, 1, 2]}, "holds out all environments"),
         ({"task": "generalization"}, "--task must be one of domain_generalization, domain_adaptation, not"),
         ({"task": "domain_adaptation"}, "give --uda_holdout_fraction"),
-        ({"evaluate": "some"}, "--evaluate must be one of selection, all, not"),
+        ({"evaluate": "some"}, "--evaluate must be one of selection, reported, all, not"),
         ({"sampling": "none"}, "--sampling must be one of replacement, epochs, not"),
         ({"steps": 0}, "--steps must be at least 1, not 0"),
         ({"checkpoint_freq": -1}, "--checkpoint_freq must be at least 0, not -1"),

@@ -120,6 +120,8 @@ def test_minibatches_prefetched_during_an_evaluation_can_be_trained_on():
         ("holdout", "all", "env0_in env1_in env2_in env3_in env0_out env1_out env2_out env3_out"),
         ("holdout", "selection", "env1_in env0_out env1_out env2_out env3_out"),
         ("70/10/20", "selection", "env1_in env0_out env1_out env2_out env3_out env1_test"),
+        ("70/10/20", "reported", "env0_out env1_test env2_out env3_out"),
+        ("holdout", "reported", "env0_out env1_in env2_out env3_out"),
     ],
 )
 def test_which_parts_are_evaluated(emoji, splits, which, names):

@@ -101,7 +101,7 @@ def test_other_evaluated_parts_change_no_number(folder, tmp_path):
         "test_envs": [1],
     }
     runs = {}
-    for evaluate in ("all", "selection"):
+    for evaluate in ("all", "selection", "reported"):
         domainbed.train(output_dir=tmp_path / evaluate, evaluate=evaluate, **settings)
         runs[evaluate] = without_times(records_of(tmp_path / evaluate))
     for full, needed in zip(runs["all"], runs["selection"], strict=True):
@@ -109,6 +109,10 @@ def test_other_evaluated_parts_change_no_number(folder, tmp_path):
         assert {name: full[name] for name in needed if name != "args"} == {
             name: needed[name] for name in needed if name != "args"
         }
+    for needed, few in zip(runs["selection"], runs["reported"], strict=True):
+        assert needed.keys() - few.keys() == {"env1_out_acc"}
+        assert few["args"]["evaluate"] == "reported"
+        assert needed | few | {"args": None} == needed | {"args": None}
 
 
 AUGMENTED = {
