@@ -6,14 +6,13 @@ of upstream are those of Gulrajani and Lopez-Paz 2021 (arXiv 2007.01434), sectio
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from domainbed.errors import UsageError
+from domainbed.records.environments import environments, out_acc, validated_sources
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
@@ -67,6 +66,8 @@ class SelectionMethod:
         selects_on_target: whether the method selects by an accuracy on the target.
         merges_stages: whether to merge the two stages of a run of `train_autolr` into one record first
             (docs/compatibility.md, "Tables").
+        needs: the runs and accuracies that a result needs, as the end of a sentence; empty if a method does
+            not say.
     """
 
     name: ClassVar[str]
@@ -75,6 +76,7 @@ class SelectionMethod:
     test_key: ClassVar[str] = ""
     selects_on_target: ClassVar[bool] = False
     merges_stages: ClassVar[bool] = False
+    needs: ClassVar[str] = ""
 
     def __init__(self) -> None:
         raise TypeError(f"{type(self).__name__} cannot be instantiated; use the class itself")
@@ -103,7 +105,8 @@ class SelectionMethod:
     def hparams_accs(cls, records: Q[Record]) -> list[tuple[RunAcc, Q[Record]]]:
         """(accuracies, records) of each hparams seed with a result, in descending order of `val_acc`.
 
-        Of equal seeds the largest comes first, as in upstream. NaN comes last.
+        Of equal seeds the largest comes first, as in upstream. NaN comes last. If all of several seeds have
+        NaN, nothing decides between them, and none has a result.
         """
         if cls.merges_stages:
             records = merge_records(records)
@@ -112,6 +115,8 @@ class SelectionMethod:
             by_seed.setdefault(args["hparams_seed"], []).extend(records_of_run)
         accs = [(cls.run_acc(Q(by_seed[seed])), Q(by_seed[seed])) for seed in sorted(by_seed)]
         chosen = Q([(acc, run_records) for acc, run_records in accs if acc is not None])
+        if len(by_seed) > 1 and all(math.isnan(acc["val_acc"]) for acc, _ in chosen):
+            return []
         return chosen.sorted(key=lambda pair: pair[0]["val_acc"])[::-1]
 
     @classmethod
@@ -119,6 +124,22 @@ class SelectionMethod:
         """`test_acc` of the best hparams seed; None if no seed has a result."""
         accs = cls.hparams_accs(records)
         return accs[0][0]["test_acc"] if accs else None
+
+    @classmethod
+    def unvalidated(cls, records: Iterable[Record]) -> tuple[int, ...]:
+        """Environments whose validation accuracy the method would read in `records`, but none has.
+
+        Selection leaves them out. By default they are sources without validation images.
+        """
+        single = get_test_records(Q(records))
+        named = {(*record["args"]["test_envs"], *environments(record)) for record in single}
+        sources = {i for target, *others in named for i in others if i != target}
+        return tuple(sorted(sources.difference(validated_sources(single))))
+
+    @classmethod
+    def has_validation(cls, records: Iterable[Record]) -> bool:
+        """Whether `records` have a validation accuracy to select by, by default that of some source."""
+        return bool(validated_sources(get_test_records(Q(records))))
 
 
 METHODS: Registry[type[SelectionMethod]] = Registry("Selection method")
@@ -137,21 +158,28 @@ class IIDAccuracySelectionMethod(SelectionMethod):
 
     test_key = "env{}_in_acc"
 
+    needs = "a run that holds out this target alone, with its accuracy on in-splits"
+
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
-        """Accuracies at the first such step. Steps without an accuracy on the target are skipped."""
-        accs = [cls._step_acc(record) for record in get_test_records(run_records)]
-        complete = [acc for acc in accs if acc is not None]
+        """Accuracies at the first such step.
+
+        Sources without a validation accuracy in any record are left out of the mean. Steps that lack the
+        accuracy on the target, or that of another source, are skipped. None if no source has an accuracy.
+        """
+        records = get_test_records(run_records)
+        sources = validated_sources(records)
+        accs = [cls._step_acc(record, sources) for record in records] if sources else []
+        complete = [acc for acc in accs if acc is not None and not math.isnan(acc["val_acc"])]
         return Q(complete).argmax("val_acc") if complete else None
 
     @classmethod
-    def _step_acc(cls, record: Record) -> RunAcc | None:
-        (target,) = record["args"]["test_envs"]
+    def _step_acc(cls, record: Record, sources: Sequence[int]) -> RunAcc | None:
+        val_accs = [record[key] for key in map(out_acc, sources) if key in record]
         test_acc = cls.reported_acc(record)
-        if test_acc is None:
+        if test_acc is None or len(val_accs) < len(sources):
             return None
-        val_accs = [record[_out_acc(i)] for i in range(_environments(record)) if i != target]
-        return {"val_acc": _mean(val_accs) if val_accs else float("nan"), "test_acc": test_acc}
+        return {"val_acc": _mean(val_accs), "test_acc": test_acc}
 
 
 @METHODS.register("loo")
@@ -166,16 +194,28 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
     chosen_by = "the best mean accuracy over all steps on each source when it is held out as well"
     reported = "the accuracy on the target's in-split at that step"
     test_key = "env{}_in_acc"
+    needs = "a run that holds out this target alone, and one for each source that holds out this source too"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
         """Accuracies at the first such step, among the steps that all runs have recorded."""
-        accs = [cls._step_acc(records) for _, records in run_records.group("step")]
-        complete = [acc for acc in accs if acc is not None]
+        known = sorted({i for record in run_records for i in environments(record)})
+        accs = [cls._step_acc(records, known) for _, records in run_records.group("step")]
+        complete = [acc for acc in accs if acc is not None and not math.isnan(acc["val_acc"])]
         return Q(complete).argmax("val_acc") if complete else None
 
     @classmethod
-    def _step_acc(cls, records: Q[Record]) -> RunAcc | None:
+    def unvalidated(cls, records: Iterable[Record]) -> tuple[int, ...]:
+        """None: sources are validated on the images that other runs hold out."""
+        return ()
+
+    @classmethod
+    def has_validation(cls, records: Iterable[Record]) -> bool:
+        """Always true, see `unvalidated`."""
+        return True
+
+    @classmethod
+    def _step_acc(cls, records: Q[Record], known: Sequence[int]) -> RunAcc | None:
         test_records = get_test_records(records)
         if len(test_records) != 1:
             return None
@@ -186,7 +226,7 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
             if len(targets) == 2 and target in targets:
                 source = targets[1 - targets.index(target)]
                 scores[source] = record.get(f"env{source}_in_acc")
-        wanted = [scores.get(i) for i in range(_environments(records[0])) if i != target]
+        wanted = [scores.get(i) for i in known if i != target]
         val_accs = [score for score in wanted if score is not None]
         test_acc = cls.reported_acc(test_records[0])
         if not val_accs or len(val_accs) < len(wanted) or test_acc is None:
@@ -203,6 +243,19 @@ class OracleSelectionMethod(SelectionMethod):
     reported = "the accuracy on the target's in-split at that step"
     test_key = "env{}_in_acc"
     selects_on_target = True
+    needs = "a run that holds out this target alone, with its accuracies on the in-split and the out-split"
+
+    @classmethod
+    def unvalidated(cls, records: Iterable[Record]) -> tuple[int, ...]:
+        """None: the sources are not read."""
+        return ()
+
+    @classmethod
+    def has_validation(cls, records: Iterable[Record]) -> bool:
+        """Whether `records` have an accuracy on the out-split of the target."""
+        return any(
+            out_acc(record["args"]["test_envs"][0]) in record for record in get_test_records(Q(records))
+        )
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -224,49 +277,7 @@ class IIDAutoLRAccuracySelectionMethod(IIDAccuracySelectionMethod):
     reported = "the accuracy on the target's in-split after the stage that trains on whole environments"
     merges_stages = True
     test_key = "fd_env{}_in_acc"
-
-
-_TARGET_PARTS = ("in", "out", "uda", "test")
-
-
-def on_all_images(method: type[SelectionMethod]) -> type[SelectionMethod]:
-    """A variant of `method` that selects the same, and reports the accuracy on all images of the target.
-
-    The accuracy is pooled over the parts of the target by their numbers of images, `sizes` in records. It is
-    NaN if the accuracy on a part or its size was not recorded.
-
-    Raises: UsageError if `method` selects by images of the target, or does not say which part it tests on.
-    """
-    if method.selects_on_target or not method.test_key:
-        reason = "selects by some of them" if method.selects_on_target else "does not declare its test_key"
-        raise UsageError(
-            f"no accuracy on all images of the target: the selection method {method.name} {reason}"
-        )
-    stage = method.test_key.partition("env")[0]
-
-    class OnAllImages(method):  # type: ignore[misc, valid-type] # a base that is only known at run time
-        reported = "the accuracy on all images of the target at that step"
-
-        @classmethod
-        def reported_acc(cls, record: Record) -> float | None:
-            # A step that `method` cannot select, for want of its accuracy, is not selected here either.
-            return None if super().reported_acc(record) is None else _pooled_acc(record, stage)
-
-    return OnAllImages
-
-
-def _pooled_acc(record: Record, stage: str) -> float:
-    """Accuracy on all images of the target; NaN if a part lacks its accuracy or its size."""
-    (target,) = record["args"]["test_envs"]
-    sizes = record.get("sizes", {})
-    parts = [
-        (record.get(f"{stage}env{target}_{part}_acc"), sizes.get(f"env{target}_{part}"))
-        for part in _TARGET_PARTS
-    ]
-    recorded = [(acc, size) for acc, size in parts if acc is not None and size is not None]
-    complete = len(recorded) == sum(acc is not None or size is not None for acc, size in parts)
-    images = sum(size for _, size in recorded)
-    return sum(acc * size for acc, size in recorded) / images if complete and images else math.nan
+    needs = "both stages of a run of train_autolr that holds out this target alone"
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -280,20 +291,3 @@ def _mean(values: Sequence[float]) -> float:
     for value in values:  # not sum(): from Python 3.12 on, it compensates for rounding errors
         total += value
     return total / len(values)
-
-
-def _environments(record: Record) -> int:
-    """Number of environments in `record`: consecutive ones that are targets or have an out-split accuracy.
-
-    Targets may lack that accuracy, since runs by default evaluate only the splits that selection reads.
-    """
-    targets = record["args"]["test_envs"]
-    count = 0
-    while _out_acc(count) in record or count in targets:
-        count += 1
-    return count
-
-
-@functools.cache
-def _out_acc(environment: int) -> str:
-    return f"env{environment}_out_acc"

@@ -8,15 +8,13 @@ of validation samples as `env{i}_out`.
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 
 from domainbed.model_selection import RunAcc, SelectionMethod, get_test_records
+from domainbed.records.environments import out_acc, validated_sources
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
-
-_OUT_ACC = re.compile(r"env(\d+)_out_acc")
 
 
 class ICCV2021SelectionMethod(SelectionMethod):
@@ -26,34 +24,42 @@ class ICCV2021SelectionMethod(SelectionMethod):
     chosen_by = "the best validation accuracy over all steps, pooled over the samples of the sources"
     reported = "the accuracy on the target's test split at that step"
     test_key = "env{}_test_acc"
+    needs = "a run that holds out this target alone, with its accuracy on test splits (--splits 70/10/20)"
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
         """Accuracies at the selected step, among records with exactly one target.
 
-        None if no record has a validation accuracy, or if the selected one has no test accuracy.
+        Sources without a validation accuracy in any record are left out. Steps that lack that of another
+        source are skipped. None if no record has a validation accuracy, or if the selected one has no test
+        accuracy.
         """
         records = list(get_test_records(run_records).sorted(lambda record: record["step"]))
-        chosen = cls._choose(records)
+        sources = validated_sources(records)
+        # max returns the first of equal records, so ties keep the earliest step, as in the authors' code.
+        chosen = max(cls._candidates(records, sources), key=lambda pair: pair[0], default=None)
         if chosen is None:
             return None
-        test_acc = cls.reported_acc(chosen)
-        return None if test_acc is None else {"val_acc": cls._val_acc(chosen), "test_acc": test_acc}
+        test_acc = cls.reported_acc(chosen[1])
+        return None if test_acc is None else {"val_acc": chosen[0], "test_acc": test_acc}
 
     @classmethod
-    def _choose(cls, records: list[Record]) -> Record | None:
-        validated = [record for record in records if not math.isnan(cls._val_acc(record))]
-        # max returns the first of equal records, so ties keep the earliest step, as in the authors' code.
-        return max(validated, key=cls._val_acc, default=None)
+    def _candidates(cls, records: list[Record], sources: tuple[int, ...]) -> list[tuple[float, Record]]:
+        """(validation accuracy, record) of the steps to choose from, in order."""
+        pairs = [(cls._val_acc(record, sources), record) for record in records]
+        return [pair for pair in pairs if not math.isnan(pair[0])]
+
+    @classmethod
+    def _val_acc(cls, record: Record, sources: tuple[int, ...]) -> float:
+        """Validation accuracy over the sources, in [0, 1]; NaN if the record lacks an accuracy or a size."""
+        accuracies = [record.get(out_acc(i), math.nan) for i in sources]
+        weights = cls._weights(record, sources)
+        return float(np.average(accuracies, weights=weights)) if all(weights) and weights else math.nan
 
     @staticmethod
-    def _val_acc(record: Record) -> float:
-        """Validation accuracy over the sources, in [0, 1]; NaN if the record lacks an accuracy or a size."""
-        accuracies = _validation(record)
-        sizes = [record.get("sizes", {}).get(f"env{i}_out", 0) for i in accuracies]
-        return (
-            float(np.average(list(accuracies.values()), weights=sizes)) if all(sizes) and sizes else math.nan
-        )
+    def _weights(record: Record, sources: tuple[int, ...]) -> list[float]:
+        """The weight of each source; 0 if it is not recorded."""
+        return [record.get("sizes", {}).get(f"env{i}_out", 0) for i in sources]
 
 
 class ICCV2021MacroSelectionMethod(ICCV2021SelectionMethod):
@@ -63,9 +69,8 @@ class ICCV2021MacroSelectionMethod(ICCV2021SelectionMethod):
     chosen_by = "the best mean validation accuracy of the sources over all steps"
 
     @staticmethod
-    def _val_acc(record: Record) -> float:
-        accuracies = _validation(record)
-        return float(np.mean(list(accuracies.values()))) if accuracies else math.nan
+    def _weights(record: Record, sources: tuple[int, ...]) -> list[float]:
+        return [1.0] * len(sources)
 
 
 class LastSelectionMethod(ICCV2021SelectionMethod):
@@ -75,11 +80,5 @@ class LastSelectionMethod(ICCV2021SelectionMethod):
     chosen_by = "the validation accuracy at the last step, pooled over the samples of the sources"
 
     @classmethod
-    def _choose(cls, records: list[Record]) -> Record | None:
-        return records[-1] if records else None
-
-
-def _validation(record: Record) -> dict[int, float]:
-    """Validation accuracy of each source environment, by its index, in ascending order."""
-    found = {int(match[1]): record[key] for key in record if (match := _OUT_ACC.fullmatch(key))}
-    return {i: found[i] for i in sorted(found) if i not in record["args"]["test_envs"]}
+    def _candidates(cls, records: list[Record], sources: tuple[int, ...]) -> list[tuple[float, Record]]:
+        return [(cls._val_acc(record, sources), record) for record in records[-1:]]

@@ -116,7 +116,7 @@ def test_nan_is_never_selected():
     assert IIDAccuracySelectionMethod.run_acc(Q(first)) == {"val_acc": 0.6, "test_acc": 0.5}
     diverged = record(0, [0], (0.2, 0.2), (nan, nan), hparams_seed=1)
     assert IIDAccuracySelectionMethod.sweep_acc(Q([*first, diverged])) == 0.5
-    assert IIDAccuracySelectionMethod.sweep_acc(Q([diverged])) == 0.2
+    assert IIDAccuracySelectionMethod.sweep_acc(Q([diverged])) is None
 
 
 def test_environments_after_a_target_without_an_out_split_are_counted():
@@ -131,8 +131,55 @@ def test_steps_without_the_targets_accuracy_are_skipped():
     assert IIDAccuracySelectionMethod.run_acc(Q(records[:1])) is None
 
 
+def test_selection_averages_over_the_sources_that_have_a_validation_part():
+    """Source 1 has too few images for one: the best of the others is step 1 (0.8), not the first step."""
+    steps = [
+        record(0, [0], (0.1, 0.9), (0.2, None), (0.3, 0.5), (0.4, 0.4)),
+        record(1, [0], (0.8, 0.1), (0.9, None), (0.9, 0.7), (0.9, 0.9)),
+        record(2, [0], (0.7, 0.1), (0.9, None), (0.9, 0.8), (0.9, 0.7)),
+    ]
+    assert IIDAccuracySelectionMethod.run_acc(Q(steps)) == {"val_acc": pytest.approx(0.8), "test_acc": 0.8}
+    assert IIDAccuracySelectionMethod.unvalidated(steps) == (1,)
+    for other in (LeaveOneOutSelectionMethod, OracleSelectionMethod):
+        assert other.unvalidated(steps) == ()
+
+
+def test_no_source_has_a_validation_part_and_there_is_no_result():
+    """--holdout_fraction 0: the first step, of the untrained network, is not the result."""
+    steps = [record(step, [0], (0.1 + step, None), (0.5, None), (0.5, None)) for step in (0, 0.5)]
+    assert IIDAccuracySelectionMethod.sweep_acc(Q(steps)) is None
+    assert not IIDAccuracySelectionMethod.has_validation(steps)
+    assert OracleSelectionMethod.sweep_acc(Q(steps)) is None
+    assert not OracleSelectionMethod.has_validation(steps)
+    assert LeaveOneOutSelectionMethod.has_validation(steps)
+
+
+def test_a_step_that_lacks_the_accuracy_of_a_validated_source_is_skipped():
+    """Its mean would be one over other sources than that of the other steps."""
+    partial = record(0, [0], (0.1, 0.9), (0.2, 0.99), (0.3, None))
+    whole = record(1, [0], (0.6, 0.9), (0.2, 0.5), (0.3, 0.5))
+    found = IIDAccuracySelectionMethod.run_acc(Q([partial, whole]))
+    assert found == {"val_acc": 0.5, "test_acc": 0.6}
+
+
+def test_leave_one_out_needs_the_run_of_a_source_without_a_validation_part():
+    """Without the run that holds it out as well, nothing is selected."""
+    steps = loo_step(0)
+    for each in steps:
+        del each["env2_out_acc"]
+    assert LeaveOneOutSelectionMethod.run_acc(Q(steps)) == {"val_acc": 0.55, "test_acc": 0.1}
+    assert LeaveOneOutSelectionMethod.run_acc(Q(steps[:-1])) is None
+
+
+def test_of_several_hparams_seeds_without_validation_none_is_chosen():
+    nan = math.nan
+    records = [by_loss(0, val=nan, test=0.1), by_loss(1, val=nan, test=0.9)]
+    assert ByLoss.sweep_acc(Q(records)) is None
+    assert ByLoss.sweep_acc(Q(records[:1])) == 0.1
+
+
 def test_a_single_environment_has_no_source():
-    assert math.isnan(IIDAccuracySelectionMethod.run_acc(Q([record(0, [0], (0.5, 0.5))]))["val_acc"])
+    assert IIDAccuracySelectionMethod.run_acc(Q([record(0, [0], (0.5, 0.5))])) is None
     assert LeaveOneOutSelectionMethod.run_acc(Q([record(0, [0], (0.5, 0.5))])) is None
 
 

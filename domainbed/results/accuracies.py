@@ -13,6 +13,7 @@ from domainbed.model_selection import SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run, get_grouped_records
+from domainbed.results.missing_cells import CellKey, MissingResult, explain
 
 _ACCURACY = re.compile(r"env(\d+)_(in|out|test)_acc")
 
@@ -44,14 +45,17 @@ class Accuracies:
         about: what the method selects by and what it reports, as the beginning of a sentence.
         by_target: (dataset, algorithm, target) -> trial seed -> accuracy, trials in order of appearance.
         by_trial: (dataset, algorithm) -> trial seed -> accuracies of all targets of the trial.
+        missing: (dataset, algorithm, target) -> trial seed -> why this trial has no result despite its
+            records.
     """
 
     method: str
     algorithms: list[str]
     datasets: list[ShownDataset]
     about: str = ""
-    by_target: dict[tuple[str, str, int], dict[int, float]] = field(default_factory=dict)
+    by_target: dict[CellKey, dict[int, float]] = field(default_factory=dict)
     by_trial: dict[tuple[str, str], dict[int, list[float]]] = field(default_factory=dict)
+    missing: dict[CellKey, dict[int, MissingResult]] = field(default_factory=dict)
 
     def trials(self, dataset: str, algorithm: str, target: int) -> list[float]:
         """Accuracies of the trials with one target."""
@@ -82,11 +86,13 @@ def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Acc
         about=method.about(),
     )
     for group in get_grouped_records(records):
+        dataset, algorithm, trial = group["dataset"], group["algorithm"], group["trial_seed"]
+        cell = dataset, algorithm, group["test_env"]
         accuracy = method.sweep_acc(group["records"])
         if accuracy is None:
+            result.missing.setdefault(cell, {})[trial] = explain(method, group["records"])
             continue
-        dataset, algorithm, trial = group["dataset"], group["algorithm"], group["trial_seed"]
-        result.by_target.setdefault((dataset, algorithm, group["test_env"]), {})[trial] = accuracy
+        result.by_target.setdefault(cell, {})[trial] = accuracy
         result.by_trial.setdefault((dataset, algorithm), {}).setdefault(trial, []).append(accuracy)
     return result
 

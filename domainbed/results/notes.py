@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from domainbed.console import shortened_list
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import SweepRecords, by_run
 from domainbed.results.accuracies import Accuracies
+from domainbed.results.missing_cells import MissingResult, Reason
 from domainbed.results.unrecorded_parts import note_on_unrecorded_parts
 from domainbed.sweep.manifest import Manifest
 
@@ -44,7 +45,6 @@ def notes_on_accuracies(accuracies: Mapping[str, Accuracies], records: Q[Record]
     kinds = {
         "datasets not registered in domainbed.datasets, listed last": list(unregistered),
         "datasets omitted because the records do not tell how many environments they have": left_out,
-        "cells without a result (X)": _per_method(accuracies, _empty_cells),
         "cells with missing trials": _per_method(
             accuracies, lambda results: _incomplete_cells(results, trials)
         ),
@@ -53,7 +53,26 @@ def notes_on_accuracies(accuracies: Mapping[str, Accuracies], records: Q[Record]
         ),
     }
     notes = [f"{what}: {shortened_list(items)}" for what, items in kinds.items() if items]
-    return notes + note_on_unrecorded_parts(accuracies, records)
+    return [*notes, *_notes_on_empty_cells(accuracies), *note_on_unrecorded_parts(accuracies, records)]
+
+
+def _notes_on_empty_cells(accuracies: Mapping[str, Accuracies]) -> Iterator[str]:
+    """A note for each reason why cells have no result, with the cells and their selection methods."""
+    found: dict[MissingResult, dict[str, list[str]]] = {}
+    for name, results in accuracies.items():
+        for dataset in results.datasets:
+            for algorithm in results.algorithms:
+                for target, environment in enumerate(dataset.environments):
+                    if results.trials(dataset.name, algorithm, target):
+                        continue
+                    cell = f"{algorithm} on {dataset.name}, target {environment}"
+                    trials = results.missing.get((dataset.name, algorithm, target), {})
+                    for missing in dict.fromkeys(trials.values()) or (MissingResult(Reason.NO_RUN),):
+                        found.setdefault(missing, {}).setdefault(cell, []).append(name)
+    for missing, cells in found.items():
+        listed = [f"{cell} ({', '.join(names)})" for cell, names in cells.items()]
+        detail = f" ({missing.detail})" if missing.detail else ""
+        yield f"cells without a result (X), {missing.reason.value}{detail}: {shortened_list(listed)}"
 
 
 def _per_method(accuracies: Mapping[str, Accuracies], count: Callable[[Accuracies], int]) -> list[str]:
@@ -69,10 +88,6 @@ def _cells(results: Accuracies) -> list[tuple[str, int]]:
         for algorithm in results.algorithms
         for i in range(len(dataset.environments))
     ]
-
-
-def _empty_cells(results: Accuracies) -> int:
-    return sum(trials == 0 for _, trials in _cells(results))
 
 
 def _incomplete_cells(results: Accuracies, trials_of_dataset: Mapping[str, int]) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 
 from domainbed.errors import UsageError
-from domainbed.model_selection import SelectionMethod, on_all_images
+from domainbed.model_selection import SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import Accuracies, compute_accuracies
 
 TARGET_PARTS = ("test", "all")
 """Values of `--target_part`: what the selection method tests on, and all images of the target."""
+
+_PARTS = ("in", "out", "uda", "test")
+"""Parts of a target in records."""
 
 
 def accuracies_by_part(
@@ -58,3 +61,42 @@ def _differ(one: Accuracies, other: Accuracies) -> bool:
         if key in other.by_target
         for trial, share in trials.items()
     )
+
+
+def on_all_images(method: type[SelectionMethod]) -> type[SelectionMethod]:
+    """A variant of `method` that selects the same, and reports the accuracy on all images of the target.
+
+    The accuracy is pooled over the parts of the target by their numbers of images, `sizes` in records. It is
+    NaN if the accuracy on a part or its size was not recorded.
+
+    Raises: UsageError if `method` selects by images of the target, or does not say which part it tests on.
+    """
+    if method.selects_on_target or not method.test_key:
+        reason = "selects by some of them" if method.selects_on_target else "does not declare its test_key"
+        raise UsageError(
+            f"no accuracy on all images of the target: the selection method {method.name} {reason}"
+        )
+    stage = method.test_key.partition("env")[0]
+
+    class OnAllImages(method):  # type: ignore[misc, valid-type] # a base that is only known at run time
+        reported = "the accuracy on all images of the target at that step"
+
+        @classmethod
+        def reported_acc(cls, record: Record) -> float | None:
+            # A step that `method` cannot select, for want of its accuracy, is not selected here either.
+            return None if super().reported_acc(record) is None else _pooled_acc(record, stage)
+
+    return OnAllImages
+
+
+def _pooled_acc(record: Record, stage: str) -> float:
+    """Accuracy on all images of the target; NaN if a part lacks its accuracy or its size."""
+    (target,) = record["args"]["test_envs"]
+    sizes = record.get("sizes", {})
+    parts = [
+        (record.get(f"{stage}env{target}_{part}_acc"), sizes.get(f"env{target}_{part}")) for part in _PARTS
+    ]
+    recorded = [(acc, size) for acc, size in parts if acc is not None and size is not None]
+    complete = len(recorded) == sum(acc is not None or size is not None for acc, size in parts)
+    images = sum(size for _, size in recorded)
+    return sum(acc * size for acc, size in recorded) / images if complete and images else math.nan

@@ -58,6 +58,23 @@ def test_best_hparams_seed_is_reported(step):
         assert method.sweep_acc(records) == 0.3
 
 
+def test_sources_without_a_validation_part_are_left_out(step):
+    """Source 0 has none: both averages are those of source 2. Without any, only `last` has a result."""
+    records = [step(0, (0.9, 0.5), 0.1), step(20, (0.1, 0.7), 0.2)]
+    for each in records:
+        del each["env0_out_acc"], each["sizes"]["env0_out"]
+    for method in (ICCV2021SelectionMethod, ICCV2021MacroSelectionMethod):
+        assert method.run_acc(Q(records)) == {"val_acc": pytest.approx(0.7), "test_acc": 0.2}
+    for each in records:
+        del each["env2_out_acc"], each["sizes"]["env2_out"]
+    for method in (ICCV2021SelectionMethod, ICCV2021MacroSelectionMethod):
+        assert method.sweep_acc(Q(records)) is None
+        assert not method.has_validation(records)
+    assert LastSelectionMethod.sweep_acc(Q(records)) == 0.2
+    other = [step(0, (0.5, 0.5), 0.3, hparams_seed=1) | {"env0_out_acc": math.nan}]
+    assert LastSelectionMethod.sweep_acc(Q([*records, *other])) is None  # nothing decides between the seeds
+
+
 @pytest.mark.parametrize("name", ["iccv2021", "iccv2021_macro", "last"])
 def test_methods_have_names_and_no_result_without_a_test_split(name, step):
     method = METHODS[name]

@@ -26,10 +26,18 @@ def test_notes_on_a_partial_sweep(vlcs, tmp_path, capsys, caplog):
     assert out == vlcs.expected_text()
     notes = [line for line in err.splitlines() if line.startswith("note: ")]
     assert notes == [
-        "note: cells without a result (X): iid 1, loo 1, oracle 1",
         "note: cells with missing trials: iid 1, loo 3, oracle 1",
         "note: averages with missing environments (compare only averages over the same environments): "
         "iid 1, loo 1, oracle 1",
+        "note: cells without a result (X), not recorded (the method needs a run that holds out this target "
+        "alone, with its accuracy on in-splits; these runs hold out 2 environments each): ERM on VLCS, "
+        "target L (iid)",
+        "note: cells without a result (X), not recorded (the method needs a run that holds out this target "
+        "alone, and one for each source that holds out this source too; these runs hold out 2 environments "
+        "each): ERM on VLCS, target L (loo)",
+        "note: cells without a result (X), not recorded (the method needs a run that holds out this target "
+        "alone, with its accuracies on the in-split and the out-split; these runs hold out 2 environments "
+        "each): ERM on VLCS, target L (oracle)",
     ]
     assert [
         record.getMessage()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.model_selection import METHODS, SelectionMethod, on_all_images
+from domainbed.model_selection import METHODS, SelectionMethod
 from domainbed.records.query import Q
 from domainbed.scripts import collect_results
-from domainbed_gs.report.target_parts import accuracies_by_part
+from domainbed_gs.report.target_parts import accuracies_by_part, on_all_images
 
 SIZES = {"in": 70_000, "out": 10_000, "test": 20_000}
 

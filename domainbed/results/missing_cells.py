@@ -1,0 +1,54 @@
+"""Why a cell of a table, or one trial of it, has no result."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from domainbed.model_selection import SelectionMethod, get_test_records
+from domainbed.records.query import Q
+from domainbed.records.results_file import Record
+
+
+class Reason(enum.Enum):
+    """Why there is no result; the values are words for notes."""
+
+    NO_RUN = "no run"
+    QUEUED = "not started"
+    RUNNING = "running"
+    STOPPED = "stopped before the end"
+    FAILED = "failed"
+    SEVERAL_EXPERIMENTS = "several experiments"
+    NO_VALIDATION = "no validation images"
+    NOT_RECORDED = "not recorded"
+
+
+@dataclass(frozen=True)
+class MissingResult:
+    """The reason, and what is to be known or done about it.
+
+    Attributes:
+        reason: the reason.
+        detail: more words, as the end of a note: which settings differ, what to do; may be empty.
+    """
+
+    reason: Reason
+    detail: str = ""
+
+
+CellKey = tuple[str, str, int]
+"""Names of the dataset and the algorithm, and index of the target."""
+
+
+def explain(method: type[SelectionMethod], records: Iterable[Record]) -> MissingResult:
+    """Why `method` gives no result for the `records` of one trial, dataset, algorithm and target."""
+    records = Q(records)
+    alone = get_test_records(records)
+    if alone and not method.has_validation(alone):
+        lacking = "the target has none" if method.selects_on_target else "no source environment has any"
+        return MissingResult(Reason.NO_VALIDATION, f"{lacking}; increase --holdout_fraction, or add images")
+    needs = f"the method needs {method.needs}" if method.needs else "the method reads other accuracies"
+    held_out = " or ".join(str(n) for n in sorted({len(record["args"]["test_envs"]) for record in records}))
+    found = "" if alone else f"; these runs hold out {held_out} environments each"
+    return MissingResult(Reason.NOT_RECORDED, needs + found)
