@@ -71,7 +71,7 @@ class ListFileDataset(MultipleDomainDataset):
             raise UsageError(missing)
         self.notes = lacking_classes(_classes(self.ROWS))
         self.input_shape = input_shape(hparams)
-        self.class_names = _sorted_names(row.label for row in self.ROWS)
+        self.class_names = sorted_names(row.label for row in self.ROWS)
         self.num_classes = len(self.class_names)
         label_of = {name: label for label, name in enumerate(self.class_names)}
         plain, augmenting = PlainTransform(hparams), AugmentingTransform(hparams)
@@ -115,7 +115,7 @@ def list_dataset(path: Path) -> type[MultipleDomainDataset]:
     members = {
         "PATH": path,
         "ROWS": rows,
-        "ENVIRONMENTS": _sorted_names(row.environment for row in rows),
+        "ENVIRONMENTS": sorted_names(row.environment for row in rows),
         "__doc__": f"The images that {printable(str(path))} lists.",
         "__module__": __name__,
     }
@@ -204,11 +204,12 @@ def _parse_row(path: Path, line: int, entry: Mapping[str, object]) -> Row:
 
 def _classes(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
     """The classes of each environment."""
-    names = _sorted_names(row.environment for row in rows)
-    return {name: _sorted_names(row.label for row in rows if row.environment == name) for name in names}
+    names = sorted_names(row.environment for row in rows)
+    return {name: sorted_names(row.label for row in rows if row.environment == name) for name in names}
 
 
-def _sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The distinct `names`, sorted as numbers if all of them are whole numbers, otherwise as text."""
     distinct = set(names)
     if all(name.isdecimal() for name in distinct):
         return tuple(sorted(distinct, key=lambda name: (int(name), name)))

@@ -28,6 +28,8 @@ Record = dict[str, Any]
 | `env{i}_in_acc`, `env{i}_out_acc`, `env{i}_test_acc` | accuracy on a split of environment i, in [0, 1] |
 | `sizes` | number of samples in each split, as `env{i}_in` and so on |
 | `data`, `weights` | what identifies the images and the initial weights |
+| `environments` | names of all environments, in order |
+| `dataset_name` | last part of the path, for a dataset named by the path of a folder or list |
 | `loss` and other names | mean of what `Algorithm.update` returned, since the record before |
 """
 
@@ -35,7 +37,7 @@ RESULTS_FILE = "results.jsonl"
 """Name of the file in a run's directory."""
 
 _REQUIRED_ARGS = {"trial_seed": int, "dataset": str, "algorithm": str, "hparams_seed": int, "test_envs": list}
-_SHARED_KEYS = ("args", "hparams", "sizes", "data", "weights")
+_SHARED_KEYS = ("args", "hparams", "sizes", "data", "weights", "environments")
 
 
 @dataclass

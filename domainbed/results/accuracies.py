@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from domainbed import algorithms, datasets
-from domainbed.errors import DomainBedError
 from domainbed.model_selection import SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run, get_grouped_records
+from domainbed.results.environment_names import recorded_names
 from domainbed.results.missing_cells import CellKey, MissingResult, explain
 
 _ACCURACY = re.compile(r"env(\d+)_(in|out|test)_acc")
@@ -25,8 +25,7 @@ class ShownDataset:
     Attributes:
         name: name of the dataset.
         environments: names of its environments, in order.
-        registered: whether `domainbed.datasets` has the dataset. If not, such as for a folder of images, the
-            records tell the number of environments.
+        registered: whether `domainbed.datasets` has the dataset. A folder of images, for example, is not.
     """
 
     name: str
@@ -104,21 +103,21 @@ def shown_datasets(records: Q[Record]) -> list[ShownDataset]:
     """
     names = {args["dataset"] for args, _ in by_run(records)}
     registered = [name for name in datasets.DATASETS if name in names]
-    shown = [ShownDataset(name, tuple(datasets.get_dataset_class(name).ENVIRONMENTS)) for name in registered]
-    for name in sorted(names.difference(registered)):
-        environments = _environments(name, records.filter_equals("args.dataset", name))
+    shown = []
+    for name in [*registered, *sorted(names.difference(registered))]:
+        of_dataset = records.filter_equals("args.dataset", name)
+        environments = recorded_names(of_dataset)
+        if name in registered:
+            environments = environments or tuple(datasets.get_dataset_class(name).ENVIRONMENTS)
+        else:
+            environments = environments or _numbered(of_dataset)
         if environments:
-            shown.append(ShownDataset(name, environments, registered=False))
+            shown.append(ShownDataset(name, environments, registered=name in registered))
     return shown
 
 
-def _environments(dataset: str, records: Q[Record]) -> tuple[str, ...]:
-    """Names of the environments of a dataset that is not registered, as many as `records` have."""
+def _numbered(records: Q[Record]) -> tuple[str, ...]:
+    """Names for environments that `records` do not name: "env0" and so on, as many as have accuracies."""
     keys = {key for record in records for key in record}
     indices = [int(match[1]) for match in map(_ACCURACY.fullmatch, keys) if match]
-    count = max(indices, default=-1) + 1
-    try:
-        names = tuple(datasets.get_dataset_class(dataset).ENVIRONMENTS)
-    except DomainBedError:
-        names = ()
-    return names if len(names) == count else tuple(f"env{i}" for i in range(count))
+    return tuple(f"env{i}" for i in range(max(indices, default=-1) + 1))

@@ -10,7 +10,7 @@ import argparse
 import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,13 @@ from domainbed.model_selection import METHODS, SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import RESULTS_FILE, Record
 from domainbed.records.sweep_records import by_run, read_sweep_records
+from domainbed.results.dataset_spellings import (
+    Spellings,
+    records_with_one_spelling,
+    spellings_of,
+    with_one_spelling,
+)
+from domainbed.results.environment_names import add_environment_names
 from domainbed.results.machines import notes_on_machines
 from domainbed.results.notes import notes_on_runs
 from domainbed.sweep.manifest import Manifest, read_manifest
@@ -42,12 +49,14 @@ class LoadedSweep:
         records: records of its runs, at least one. Their `args["algorithm"]` is the name of a method.
         manifest: the runs that were launched, also by the names of methods; None without `sweep.json`.
         notes: one line for each kind of unfinished, missing or damaged run.
+        spellings: other spellings of the datasets in `records`.
     """
 
     directory: Path
     records: Q[Record]
     manifest: Manifest | None
     notes: tuple[str, ...]
+    spellings: Spellings = field(default_factory=dict)
 
     def selection_methods(self, names: Sequence[str] | None = None) -> dict[str, type[SelectionMethod]]:
         """Selection methods by short name: `names`, by default those of the manifest, else upstream's.
@@ -71,6 +80,7 @@ def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool =
         RunError: there are no records, or the runs used different data and `mix_data` is False.
     """
     runs = read_sweep_records(directory)
+    add_environment_names(runs.runs)
     try:
         manifest = read_manifest(directory)
     except RunError as error:
@@ -85,12 +95,16 @@ def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool =
     records = Q(with_method_names((runs.finished() if finished_only else runs).records()))
     if not records:
         raise RunError(_no_records(directory, finished_only))
+    spellings = spellings_of(records)
+    records = Q(records_with_one_spelling(records, spellings))
     if not mix_data:
         check_same_data(records)
     if manifest is not None:
-        jobs = {name: with_method_name(args) for name, args in manifest.jobs.items()}
+        jobs = {
+            name: with_one_spelling(with_method_name(args), spellings) for name, args in manifest.jobs.items()
+        }
         manifest = replace(manifest, jobs=jobs)
-    return LoadedSweep(directory, records, manifest, (*runs.warnings, *notes))
+    return LoadedSweep(directory, records, manifest, (*runs.warnings, *notes), spellings)
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:

@@ -48,6 +48,7 @@ def list_top_hparams(
     """
     sweep = load_sweep(input_dir, finished_only=finished_only, mix_data=mix_data)
     methods = sweep.selection_methods(selection)
+    dataset = sweep.spellings.get(dataset, dataset)
     groups = get_grouped_records(sweep.records).filter_equals(
         "dataset, algorithm, test_env", (dataset, algorithm, test_env)
     )

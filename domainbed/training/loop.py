@@ -70,7 +70,7 @@ def train(run: Run, directory: RunDir, make_loop: Callable[[Run, RunDir], Loop] 
     if run.config.write_splits is not None:
         path = run.config.fill_placeholders(run.config.write_splits)
         split_file.write(Path(path), run.dataset, run.splits)
-    entries = ("sizes", "hparams", "data", "weights", "replaced")
+    entries = ("sizes", "hparams", "data", "weights", "environments", "replaced")
     constant = loop.recorder.constant
     summary = {name: constant[name] for name in entries if name in constant}
     directory.write_summary(

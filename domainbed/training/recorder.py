@@ -12,6 +12,8 @@ import torch
 
 from domainbed.algorithms.base import DeviceScalar
 from domainbed.console import print_row
+from domainbed.datasets.image_folder import FolderDataset
+from domainbed.datasets.list_file import ListFileDataset
 from domainbed.errors import RunError
 from domainbed.networks.base import provenance_of
 from domainbed.records.results_file import RESULTS_FILE, append_record, drop_records_after
@@ -183,7 +185,10 @@ def _constant_entries(run: Run) -> dict[str, Any]:
         },
         "data": {name: value for name, value in run.dataset.summary.items() if name != "counts"},
         "weights": dict(provenance_of(run.algorithm)),
+        "environments": list(run.dataset.ENVIRONMENTS),
     }
+    if isinstance(run.dataset, FolderDataset | ListFileDataset):
+        entries["dataset_name"] = type(run.dataset).__name__
     # `env{j}_uda_acc` numbers only the environments that have a `uda` part; this entry says which they are.
     with_uda = [index for index, parts in enumerate(run.splits) if "uda" in parts]
     if with_uda:

@@ -16,6 +16,7 @@ from domainbed.model_selection import METHODS, SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import compute_accuracies
+from domainbed.results.dataset_spellings import records_with_one_spelling, spellings_of
 from domainbed.results.loading import load_sweep
 from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
@@ -58,7 +59,9 @@ class CompareSection:
         # Set by collect_results, of which every section has its flags alone.
         options = {name: bool(getattr(args, name, False)) for name in ("finished_only", "mix_data")}
         records = load_sweep(args.compare, **options).records
-        this, other = _sweep(context.records, method), _sweep(records, method)
+        spellings = spellings_of([*context.records, *records])
+        own, records = (Q(records_with_one_spelling(each, spellings)) for each in (context.records, records))
+        this, other = _sweep(own, method), _sweep(records, method)
         cells = compare_sweeps(this, other)
         if not cells:
             raise UsageError(
@@ -76,7 +79,7 @@ class CompareSection:
             f"Model selection: {method.name}.",
             f"This: mean accuracy in {context.input_dir}, in %. Other: that in {args.compare}.",
             *_describe(cells),
-            *_notes(cells, this, other, different_settings(context.records, records)),
+            *_notes(cells, this, other, different_settings(own, records)),
         ]
         print_paragraphs(paragraphs, context.format)
 

@@ -62,7 +62,9 @@ def test_files_and_keys_of_a_run(tmp_path):
     assert record.keys() == {
         *("args", "env0_out_acc", "env1_in_acc", "env1_out_acc", "env2_out_acc"),
         *("data", "epoch", "hparams", "loss", "mem_gb", "sizes", "step", "step_time", "weights"),
+        "environments",
     }
+    assert record["environments"] == ["0", "1", "2"]
     assert record["epoch"] == 4 / (13 / 8)
     assert record["sizes"] == {f"env{i}_{kind}": n for i in range(3) for kind, n in (("in", 13), ("out", 3))}
     assert record["weights"] == {"name": "none", "sha256": ""}
