@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from domainbed.hparams import override
 from domainbed.hparams_registry import default_hparams, options, switches, table
 
 SHAPE = (3, 32, 32)
+FIELD = Path(__file__).parents[2] / "data" / "field_gradients.json"
 
 # No deadline for one example: the machine may be busy, and nothing here is slow by itself.
 settings.register_profile("no_deadline", deadline=None)
@@ -56,6 +59,15 @@ def example():
 def gram():
     """Inner products (3, 3) of `example`."""
     return np.array([[43, -8, -11], [-8, 26, -1], [-11, -1, 38]], dtype=np.float64)
+
+
+@pytest.fixture(scope="session")
+def field():
+    """Golden vectors of the methods of 2022 to 2025, most of them checked against the authors' code.
+
+    `field["gradients"]` has three sets of gradients (3, 6): without conflict, with conflicts, of rank 2.
+    """
+    return json.loads(FIELD.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")

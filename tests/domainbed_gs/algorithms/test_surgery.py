@@ -15,9 +15,22 @@ from domainbed_gs.algorithms.nash_mtl import nash_mtl_weights
 
 COMPONENTWISE = ("AgrSum", "AgrRand", "GradDrop")
 SUMS = (*COMPONENTWISE, "PCGrad", "GradVac")
-MEANS = ("CAGrad", "MGDA", "IMTLG", "NashMTL", "AlignedMTL", "UPGrad", "DualProj", "Aggregation")
+MEANS = (
+    "CAGrad",
+    "MGDA",
+    "IMTLG",
+    "NashMTL",
+    "AlignedMTL",
+    "UPGrad",
+    "DualProj",
+    "Aggregation",
+    "FairGrad",
+    "GGAL",
+)
 METHODS = (*SUMS, *MEANS)
 GRAM = METHODS[len(COMPONENTWISE) :]
+NOISY = {"AgrRand": {"sigma", "no_agreement"}, "GGAL": {"noise"}}
+"""Method that adds noise to the combined gradient -> what it logs of it."""
 
 pytestmark = pytest.mark.usefixtures("float64")
 """In float32 the rounding of sums, which differs between processors, would hide small errors."""
@@ -90,11 +103,11 @@ def test_updates_log_how_far_the_gradients_agree(
     assert returned["agreement"] <= 1 - conflict.double().mean() + rounding
     cosines = [cosine_similarity(g[i], g[j], dim=0).item() for i, j in ((0, 1), (0, 2), (1, 2))]
     assert returned["cosine"] == pytest.approx(np.mean(cosines), abs=1e-6)
-    if name != "AgrRand":  # whose noise is not counted
+    if name not in NOISY:  # whose noise is not counted
         scale = 1 if name in SUMS else 3
         removed = 1 - scale * given_to_adam(algorithm).norm().item() / g.sum(0).norm().item()
         assert returned["removed"] == pytest.approx(removed, abs=1e-6)
-    own = {"sigma", "no_agreement"} if name == "AgrRand" else {"fallback"} if name in GRAM else set()
+    own = ({"fallback"} if name in GRAM else set()) | NOISY.get(name, set())
     assert set(returned) == {"loss", "agreement", "cosine", "removed"} | own
     assert returned.get("fallback", 0) == 0
 
@@ -137,7 +150,7 @@ def test_random_numbers_depend_on_the_seed_and_the_update_alone(make, rule, mini
     assert len({method.draw_seed() for method in seeded}) == 3
 
 
-@pytest.mark.parametrize("name", ["AgrRand", "GradDrop"])
+@pytest.mark.parametrize("name", ["AgrRand", "GradDrop", "GGAL"])
 def test_every_update_draws_anew(make, minibatches, given_to_adam, name):
     algorithm = make(name)
     algorithm.optimizer = torch.optim.SGD(algorithm.network.parameters(), lr=0.0)
@@ -159,6 +172,7 @@ def test_every_update_draws_anew(make, minibatches, given_to_adam, name):
         ("CAGrad", {"cagrad_rescale": "half"}),
         ("AlignedMTL", {"aligned_scale": "max"}),
         ("NashMTL", {"nash_length": "long"}),
+        ("FairGrad", {"fairgrad_length": "long"}),
     ],
 )
 def test_an_unknown_choice_is_refused(rule, name, hparams):
@@ -178,6 +192,8 @@ class TestGramMethods:
             ("UPGrad", {}, None),
             ("DualProj", {}, dual_proj_weights),
             ("NashMTL", {"nash_length": "solution"}, nash_mtl_weights),
+            ("FairGrad", {"fairgrad_alpha": 5.0}, None),
+            ("GGAL", {"gga_gamma": 0.0}, None),
         ],
     )
     def test_adam_gets_the_weighted_sum(
@@ -208,11 +224,11 @@ class TestGramMethods:
         )
 
     @pytest.mark.parametrize("reduction", ["sum", "mean"])
-    @pytest.mark.parametrize(("name", "length"), [("IMTLG", 1.0), ("NashMTL", 0.0)])
+    @pytest.mark.parametrize(("name", "length"), [("IMTLG", 1.0), ("NashMTL", 0.0), ("FairGrad", 0.0)])
     def test_without_a_direction_the_mean_stands_in_and_is_counted(
         self, update_with, name, length, reduction
     ):
-        """Of two opposite gradients for IMTL-G, and of zeros for Nash-MTL."""
+        """Of two opposite gradients for IMTL-G, and of zeros for Nash-MTL and FairGrad."""
         opposite = torch.full((2, 4), length) * torch.tensor([[1.0], [-1.0]])
         combined, returned = update_with(opposite, name, reduction=reduction)
         assert returned["fallback"] == 1
