@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections import defaultdict
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed.errors import UsageError
+from domainbed.sweep import launch_folder
 from domainbed.sweep.devices import default_slots
 from domainbed.sweep.flags import settings_of_runs
 from domainbed.sweep.grid import make_args_list
@@ -38,6 +40,14 @@ def run_action(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if args.command == "work":
         slots = default_slots(args.workers)
         return print_summary(work(_sweep_dir(args), slots, args.retries or 0, args.time_limit))
+    with contextlib.ExitStack() as stack:
+        if args.output_dir is not None:
+            stack.enter_context(launch_folder.for_launch(args))
+        return _launch_or_delete(args, argv)
+
+
+def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Run `launch` or `delete_incomplete` in the folder in which the sweep was or is launched."""
     choose_defaults(args)
     jobs = make_jobs(args)
     if args.command == "launch":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from domainbed.errors import UsageError
 from domainbed.sweep.disk_space import check_disk_space
 from domainbed.sweep.job import Job
+from domainbed.sweep.launch_folder import check_launched_here, folder_is_gone
 from domainbed.sweep.launchers import Launcher, LaunchOptions
 from domainbed.sweep.manifest import add_to_manifest
 from domainbed.sweep.status import print_summary
@@ -39,7 +41,8 @@ def launch(
 
     Returns: exit status. It is 0 if the launcher does not wait for the runs, else that of `print_summary`.
 
-    Raises: UsageError if the disk has too little space or a directory cannot be written.
+    Raises: UsageError if the disk has too little space, a directory cannot be written, or the sweep was
+        launched in another folder and `jobs` have relative paths.
     """
     stopped = [job for job in jobs if job.run_state in (RunState.INTERRUPTED, RunState.PREEMPTED)]
     failed = [job for job in jobs if job.run_state is RunState.FAILED]
@@ -50,7 +53,12 @@ def launch(
             f"{len(failed)} failed, {len(stopped)} were stopped."
         )
     print(f"About to launch {len(to_launch)} jobs.")
+    named = {job.name: job.named_args() for job in jobs}
+    check_launched_here(options.output_dir, named.values())
+    add = partial(add_to_manifest, options.output_dir, named, tuple(selection), command, Path.cwd())
     if not to_launch:
+        if folder_is_gone(options.output_dir):
+            add()
         print(f"Nothing to launch in {options.output_dir}{_elsewhere(jobs)}.")
         return 0
     concurrency = launcher.concurrency(options)
@@ -59,9 +67,7 @@ def launch(
     confirm()
     try:
         options.output_dir.mkdir(parents=True, exist_ok=True)
-        add_to_manifest(
-            options.output_dir, {job.name: job.named_args() for job in jobs}, tuple(selection), command
-        )
+        add()
     except OSError as error:
         raise UsageError(f"cannot write to --output_dir {options.output_dir}: {error.strerror}") from None
     Job.launch(to_launch, launcher, options)

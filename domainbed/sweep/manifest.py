@@ -21,11 +21,14 @@ class Manifest:
         jobs: arguments of `train` by the name of the run's directory.
         selection: default selection methods for reports of the sweep; may be empty.
         commands: command lines of the launches. Empty for launches by older versions.
+        folder: where the sweep was launched; relative paths in the arguments start there. None for launches
+            by older versions.
     """
 
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     selection: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    folder: Path | None = None
 
 
 def read_manifest(sweep_dir: Path) -> Manifest | None:
@@ -37,7 +40,8 @@ def read_manifest(sweep_dir: Path) -> Manifest | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         jobs, selection = dict(content["jobs"]), tuple(content["selection"])
-        return Manifest(jobs, selection, tuple(content.get("commands", ())))
+        folder = Path(content["folder"]) if "folder" in content else None
+        return Manifest(jobs, selection, tuple(content.get("commands", ())), folder)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -57,7 +61,11 @@ def manifest_of(sweep_dir: Path) -> Manifest:
 
 
 def add_to_manifest(
-    sweep_dir: Path, jobs: dict[str, dict[str, Any]], selection: tuple[str, ...], command: str | None = None
+    sweep_dir: Path,
+    jobs: dict[str, dict[str, Any]],
+    selection: tuple[str, ...],
+    command: str | None = None,
+    folder: Path | None = None,
 ) -> None:
     """Add a launch to the manifest of `sweep_dir`. Concurrent launches into one directory are all kept.
 
@@ -66,6 +74,7 @@ def add_to_manifest(
         jobs: arguments of `train` by the name of the run's directory.
         selection: default selection methods for reports; empty: those of earlier launches.
         command: command line of the launch.
+        folder: where the launch is made. That of the first launch is kept, as long as it exists.
 
     Raises:
         RunError: the existing manifest is damaged.
@@ -74,10 +83,13 @@ def add_to_manifest(
     with file_lock(sweep_dir / f".{NAME}.lock"):
         before = read_manifest(sweep_dir) or Manifest()
         commands = dict.fromkeys((*before.commands, *([command] if command else ())))
+        if before.folder is not None and before.folder.is_dir():
+            folder = before.folder
         content = {
             "jobs": before.jobs | jobs,
             "selection": list(selection or before.selection),
             **({"commands": list(commands)} if commands else {}),
+            **({"folder": str(folder)} if folder else {}),
             "version": 1,
         }
         write_atomic(sweep_dir / NAME, json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed.errors import UsageError
+from domainbed.sweep import launch_folder
 from domainbed.sweep.devices import Slot
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
@@ -34,6 +35,7 @@ def work(
 ) -> list[Job]:
     """Work on the sweep in `sweep_dir` until each of its runs is done or has failed.
 
+    Works in the folder in which the sweep was launched, since relative paths start there.
     Waits for runs that other workers are working on, and takes them over if those workers die. Runs that
     this worker stops at the time limit are left to other workers and later launches.
 
@@ -48,16 +50,18 @@ def work(
     Returns: all jobs of the sweep in their final state.
 
     Raises:
-        UsageError: `sweep_dir` contains no sweep.
+        UsageError: `sweep_dir` contains no sweep, or was launched in a folder that is gone or unknown and
+            has relative paths.
         Preempted, Interrupted: a signal stopped this worker. Its runs have written their checkpoints.
     """
-    pool = Pool(SweepQueue(sweep_dir, retries), slots, time_limit)
-    if requests is not None:
-        pool.work(requests)
-    else:
-        with StopRequests() as own:
-            pool.work(own)
-    return sweep_jobs(sweep_dir)
+    with launch_folder.for_work(sweep_dir) as sweep_dir:
+        pool = Pool(SweepQueue(sweep_dir, retries), slots, time_limit)
+        if requests is not None:
+            pool.work(requests)
+        else:
+            with StopRequests() as own:
+                pool.work(own)
+        return sweep_jobs(sweep_dir)
 
 
 def sweep_jobs(sweep_dir: Path) -> list[Job]:
