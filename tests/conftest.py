@@ -137,7 +137,7 @@ def wait_until():
             if value:
                 return value
             time.sleep(0.002)
-        raise AssertionError("it never came")
+        raise AssertionError(f"the condition is still false after {seconds} s")
 
     return wait
 

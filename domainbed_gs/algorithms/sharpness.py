@@ -54,6 +54,13 @@ def sam_perturbation(gradient: Tensor, rho: float) -> Tensor:
     return gradient * (rho / (norm(gradient) + _EPS))
 
 
+def orthogonal_part(vector: Tensor, direction: Tensor) -> Tensor:
+    """The part (P,) of a vector that is orthogonal to `direction`; all of it if that is zero."""
+    inner = torch.sum(vector * direction, dtype=torch.float64)
+    along = inner / (norm(direction).square() + _EPS**2) * direction
+    return vector - along
+
+
 def loss_and_gradient(loss_of: Loss, parameters: Parameters) -> tuple[Tensor, Tensor]:
     """A loss (0-d, detached) and its gradient (P,); a parameter without a gradient counts as 0."""
     loss = loss_of()
@@ -158,10 +165,8 @@ class GSAM(SAM):
     }
 
     def combine(self, gradient: Tensor, perturbed_gradient: Tensor) -> Tensor:
-        inner = torch.sum(gradient * perturbed_gradient, dtype=torch.float64)
-        along = inner / (norm(perturbed_gradient).square() + _EPS**2) * perturbed_gradient
         alpha: float = self.hparams["gsam_alpha"]
-        return perturbed_gradient - alpha * (gradient - along)
+        return perturbed_gradient - alpha * orthogonal_part(gradient, perturbed_gradient)
 
 
 def _sagm_alpha(dataset: str) -> Hparam:

@@ -2,8 +2,6 @@
 
 import copy
 import functools
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ from domainbed.hparams import override
 from domainbed.hparams_registry import default_hparams, options, switches, table
 
 SHAPE = (3, 32, 32)
-FIELD = Path(__file__).parents[2] / "data" / "field_gradients.json"
 
 # No deadline for one example: the machine may be busy, and nothing here is slow by itself.
 settings.register_profile("no_deadline", deadline=None)
@@ -62,12 +59,12 @@ def gram():
 
 
 @pytest.fixture(scope="session")
-def field():
+def field(vectors):
     """Golden vectors of the methods of 2022 to 2025, most of them checked against the authors' code.
 
     `field["gradients"]` has three sets of gradients (3, 6): without conflict, with conflicts, of rank 2.
     """
-    return json.loads(FIELD.read_text(encoding="utf-8"))
+    return vectors("field_gradients")
 
 
 @pytest.fixture(scope="session")
