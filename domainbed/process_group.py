@@ -27,6 +27,10 @@ class ProcessGroup:
         """Sum of `number` over all ranks."""
         return number
 
+    def own_environments(self, number: int) -> slice:
+        """Positions of this rank's `number` environments among all K."""
+        return slice(0, number)
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum of `tensor` over all ranks, detached."""
         return tensor

@@ -134,6 +134,10 @@ class TorchrunGroup(ProcessGroup):
     def sum_int(self, number: int) -> int:
         return int(self.sum(torch.tensor(number)))
 
+    def own_environments(self, number: int) -> slice:
+        start = sum(self._environments_per_rank[: self.rank])
+        return slice(start, start + number)
+
     def sum(self, tensor: Tensor) -> Tensor:
         return self._all_reduce(tensor, dist.ReduceOp.SUM)
 

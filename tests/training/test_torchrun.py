@@ -15,6 +15,7 @@ import torch
 
 from domainbed import datasets
 from domainbed.algorithms import ALGORITHMS, get_algorithm_class
+from domainbed.hparams_registry import switches
 from domainbed.training import checkpoint
 from domainbed.training.claims import latest_claim
 from domainbed.training.run_state import RunState, run_state
@@ -24,7 +25,7 @@ ABLE = (
     "ANDMask",
     "SANDMask",
     *("ERM", "AgrSum", "AgrRand", "GradDrop", "PCGrad", "GradVac", "CAGrad", "MGDA", "IMTLG", "NashMTL"),
-    *("AlignedMTL", "UPGrad", "DualProj", "FairGrad", "GGAL"),
+    *("AlignedMTL", "UPGrad", "DualProj", "FairGrad", "GGAL", "FAMO", "STCH"),
 )
 TARGETS = {3: [0, 1], 4: [0]}
 """Number of source environments of Uneven -> target environments."""
@@ -110,6 +111,7 @@ EQUAL = {
 } | {
     "tensors": settings_of("AgrRand", 3, sigma="tensor"),
     "masks": settings_of("SANDMask", 3),
+    "losses": settings_of("FAMO", 3),
     "joint": settings_of("AgrSum", 4, passes="joint"),
     "joint products": settings_of("PCGrad", 3, passes="joint"),
     # Separate passes in both, because the sign of a gradient near 0 depends on the order of sums.
@@ -155,7 +157,7 @@ def test_every_shareable_algorithm_on_real_images(tmp_path, ranks):
     every = {}
     for name in ABLE:
         # Gradients on flat backgrounds are 0 except for rounding, so their signs depend on the order of sums.
-        passes = {} if name == "ERM" else {"passes": "separate"}
+        passes = {"passes": "separate"} if "passes" in switches(name) else {}
         every[name] = settings | {"algorithm": name, "hparams": json.dumps({"batch_size": 16} | passes)}
     shared = start_shared(tmp_path / "shared", every, ranks)
     train_alone(tmp_path / "one", every)
