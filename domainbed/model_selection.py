@@ -66,6 +66,7 @@ class SelectionMethod:
         selects_on_target: whether the method selects by an accuracy on the target.
         merges_stages: whether to merge the two stages of a run of `train_autolr` into one record first
             (docs/compatibility.md, "Tables").
+        reads_pairs: whether a result needs runs that hold out the target together with a second environment.
         needs: the runs and accuracies that a result needs, as the end of a sentence; empty if a method does
             not say.
     """
@@ -76,6 +77,7 @@ class SelectionMethod:
     test_key: ClassVar[str] = ""
     selects_on_target: ClassVar[bool] = False
     merges_stages: ClassVar[bool] = False
+    reads_pairs: ClassVar[bool] = False
     needs: ClassVar[str] = ""
 
     def __init__(self) -> None:
@@ -126,20 +128,12 @@ class SelectionMethod:
         return accs[0][0]["test_acc"] if accs else None
 
     @classmethod
-    def unvalidated(cls, records: Iterable[Record]) -> tuple[int, ...]:
-        """Environments whose validation accuracy the method would read in `records`, but none has.
+    def validated(cls, records: Iterable[Record]) -> tuple[int, ...] | None:
+        """Environments whose validation accuracy the method selects by, given records of one target.
 
-        Selection leaves them out. By default they are sources without validation images.
+        By default the sources that have one. None if the method reads other accuracies.
         """
-        single = get_test_records(Q(records))
-        named = {(*record["args"]["test_envs"], *environments(record)) for record in single}
-        sources = {i for target, *others in named for i in others if i != target}
-        return tuple(sorted(sources.difference(validated_sources(single))))
-
-    @classmethod
-    def has_validation(cls, records: Iterable[Record]) -> bool:
-        """Whether `records` have a validation accuracy to select by, by default that of some source."""
-        return bool(validated_sources(get_test_records(Q(records))))
+        return validated_sources(get_test_records(Q(records)))
 
 
 METHODS: Registry[type[SelectionMethod]] = Registry("Selection method")
@@ -194,6 +188,7 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
     chosen_by = "the best mean accuracy over all steps on each source when it is held out as well"
     reported = "the accuracy on the target's in-split at that step"
     test_key = "env{}_in_acc"
+    reads_pairs = True
     needs = "a run that holds out this target alone, and one for each source that holds out this source too"
 
     @classmethod
@@ -205,14 +200,9 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
         return Q(complete).argmax("val_acc") if complete else None
 
     @classmethod
-    def unvalidated(cls, records: Iterable[Record]) -> tuple[int, ...]:
+    def validated(cls, records: Iterable[Record]) -> tuple[int, ...] | None:
         """None: sources are validated on the images that other runs hold out."""
-        return ()
-
-    @classmethod
-    def has_validation(cls, records: Iterable[Record]) -> bool:
-        """Always true, see `unvalidated`."""
-        return True
+        return None
 
     @classmethod
     def _step_acc(cls, records: Q[Record], known: Sequence[int]) -> RunAcc | None:
@@ -246,16 +236,10 @@ class OracleSelectionMethod(SelectionMethod):
     needs = "a run that holds out this target alone, with its accuracies on the in-split and the out-split"
 
     @classmethod
-    def unvalidated(cls, records: Iterable[Record]) -> tuple[int, ...]:
-        """None: the sources are not read."""
-        return ()
-
-    @classmethod
-    def has_validation(cls, records: Iterable[Record]) -> bool:
-        """Whether `records` have an accuracy on the out-split of the target."""
-        return any(
-            out_acc(record["args"]["test_envs"][0]) in record for record in get_test_records(Q(records))
-        )
+    def validated(cls, records: Iterable[Record]) -> tuple[int, ...] | None:
+        """The target, if its out-split has an accuracy."""
+        alone = [(record, record["args"]["test_envs"][0]) for record in get_test_records(Q(records))]
+        return tuple({target for record, target in alone if out_acc(target) in record})
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:

@@ -139,19 +139,18 @@ def test_selection_averages_over_the_sources_that_have_a_validation_part():
         record(2, [0], (0.7, 0.1), (0.9, None), (0.9, 0.8), (0.9, 0.7)),
     ]
     assert IIDAccuracySelectionMethod.run_acc(Q(steps)) == {"val_acc": pytest.approx(0.8), "test_acc": 0.8}
-    assert IIDAccuracySelectionMethod.unvalidated(steps) == (1,)
-    for other in (LeaveOneOutSelectionMethod, OracleSelectionMethod):
-        assert other.unvalidated(steps) == ()
+    assert IIDAccuracySelectionMethod.validated(steps) == (2, 3)
+    assert LeaveOneOutSelectionMethod.validated(steps) is None
+    assert OracleSelectionMethod.validated(steps) == (0,)
 
 
 def test_no_source_has_a_validation_part_and_there_is_no_result():
     """--holdout_fraction 0: the first step, of the untrained network, is not the result."""
     steps = [record(step, [0], (0.1 + step, None), (0.5, None), (0.5, None)) for step in (0, 0.5)]
     assert IIDAccuracySelectionMethod.sweep_acc(Q(steps)) is None
-    assert not IIDAccuracySelectionMethod.has_validation(steps)
+    assert IIDAccuracySelectionMethod.validated(steps) == ()
     assert OracleSelectionMethod.sweep_acc(Q(steps)) is None
-    assert not OracleSelectionMethod.has_validation(steps)
-    assert LeaveOneOutSelectionMethod.has_validation(steps)
+    assert OracleSelectionMethod.validated(steps) == ()
 
 
 def test_a_step_that_lacks_the_accuracy_of_a_validated_source_is_skipped():

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from domainbed.errors import RunError
 from domainbed.files import write_atomic
@@ -46,12 +46,12 @@ class ResultsFile:
 
     Attributes:
         records: the records, in order. Those with equal `args` (`hparams`, `sizes`, ...) share one object.
-        damaged: line numbers, from 1, of lines that are not records: invalid JSON, or another JSON value.
+        damaged: what is wrong with each line that is not a record, by its number, from 1.
         torn: number of the last line if a crash cut it short, else None.
     """
 
     records: list[Record] = field(default_factory=list)
-    damaged: list[int] = field(default_factory=list)
+    damaged: dict[int, str] = field(default_factory=dict)
     torn: int | None = None
 
 
@@ -69,13 +69,14 @@ def read_records(path: Path) -> ResultsFile:
     for number, record in zip(numbers, _parse_all([lines[i - 1] for i in numbers]), strict=True):
         if isinstance(record, dict):
             _share_objects(record, previous)
-        if _is_record(record, previous):
+        problem = _problem(record, previous)
+        if not problem:
             content.records.append(record)
             previous = record
         elif number == len(lines):
             content.torn = number
         else:
-            content.damaged.append(number)
+            content.damaged[number] = problem
     return content
 
 
@@ -119,7 +120,7 @@ def drop_records_after(path: Path, step: int) -> None:
     for line in data.splitlines(keepends=True):
         position += len(line)
         record = _parse(line)
-        if step >= 0 and _is_record(record, {}) and record["step"] == step:
+        if step >= 0 and not _problem(record, {}) and record["step"] == step:
             end = position
     if step >= 0 and not end:
         raise RunError(
@@ -152,21 +153,30 @@ def _parse(line: bytes) -> Any:  # noqa: ANN401 - any JSON value
     return None
 
 
-def _is_record(value: object, previous: Record) -> TypeGuard[Record]:
-    """Whether `value` has the keys that readers of results rely on.
+def _problem(value: Any, previous: Record) -> str:  # noqa: ANN401 - any JSON value
+    """Which key that readers of results rely on is missing or invalid in `value`; empty for a record.
 
     `args` that are the same object as those of the `previous` record are not checked again.
     """
-    if not isinstance(value, dict) or not isinstance(value.get("step"), int | float):
-        return False
+    if value is None:
+        return "not valid JSON"
+    if not isinstance(value, dict):
+        return "not a JSON object"
+    if not isinstance(value.get("step"), int | float):
+        return _lack(value, "step")
     args = value.get("args")
     if not isinstance(args, dict):
-        return False
+        return _lack(value, "args")
     if args is previous.get("args"):
-        return True
-    return all(isinstance(args.get(key), kind) for key, kind in _REQUIRED_ARGS.items()) and all(
-        isinstance(target, int) for target in args["test_envs"]
-    )
+        return ""
+    for key, kind in _REQUIRED_ARGS.items():
+        if not isinstance(args.get(key), kind):
+            return f"args: {_lack(args, key)}"
+    return "" if all(isinstance(target, int) for target in args["test_envs"]) else 'args: invalid "test_envs"'
+
+
+def _lack(entries: Mapping[str, object], key: str) -> str:
+    return f'invalid "{key}"' if key in entries else f'no "{key}"'
 
 
 def _share_objects(record: Record, previous: Record) -> None:

@@ -155,11 +155,15 @@ def _without_garbage_collection() -> Iterator[None]:
 
 def _warnings(runs: list[RunRecords], unreadable: list[str]) -> Iterator[str]:
     torn = [f"{run.path / RESULTS_FILE}:{run.file.torn}" for run in runs if run.file.torn is not None]
-    damaged = [f"{run.path / RESULTS_FILE}:{line}" for run in runs for line in run.file.damaged]
-    for places, what in (
-        (unreadable, "skipped results that cannot be read"),
-        (torn, "skipped a last line that was cut short"),
-        (damaged, "skipped lines that are not records"),
-    ):
+    kinds = {
+        "skipped results that cannot be read": unreadable,
+        "skipped a last line that was cut short": torn,
+    }
+    for run in runs:
+        for line, problem in run.file.damaged.items():
+            what = f"skipped lines that are not records ({problem})"
+            kinds.setdefault(what, []).append(f"{run.path / RESULTS_FILE}:{line}")
+    for what, places in kinds.items():
+        number = f", {len(places)} in all" if len(places) > 1 else ""
         if places:
-            yield f"{what}: {shortened_list(places)}"
+            yield f"{what}{number}: {shortened_list(places)}"

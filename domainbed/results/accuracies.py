@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from domainbed import algorithms, datasets
 from domainbed.model_selection import SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run, get_grouped_records
 from domainbed.results.environment_names import recorded_names
-from domainbed.results.missing_cells import CellKey, MissingResult, explain
+from domainbed.results.missing_cells import CellKey, MissingResult, MissingTrials, Reason, explain
 
 _ACCURACY = re.compile(r"env(\d+)_(in|out|test)_acc")
 
@@ -46,6 +44,7 @@ class Accuracies:
         by_trial: (dataset, algorithm) -> trial seed -> accuracies of all targets of the trial.
         missing: (dataset, algorithm, target) -> trial seed -> why this trial has no result despite its
             records.
+        validated: (dataset, target) -> sources whose validation accuracies decided, of methods that use them.
     """
 
     method: str
@@ -54,25 +53,34 @@ class Accuracies:
     about: str = ""
     by_target: dict[CellKey, dict[int, float]] = field(default_factory=dict)
     by_trial: dict[tuple[str, str], dict[int, list[float]]] = field(default_factory=dict)
-    missing: dict[CellKey, dict[int, MissingResult]] = field(default_factory=dict)
+    missing: MissingTrials = field(default_factory=dict)
+    validated: dict[tuple[str, int], set[int]] = field(default_factory=dict)
 
     def trials(self, dataset: str, algorithm: str, target: int) -> list[float]:
         """Accuracies of the trials with one target."""
         return list(self.by_target.get((dataset, algorithm, target), {}).values())
 
-    def averages(self, dataset: str, algorithm: str) -> list[float]:
-        """Mean accuracy of each trial over the targets that it has, by ascending trial seed."""
-        trials = self.by_trial.get((dataset, algorithm), {})
-        return [float(np.mean(trials[seed])) for seed in sorted(trials)]
+    def reasons(self, dataset: str, algorithm: str, target: int) -> dict[MissingResult, list[int]]:
+        """The reasons why trials with one target have no result -> seeds of these trials.
 
-    def missing_targets(self, dataset: ShownDataset, algorithm: str) -> dict[int, int]:
-        """Targets that `averages` lacks: index -> number of the algorithm's trials without this target."""
-        trials = self.by_trial.get((dataset.name, algorithm), {}).keys()
-        missing = {
-            target: len(trials - self.by_target.get((dataset.name, algorithm, target), {}).keys())
-            for target in range(len(dataset.environments))
-        }
-        return {target: count for target, count in missing.items() if count}
+        The trials are those that some algorithm has on the dataset; without records or a launched run, the
+        reason is `NO_RUN`.
+        """
+        cell = dataset, algorithm, target
+        found: dict[MissingResult, list[int]] = {}
+        known = self.missing.get(cell, {})
+        for seed in sorted({*self.trials_of(dataset), *known}.difference(self.by_target.get(cell, {}))):
+            found.setdefault(known.get(seed, MissingResult(Reason.NO_RUN)), []).append(seed)
+        return found
+
+    def reported_targets(self, dataset: str) -> list[int]:
+        """Targets of `dataset` on which some algorithm has a result, in order."""
+        return sorted({target for name, _, target in self.by_target if name == dataset})
+
+    def trials_of(self, dataset: str) -> list[int]:
+        """Seeds of the trials that some algorithm has on `dataset`, in order."""
+        found = [trials for (name, _), trials in self.by_trial.items() if name == dataset]
+        return sorted({seed for trials in found for seed in trials})
 
 
 def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Accuracies:
@@ -91,6 +99,9 @@ def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Acc
         if accuracy is None:
             result.missing.setdefault(cell, {})[trial] = explain(method, group["records"])
             continue
+        sources = None if method.selects_on_target else method.validated(group["records"])
+        if sources is not None:
+            result.validated.setdefault(cell[::2], set()).update(sources)
         result.by_target.setdefault(cell, {})[trial] = accuracy
         result.by_trial.setdefault((dataset, algorithm), {}).setdefault(trial, []).append(accuracy)
     return result

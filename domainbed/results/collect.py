@@ -59,12 +59,15 @@ def collect_results(
     sweep = load_sweep(input_dir, finished_only=finished_only, mix_data=mix_data)
     methods = sweep.selection_methods(selection)
     accuracies = {name: compute_accuracies(sweep.records, method) for name, method in methods.items()}
+    for name, method in methods.items():
+        sweep.runs.explain_missing(accuracies[name], method)
     context = ReportContext(
         records=sweep.records,
         input_dir=input_dir,
         args=default_section_args() if section_args is None else section_args,
         format=format,
         manifest=sweep.manifest,
+        runs=sweep.runs,
     )
     copy = io.StringIO()
     with contextlib.redirect_stdout(Tee(copy)):

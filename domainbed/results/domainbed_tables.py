@@ -10,8 +10,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from domainbed.results.accuracies import Accuracies, ShownDataset
-from domainbed.results.printing import print_footer, print_lines
+import numpy as np
+
+from domainbed.results.accuracies import Accuracies
+from domainbed.results.averages import Average, average_of
+from domainbed.results.printing import print_footer, print_lines, wrapped_footer
 from domainbed.results.tables import format_mean, latex_escape, latex_width, print_table, render_table
 
 _ERROR = "mean +/- standard error over trials (ddof=0)"
@@ -29,7 +32,8 @@ class DomainBedTable:
         cells: one list of texts for each row.
         colwidth: width of a column in plain text.
         footer: one sentence on the selection method and the meaning of the numbers.
-        incomplete: a sentence on averages over fewer targets than the dataset has; empty if there are none.
+        incomplete: which targets which trials lack, of the marked averages; empty without any.
+        absent: targets that no average includes; empty without any.
     """
 
     subject: str
@@ -40,49 +44,104 @@ class DomainBedTable:
     colwidth: int
     footer: str
     incomplete: str = ""
+    absent: str = ""
 
 
-def domainbed_tables(accuracies: Accuracies, latex: bool = False, mark: str = "") -> Iterator[DomainBedTable]:
-    """The table of each dataset, then the table of averages.
+@dataclass(frozen=True)
+class Style:
+    """How averages are shown.
 
-    Args:
-        accuracies: results by one selection method.
+    Attributes:
+        mark: written behind averages where trials lack targets.
+        upstream: show upstream's averages, of every trial over the targets that it has, instead of averages
+            over complete trials. The two are equal unless trials lack targets of the table.
         latex: write plus-minus signs for LaTeX.
-        mark: written behind averages over fewer targets than the dataset has.
     """
+
+    mark: str
+    upstream: bool = False
+    latex: bool = False
+
+
+TEXT = Style(mark="*", upstream=True)
+LATEX = Style(mark="$^\\dag$", latex=True)
+RENDERED = Style(mark="†")
+
+
+def domainbed_tables(accuracies: Accuracies, style: Style) -> Iterator[DomainBedTable]:
+    """The table of each dataset, then the table of averages."""
     selection = f"model selection method: {accuracies.method}"
+    averages = {
+        (dataset.name, algorithm): average_of(accuracies, dataset, algorithm)
+        for dataset in accuracies.datasets
+        for algorithm in accuracies.algorithms
+    }
     for dataset in accuracies.datasets:
+        own = [averages[dataset.name, algorithm] for algorithm in accuracies.algorithms]
+        cells = [_target_cells(accuracies, average, style) for average in own]
         yield DomainBedTable(
             subject=dataset.name,
             title=f"Dataset: {dataset.name}, {selection}",
             columns=["Algorithm", *dataset.environments, "Avg"],
             rows=accuracies.algorithms,
-            cells=[
-                _cells(_by_target(accuracies, dataset, algorithm), latex)
-                for algorithm in accuracies.algorithms
-            ],
+            cells=cells,
             colwidth=20,
             footer=f"{accuracies.about} in %, {_ERROR}.",
+            incomplete=_incomplete([average for average in own if not average.has_empty_target], style),
         )
+    by_algorithm = [
+        [averages[dataset.name, algorithm] for dataset in accuracies.datasets]
+        for algorithm in accuracies.algorithms
+    ]
     yield DomainBedTable(
         subject="Averages",
         title=f"Averages, {selection}",
         columns=["Algorithm", *(dataset.name for dataset in accuracies.datasets), "Avg"],
         rows=accuracies.algorithms,
-        cells=[_average_cells(accuracies, algorithm, latex, mark) for algorithm in accuracies.algorithms],
+        cells=[_average_cells(row, style) for row in by_algorithm],
         colwidth=25,
         footer=f"{accuracies.about} in %, averaged over the targets in each trial, {_ERROR}.",
-        incomplete=_incomplete(accuracies),
+        incomplete=_incomplete(list(averages.values()), style),
+        absent=_absent([row[0] for row in zip(*by_algorithm, strict=True)]),
     )
 
 
-def _by_target(accuracies: Accuracies, dataset: ShownDataset, algorithm: str) -> list[list[float]]:
-    targets = range(len(dataset.environments))
-    return [accuracies.trials(dataset.name, algorithm, target) for target in targets]
+def _target_cells(accuracies: Accuracies, average: Average, style: Style) -> list[str]:
+    """Cells of a row in a dataset's table: mean and error on each target, then the average over targets.
+
+    The average is the mean of the targets' means, as in upstream, or X if a target has none. With trials that
+    lack targets, it is that over complete trials unless `style` shows upstream's.
+    """
+    targets = range(len(average.dataset.environments))
+    columns = [accuracies.trials(average.dataset.name, average.algorithm, target) for target in targets]
+    *cells, mean = _cells(columns, style.latex)
+    if average.lacking and not average.has_empty_target:
+        if not style.upstream:
+            mean = f"{100 * float(np.mean(average.complete)):.1f}" if average.complete else "X"
+        mean = _marked(mean, style)
+    return [*cells, mean]
 
 
-def _by_dataset(accuracies: Accuracies, algorithm: str) -> list[list[float]]:
-    return [accuracies.averages(dataset.name, algorithm) for dataset in accuracies.datasets]
+def _average_cells(averages: Sequence[Average], style: Style) -> list[str]:
+    """Cells of a row in the table of averages.
+
+    Averages are marked if trials lack targets. Other styles than upstream's also mark those for which no
+    algorithm has some target of the dataset.
+    """
+    columns = [average.upstream if style.upstream else average.complete for average in averages]
+    *texts, mean = _cells(columns, style.latex)
+    if not style.upstream:
+        texts = [average.cell(style.latex) for average in averages]
+    partial = [
+        bool(average.lacking or (average.absent and average.upstream and not style.upstream))
+        for average in averages
+    ]
+    pairs = zip([*texts, mean], [*partial, any(partial)], strict=True)
+    return [_marked(text, style) if marked else text for text, marked in pairs]
+
+
+def _marked(cell: str, style: Style) -> str:
+    return cell if cell == "X" else cell + style.mark
 
 
 def _cells(columns: Sequence[list[float]], latex: bool) -> list[str]:
@@ -93,37 +152,27 @@ def _cells(columns: Sequence[list[float]], latex: bool) -> list[str]:
     return [text for _, _, text in formatted] + [f"{sum(means) / len(means):.1f}" if complete else "X"]
 
 
-def _average_cells(accuracies: Accuracies, algorithm: str, latex: bool, mark: str) -> list[str]:
-    """Cells of a row in the table of averages; those over fewer targets than the dataset has are marked."""
-    texts = _cells(_by_dataset(accuracies, algorithm), latex)
-    marked = [bool(accuracies.missing_targets(dataset, algorithm)) for dataset in accuracies.datasets]
-    marked.append(any(marked) and texts[-1] != "X")
-    return [text + mark if incomplete else text for text, incomplete in zip(texts, marked, strict=True)]
-
-
-def _incomplete(accuracies: Accuracies) -> str:
-    """Which averages lack which targets; empty if all are complete."""
-    lacking: dict[str, list[str]] = {}
-    for dataset in accuracies.datasets:
-        for algorithm in accuracies.algorithms:
-            if missing := missing_environments(accuracies, dataset, algorithm):
-                lacking.setdefault(f"{dataset.name} without {', '.join(missing)}", []).append(algorithm)
-    if not lacking:
+def _incomplete(averages: Sequence[Average], style: Style) -> str:
+    """What the marked ones of `averages` lack; empty if all are complete."""
+    sentences = [average.sentence() for average in averages if average.lacking]
+    if not sentences:
         return ""
-    listed = "; ".join(f"{what}: {', '.join(algorithms)}" for what, algorithms in lacking.items())
-    return (
-        "Averaged over fewer targets than the dataset has; compare only averages over the same targets. "
-        f"{listed}."
+    over = (
+        "Averages over the targets that each trial has"
+        if style.upstream
+        else "Averages over the trials that have all targets of the table"
     )
+    return f"{over}. {'. '.join(sentences)}."
 
 
-def missing_environments(accuracies: Accuracies, dataset: ShownDataset, algorithm: str) -> list[str]:
-    """Names of the targets that an average lacks, with the number of trials if some trials have them."""
-    trials = len(accuracies.averages(dataset.name, algorithm))
-    return [
-        dataset.environments[target] + ("" if count == trials else f" ({count} of {trials} trials)")
-        for target, count in accuracies.missing_targets(dataset, algorithm).items()
+def _absent(averages: Sequence[Average]) -> str:
+    """Which targets no algorithm has, given an average of each dataset; empty if there are none."""
+    listed = [
+        f"{average.dataset.name} without {', '.join(average.dataset.environments[i] for i in average.absent)}"
+        for average in averages
+        if 0 < len(average.absent) < len(average.dataset.environments)
     ]
+    return f"Averaged over the targets with results of some algorithm: {'; '.join(listed)}." if listed else ""
 
 
 @dataclass(frozen=True)
@@ -146,60 +195,69 @@ class ReportFormat:
 def print_upstream_tables(accuracies: Accuracies, latex: bool) -> None:
     """Print the tables of one selection method as upstream does, in text or LaTeX.
 
-    In LaTeX, columns are widened where `print_table` would cut off the closing brace of a label, and
-    incomplete averages are marked. Footers follow each table.
+    In LaTeX, columns are widened where `print_table` would cut off the closing brace of a label, or a cell.
+    Averages with missing targets are marked. Footers follow each table.
     """
-    for table in domainbed_tables(accuracies, latex, mark="$^\\dag$" if latex else ""):
+    for table in domainbed_tables(accuracies, LATEX if latex else TEXT):
         width = table.colwidth
         if latex:
             print_lines("", f"\\subsubsection{{{latex_escape(table.subject)}}}")
-            width = latex_width(width, table.rows, table.columns)
+            longest = max((len(cell) for row in table.cells for cell in row), default=0)
+            width = max(longest, latex_width(width, table.rows, table.columns))
         print_table(table.cells, table.title, table.rows, table.columns, width, latex)
         _print_footers(table, "latex" if latex else "text")
 
 
 def print_rendered_tables(accuracies: Accuracies, format: str) -> None:
     """Print the tables of one selection method as "markdown" or "html"."""
-    for table in domainbed_tables(accuracies, mark="†"):
+    for table in domainbed_tables(accuracies, RENDERED):
         rows = [[label, *cells] for label, cells in zip(table.rows, table.cells, strict=True)]
         print_lines(render_table(table.title, table.columns, rows, format))
         _print_footers(table, format)
 
 
 def _print_footers(table: DomainBedTable, format: str) -> None:
-    """Print the sentences under a table. In text the table itself has no marks, as in upstream."""
+    """Print the sentences under a table. In text, that on marked averages goes to stdout like the marks."""
+    if format == "text" and table.incomplete:
+        print_lines(*wrapped_footer(f"{TEXT.mark} {table.incomplete}"))
     print_footer(table.footer, format)
-    if table.incomplete:
-        print_footer(table.incomplete if format == "text" else f"† {table.incomplete}", format)
+    if format == "text":
+        missing = [table.absent]
+    else:
+        missing = [f"† {sentence}" for sentence in (table.incomplete, table.absent) if sentence]
+    for sentence in filter(None, missing):
+        print_footer(sentence, format)
 
 
 def print_csv_rows(short_name: str, accuracies: Accuracies) -> None:
     """Print one line for each cell, in percent at full precision. Mean and stderr are empty where n is 0.
 
-    `missing` has the targets that an average lacks in some or all trials.
+    Averages are those over complete trials. `missing` has the targets that trials lack, or the reason why a
+    cell has no result.
     """
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for dataset, algorithm, environment, trials, missing in _tidy_rows(accuracies):
         mean, err, _ = format_mean(trials, latex=False)
         writer.writerow([short_name, dataset, algorithm, environment, mean, err, len(trials), missing])
-    tables = list(domainbed_tables(accuracies))
-    footers = [table.footer for table in tables] + [table.incomplete for table in tables]
+    tables = list(domainbed_tables(accuracies, RENDERED))
+    footers = [text for table in tables for text in (table.footer, table.incomplete, table.absent)]
     for footer in dict.fromkeys(filter(None, footers)):
         print_footer(f"{short_name}: {footer}", "csv")
 
 
 def _tidy_rows(accuracies: Accuracies) -> Iterator[tuple[str, str, str, list[float], str]]:
-    """(dataset, algorithm, environment, accuracies of the trials, missing targets) of each cell.
+    """(dataset, algorithm, environment, accuracies of the trials, what is missing) of each cell.
 
     Environment "Avg" is a cell of the table of averages.
     """
     for dataset in accuracies.datasets:
         for algorithm in accuracies.algorithms:
-            by_target = _by_target(accuracies, dataset, algorithm)
-            for environment, trials in zip(dataset.environments, by_target, strict=True):
-                yield dataset.name, algorithm, environment, trials, ""
-            missing = "; ".join(missing_environments(accuracies, dataset, algorithm))
-            yield dataset.name, algorithm, "Avg", accuracies.averages(dataset.name, algorithm), missing
+            for target, environment in enumerate(dataset.environments):
+                trials = accuracies.trials(dataset.name, algorithm, target)
+                reasons = [] if trials else accuracies.reasons(dataset.name, algorithm, target)
+                yield dataset.name, algorithm, environment, trials, "; ".join(map(str, reasons))
+            average = average_of(accuracies, dataset, algorithm)
+            yield dataset.name, algorithm, "Avg", average.complete, "; ".join(average.missing())
 
 
 def _print_latex_head(records: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -101,12 +101,30 @@ def ranked_candidates(records: Iterable[Record], method: type[SelectionMethod]) 
 
 
 def hparam_settings(groups: Iterable[list[Candidate]]) -> dict[tuple[str, str], list[HparamSetting]]:
-    """(dataset, algorithm) -> its settings, in order of appearance."""
+    """(dataset, algorithm) -> its settings, in order of appearance.
+
+    Settings are averaged over targets, so only their trials with all targets of the algorithm count. Those
+    without such a trial are left out.
+    """
     found: dict[tuple[str, str], dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
     for candidate in (candidate for group in groups for candidate in group):
         key = candidate.dataset, candidate.algorithm
         found[key][json.dumps(candidate.hparams, sort_keys=True)].append(candidate)
-    return {
-        key: [HparamSetting(candidates[0].hparams, candidates) for candidates in by_hparams.values()]
-        for key, by_hparams in found.items()
-    }
+    return {key: list(_complete(by_hparams.values())) for key, by_hparams in found.items()}
+
+
+def _complete(groups: Iterable[list[Candidate]]) -> Iterator[HparamSetting]:
+    """The settings with these candidates, without the trials that lack a target."""
+    groups = list(groups)
+    targets = {candidate.target for group in groups for candidate in group}
+    for complete in (of_complete_trials(group, targets) for group in groups):
+        if complete:
+            yield HparamSetting(complete[0].hparams, complete)
+
+
+def of_complete_trials(candidates: Sequence[Candidate], targets: set[int]) -> list[Candidate]:
+    """The candidates of trials that have all `targets`, so that trials average over the same ones."""
+    of_trial: dict[int, set[int]] = defaultdict(set)
+    for candidate in candidates:
+        of_trial[candidate.trial].add(candidate.target)
+    return [candidate for candidate in candidates if of_trial[candidate.trial] >= targets]

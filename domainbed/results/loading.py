@@ -27,6 +27,7 @@ from domainbed.results.dataset_spellings import (
     with_one_spelling,
 )
 from domainbed.results.environment_names import add_environment_names
+from domainbed.results.launched_runs import LaunchedRuns
 from domainbed.results.machines import notes_on_machines
 from domainbed.results.notes import notes_on_runs
 from domainbed.sweep.manifest import Manifest, read_manifest
@@ -50,12 +51,14 @@ class LoadedSweep:
         manifest: the runs that were launched, also by the names of methods; None without `sweep.json`.
         notes: one line for each kind of unfinished, missing or damaged run.
         spellings: other spellings of the datasets in `records`.
+        runs: the runs that were launched or left records.
     """
 
     directory: Path
     records: Q[Record]
     manifest: Manifest | None
     notes: tuple[str, ...]
+    runs: LaunchedRuns
     spellings: Spellings = field(default_factory=dict)
 
     def selection_methods(self, names: Sequence[str] | None = None) -> dict[str, type[SelectionMethod]]:
@@ -104,7 +107,12 @@ def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool =
             name: with_one_spelling(with_method_name(args), spellings) for name, args in manifest.jobs.items()
         }
         manifest = replace(manifest, jobs=jobs)
-    return LoadedSweep(directory, records, manifest, (*runs.warnings, *notes), spellings)
+    with_records = {run.path.name: run.file.records[0]["args"] for run in runs.runs if run.file.records}
+    named = {
+        name: with_one_spelling(with_method_name(args), spellings) for name, args in with_records.items()
+    }
+    launched = LaunchedRuns(directory, named | (manifest.jobs if manifest else {}))
+    return LoadedSweep(directory, records, manifest, (*runs.warnings, *notes), launched, spellings)
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from domainbed.model_selection import SelectionMethod, get_test_records
@@ -36,19 +36,36 @@ class MissingResult:
     reason: Reason
     detail: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.reason.value} ({self.detail})" if self.detail else self.reason.value
+
 
 CellKey = tuple[str, str, int]
 """Names of the dataset and the algorithm, and index of the target."""
+
+MissingTrials = dict[CellKey, dict[int, MissingResult]]
+"""The reason for each trial of a cell that has no result, by trial seed."""
 
 
 def explain(method: type[SelectionMethod], records: Iterable[Record]) -> MissingResult:
     """Why `method` gives no result for the `records` of one trial, dataset, algorithm and target."""
     records = Q(records)
     alone = get_test_records(records)
-    if alone and not method.has_validation(alone):
+    if alone and method.validated(alone) == ():
         lacking = "the target has none" if method.selects_on_target else "no source environment has any"
         return MissingResult(Reason.NO_VALIDATION, f"{lacking}; increase --holdout_fraction, or add images")
     needs = f"the method needs {method.needs}" if method.needs else "the method reads other accuracies"
     held_out = " or ".join(str(n) for n in sorted({len(record["args"]["test_envs"]) for record in records}))
     found = "" if alone else f"; these runs hold out {held_out} environments each"
     return MissingResult(Reason.NOT_RECORDED, needs + found)
+
+
+def reasons_of(missing: Mapping[CellKey, Mapping[int, MissingResult]], algorithm: str) -> list[str]:
+    """The different reasons why trials of `algorithm` have no result, in words."""
+    own = [trials for (_, name, _), trials in missing.items() if name == algorithm]
+    return list(dict.fromkeys(str(each) for trials in own for each in trials.values()))
+
+
+def trials_text(seeds: Sequence[int]) -> str:
+    """Trial seeds in words: "trial 0", "trials 0, 2"."""
+    return f"trial{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from domainbed.console import shortened_list
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import SweepRecords, by_run
 from domainbed.results.accuracies import Accuracies
-from domainbed.results.missing_cells import MissingResult, Reason
+from domainbed.results.missing_cells import MissingResult, Reason, trials_text
 from domainbed.results.unrecorded_parts import note_on_unrecorded_parts
 from domainbed.sweep.manifest import Manifest
 
@@ -41,62 +40,60 @@ def notes_on_accuracies(accuracies: Mapping[str, Accuracies], records: Q[Record]
     unregistered = dict.fromkeys(dataset.name for dataset in shown if not dataset.registered)
     seeds = {(args["dataset"], args["trial_seed"]) for args, _ in by_run(records)}
     left_out = sorted({dataset for dataset, _ in seeds} - {dataset.name for dataset in shown})
-    trials = Counter(dataset for dataset, _ in seeds)
     kinds = {
         "datasets not registered in domainbed.datasets, listed last": list(unregistered),
         "datasets omitted because the records do not tell how many environments they have": left_out,
-        "cells with missing trials": _per_method(
-            accuracies, lambda results: _incomplete_cells(results, trials)
-        ),
-        "averages with missing environments (compare only averages over the same environments)": _per_method(
-            accuracies, _incomplete_averages
-        ),
+        "source environments without validation images, which selection leaves out": _unvalidated(accuracies),
     }
     notes = [f"{what}: {shortened_list(items)}" for what, items in kinds.items() if items]
-    return [*notes, *_notes_on_empty_cells(accuracies), *note_on_unrecorded_parts(accuracies, records)]
+    return [*notes, *_notes_on_cells(accuracies), *note_on_unrecorded_parts(accuracies, records)]
 
 
-def _notes_on_empty_cells(accuracies: Mapping[str, Accuracies]) -> Iterator[str]:
-    """A note for each reason why cells have no result, with the cells and their selection methods."""
-    found: dict[MissingResult, dict[str, list[str]]] = {}
+def _unvalidated(accuracies: Mapping[str, Accuracies]) -> list[str]:
+    """Sources without a validation accuracy, with the selection methods that would read it."""
+    found: dict[str, list[str]] = {}
     for name, results in accuracies.items():
         for dataset in results.datasets:
-            for algorithm in results.algorithms:
-                for target, environment in enumerate(dataset.environments):
-                    if results.trials(dataset.name, algorithm, target):
-                        continue
+            lacking: set[int] = set()
+            for (own, target), sources in results.validated.items():
+                if own == dataset.name:
+                    lacking |= set(range(len(dataset.environments))) - {target} - sources
+            for source in sorted(lacking):
+                found.setdefault(f"{dataset.environments[source]} of {dataset.name}", []).append(name)
+    return [f"{source} ({', '.join(names)})" for source, names in found.items()]
+
+
+def _notes_on_cells(accuracies: Mapping[str, Accuracies]) -> Iterator[str]:
+    """A note for each reason why cells, or trials of them, have no result; empty cells come first.
+
+    It lists the cells with the short names of the selection methods.
+    """
+    empty: _Cells = {}
+    partial: _Cells = {}
+    for name, results in accuracies.items():
+        for cell, has_result, reason, seeds in _missing(results):
+            cells = (partial if has_result else empty).setdefault(reason, {})
+            words = f"{cell}, {trials_text(seeds)}" if has_result else cell
+            cells.setdefault(words, []).append(name)
+    for kind, found in (("cells without a result (X)", empty), ("cells with missing trials", partial)):
+        for reason, cells in found.items():
+            listed = [f"{cell} ({', '.join(names)})" for cell, names in cells.items()]
+            yield f"{kind}, {reason}: {shortened_list(listed)}"
+
+
+_Cells = dict[MissingResult, dict[str, list[str]]]
+"""Reason -> cell, in words -> selection methods by their short names."""
+
+
+def _missing(results: Accuracies) -> Iterator[tuple[str, bool, MissingResult, list[int]]]:
+    """(cell in words, whether other trials of it have a result, reason, trials without a result)."""
+    for dataset in results.datasets:
+        for algorithm in results.algorithms:
+            for target, environment in enumerate(dataset.environments):
+                has_result = bool(results.trials(dataset.name, algorithm, target))
+                reasons = results.reasons(dataset.name, algorithm, target)
+                if not has_result and not reasons:
+                    reasons = {MissingResult(Reason.NO_RUN): []}
+                for reason, seeds in reasons.items():
                     cell = f"{algorithm} on {dataset.name}, target {environment}"
-                    trials = results.missing.get((dataset.name, algorithm, target), {})
-                    for missing in dict.fromkeys(trials.values()) or (MissingResult(Reason.NO_RUN),):
-                        found.setdefault(missing, {}).setdefault(cell, []).append(name)
-    for missing, cells in found.items():
-        listed = [f"{cell} ({', '.join(names)})" for cell, names in cells.items()]
-        detail = f" ({missing.detail})" if missing.detail else ""
-        yield f"cells without a result (X), {missing.reason.value}{detail}: {shortened_list(listed)}"
-
-
-def _per_method(accuracies: Mapping[str, Accuracies], count: Callable[[Accuracies], int]) -> list[str]:
-    counts = {name: count(results) for name, results in accuracies.items()}
-    return [f"{name} {number}" for name, number in counts.items() if number]
-
-
-def _cells(results: Accuracies) -> list[tuple[str, int]]:
-    """(dataset, number of trials) of each cell in the datasets' tables."""
-    return [
-        (dataset.name, len(results.trials(dataset.name, algorithm, i)))
-        for dataset in results.datasets
-        for algorithm in results.algorithms
-        for i in range(len(dataset.environments))
-    ]
-
-
-def _incomplete_cells(results: Accuracies, trials_of_dataset: Mapping[str, int]) -> int:
-    return sum(0 < trials < trials_of_dataset[dataset] for dataset, trials in _cells(results))
-
-
-def _incomplete_averages(results: Accuracies) -> int:
-    return sum(
-        bool(results.missing_targets(dataset, algorithm))
-        for dataset in results.datasets
-        for algorithm in results.algorithms
-    )
+                    yield cell, has_result, reason, seeds

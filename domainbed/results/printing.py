@@ -57,11 +57,14 @@ def print_footer(line: str, format: str) -> None:
     elif format == "html":
         print_lines(f'<p class="footer">{html_escape(line)}</p>')
     else:
-        wrapper = textwrap.TextWrapper(
-            TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
-        )
-        text = wrapper.fill(line)
-        print_lines(text, to=sys.stderr)
+        print_lines(*wrapped_footer(line), to=sys.stderr)
+
+
+def wrapped_footer(line: str) -> list[str]:
+    """The lines of a footer in text."""
+    return textwrap.wrap(
+        line, TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
 
 
 def print_figure_names(paths: Sequence[Path], format: str) -> None:

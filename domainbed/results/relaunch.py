@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.errors import RunError
-from domainbed.model_selection import LeaveOneOutSelectionMethod, SelectionMethod
+from domainbed.model_selection import SelectionMethod
 from domainbed.results.hparam_search import Candidate, HparamSetting, hparam_settings
 from domainbed.results.loading import algorithm_and_condition
 from domainbed.results.sweep_from_records import Part, shared_flags, write_sweep
@@ -78,10 +78,12 @@ def write_sweep_of_best(
     if not parts:
         raise RunError(f"no setting in {sweep_dir} has results on all targets; finish its runs first")
     comment = f"The best setting of each algorithm in {sweep_dir}, on {TRIALS} trials each. {method.about()}."
-    pairs = issubclass(method, LeaveOneOutSelectionMethod)
     return write_sweep(
         path,
-        [_part(dataset, condition, settings, pairs) for (dataset, condition), settings in parts.items()],
+        [
+            _part(dataset, condition, settings, method.reads_pairs)
+            for (dataset, condition), settings in parts.items()
+        ],
         comment=[comment],
         flags={
             "output_dir": f"{sweep_dir}-best",

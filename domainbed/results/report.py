@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ from domainbed.records.results_file import Record
 from domainbed.registry import Registry
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.domainbed_tables import FORMATS
+from domainbed.results.launched_runs import LaunchedRuns
 from domainbed.sweep.manifest import Manifest
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class ReportContext:
         args: the options of all sections, as their `add_arguments` declared them.
         format: "text", "latex", "markdown", "csv", or "html" for a section of a page.
         manifest: the runs that were launched; None for a sweep without `sweep.json`.
+        runs: the same runs, and any others with records; they explain why trials have no result.
     """
 
     records: Q[Record]
@@ -36,6 +38,7 @@ class ReportContext:
     args: argparse.Namespace
     format: str
     manifest: Manifest | None
+    runs: LaunchedRuns = field(default_factory=LaunchedRuns)
 
 
 class ReportSection(Protocol):

@@ -116,7 +116,8 @@ def _html(title: str, columns: list[str], rows: list[list[str]]) -> str:
 
 def html_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of texts in a box that scrolls if the table is wider. `title` names it for screen readers."""
-    kinds = [""] + [_kind(column) for column in list(zip(*rows, strict=True))[1:]]
+    own = [_kind(column) for column in list(zip(*rows, strict=True))[1:]]
+    kinds = ["", *(own or [""] * (len(columns) - 1))]  # a table may have no rows
     head = "".join(
         f'<th scope="col"{kind}>{html_escape(label)}</th>' for kind, label in zip(kinds, columns, strict=True)
     )

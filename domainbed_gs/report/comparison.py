@@ -10,6 +10,7 @@ import numpy as np
 
 from domainbed.errors import UsageError, hint
 from domainbed.results.accuracies import Accuracies, ShownDataset
+from domainbed.results.missing_cells import reasons_of
 from domainbed_gs.report.cells import ROPE, Cell, Comparison, PairedReport, Trials
 from domainbed_gs.report.families import judge
 from domainbed_gs.report.signed_rank import (
@@ -81,15 +82,17 @@ def compare_all(
         correction: "holm" or "none" (see `domainbed_gs.report.families`).
         splits: whether trials have their "own" splits or "shared" ones, or "unknown".
 
-    Raises: UsageError if the baseline has no accuracies; the message names the algorithms that have some.
+    Raises: UsageError if the baseline has no accuracies; the message says why, and names the algorithms that
+        have some.
     """
     numbers = {key: _finite(trials) for key, trials in accuracies.by_target.items()}
     with_results = {algorithm for (_, algorithm, _), trials in numbers.items() if trials}
     names = [name for name in accuracies.algorithms if name in with_results]
     if baseline not in names:
+        reasons = "; ".join(reasons_of(accuracies.missing, baseline)) or "the sweep has no run of it"
         error = UsageError(
-            f"--baseline {baseline} has no results under this selection method; algorithms with results: "
-            + (", ".join(names) or "none")
+            f"--baseline {baseline} has no results under this selection method: {reasons}; algorithms with "
+            f"results: {', '.join(names) or 'none'}"
         )
         error.add_note(hint(baseline, names) if names else "Try another --paired_selection.")
         raise error

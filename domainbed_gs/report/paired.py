@@ -106,7 +106,9 @@ class PairedSection:
         args = context.args
         options = PairedOptions.of(context)
         splits = trial_splits(context.records)
-        accuracies = accuracies_by_part(context.records, METHODS[options.selection], options.target_part)
+        accuracies = accuracies_by_part(
+            context.records, METHODS[options.selection], options.target_part, context.runs
+        )
         reports = options.compare(accuracies, args.baseline, splits)
         report = next(iter(reports.values()))
         if args.paired or context.format == "html":
@@ -188,7 +190,7 @@ def report_of(context: ReportContext) -> PairedReport:
     """
     options = PairedOptions.of(context)
     part = options.target_part or TARGET_PARTS[0]
-    accuracies = accuracies_by_part(context.records, METHODS[options.selection], part)
+    accuracies = accuracies_by_part(context.records, METHODS[options.selection], part, context.runs)
     return options.compare(accuracies, context.args.baseline, trial_splits(context.records))[part]
 
 

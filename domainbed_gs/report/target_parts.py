@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 from domainbed.errors import UsageError
@@ -9,6 +10,7 @@ from domainbed.model_selection import SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import Accuracies, compute_accuracies
+from domainbed.results.launched_runs import LaunchedRuns
 
 TARGET_PARTS = ("test", "all")
 """Values of `--target_part`: what the selection method tests on, and all images of the target."""
@@ -18,7 +20,10 @@ _PARTS = ("in", "out", "uda", "test")
 
 
 def accuracies_by_part(
-    records: Q[Record], method: type[SelectionMethod], target_part: str | None = None
+    records: Q[Record],
+    method: type[SelectionMethod],
+    target_part: str | None = None,
+    runs: LaunchedRuns | None = None,
 ) -> dict[str, Accuracies]:
     """Accuracies by the part of the target.
 
@@ -27,19 +32,22 @@ def accuracies_by_part(
         method: selection method.
         target_part: one of `TARGET_PARTS`; None for "test", and after it for "all" if those accuracies were
             recorded and differ.
+        runs: the runs of the sweep, whose states explain why trials have no result.
 
     Raises: UsageError if `target_part` is "all" and there are no such accuracies.
     """
     if target_part == "all":
-        return {"all": _on_all_images(records, method)}
-    found = {"test": compute_accuracies(records, method)}
+        found = {"all": _on_all_images(records, method)}
+    else:
+        found = {"test": compute_accuracies(records, method)}
     if target_part is None:
-        try:
+        with contextlib.suppress(UsageError):
             every = _on_all_images(records, method)
-        except UsageError:
-            return found
-        if _differ(found["test"], every):
-            found["all"] = every
+            if _differ(found["test"], every):
+                found["all"] = every
+    if runs is not None:
+        for accuracies in found.values():
+            runs.explain_missing(accuracies, method)
     return found
 
 

@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     selection = selection_name(context)
     splits = trial_splits(sweep.records).kind
     accuracies = compute_accuracies(sweep.records, METHODS[selection])
+    sweep.runs.explain_missing(accuracies, METHODS[selection])
     report = compare_all(accuracies, args.baseline, splits=splits)
     goal = Goal(args.difference / 100, args.power, args.alpha)
     plan = make_plan(report, sweep.records, goal, args.methods, progress=True)

@@ -69,7 +69,7 @@ def test_sources_without_a_validation_part_are_left_out(step):
         del each["env2_out_acc"], each["sizes"]["env2_out"]
     for method in (ICCV2021SelectionMethod, ICCV2021MacroSelectionMethod):
         assert method.sweep_acc(Q(records)) is None
-        assert not method.has_validation(records)
+        assert method.validated(records) == ()
     assert LastSelectionMethod.sweep_acc(Q(records)) == 0.2
     other = [step(0, (0.5, 0.5), 0.3, hparams_seed=1) | {"env0_out_acc": math.nan}]
     assert LastSelectionMethod.sweep_acc(Q([*records, *other])) is None  # nothing decides between the seeds

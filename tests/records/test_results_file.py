@@ -43,7 +43,7 @@ def test_appended_records_are_read_back(tmp_path_factory, written):
         append_record(path, each)
     content = read_records(path)
     assert equal(content.records, written)
-    assert (content.damaged, content.torn) == ([], None)
+    assert (content.damaged, content.torn) == ({}, None)
     assert path.read_bytes().count(b"\n") == len(written)
 
 
@@ -66,11 +66,11 @@ def test_file_cut_at_every_byte(tmp_path):
         complete = size >= len(whole) - 1
         assert [each["step"] for each in content.records] == ([0, 1] if complete else [0])
         assert content.torn == (2 if first < size and not complete else None)
-        assert content.damaged == []
+        assert content.damaged == {}
         append_record(path, record(2))
         content = read_records(path)
         assert [each["step"] for each in content.records] == ([0, 1, 2] if complete else [0, 2])
-        assert content.damaged == ([2] if first < size and not complete else [])
+        assert content.damaged == ({2: "not valid JSON"} if first < size and not complete else {})
         assert content.torn is None
 
 
@@ -81,7 +81,7 @@ def test_a_record_follows_a_file_torn_after_its_first_byte(tmp_path):
     append_record(path, record(0))
     content = read_records(path)
     assert [each["step"] for each in content.records] == [0]
-    assert (content.damaged, content.torn) == ([1], None)
+    assert (content.damaged, content.torn) == ({1: "not valid JSON"}, None)
 
 
 @given(
@@ -99,24 +99,26 @@ def test_a_damaged_line_affects_no_other_line(tmp_path_factory, lines):
 
 
 @pytest.mark.parametrize(
-    "foreign",
+    ("foreign", "problem"),
     [
-        [1, 2],
-        "text",
-        {"loss": 1.0},
-        {"args": ARGS},
-        {"args": {**ARGS, "test_envs": "1"}, "step": 0},
-        {"args": {**ARGS, "test_envs": ["a"]}, "step": 0},
-        {"args": {**ARGS, "trial_seed": None}, "step": 0},
-        {"args": [], "step": 0},
+        ([1, 2], "not a JSON object"),
+        ("text", "not a JSON object"),
+        ({"loss": 1.0}, 'no "step"'),
+        ({"args": ARGS}, 'no "step"'),
+        ({"step": 0}, 'no "args"'),
+        ({"args": {**ARGS, "test_envs": "1"}, "step": 0}, 'args: invalid "test_envs"'),
+        ({"args": {**ARGS, "test_envs": ["a"]}, "step": 0}, 'args: invalid "test_envs"'),
+        ({"args": {**ARGS, "trial_seed": None}, "step": 0}, 'args: invalid "trial_seed"'),
+        ({"args": {key: ARGS[key] for key in ARGS if key != "dataset"}, "step": 0}, 'args: no "dataset"'),
+        ({"args": [], "step": 0}, 'invalid "args"'),
     ],
     ids=str,
 )
-def test_json_values_that_are_not_records(tmp_path, foreign):
+def test_json_values_that_are_not_records_and_why(tmp_path, foreign, problem):
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps(record()) + "\n" + json.dumps(foreign) + "\n")
     content = read_records(path)
-    assert (len(content.records), content.damaged) == (1, [2])
+    assert (len(content.records), content.damaged) == (1, {2: problem})
 
 
 def test_equal_settings_share_one_object(tmp_path):
@@ -137,7 +139,7 @@ def test_lines_that_are_valid_json_only_when_joined(tmp_path):
     path.write_text("\n".join(lines))
     content = read_records(path)
     assert [each["step"] for each in content.records] == [0]
-    assert (content.damaged, content.torn) == ([1, 2, 4], 5)
+    assert (content.damaged, content.torn) == (dict.fromkeys([1, 2, 4], "not valid JSON"), 5)
 
 
 def test_file_that_cannot_be_written(tmp_path):

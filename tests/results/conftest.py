@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +67,7 @@ ROW \\
 \adjustbox{max width=\textwidth}{%
 \begin{tabular}{lcc}
 \toprule
-\textbf{Algorithm}        & \textbf{VLCS}             & \textbf{Avg}              \\
+LABELS \\
 \midrule
 AVERAGES \\
 \bottomrule
@@ -186,14 +187,33 @@ class SyntheticSweep:
                 best = (val[step], inside[step, target])
         return None if best is None else best[1]
 
-    def expected_cells(self, method: str, sign: str = "+/-") -> tuple[list[str], list[str]]:
-        """Cells of a row in the dataset's table, and of a row in the table of averages."""
+    def trials(self, method: str) -> list[list[float | None]]:
+        """Accuracies of the targets in each trial that has some."""
         table = [[self.chosen(trial, target, method) for target in range(ENVIRONMENTS)] for trial in (0, 1)]
+        return [trial for trial in table if any(acc is not None for acc in trial)]
+
+    def complete_trials(self, method: str) -> list[list[float | None]]:
+        """Those of the trials with every target that some trial has."""
+        table = self.trials(method)
+        wanted = [any(trial[i] is not None for trial in table) for i in range(ENVIRONMENTS)]
+        return [t for t in table if all(acc is not None or not w for acc, w in zip(t, wanted, strict=True))]
+
+    def expected_cells(
+        self, method: str, sign: str = "+/-", upstream: bool = True
+    ) -> tuple[list[str], list[str]]:
+        """Cells of a row in the dataset's table, and of a row in the table of averages, without marks.
+
+        The averages are upstream's, of every trial over its targets, or else those of complete trials.
+        """
+        table, complete = self.trials(method), self.complete_trials(method)
         cells = [_cell([trial[target] for trial in table], sign) for target in range(ENVIRONMENTS)]
         means = [mean for _, mean in cells]
         row = [text for text, _ in cells] + ["X" if None in means else f"{np.mean(means):.1f}"]
-        per_trial = [[acc for acc in trial if acc is not None] for trial in table]
-        average, mean = _cell([np.mean(accs) if accs else None for accs in per_trial], sign)
+        averaged = table if upstream else complete
+        per_trial = [np.mean([acc for acc in trial if acc is not None]) for trial in averaged]
+        average, mean = _cell(per_trial, sign)
+        if not upstream and len(complete) < len(table):
+            average += f" ({len(complete)} of {len(table)} trials)"
         return row, [average, "X" if mean is None else f"{mean:.1f}"]
 
     def footer(self, method: str, averages: bool, sign: str = "+/-") -> str:
@@ -201,21 +221,29 @@ class SyntheticSweep:
         averaged = ", averaged over the targets in each trial" if averages else ""
         return f"{ABOUT[method]} in %{averaged}, mean {sign} standard error over trials (ddof=0)."
 
-    def incomplete(self, method: str) -> str:
-        """The sentence under the table of averages on the targets that some trial lacks, if there are any."""
-        table = [[self.chosen(trial, target, method) for target in range(ENVIRONMENTS)] for trial in (0, 1)]
-        table = [trial for trial in table if any(acc is not None for acc in trial)]
-        missing = {name: sum(trial[i] is None for trial in table) for i, name in enumerate("CLSV")}
-        listed = ", ".join(
-            name + ("" if count == len(table) else f" ({count} of {len(table)} trials)")
-            for name, count in missing.items()
-            if count
-        )
-        sentence = (
-            "Averaged over fewer targets than the dataset has; compare only averages over the same targets. "
-            f"VLCS without {listed}: ERM."
-        )
-        return sentence if listed else ""
+    def incomplete(self, method: str, upstream: bool = True, sign: str = "+/-") -> str:
+        """The sentence on trials that lack targets which another trial has; empty if there are none."""
+        table, complete = self.trials(method), self.complete_trials(method)
+        lacking = [
+            f"{name} (trial {trial})"
+            for i, name in enumerate("CLSV")
+            for trial, accs in enumerate(table)
+            if accs[i] is None and any(each[i] is not None for each in table)
+        ]
+        if not lacking:
+            return ""
+        over = "over the targets that each trial has"
+        over = over if upstream else "over the trials that have all targets of the table"
+        mean, _ = _cell([np.mean([acc for acc in trial if acc is not None]) for trial in complete], sign)
+        counted = f"{len(complete)} of {len(table)} trials complete: {mean}"
+        return f"Averages {over}. ERM on VLCS lacks {', '.join(lacking)}; {counted}."
+
+    def absent(self, method: str) -> str:
+        """The sentence on targets that no trial has; empty if there are none."""
+        table = self.trials(method)
+        names = [name for i, name in enumerate("CLSV") if all(trial[i] is None for trial in table)]
+        listed = f"VLCS without {', '.join(names)}"
+        return f"Averaged over the targets with results of some algorithm: {listed}." if names else ""
 
     def expected_text(self) -> str:
         lines = [f"Total records: {5 * len(self.runs)}"]
@@ -229,26 +257,33 @@ class SyntheticSweep:
                 "",
                 f"-------- Averages, model selection method: {name}",
                 _pad(["Algorithm", "VLCS", "Avg"], 25) + " ",
-                _pad(["ERM", *averages], 25) + " ",
             ]
+            incomplete = self.incomplete(short)
+            averages = [f"{average}*" if incomplete else average for average in averages]
+            lines.append(_pad(["ERM", *averages], 25) + " ")
+            if incomplete:
+                lines += textwrap.wrap(f"* {incomplete}", 118, initial_indent="  ", subsequent_indent="  ")
         return "\n".join(lines) + "\n"
 
     def expected_latex(self) -> str:
         text = LATEX_HEAD + f"% Total records: {5 * len(self.runs)}\n"
         for short, name in METHODS.items():
-            row, averages = self.expected_cells(short, r"$\pm$")
+            row, averages = self.expected_cells(short, r"$\pm$", upstream=False)
             header = [rf"\textbf{{{label}}}" for label in ("Algorithm", "C", "L", "S", "V", "Avg")]
             part = LATEX_METHOD.replace("NAME", name).replace("HEADER", _pad(header, 20, " & "))
             part = part.replace("ROW", _pad(["ERM", *row], 20, " & "))
             for place, second in (("FIRST", False), ("SECOND", True)):
                 sentence = self.footer(short, second, r"$\pm$").replace("%", r"\%")
                 part = part.replace(place, sentence)
-            if incomplete := self.incomplete(short):
+            missing = [self.incomplete(short, False, r"$\pm$"), self.absent(short)]
+            for sentence in filter(None, missing):
+                part += f"\n\\noindent{{\\footnotesize \\textdagger{{}} {sentence}}}\n"
+            if any(missing):
                 averages = [f"{average}$^\\dag$" for average in averages]
-                part += rf"""
-\noindent{{\footnotesize \textdagger{{}} {incomplete}}}
-"""
-            text += part.replace("AVERAGES", _pad(["ERM", *averages], 25, " & "))
+            width = max(25, *map(len, averages))
+            labels = [rf"\textbf{{{label}}}" for label in ("Algorithm", "VLCS", "Avg")]
+            part = part.replace("LABELS", _pad(labels, width, " & "))
+            text += part.replace("AVERAGES", _pad(["ERM", *averages], width, " & "))
         return text + "\\end{document}\n"
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from domainbed.errors import RunError, UsageError
+from domainbed.model_selection import UPSTREAM as METHODS
 from domainbed.scripts import collect_results
 
 
@@ -25,19 +26,21 @@ def test_notes_on_a_partial_sweep(vlcs, tmp_path, capsys, caplog):
     out, err = capsys.readouterr()
     assert out == vlcs.expected_text()
     notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    alone = "not recorded (the method needs a run that holds out this target alone, "
+    pairs = "these runs hold out 2 environments each)"
+    needs = {
+        "iid": f"{alone}with its accuracy on in-splits; {pairs}",
+        "loo": f"{alone}and one for each source that holds out this source too; {pairs}",
+        "oracle": f"{alone}with its accuracies on the in-split and the out-split; {pairs}",
+    }
+    of_pairs = needs["loo"].replace(f"; {pairs}", ")")
     assert notes == [
-        "note: cells with missing trials: iid 1, loo 3, oracle 1",
-        "note: averages with missing environments (compare only averages over the same environments): "
-        "iid 1, loo 1, oracle 1",
-        "note: cells without a result (X), not recorded (the method needs a run that holds out this target "
-        "alone, with its accuracy on in-splits; these runs hold out 2 environments each): ERM on VLCS, "
-        "target L (iid)",
-        "note: cells without a result (X), not recorded (the method needs a run that holds out this target "
-        "alone, and one for each source that holds out this source too; these runs hold out 2 environments "
-        "each): ERM on VLCS, target L (loo)",
-        "note: cells without a result (X), not recorded (the method needs a run that holds out this target "
-        "alone, with its accuracies on the in-split and the out-split; these runs hold out 2 environments "
-        "each): ERM on VLCS, target L (oracle)",
+        *(f"note: cells without a result (X), {needs[m]}: ERM on VLCS, target L ({m})" for m in METHODS),
+        f"note: cells with missing trials, {needs['iid']}: ERM on VLCS, target S, trial 1 (iid)",
+        f"note: cells with missing trials, {of_pairs}: ERM on VLCS, target C, trial 1 (loo), ERM on VLCS, "
+        "target V, trial 1 (loo)",
+        f"note: cells with missing trials, {needs['loo']}: ERM on VLCS, target S, trial 1 (loo)",
+        f"note: cells with missing trials, {needs['oracle']}: ERM on VLCS, target S, trial 1 (oracle)",
     ]
     assert [
         record.getMessage()
@@ -45,8 +48,8 @@ def test_notes_on_a_partial_sweep(vlcs, tmp_path, capsys, caplog):
         if record.name.startswith(("domainbed.records", "domainbed.results"))
     ] == [
         f"warning: skipped a last line that was cut short: {folders[1]}/results.jsonl:6",
-        f"warning: skipped lines that are not records: {folders[2]}/results.jsonl:1,"
-        f" {folders[2]}/results.jsonl:4",
+        f"warning: skipped lines that are not records (not valid JSON): {folders[2]}/results.jsonl:1",
+        f"warning: skipped lines that are not records (not a JSON object): {folders[2]}/results.jsonl:4",
         "note: 1 of 31 runs are unfinished (no file `done`): included with their records so far "
         "(see --finished_only)",
         "note: 1 of the 32 runs in sweep.json have no records yet",
@@ -125,3 +128,22 @@ def test_finished_only(vlcs, tmp_path, capsys):
         done.unlink()
     with pytest.raises(RunError, match="no finished run found"):
         collect_results.main(["--input_dir", str(sweep), "--finished_only"])
+
+
+def test_lines_that_are_no_records_are_counted_by_kind(vlcs, tmp_path, capsys, caplog):
+    """Records of another program, which lack trial_seed, and one line that is not JSON."""
+    sweep = vlcs.write(tmp_path / "sweep")
+    run = sweep / vlcs.folder((0, (0,), 0))
+    lines = (run / "results.jsonl").read_text()
+    foreign = json.dumps({"step": 0, "args": {"dataset": "VLCS", "algorithm": "ERM"}}) + "\n"
+    (run / "results.jsonl").write_text("oops\n" + 12 * foreign + lines)
+    collect_results.main(["--input_dir", str(sweep)])
+    assert capsys.readouterr().out == vlcs.expected_text()
+    warnings = [each.getMessage() for each in caplog.records if "not records" in each.getMessage()]
+    file = run / "results.jsonl"
+    listed = ", ".join(f"{file}:{number}" for number in range(2, 12))
+    assert warnings == [
+        f"warning: skipped lines that are not records (not valid JSON): {file}:1",
+        f'warning: skipped lines that are not records (args: no "trial_seed"), 12 in all: {listed}'
+        " and 2 more",
+    ]

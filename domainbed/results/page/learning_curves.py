@@ -13,7 +13,7 @@ from domainbed.results.curves import (
     source_validation,
     target_accuracy,
 )
-from domainbed.results.hparam_search import Candidate
+from domainbed.results.hparam_search import Candidate, of_complete_trials
 from domainbed.results.page.content import PageContent
 from domainbed.results.plots import BLUE, INK, ORANGE, PALE, have_matplotlib, plain_axes
 from domainbed.results.printing import print_panels, print_paragraphs
@@ -29,18 +29,23 @@ def write(content: PageContent) -> None:
     selected: dict[str, dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
     for best, *_ in content.candidates:
         selected[best.dataset][best.algorithm].append(best)
+    for of_dataset in selected.values():
+        _drop_partial_trials(of_dataset)
     if not selected:
         print_paragraphs(["No run has a result under the first selection method."], "html")
     results = content.accuracies[content.selection]
     for dataset in (shown.name for shown in results.datasets if shown.name in selected):
         curves = {}
         for algorithm in results.algorithms:
-            if algorithm in selected[dataset]:
+            if selected[dataset].get(algorithm):
                 runs = [(candidate.trial, candidate.run) for candidate in selected[dataset][algorithm]]
                 curves[algorithm] = (
                     learning_curve(runs, source_validation),
                     learning_curve(runs, target_accuracy),
                 )
+        if not curves:
+            print_paragraphs([f"No algorithm has a trial with all targets of {dataset}."], "html")
+            continue
         first = next(iter(curves))
         limits = _limits([curve for pair in curves.values() for curve in pair if curve is not None])
         panels = [
@@ -73,11 +78,18 @@ def write(content: PageContent) -> None:
         )
 
 
+def _drop_partial_trials(selected: dict[str, list[Candidate]]) -> None:
+    """Keep the trials of each algorithm that have all targets which some algorithm has."""
+    targets = {candidate.target for candidates in selected.values() for candidate in candidates}
+    for algorithm, candidates in selected.items():
+        selected[algorithm] = of_complete_trials(candidates, targets)
+
+
 def _caption(content: PageContent, first: str) -> str:
     return (
         "Solid, circles: mean accuracy on the validation (out) splits of the sources. Dashed, squares: "
-        "accuracy on the target, averaged over targets: on its test split if it has one, else on its "
-        "in-split. "
+        "accuracy on the target, averaged over targets in the trials that have all: on its test split if it "
+        "has one, else on its in-split. "
         f"Dotted: the target accuracy of {first}, for comparison. Band: standard error over trials. Runs: "
         f"those with the hyper-parameters that selection by {content.selection} chose."
     )
