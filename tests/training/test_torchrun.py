@@ -25,7 +25,7 @@ ABLE = (
     "ANDMask",
     "SANDMask",
     *("ERM", "AgrSum", "AgrRand", "GradDrop", "PCGrad", "GradVac", "CAGrad", "MGDA", "IMTLG", "NashMTL"),
-    *("AlignedMTL", "UPGrad", "DualProj", "FairGrad", "GGAL", "FAMO", "STCH"),
+    *("AlignedMTL", "UPGrad", "DualProj", "FairGrad", "GGAL", "FAMO", "STCH", "GENIE"),
 )
 TARGETS = {3: [0, 1], 4: [0]}
 """Number of source environments of Uneven -> target environments."""
