@@ -63,12 +63,15 @@ class MultipleDomainDataset:
         notes: lines about the data that a run says at its start.
         summary: identity of the data, set by `contract.build`: `counts`, `checksum` and `version`, and for a
             dataset that scans folders `skipped`, the number of files that are not read by reason.
+            `contract.identify_contents` adds `contents` and `copies`.
         source_digest: hash of the data that the environments were drawn from, for environments that are
             drawn with the random numbers of the run.
         image_digests: for each environment, the digests (N,) uint64 of its images, set by
             `image_checks.check_images`.
         image_findings: for each environment, what was found in its images (N,) uint8, if they were decoded;
             see `image_decoding.Finding`.
+        image_contents: for each environment, the `hashes.content_hash` of its image files (N, 32) uint8, if
+            they were decoded.
     """
 
     N_STEPS: ClassVar[int] = 5001
@@ -94,6 +97,7 @@ class MultipleDomainDataset:
     source_digest: bytes = b""
     image_digests: Sequence[np.ndarray[Any, Any]] | None = None
     image_findings: Sequence[np.ndarray[Any, Any]] | None = None
+    image_contents: Sequence[np.ndarray[Any, Any]] | None = None
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
-from domainbed.datasets.file_copies import handle_duplicates, summary_of_copies
+from domainbed.datasets.file_copies import find_copies, handle_duplicates, summary_of_copies
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.reading_rules import count_by_reason
 from domainbed.errors import UsageError
@@ -53,12 +53,26 @@ def build(
     }
     if dataset.skipped is not None:
         dataset.summary |= {"skipped": count_by_reason(dataset.skipped)}
-    if dataset.copies is not None:
-        dataset.summary |= {"copies": summary_of_copies(dataset)}
     for environment in dataset.datasets:
         if isinstance(environment, ImageEnvironment):
             environment.decoded(0)
     return dataset
+
+
+def identify_contents(dataset: MultipleDomainDataset) -> None:
+    """Add to `summary` what the contents of image files say, once a run has decoded them if it does.
+
+    `contents` is there if the contents of all images are known, and `copies` for a user's own files.
+
+    Raises: UsageError if a file has to be read now, and cannot.
+    """
+    find_copies(dataset)
+    more: dict[str, Any] = {}
+    if _contents_known(dataset):
+        more["contents"] = contents_checksum(dataset)
+    if dataset.copies is not None:
+        more["copies"] = summary_of_copies(dataset)
+    dataset.summary = {**dataset.summary, **more}
 
 
 def check(dataset: MultipleDomainDataset) -> None:
@@ -134,6 +148,28 @@ def checksum(dataset: MultipleDomainDataset, is_random: bool) -> str:
         for part in _inputs_in_memory(environment) if paths is None else _file_lines(paths, start):
             digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def contents_checksum(dataset: MultipleDomainDataset) -> str:
+    """The first 16 hexadecimal digits of a SHA-256 over the environments' names, labels and files' contents.
+
+    Names of files do not matter, but their order does. The contents of all images must be known.
+    """
+    digest = hashlib.sha256()
+    assert dataset.image_contents is not None
+    for name, environment, contents in zip(
+        dataset.ENVIRONMENTS, dataset.datasets, dataset.image_contents, strict=True
+    ):
+        labels = labels_of(environment)
+        digest.update(f"{name}\t{len(labels)}\n".encode())
+        digest.update(np.ascontiguousarray(labels).data)
+        digest.update(contents.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _contents_known(dataset: MultipleDomainDataset) -> bool:
+    sizes = [len(each) for each in dataset.datasets]  # type: ignore[arg-type] # torch's Dataset type has no __len__
+    return dataset.image_contents is not None and sizes == [len(each) for each in dataset.image_contents]
 
 
 def _paths(environment: Environment) -> Sequence[str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from domainbed.cores import cores
+from domainbed.datasets.hashes import file_hash, hash_array
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.reading_rules import Skipped
 from domainbed.errors import UsageError
@@ -22,18 +23,26 @@ _SHOWN = 3
 """Number of copies that an error names."""
 
 
-def first_copies(paths: Sequence[str]) -> np.ndarray:
+def first_copies(paths: Sequence[str], contents: np.ndarray | None = None) -> np.ndarray:
     """For each file, the position of the first one with the same bytes, which may be its own: (N,) int64.
 
-    Only files that have their size in common with another one are read, in threads.
+    Args:
+        paths: the files.
+        contents: their content hashes (N, 32) uint8. If they are not known, files that have their size in
+            common with another one are read, in threads.
 
     Raises: UsageError if a file cannot be read.
     """
+    if contents is not None and len(contents) == len(paths):
+        first: dict[bytes, int] = {}
+        return np.array(
+            [first.setdefault(row.tobytes(), i) for i, row in enumerate(contents)], dtype=np.int64
+        )
     by_size: defaultdict[int, list[int]] = defaultdict(list)
     for position, path in enumerate(paths):
         by_size[_size(path)].append(position)
     candidates = sorted(position for group in by_size.values() if len(group) > 1 for position in group)
-    with ThreadPool(os.cpu_count()) as pool:
+    with ThreadPool(cores()) as pool:
         hashes = pool.map(_hash, [paths[position] for position in candidates], chunksize=16)
     firsts = np.arange(len(paths))
     seen: dict[bytes, int] = {}
@@ -43,10 +52,9 @@ def first_copies(paths: Sequence[str]) -> np.ndarray:
 
 
 def handle_duplicates(dataset: MultipleDomainDataset, duplicates: str) -> None:
-    """Find images with the same contents as an earlier one of their environment, and treat them as asked.
+    """Find images with the same contents as an earlier one of their environment, unless they are kept.
 
-    Sets `dataset.copies`. Files of a dataset that upstream knows by name are compared only if copies are not
-    to be kept.
+    Sets `dataset.copies`. Copies that are kept are found by `find_copies`.
 
     Args:
         dataset: a dataset that was built.
@@ -55,15 +63,13 @@ def handle_duplicates(dataset: MultipleDomainDataset, duplicates: str) -> None:
 
     Raises: UsageError for copies with "error", and for a dataset without image files unless they are kept.
     """
-    files = [each for each in dataset.datasets if isinstance(each, ImageFiles)]
-    name = type(dataset).__name__
-    if duplicates != "keep" and len(files) < len(dataset.datasets):
-        raise UsageError(f"--duplicates {duplicates} needs image files; {name} has none, leave it out")
-    if not files or (duplicates == "keep" and not all(each.rules.converts for each in files)):
-        return
-    dataset.copies = [first_copies(each.paths()) for each in files]
     if duplicates == "keep":
         return
+    files = _image_files(dataset)
+    name = type(dataset).__name__
+    if len(files) < len(dataset.datasets):
+        raise UsageError(f"--duplicates {duplicates} needs image files; {name} has none, leave it out")
+    dataset.copies = [first_copies(each.paths()) for each in files]
     copies = [np.flatnonzero(firsts != np.arange(len(firsts))).tolist() for firsts in dataset.copies]
     if duplicates == "error" and any(copies):
         raise UsageError(_error(name, files, dataset.copies, copies))
@@ -74,6 +80,28 @@ def handle_duplicates(dataset: MultipleDomainDataset, duplicates: str) -> None:
         dataset.keep_samples(number, [i for i in range(len(each)) if i not in left_out])
     dataset.skipped = [*(dataset.skipped or ()), *dropped]
     dataset.copies = [np.arange(len(each)) for each in files]
+
+
+def find_copies(dataset: MultipleDomainDataset) -> None:
+    """Set `dataset.copies` of a user's own files if `handle_duplicates` has not, without reading known ones.
+
+    Raises: UsageError if a file cannot be read.
+    """
+    files = _image_files(dataset)
+    if dataset.copies is not None or not files or len(files) < len(dataset.datasets):
+        return
+    if not all(each.rules.converts for each in files):
+        return
+    known = dataset.image_contents or [hash_array(())] * len(files)
+    dataset.copies = [
+        first_copies(each.paths(), contents) for each, contents in zip(files, known, strict=True)
+    ]
+
+
+def _image_files(dataset: MultipleDomainDataset) -> list[ImageFiles]:
+    """The environments that read image files, without what a run wraps around them."""
+    environments = [getattr(each, "files", each) for each in dataset.datasets]
+    return [each for each in environments if isinstance(each, ImageFiles)]
 
 
 def _error(
@@ -94,8 +122,7 @@ def _error(
 def summary_of_copies(dataset: MultipleDomainDataset) -> dict[str, int]:
     """Numbers of images with the same contents as an earlier one: in all, and those in another class."""
     images = other_class = 0
-    for environment, firsts in zip(dataset.datasets, dataset.copies or (), strict=False):
-        assert isinstance(environment, ImageFiles)
+    for environment, firsts in zip(_image_files(dataset), dataset.copies or (), strict=False):
         labels = np.asarray(environment.targets)
         images += int((firsts != np.arange(len(firsts))).sum())
         other_class += int((labels != labels[firsts]).sum())
@@ -111,7 +138,6 @@ def _size(path: str) -> int:
 
 def _hash(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - as above
-            return hashlib.file_digest(file, "blake2b").digest()
+        return file_hash(path)
     except OSError as error:
         raise UsageError(f"image {path} cannot be read: {error.strerror}") from None

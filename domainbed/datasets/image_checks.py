@@ -6,9 +6,7 @@ environment has a copy of it.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
@@ -17,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from domainbed.cores import cores
+from domainbed.datasets.hashes import hash_array, image_digest
 from domainbed.datasets.image_decoding import CONVERTED, Finding, UnreadableImage, conversion, is_constant
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.errors import RunError
@@ -33,13 +33,6 @@ _SHOWN_TRUNCATED = 20
 _log = logging.getLogger(__name__)
 
 
-def image_digest(pixels: np.ndarray) -> int:
-    """64-bit hash of an image's shape, dtype and pixels."""
-    hasher = hashlib.blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=8)
-    hasher.update(np.ascontiguousarray(pixels).data)
-    return int.from_bytes(hasher.digest(), "little")
-
-
 def digest_and_finding(pixels: np.ndarray, finding: Finding) -> tuple[int, Finding]:
     """The `image_digest` of an RGB image (H, W, 3), and its finding with `CONSTANT` if it has one colour."""
     return image_digest(pixels), finding | Finding.CONSTANT if is_constant(pixels) else finding
@@ -48,28 +41,31 @@ def digest_and_finding(pixels: np.ndarray, finding: Finding) -> tuple[int, Findi
 def check_images(dataset: MultipleDomainDataset) -> None:
     """Read all samples in threads, with a progress bar on stderr.
 
-    Sets `dataset.image_digests` and `dataset.image_findings`.
+    Sets `dataset.image_digests`, `dataset.image_findings` and `dataset.image_contents`.
 
     Raises: RunError with the number of unreadable images and the names of the first ones.
     """
     sizes = [len(environment) for environment in dataset.datasets]  # type: ignore[arg-type] # torch's Dataset type has no __len__
-    all_digests, all_findings, unreadable = [], [], []
+    all_digests, all_findings, all_contents, unreadable = [], [], [], []
     with (
-        ThreadPool(os.cpu_count()) as pool,
+        ThreadPool(cores()) as pool,
         tqdm(None, "reading images", sum(sizes), unit="image", leave=False, disable=None) as bar,
     ):
         for number, environment in enumerate(dataset.datasets):
             digests = np.zeros(sizes[number], dtype=np.uint64)
             findings = np.zeros(sizes[number], dtype=np.uint8)
+            contents = []
             results = pool.imap(partial(_check_sample, environment), range(sizes[number]), chunksize=16)
             for index, result in enumerate(results):
                 bar.update()
                 if result is None:
                     unreadable.append((number, index))
                 else:
-                    digests[index], findings[index] = result
+                    digests[index], findings[index], hashed = result
+                    contents += [hashed] if hashed is not None else []
             all_digests.append(digests)
             all_findings.append(findings)
+            all_contents.append(hash_array(contents if len(contents) == sizes[number] else ()))
     if unreadable:
         names = [_sample_name(dataset, *sample) for sample in unreadable[:_SHOWN]]
         raise RunError(
@@ -77,6 +73,7 @@ def check_images(dataset: MultipleDomainDataset) -> None:
             f"{_listed(names, len(unreadable))}; replace or delete them"
         )
     dataset.image_digests, dataset.image_findings = all_digests, all_findings
+    dataset.image_contents = all_contents
 
 
 def report_findings(dataset: MultipleDomainDataset, keep_truncated: bool) -> None:
@@ -125,7 +122,7 @@ def converts_images(dataset: MultipleDomainDataset) -> bool:
 
     If the images were not read, those whose file says that this is possible are read now, in threads.
     """
-    with ThreadPool(os.cpu_count()) as pool:
+    with ThreadPool(cores()) as pool:
         for number, each in enumerate(_own_files(dataset)):
             known = dataset.image_findings[number] if dataset.image_findings else None
             if known is not None and len(known) == len(each):
@@ -181,13 +178,13 @@ def _first_equal(values: np.ndarray) -> np.ndarray:
     return first[groups]
 
 
-def _check_sample(environment: Any, index: int) -> tuple[int, Finding] | None:  # noqa: ANN401 - any map-style dataset
-    """Digest and finding of one sample's image, or of its input; None if it cannot be decoded."""
+def _check_sample(environment: Any, index: int) -> tuple[int, Finding, bytes | None] | None:  # noqa: ANN401 - any map-style dataset
+    """Digest, finding and content hash of one sample's image, or of its input; None if it is unreadable."""
     try:
         if hasattr(environment, "decoded"):
-            image, finding = environment.decoded(index)
-            return digest_and_finding(np.asarray(image), finding)
-        return image_digest(np.asarray(environment[index][0])), Finding.NOTHING
+            image, finding, contents = environment.decoded(index)
+            return *digest_and_finding(np.asarray(image), finding), contents
+        return image_digest(np.asarray(environment[index][0])), Finding.NOTHING, None
     except UnreadableImage:
         return None
 

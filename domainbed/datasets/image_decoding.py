@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import io
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,14 +60,30 @@ CONVERTED = Finding.TRANSPARENT | Finding.SCALED
 
 
 class Decoded(NamedTuple):
-    """An RGB image, and what was found when it was decoded."""
+    """An RGB image, and what was found when it was decoded.
+
+    Attributes:
+        image: the image.
+        finding: what was found.
+        contents: `hashes.content_hash` of the bytes that were decoded; None if it was not computed.
+    """
 
     image: Image
     finding: Finding
+    contents: bytes | None = None
 
 
-def decode(path: str, rules: ReadingRules = UPSTREAM) -> Decoded:
-    """The image at `path` in RGB.
+def read_file(path: str) -> bytes:
+    """The bytes of the image file at `path`. Raises UnreadableImage."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - creating a Path for each file is slow
+            return file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def decode(path: str, rules: ReadingRules = UPSTREAM, data: bytes | None = None) -> Decoded:
+    """The image at `path` in RGB. `data` are the bytes of the file if they were read before.
 
     With upstream's rules it is converted as upstream does: of pixels of 16 bits only the lowest or highest
     values remain, and transparency is dropped. With `rules.converts` nothing is lost without a finding.
@@ -74,22 +91,27 @@ def decode(path: str, rules: ReadingRules = UPSTREAM) -> Decoded:
     Raises: UnreadableImage, which names the file.
     """
     allow_truncated_images()
+    data = read_file(path) if data is None else data
     try:
         try:
             _SETTING.strict = True
-            return _open(path, rules)
+            return _open(_Bytes(data, path), rules)
         finally:
             _SETTING.strict = False
     except UnreadableImage:
         raise
     except Exception:  # PIL raises many unrelated classes for damaged files
         try:
-            image, finding = _open(path, rules)
+            image, finding, _ = _open(_Bytes(data, path), rules)
         except Exception as error:
-            raise UnreadableImage(
-                f"image {path} cannot be read ({type(error).__name__}: {error}); replace it or delete it"
-            ) from error
+            raise _unreadable(path, error) from error
         return Decoded(image, finding | Finding.TRUNCATED)
+
+
+def _unreadable(path: str, error: Exception) -> UnreadableImage:
+    return UnreadableImage(
+        f"image {path} cannot be read ({type(error).__name__}: {error}); replace it or delete it"
+    )
 
 
 def conversion(path: str, rules: ReadingRules) -> Finding:
@@ -107,7 +129,9 @@ def conversion(path: str, rules: ReadingRules) -> Finding:
 
 def is_constant(pixels: np.ndarray) -> bool:
     """Whether all pixels of an image (H, W, C) are equal."""
-    return bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())
+    color = pixels[0, 0]
+    # Most images differ in the first row or in a coarse grid, which takes less time than all pixels.
+    return all(bool((part == color).all()) for part in (pixels[0], pixels[::16, ::16], pixels))
 
 
 def allow_truncated_images() -> None:
@@ -132,15 +156,26 @@ class _PerThread(threading.local):
 _SETTING = _PerThread()
 
 
-def _open(path: str, rules: ReadingRules) -> Decoded:
+class _Bytes(io.BytesIO):
+    """The bytes of the file at `path`, which PIL's errors name."""
+
+    def __init__(self, data: bytes, path: str) -> None:
+        super().__init__(data)
+        self.path = path
+
+    def __repr__(self) -> str:
+        return repr(self.path)
+
+
+def _open(file: _Bytes, rules: ReadingRules) -> Decoded:
     from PIL import Image
 
-    with Image.open(path, formats=readable_formats() if rules.converts else None) as image:
+    with Image.open(file, formats=readable_formats() if rules.converts else None) as image:
         if not rules.converts:
             return Decoded(image.convert("RGB"), Finding.NOTHING)
         image.load()
         if image.mode.startswith("I") or image.mode == "F":
-            values = _as_uint8(path, np.asarray(image))
+            values = _as_uint8(file.path, np.asarray(image))
             return Decoded(Image.fromarray(values).convert("RGB"), Finding.SCALED)
         if not image.has_transparency_data:
             return Decoded(image.convert("RGB"), Finding.NOTHING)

@@ -6,12 +6,14 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from domainbed.datasets.hashes import content_hash
 from domainbed.datasets.image_decoding import (
     Decoded,
     Finding,
     UnreadableImage,
     allow_truncated_images,
     decode,
+    read_file,
 )
 from domainbed.datasets.image_formats import readable_formats
 from domainbed.datasets.reading_rules import UPSTREAM, ReadingRules
@@ -62,9 +64,9 @@ class ImageEnvironment(Environment):
         raise NotImplementedError
 
     def decoded(self, index: int) -> Decoded:
-        """Image `index` in RGB, and what was found when it was decoded. Raises UnreadableImage.
+        """Image `index` in RGB, what was found when it was decoded, and the hash of its file if known.
 
-        Unlike `image`, it never refuses a truncated image.
+        Unlike `image`, it never refuses a truncated image. Raises UnreadableImage.
         """
         return Decoded(self.image(index), Finding.NOTHING)
 
@@ -111,7 +113,7 @@ class ImageFiles(ImageEnvironment):
 
     def image(self, index: int) -> Image:
         path = self.samples[index][0]
-        image, finding = decode(path, self.rules)
+        image, finding, _ = decode(path, self.rules)
         if self.refuses_truncated and Finding.TRUNCATED in finding:
             raise UnreadableImage(
                 f"image {path} is truncated or damaged; replace it or delete it, or use --truncated keep to "
@@ -122,7 +124,10 @@ class ImageFiles(ImageEnvironment):
     def decoded(self, index: int) -> Decoded:
         if type(self).image is not ImageFiles.image:  # a subclass that decodes by itself
             return super().decoded(index)
-        return decode(self.samples[index][0], self.rules)
+        path = self.samples[index][0]
+        data = read_file(path)
+        image, finding, _ = decode(path, self.rules, data)
+        return Decoded(image, finding, content_hash(data))
 
     def cache_key(self) -> str:
         return "converted" if self.rules.converts else ""

@@ -106,9 +106,17 @@ class PlainTransform:
         factor = min(1.0, CACHED_SCALE * self.side / min(size))
         return round(factor * size[0]), round(factor * size[1])
 
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """Width and height of every cached image, if they do not depend on the image file."""
+        return self.cached_size((1, 1)) if self._resize or self._stored_size else None
+
     def cached_pixels(self, image: Image) -> np.ndarray:
         """Pixels of the cached image: uint8 of shape (H, W, 3), or (3, H, W) if `planar`."""
-        pixels = np.asarray(self.cached(image))
+        return self.arranged(np.asarray(self.cached(image)))
+
+    def arranged(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (H, W, 3) as a cache stores them: as they are, or (3, H, W) if `planar`."""
         return pixels.transpose(2, 0, 1) if self.planar else pixels
 
     def cache_key(self) -> str:

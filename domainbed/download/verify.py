@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from domainbed.cores import cores
 from domainbed.datasets.folder_layout import skipped_files
 from domainbed.datasets.image_decoding import Finding, UnreadableImage, decode
 from domainbed.datasets.reading_rules import Skipped
@@ -128,7 +128,7 @@ def flawed_images(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[s
     """
     unreadable, truncated = [], []
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(cores()) as pool,
         tqdm(None, "reading images", len(paths), unit="image", leave=False, disable=None) as bar,
     ):
         for first in range(0, len(paths), _CHUNK):

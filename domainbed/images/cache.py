@@ -1,37 +1,39 @@
 """A cache of decoded images: one file for each environment, shared by all runs on a machine.
 
-The name of a cache file contains a hash of the image files' names, sizes and modification times and of the
-transform, so a file is never out of date, and the folder may be deleted at any time. One process writes a
-file while others wait for it. If that process dies, its lock is released and no partial cache file remains.
+The name of a cache file contains a hash of the image files' contents and of the transform, so a file is never
+out of date, and the folder may be deleted at any time. Contents are hashed when files are decoded, and
+remembered (`known_contents`). One process writes a file while others wait for it. If that process dies, its
+lock is released and no partial cache file remains.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import logging
 import os
 import re
-import shutil
-from collections.abc import Callable, Sequence
-from multiprocessing.pool import ThreadPool
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
-from domainbed.datasets.image_checks import digest_and_finding
-from domainbed.datasets.image_decoding import Finding
-from domainbed.datasets.image_files import ImageEnvironment, image_size
+from domainbed.datasets.hashes import file_hash, hash_array
+from domainbed.datasets.image_decoding import UnreadableImage
+from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.image_transforms import PlainTransform
-from domainbed.files import file_lock, open_atomic
-from domainbed.images.decoded import DecodedImages, read_images, write_header
+from domainbed.errors import RunError
+from domainbed.files import file_lock
+from domainbed.images.building import build, map_in_threads
+from domainbed.images.cache_file import CacheFile
+from domainbed.images.checked_arrays import DamagedCache
+from domainbed.images.decoded import CachedImages, FileImages
+from domainbed.images.known_contents import KnownContents
 
-_FORMAT = 3
-Result = TypeVar("Result")
+_FORMAT = 4
+_NOT_MADE = "warning: image cache %s cannot be made again (%s); images are decoded at each access"
+_DAMAGED = "warning: image cache %s is damaged (%s); it is made again"
 
-_DISK_SHARE = 0.5
-"""Largest share of the free disk space that one cache file may take."""
+_log = logging.getLogger(__name__)
 
 
 def cache_folder(option: str | None) -> Path | None:
@@ -48,8 +50,10 @@ def cache_folder(option: str | None) -> Path | None:
 
 def cached_images(
     folder: Path, name: str, environment: ImageEnvironment, paths: Sequence[str], transform: PlainTransform
-) -> DecodedImages:
+) -> CachedImages:
     """The decoded images of an environment. They are decoded and cached now if no other run has done so.
+
+    A damaged or missing cache file is made again, and a line is logged.
 
     Args:
         folder: the cache folder, created if necessary.
@@ -62,68 +66,121 @@ def cached_images(
         OSError: the cache cannot be read or written, or the disk has too little space.
         UnreadableImage: an image file cannot be decoded.
     """
-    key = _key(paths, f"{transform.cache_key()} {environment.cache_key()}")
-    stem = f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}-{key}"
-    path = folder / f"{stem}.images"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder / f".{stem}.lock"):
-            if not path.exists():
-                for leftover in folder.glob(f".{path.name}.*"):  # of a process that was killed
-                    leftover.unlink()
-                _build(path, name, environment, paths, transform)
-    return read_images(path, transform.planar)
+    cache = EnvironmentCache(folder, name, environment, paths, transform)
+    return CachedImages(cache.open(), cache.repaired, FileImages(environment, transform))
 
 
-def _key(paths: Sequence[str], transform_key: str) -> str:
-    """Hash of a list of files and of a transform. It does not depend on the common folder of the files."""
-    digest = hashlib.blake2b(f"{_FORMAT} {transform_key}".encode(), digest_size=8)
+class EnvironmentCache:
+    """The cache files of one environment and transform; arguments as for `cached_images`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        environment: ImageEnvironment,
+        paths: Sequence[str],
+        transform: PlainTransform,
+    ) -> None:
+        self._folder, self._name = folder, name
+        self._environment, self._paths, self._transform = environment, paths, transform
+        text = re.sub(r"[^A-Za-z0-9]+", "_", name)
+        self._known = KnownContents(folder, text, paths)
+        key = f"{_FORMAT} {transform.cache_key()} {environment.cache_key()}"
+        self._stem = f"{text}-{_names_key(paths, self._known.states[:, 0], key)}"
+        self._lock = folder / f".{self._stem}.lock"
+
+    def open(self) -> CacheFile:
+        """The cache file, which is made if there is none. Raises as `cached_images` does."""
+        file = self._existing()
+        if file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with file_lock(self._lock):
+                file = self._existing(say=True) or self._new()
+        return file
+
+    def repaired(self, file: CacheFile, reason: str) -> CacheFile | None:
+        """Make a cache file again that turned out to be damaged, and log a line.
+
+        Returns: the new file; None if it cannot be made.
+
+        Raises: RunError if the image files have changed since `file` was made.
+        """
+        _log.warning(_DAMAGED, file.path, reason)
+        try:
+            with file_lock(self._lock):
+                if file.is_at_its_path():
+                    file.path.unlink()
+                cache = EnvironmentCache(
+                    self._folder, self._name, self._environment, self._paths, self._transform
+                )
+                new = cache._existing() or cache._new()
+        except (OSError, UnreadableImage) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            _log.warning(_NOT_MADE, file.path, reason)
+            return None
+        if not np.array_equal(new.facts.contents, file.facts.contents):
+            raise RunError(f"image files of {self._name} were changed during the run; start it again")
+        return new
+
+    def _existing(self, say: bool = False) -> CacheFile | None:
+        """The cache file of the image files' present contents; None if it is missing or damaged.
+
+        Files of unknown contents are hashed only if there is a cache file of the same names and sizes.
+
+        Args:
+            say: log a line if a file is damaged, or missing although it was made.
+        """
+        hashes, known = self._known.recall()
+        if not known.all():
+            if not any(self._folder.glob(f"{self._stem}-*.images")):
+                return None
+            hashes = self._hash_unknown(hashes, known)
+        path = self._path(hashes)
+        try:
+            return CacheFile(path, self._transform.planar)
+        except FileNotFoundError:
+            if say and _marker(path).exists():
+                _log.warning("warning: image cache %s is missing; it is made again", path)
+        except DamagedCache as error:
+            if say:
+                _log.warning(_DAMAGED, path, error)
+        return None
+
+    def _new(self) -> CacheFile:
+        """Make the cache file. The lock must be held."""
+        unnamed = self._folder / f"{self._stem}.images"
+        contents = build(unnamed, self._name, self._environment, self._paths, self._transform)
+        path = unnamed.replace(self._path(contents))
+        _marker(path).touch()
+        self._known.remember(contents)
+        return CacheFile(path, self._transform.planar)
+
+    def _hash_unknown(self, hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """The hashes (N, 32) of all files. Those that are not known are read, in threads."""
+        unknown = np.flatnonzero(~known).tolist()
+
+        def hash_file(i: int) -> bytes:
+            return file_hash(self._paths[unknown[i]])
+
+        hashes = hashes.copy()
+        hashes[unknown] = hash_array(map_in_threads(hash_file, len(unknown), f"{self._name}: reading"))
+        self._known.remember(hashes)
+        return hashes
+
+    def _path(self, contents: np.ndarray) -> Path:
+        key = hashlib.blake2b(contents.tobytes(), digest_size=16).hexdigest()
+        return self._folder / f"{self._stem}-{key}.images"
+
+
+def _marker(path: Path) -> Path:
+    """An empty file that stays if the cache file `path` is deleted."""
+    return path.with_name(f".{path.stem}.made")
+
+
+def _names_key(paths: Sequence[str], sizes: np.ndarray, more: str) -> str:
+    """Hash of the names and sizes of files, which does not depend on their common folder, and of `more`."""
     # A prefix that the first and the last path share is shared by all.
     common = os.path.commonprefix([min(paths), max(paths)]).rfind(os.sep) + 1  # noqa: RUF071 - cut after a separator
-    with ThreadPool(8) as pool:  # network file systems answer slowly
-        for path, stat in zip(paths, pool.imap(os.stat, paths, chunksize=64), strict=True):
-            line = f"\n{path[common:]} {stat.st_size} {stat.st_mtime_ns}"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _build(
-    path: Path, name: str, environment: ImageEnvironment, paths: Sequence[str], transform: PlainTransform
-) -> None:
-    """Decode all images into the cache file `path`, in parallel."""
-
-    def height_and_width(index: int) -> tuple[int, int]:
-        width, height = transform.cached_size(image_size(paths[index]))
-        return height, width
-
-    sizes = np.array(_map_in_threads(height_and_width, len(paths), f"{name}: sizes"), dtype=np.int64)
-    lengths = 3 * sizes.prod(axis=1)
-    starts = np.cumsum(lengths) - lengths
-    needed, free = int(lengths.sum()), shutil.disk_usage(path.parent).free
-    if needed > _DISK_SHARE * free:
-        gigabytes = f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"
-        raise OSError(errno.ENOSPC, f"{gigabytes}, of which a cache file may take half")
-    with open_atomic(path) as file:
-        first = write_header(
-            file, sizes, np.zeros(len(sizes), dtype=np.uint64), np.zeros(len(sizes), dtype=np.uint8)
-        )
-
-        def write_image(index: int) -> tuple[int, Finding]:
-            image, finding = environment.decoded(index)
-            pixels = np.ascontiguousarray(transform.cached_pixels(image))
-            assert pixels.nbytes == lengths[index]
-            if os.pwrite(file.fileno(), pixels.data, first + int(starts[index])) < pixels.nbytes:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return digest_and_finding(np.asarray(image), finding)
-
-        results = _map_in_threads(write_image, len(paths), f"{name}: decoding")
-        digests, findings = zip(*results, strict=True)
-        file.seek(0)
-        write_header(file, sizes, np.array(digests, dtype=np.uint64), np.array(findings, dtype=np.uint8))
-
-
-def _map_in_threads(function: Callable[[int], Result], count: int, description: str) -> list[Result]:
-    """Results of `function` for 0 to `count` - 1. PIL releases the interpreter's lock while it decodes."""
-    with ThreadPool(os.cpu_count()) as pool:
-        results = pool.imap(function, range(count), chunksize=8)
-        return list(tqdm(results, description, total=count, unit="image", leave=False, disable=None))
+    lines = [more, *(f"{path[common:]} {size}" for path, size in zip(paths, sizes.tolist(), strict=True))]
+    text = "\n".join(lines).encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(text, digest_size=8).hexdigest()

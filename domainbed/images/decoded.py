@@ -1,10 +1,8 @@
-"""Decoded images of an environment, and the format of the file that caches them."""
+"""Decoded images of an environment: from the cache, on a device, or decoded at each access."""
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-from typing import BinaryIO, Protocol
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,25 +10,22 @@ from torch import Tensor
 
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.image_transforms import PlainTransform
-from domainbed.errors import RunError
+from domainbed.images.cache_file import CacheFile, ImageFacts
+from domainbed.images.checked_arrays import DamagedCache
 
-_PAGE = 4096
-
-
-class Images(Protocol):
-    """Sequence of decoded images, uint8 of shape (H, W, 3), or (3, H, W) for a planar transform.
-
-    Attributes:
-        in_memory: whether images are available without reading their files.
-    """
-
-    in_memory: bool
-
-    def __getitem__(self, index: int) -> Tensor: ...
+Repair = Callable[[CacheFile, str], CacheFile | None]
+"""Makes a damaged cache file again. Takes the file and what is wrong with it; None if that is impossible."""
 
 
 class FileImages:
-    """Images that are decoded from their files at each access."""
+    """Images that are decoded from their files at each access.
+
+    This class and the two below are sequences of decoded images, uint8 of shape (H, W, 3), or (3, H, W) for a
+    planar transform.
+
+    Attributes:
+        in_memory: whether images are available without decoding their files.
+    """
 
     in_memory = False
 
@@ -42,34 +37,88 @@ class FileImages:
         return torch.from_numpy(np.array(self._transform.cached_pixels(self._environment.image(index))))
 
 
-class DecodedImages:
-    """Images in one contiguous tensor, which is a memory-mapped file or lies on a device.
+class CachedImages:
+    """Images in a cache file, which the system keeps in memory if there is room.
+
+    If the file turns out to be damaged it is made again, once. After that, images are decoded from their
+    files.
 
     Args:
-        pixels: bytes of all images, one image after the other.
-        sizes: height and width of each image, (N, 2).
-        digests: `domainbed.datasets.image_checks.image_digest` of each image file's image, (N,) uint64.
-        findings: `domainbed.datasets.image_decoding.Finding` of each image file, (N,) uint8.
-        planar: whether an image is (3, H, W) rather than (H, W, 3).
+        file: the cache file.
+        repair: makes the cache file again.
+        files: the same images, from their files.
 
     Attributes:
-        sizes, digests, findings: see above.
+        facts: what is known of the images.
     """
 
     in_memory = True
 
-    def __init__(
-        self, pixels: Tensor, sizes: np.ndarray, digests: np.ndarray, findings: np.ndarray, planar: bool
-    ) -> None:
-        self.sizes = sizes
-        self.digests = digests
-        self.findings = findings
+    def __init__(self, file: CacheFile, repair: Repair, files: FileImages) -> None:
+        self.facts = file.facts
+        self._planar = file.planar
+        self._file: CacheFile | None = file
+        self._repair: Repair | None = repair
+        self._files = files
+
+    def __getitem__(self, index: int) -> Tensor:
+        while self._file is not None:
+            try:
+                return torch.from_numpy(self._file.read(index))
+            except (DamagedCache, OSError) as error:
+                reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+                self._file = self._repaired(self._file, reason)
+        return self._files[index]
+
+    def _repaired(self, file: CacheFile, reason: str) -> CacheFile | None:
+        repair, self._repair = self._repair, None
+        return None if repair is None else repair(file, reason)
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes of all pixels."""
+        return int(self.facts.ends()[-1])
+
+    def to(self, device: torch.device) -> DecodedImages:
+        """The images on `device`."""
+        pixels = torch.empty(self.nbytes, dtype=torch.uint8, device=device)
+        for index, end in enumerate(self.facts.ends().tolist()):
+            image = self[index].flatten()
+            pixels[end - len(image) : end] = image
+        return DecodedImages(pixels, self.facts, self._planar)
+
+    def gather(self, indices: np.ndarray, device: torch.device) -> Tensor:
+        """The images at `indices` (B,) as one tensor on `device`; see `DecodedImages.gather`."""
+        images = [self[index] for index in indices.tolist()]
+        shape = np.array([each.shape for each in images]).max(axis=0).tolist()
+        batch = torch.empty((len(images), *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        for row, image in zip(batch, images, strict=True):
+            row[: image.shape[0], : image.shape[1]] = image
+        return batch.to(device, non_blocking=True)
+
+
+class DecodedImages:
+    """Images in one contiguous tensor on a device.
+
+    Args:
+        pixels: bytes of all images, one image after the other.
+        facts: what is known of the images.
+        planar: whether an image is (3, H, W) rather than (H, W, 3).
+
+    Attributes:
+        facts: see above.
+    """
+
+    in_memory = True
+
+    def __init__(self, pixels: Tensor, facts: ImageFacts, planar: bool) -> None:
+        self.facts = facts
         self._pixels = pixels
         self._planar = planar
-        self._ends = np.cumsum(3 * sizes.prod(axis=1))
+        self._ends = facts.ends()
         self._batch = None  # all images as one tensor, if they have the same size
-        if (sizes == sizes[0]).all():
-            self._batch = pixels.view(len(sizes), *self._shape(0))
+        if (facts.sizes == facts.sizes[0]).all():
+            self._batch = pixels.view(len(facts.sizes), *self._shape(0))
 
     def __getitem__(self, index: int) -> Tensor:
         shape = self._shape(index)
@@ -77,16 +126,8 @@ class DecodedImages:
         return self._pixels[end - shape.numel() : end].view(shape)
 
     def _shape(self, index: int) -> torch.Size:
-        height, width = self.sizes[index].tolist()
+        height, width = self.facts.sizes[index].tolist()
         return torch.Size((3, height, width) if self._planar else (height, width, 3))
-
-    @property
-    def nbytes(self) -> int:
-        return self._pixels.nbytes
-
-    def to(self, device: torch.device) -> DecodedImages:
-        """A copy on `device`."""
-        return DecodedImages(self._pixels.to(device), self.sizes, self.digests, self.findings, self._planar)
 
     def gather(self, indices: np.ndarray, device: torch.device) -> Tensor:
         """The images at `indices` (B,) as one tensor on `device`.
@@ -94,55 +135,15 @@ class DecodedImages:
         Images of different sizes are padded at the bottom and on the right; padding is uninitialized.
         """
         own_device = self._pixels.device
-        pin_memory = own_device.type == "cpu" and device.type == "cuda"
         if self._batch is not None:
-            shape = (len(indices), *self._batch.shape[1:])
-        else:
-            shape = (len(indices), *self.sizes[indices].max(axis=0).tolist(), 3)
-        batch = torch.empty(shape, dtype=torch.uint8, device=own_device, pin_memory=pin_memory)
-        if self._batch is not None:
-            torch.index_select(self._batch, 0, torch.from_numpy(indices).to(own_device), out=batch)
-        else:
-            for row, index in enumerate(indices.tolist()):
-                image = self[index]
-                batch[row, : image.shape[0], : image.shape[1]] = image
+            rows = torch.from_numpy(indices).to(own_device)
+            return torch.index_select(self._batch, 0, rows).to(device, non_blocking=True)
+        shape = (len(indices), *self.facts.sizes[indices].max(axis=0).tolist(), 3)
+        batch = torch.empty(shape, dtype=torch.uint8, device=own_device)
+        for row, index in zip(batch, indices.tolist(), strict=True):
+            image = self[index]
+            row[: image.shape[0], : image.shape[1]] = image
         return batch.to(device, non_blocking=True)
 
 
-def write_header(file: BinaryIO, sizes: np.ndarray, digests: np.ndarray, findings: np.ndarray) -> int:
-    """Write the header of a cache file, and return the position at which its pixels start.
-
-    Args:
-        file: the cache file, at its beginning.
-        sizes, digests, findings: see `DecodedImages`.
-    """
-    np.save(file, sizes)
-    np.save(file, digests)
-    np.save(file, findings)
-    file.flush()
-    return _page_aligned(file.tell())
-
-
-def read_images(path: Path, planar: bool) -> DecodedImages:
-    """Memory-map the images of a cache file.
-
-    Raises: RunError if the file is damaged.
-    """
-    try:
-        with path.open("rb") as file:
-            sizes, digests, findings = np.load(file), np.load(file), np.load(file)
-            start = _page_aligned(file.tell())
-        pixels = np.memmap(path, mode="r", offset=start)
-        with warnings.catch_warnings():
-            # Nothing writes to the images.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return DecodedImages(torch.from_numpy(pixels), sizes, digests, findings, planar)
-    except (ValueError, RuntimeError, EOFError) as error:
-        raise RunError(
-            f"image cache {path} is damaged ({str(error).splitlines()[0]}); delete it, and run the same "
-            "command again"
-        ) from error
-
-
-def _page_aligned(position: int) -> int:
-    return -(-position // _PAGE) * _PAGE
+Images = FileImages | CachedImages | DecodedImages

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from domainbed.datasets.base import MultipleDomainDataset
+from domainbed.datasets.file_copies import find_copies
+from domainbed.datasets.hashes import hash_array
 from domainbed.datasets.image_checks import warn_about_copies
 from domainbed.datasets.image_decoding import Decoded
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform
 from domainbed.images.augmentation import augment_batch, augment_one_by_one, draw, normalise
 from domainbed.images.cache import cached_images
-from domainbed.images.decoded import DecodedImages, FileImages, Images
+from domainbed.images.decoded import CachedImages, DecodedImages, FileImages, Images
 from domainbed.seeds import generator
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ _DEVICE_SHARE = 0.25
 
 _NO_DIGESTS = np.zeros(0, dtype=np.uint64)
 _NO_FINDINGS = np.zeros(0, dtype=np.uint8)
+_NO_CONTENTS = hash_array(())
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ class ImageStore:
 
     def to_device(self, images: Images) -> Images:
         """`images` on the device if it has room for them, else as they are."""
-        if not isinstance(images, DecodedImages) or images.nbytes > self._free_bytes:
+        if not isinstance(images, CachedImages) or images.nbytes > self._free_bytes:
             return images
         self._free_bytes -= images.nbytes
         return images.to(self.device)
@@ -110,12 +113,17 @@ class PreparedImages(Environment):
     @property
     def digests(self) -> np.ndarray:
         """The `image_digest` (N,) of each image; empty if images are decoded at each access."""
-        return self._images.digests if isinstance(self._images, DecodedImages) else _NO_DIGESTS
+        return _NO_DIGESTS if isinstance(self._images, FileImages) else self._images.facts.digests
 
     @property
     def findings(self) -> np.ndarray:
         """What was found in each image (N,); empty if images are decoded at each access."""
-        return self._images.findings if isinstance(self._images, DecodedImages) else _NO_FINDINGS
+        return _NO_FINDINGS if isinstance(self._images, FileImages) else self._images.facts.findings
+
+    @property
+    def contents(self) -> np.ndarray:
+        """The content hash (N, 32) of each file; empty if images are decoded at each access."""
+        return _NO_CONTENTS if isinstance(self._images, FileImages) else self._images.facts.contents
 
     def move_to_device(self) -> None:
         """Move the images to the store's device if it has room for them."""
@@ -148,26 +156,28 @@ class PreparedImages(Environment):
             counters: integers that seed the augmentation (see `domainbed.seeds.generator`).
         """
         labels = self.targets[torch.from_numpy(indices)]
-        if self._store.device.type == "cpu" or not isinstance(self._images, DecodedImages):
+        if self._store.device.type == "cpu" or isinstance(self._images, FileImages):
             return self._load_one_by_one(indices, counters), labels
         return self._load_at_once(self._images, indices, counters), labels
 
     def _load_one_by_one(self, indices: np.ndarray, counters: tuple[int, ...]) -> Tensor:
         side, transform = self._transform.side, self._transform
-        images = [self._images[index] for index in indices.tolist()]
         if isinstance(transform, AugmentingTransform):
+            images = [self._images[index] for index in indices.tolist()]
             draws = draw(generator(*counters), len(images))
             return augment_one_by_one(images, draws, side, transform.crop)
-        inputs, x = torch.empty((len(images), 3, side, side)), torch.empty((3, side, side))
-        for image, out in zip(images, inputs, strict=True):
-            normalise(x.copy_(image), out=out)
+        inputs, x = torch.empty((len(indices), 3, side, side)), torch.empty((3, side, side))
+        for index, out in zip(indices.tolist(), inputs, strict=True):
+            normalise(x.copy_(self._images[index]), out=out)
         return inputs
 
-    def _load_at_once(self, decoded: DecodedImages, indices: np.ndarray, counters: tuple[int, ...]) -> Tensor:
+    def _load_at_once(
+        self, decoded: CachedImages | DecodedImages, indices: np.ndarray, counters: tuple[int, ...]
+    ) -> Tensor:
         transform, images = self._transform, decoded.gather(indices, self._store.device)
         if isinstance(transform, AugmentingTransform):
             draws = draw(generator(*counters), len(indices))
-            return augment_batch(images, decoded.sizes[indices], draws, transform.side, transform.crop)
+            return augment_batch(images, decoded.facts.sizes[indices], draws, transform.side, transform.crop)
         x = images.float()
         return normalise(x, out=x)
 
@@ -185,7 +195,8 @@ class PreparedImages(Environment):
 def prepare(dataset: MultipleDomainDataset, folder: Path | None, device: torch.device) -> None:
     """Replace the environments of image files in `dataset` with `PreparedImages`, and warn about copies.
 
-    Sets `dataset.image_findings` if images were read for the cache.
+    Sets `dataset.image_findings` and `dataset.image_contents` if images were read for the cache, and
+    `dataset.copies` (`file_copies.find_copies`).
 
     Unaugmented inputs stay the same, to the bit. Augmented ones use other random numbers. Environments with a
     transform or a `__getitem__` of their own are not replaced. Images are compared across environments if
@@ -213,6 +224,10 @@ def prepare(dataset: MultipleDomainDataset, folder: Path | None, device: torch.d
     findings = [getattr(each, "findings", _NO_FINDINGS) for each in environments]
     if dataset.image_findings is None and any(map(len, findings)):
         dataset.image_findings = findings
+    before = dataset.image_contents or [_NO_CONTENTS] * len(environments)
+    cached = [getattr(each, "contents", _NO_CONTENTS) for each in environments]
+    dataset.image_contents = [new if len(new) else old for new, old in zip(cached, before, strict=True)]
+    find_copies(dataset)
     warn_about_copies(dataset, digests)
 
 

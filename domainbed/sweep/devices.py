@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from domainbed.cores import cores
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -38,13 +40,6 @@ def gpu_slots(workers: int | None = None) -> list[Slot]:
     slot_gpus = gpus() * (workers or 1)
     threads = max(1, cores() // len(slot_gpus)) if slot_gpus else 1
     return [Slot(environment={"CUDA_VISIBLE_DEVICES": gpu}, threads=threads, fork=False) for gpu in slot_gpus]
-
-
-def cores() -> int:
-    """Number of CPU cores that this process may use. In a Slurm job, at most the number it was given."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    allocated = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(available, int(allocated)) if allocated.isdecimal() else available
 
 
 def gpus() -> list[str]:

@@ -100,6 +100,7 @@ def build(config: TrainConfig) -> Run:
         check_images(dataset)
     prepare(dataset, cache_folder(config.cache_dir), device)
     report_findings(dataset, keep_truncated=config.truncated == "keep")
+    contract.identify_contents(dataset)
     if converts_images(dataset):
         # Earlier releases made other pixels of the same files.
         dataset.summary = {**dataset.summary, "version": dataset.VERSION + 1}

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from domainbed.datasets import get_dataset_class
-from domainbed.datasets.contract import build
+from domainbed.datasets.contract import build, identify_contents
 from domainbed.datasets.file_copies import first_copies
+from domainbed.datasets.hashes import content_hash, hash_array
 from domainbed.errors import UsageError
 from domainbed.images.prepared import prepare
 
@@ -35,7 +36,9 @@ def folder(tmp_path, write_tree):
 
 
 def load(path, duplicates="keep"):
-    return build(get_dataset_class(str(path)), None, [0], HPARAMS, duplicates)
+    dataset = build(get_dataset_class(str(path)), None, [0], HPARAMS, duplicates)
+    identify_contents(dataset)
+    return dataset
 
 
 @settings(deadline=None)
@@ -45,7 +48,12 @@ def test_each_file_has_the_position_of_the_first_one_with_its_bytes(contents):
         paths = [Path(folder) / str(i) for i in range(len(contents))]
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
-        assert first_copies(list(map(str, paths))).tolist() == [contents.index(each) for each in contents]
+        expected = [contents.index(each) for each in contents]
+        assert first_copies(list(map(str, paths))).tolist() == expected
+        hashes = hash_array([content_hash(each) for each in contents])
+        for path in paths:
+            path.unlink()
+        assert first_copies(list(map(str, paths)), hashes).tolist() == expected or not paths
 
 
 def test_copies_are_counted_within_an_environment_and_across_classes(folder):
@@ -95,7 +103,9 @@ def test_copies_of_a_named_dataset_are_dropped_only_if_asked(tmp_path, write_tre
     shutil.copy(tmp_path / "PACS/photo/dog/0.png", tmp_path / "PACS/photo/dog/copy.png")
 
     def load_pacs(duplicates):
-        return build(get_dataset_class("PACS"), str(tmp_path), [0], HPARAMS, duplicates)
+        dataset = build(get_dataset_class("PACS"), str(tmp_path), [0], HPARAMS, duplicates)
+        identify_contents(dataset)
+        return dataset
 
     assert "copies" not in load_pacs("keep").summary
     assert load_pacs("drop").counts()["P"] == {"dog": 3}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from domainbed.datasets import get_dataset_class
-from domainbed.datasets.contract import build
+from domainbed.datasets.contract import build, identify_contents
 from domainbed.datasets.image_checks import check_images
 from domainbed.datasets.image_decoding import Finding
 from domainbed.datasets.reading_rules import count_by_reason
@@ -199,6 +199,8 @@ def check_contract(root, seed):
     }
     assert count_by_reason(dataset.skipped) == dataset.summary["skipped"] == +tree.skipped
     check_images(dataset)
+    identify_contents(dataset)
+    assert len(dataset.summary["contents"]) == 16
     assert dataset.summary["copies"] == {"images": tree.copies, "other_class": 0}
     findings = np.concatenate(dataset.image_findings)
     assert {each: int((findings & each > 0).sum()) for each in FINDINGS} == {

@@ -12,7 +12,8 @@ from torch.utils.data import TensorDataset
 
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.image_checks import check_images, image_digest, warn_about_copies
+from domainbed.datasets.hashes import image_digest
+from domainbed.datasets.image_checks import check_images, warn_about_copies
 from domainbed.errors import RunError
 from domainbed.images.prepared import prepare
 from domainbed.training.config import TrainConfig

@@ -75,14 +75,14 @@ def icon():
 def test_transparent_images_are_laid_on_white(tmp_path, name):
     mode = "RGBA" if name.endswith(".gif") else name.partition(".")[0]  # PIL makes a palette for GIF
     icon().convert(mode).save(tmp_path / name, lossless=True)
-    image, finding = decode(str(tmp_path / name), USER_FOLDER)
+    image, finding, _ = decode(str(tmp_path / name), USER_FOLDER)
     assert finding == conversion(str(tmp_path / name), USER_FOLDER) == Finding.TRANSPARENT
     assert np.array_equal(np.asarray(image)[:, :, 1], 255 - np.asarray(icon())[:, :, 3])
 
 
 def test_upstreams_datasets_are_decoded_as_upstream_does(tmp_path):
     icon().save(tmp_path / "icon.png")
-    image, finding = decode(str(tmp_path / "icon.png"), UPSTREAM)
+    image, finding, _ = decode(str(tmp_path / "icon.png"), UPSTREAM)
     assert (np.asarray(image).max(), finding) == (0, Finding.NOTHING)
     Image.fromarray(np.full((8, 8), 9000, dtype=np.uint16)).save(tmp_path / "deep.png")
     with Image.open(tmp_path / "deep.png") as opened:
@@ -94,7 +94,7 @@ def test_upstreams_datasets_are_decoded_as_upstream_does(tmp_path):
 def test_opaque_images_have_the_pixels_that_they_had_before(tmp_path, pictures, mode):
     path = tmp_path / "image.tiff"
     pictures[0].convert(mode).save(path)
-    image, finding = decode(str(path), USER_FOLDER)
+    image, finding, _ = decode(str(path), USER_FOLDER)
     assert image.tobytes() == decode(str(path), UPSTREAM).image.tobytes()
     assert finding == conversion(str(path), USER_FOLDER) == Finding.NOTHING
 
@@ -110,7 +110,7 @@ def test_half_an_image_is_found(tmp_path, pictures, name, rules):
     whole = decode(str(tmp_path / name), rules)
     assert whole.finding == Finding.NOTHING
     halve(tmp_path / name)
-    image, finding = decode(str(tmp_path / name), rules)
+    image, finding, _ = decode(str(tmp_path / name), rules)
     assert finding == Finding.TRUNCATED
     rows = slice(140, None) if name == "x.bmp" else slice(60)  # a BMP begins with the last row
     assert np.array_equal(np.asarray(image)[rows], np.asarray(whole.image)[rows])
