@@ -99,7 +99,7 @@ class _Walk:
     def add(self, name: str, folder: str) -> None:
         """Add the class folder `folder` to the class `name`."""
         self._images.setdefault(name, [])
-        self._enter(name, folder, os.path.islink(folder), _folders_above(folder), linked=False)  # noqa: PTH114 - as below
+        self._enter(name, folder, os.path.islink(folder), folders_above(folder), linked=False)  # noqa: PTH114 - as below
 
     def finish(self) -> tuple[dict[str, list[str]], list[Skipped]]:
         """Follow the links that wait, and return what `scan_classes` does."""
@@ -216,7 +216,12 @@ def _identity(stat: os.stat_result) -> Identity | None:
     return (stat.st_dev, stat.st_ino) if stat.st_ino else None
 
 
-def _folders_above(folder: str) -> frozenset[Identity]:
+def identity_of(path: str) -> Identity | None:
+    """Device and inode of a folder; None on a file system without inodes. Raises UsageError."""
+    return _identity(_stat(path))
+
+
+def folders_above(folder: str) -> frozenset[Identity]:
     """Identities of the folders that contain `folder`, as accessed and at its own place, up to the root."""
     accessed = (
         parent for path in (Path(folder).absolute(), Path(folder).resolve()) for parent in path.parents

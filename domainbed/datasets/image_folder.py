@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from domainbed.console import printable
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.folder_layout import environment_names, read_layout
+from domainbed.datasets.folder_layout import Layout, environment_names, read_layout
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
 from domainbed.datasets.reading_rules import UPSTREAM, USER_FOLDER, ReadingRules
@@ -46,7 +46,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
         self, root: str | Path, test_envs: Collection[int], augment: bool, hparams: dict[str, Any]
     ) -> None:
         self.dir = str(root)
-        layout = read_layout(Path(root), tuple(self.FOLDERS.values()), self.RULES, self.SAME_CLASSES)
+        layout = self.scanned(Path(root))
         self.skipped, self.notes = layout.skipped, layout.notes
         if not self.ENVIRONMENTS:
             # The class of a fork need not name them.
@@ -66,15 +66,25 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
             transform = augmenting if augment and index not in test_envs else plain
             self.datasets.append(ImageFiles(layout.samples(name), transform, plain, self.RULES))
 
+    @classmethod
+    def scanned(cls, root: Path) -> Layout:
+        """The layout of `root`. Raises UsageError if it is not as expected."""
+        return read_layout(root, tuple(cls.FOLDERS.values()), cls.RULES, cls.SAME_CLASSES)
+
 
 class FolderDataset(MultipleEnvironmentImageFolder):
-    """Base class of datasets named by the path of a folder; `folder_dataset` creates the class."""
+    """Base class of datasets named by the path of a folder; `folder_dataset` creates the class.
+
+    The layout that `missing` finds is used for the next object of the class, so that a run scans the folder
+    once.
+    """
 
     CHECKPOINT_FREQ = 300
     NEEDS_DATA = False
     RULES = USER_FOLDER
 
     PATH: ClassVar[Path]
+    _kept: ClassVar[Layout | None] = None
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         super().__init__(self.PATH, test_envs, hparams["data_augmentation"], hparams)
@@ -83,10 +93,16 @@ class FolderDataset(MultipleEnvironmentImageFolder):
     def missing(cls, root: str | None) -> str | None:
         """One line on what is wrong with the folder; None if nothing is. `root` is ignored."""
         try:
-            read_layout(cls.PATH, rules=cls.RULES, same_classes=cls.SAME_CLASSES)
+            cls._kept = super().scanned(cls.PATH)
         except UsageError as error:
             return str(error)
         return None
+
+    @classmethod
+    def scanned(cls, root: Path) -> Layout:
+        """The layout that `missing` found last, if it was not used before, or else as it is now."""
+        layout, cls._kept = cls._kept, None
+        return layout or super().scanned(root)
 
 
 def folder_dataset(path: Path) -> type[MultipleDomainDataset]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domainbed.datasets.folder_scan import folders_above, identity_of
 from domainbed.files import write_atomic
 
 if TYPE_CHECKING:
@@ -17,12 +18,23 @@ if TYPE_CHECKING:
 def list_files(folder: Path, holds: tuple[str, ...]) -> dict[str, int]:
     """Size of every file in the entries `holds` of `folder`, by path in `folder`, sorted.
 
-    Hidden files are left out. A broken link has size -1.
+    Hidden files are left out. A broken link has size -1. Links are followed, but not to a folder above them.
     """
     sizes = {name: _size(f"{folder}/{name}") for name in holds if (folder / name).is_file()}
+    above = {
+        str(folder / name): folders_above(f"{folder / name}/x") for name in holds if (folder / name).is_dir()
+    }
     for name in holds:
         for place, inner, names in os.walk(folder / name, followlinks=True):
             inner[:] = [each for each in inner if not each.startswith(".")]
+            for each in inner[:]:
+                identity = identity_of(f"{place}/{each}")
+                if identity is None:
+                    above[f"{place}/{each}"] = above[place]
+                elif identity in above[place]:
+                    inner.remove(each)
+                else:
+                    above[f"{place}/{each}"] = above[place] | {identity}
             below = Path(place).relative_to(folder).as_posix()
             for each in names:
                 if not each.startswith("."):

@@ -154,26 +154,45 @@ def with_method_names(records: Iterable[Record]) -> list[Record]:
 
 
 def check_same_data(records: Q[Record]) -> None:
-    """Check that all runs on a dataset used the same data, by the checksum and version in their records.
+    """Check that all runs on a dataset used the same data: checksum, version and contents in their records.
 
-    Records without them, such as upstream's, are not checked.
+    Records without them, such as upstream's, are not checked. A run that does not know the contents of its
+    files counts as one with any contents.
 
     Raises: RunError, which names one run for each version of the data.
     """
-    runs: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
+    runs: dict[str, dict[_Identity, dict[str, None]]] = {}
     for args, records_of_run in by_run(records):
         for data, _ in itertools.groupby(record.get("data") for record in records_of_run):
             if isinstance(data, dict):
-                identity = str(data.get("checksum")), str(data.get("version"))
+                identity = str(data.get("checksum")), str(data.get("version")), data.get("contents")
                 paths = runs.setdefault(args["dataset"], {}).setdefault(identity, {})
                 paths[str(args.get("output_dir"))] = None
     for dataset, by_data in runs.items():
-        if len(by_data) > 1:
-            kinds = ", ".join(
-                f"checksum {checksum} version {version} ({len(paths)} runs, e.g. {next(iter(paths))})"
-                for (checksum, version), paths in by_data.items()
+        kinds = _kinds_of_data(by_data)
+        if len(kinds) > 1:
+            text = ", ".join(
+                f"{kind} ({len(paths)} runs, e.g. {next(iter(paths))})" for kind, paths in kinds.items()
             )
-            raise RunError(f"runs on {dataset} used different data: {kinds}; use --mix_data to pool them")
+            raise RunError(f"runs on {dataset} used different data: {text}; use --mix_data to pool them")
+
+
+_Identity = tuple[str, str, str | None]
+"""Checksum, version, and contents if they are known."""
+
+
+def _kinds_of_data(by_data: Mapping[_Identity, Iterable[str]]) -> dict[str, list[str]]:
+    """Text on each kind of data -> runs. Contents tell kinds apart where at least two are known."""
+    known: dict[tuple[str, str], set[str]] = {}
+    for checksum, version, contents in by_data:
+        known.setdefault((checksum, version), set()).update([contents] if contents else [])
+    kinds: dict[str, list[str]] = {}
+    for (checksum, version, contents), paths in by_data.items():
+        kind = f"checksum {checksum} version {version}"
+        if len(known[checksum, version]) > 1:
+            kind += f" contents {contents or 'not known'}"
+        kinds.setdefault(kind, []).extend(paths)
+    return kinds
 
 
 def _no_records(directory: Path, finished_only: bool) -> str:

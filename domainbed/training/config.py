@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -337,6 +338,11 @@ class TrainConfig:
 
         Raises: UnknownName; UsageError if `classes` is "union" and the dataset's classes are fixed.
         """
+        return self._dataset_class
+
+    @cached_property
+    def _dataset_class(self) -> type[MultipleDomainDataset]:
+        """One class for `check` and the run, so that a folder which was scanned need not be scanned again."""
         from domainbed.datasets import get_dataset_class, with_classes
 
         return with_classes(get_dataset_class(self.dataset), self.classes)

@@ -9,7 +9,8 @@ from torch.utils.data import TensorDataset
 
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.contract import build, checksum
+from domainbed.datasets.contract import build, checksum, identify_contents
+from domainbed.datasets.image_checks import check_images
 from domainbed.errors import RunError, UsageError
 
 HPARAMS = {"data_augmentation": True, "input_size": 16}
@@ -151,3 +152,43 @@ def test_an_environment_whose_first_image_cannot_be_read_is_refused(folder):
         image.write_text("version https://git-lfs.github.com/spec/v1")
     with pytest.raises(RunError, match=r"image .*oil/cat/0\.\w+ cannot be read .*; replace it or delete it"):
         build(get_dataset_class(str(folder)), None, [0], HPARAMS)
+
+
+def contents_of(folder):
+    dataset = build(get_dataset_class(str(folder)), None, [0], HPARAMS)
+    check_images(dataset)
+    identify_contents(dataset)
+    return dataset.summary["contents"], dataset.summary["checksum"]
+
+
+def test_contents_tell_folders_apart_that_agree_in_names_and_sizes(folder, tmp_path):
+    contents, same = contents_of(folder)
+    assert len(bytes.fromhex(contents)) == 8
+    elsewhere = shutil.copytree(folder, tmp_path / "elsewhere" / "pictures")
+    assert contents_of(elsewhere) == (contents, same)
+    with (elsewhere / "ink/dog/1.png").open("ab") as file:
+        file.write(b"0")
+    with (folder / "ink/dog/1.png").open("ab") as file:
+        file.write(b"1")
+    (one, checksum_of_one), (other, checksum_of_other) = contents_of(folder), contents_of(elsewhere)
+    assert checksum_of_one == checksum_of_other
+    assert len({contents, one, other}) == 3
+
+
+def test_contents_do_not_depend_on_names_but_on_labels(folder):
+    contents, before = contents_of(folder)
+    (folder / "ink/dog/1.png").rename(folder / "ink/dog/1b.png")
+    assert contents_of(folder) == (contents, contents_of(folder)[1])
+    assert contents_of(folder)[1] != before
+    min((folder / "ink/dog").iterdir()).rename(folder / "ink/cat/9.png")
+    assert contents_of(folder)[0] != contents
+
+
+def test_contents_are_not_known_before_images_are_decoded(folder):
+    dataset = build(get_dataset_class(str(folder)), None, [0], HPARAMS)
+    identify_contents(dataset)
+    assert "contents" not in dataset.summary
+    numbers = build(Numbers, None, [0], {})
+    check_images(numbers)
+    identify_contents(numbers)
+    assert "contents" not in numbers.summary

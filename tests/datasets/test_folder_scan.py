@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
 from PIL import Image
@@ -144,6 +145,27 @@ def test_a_run_says_that_it_reads_every_file(folder):
         "\tfiles that are not read: none"
     )
     assert "not read" not in "".join(describe(build(TrainConfig(dataset="Debug28", steps=1))))
+
+
+def test_a_run_scans_a_users_folder_once(folder):
+    config = TrainConfig(dataset=str(folder), **SETTINGS)
+    process = os.fork()
+    if process == 0:  # an audit hook cannot be removed
+        scanned = []
+        sys.addaudithook(lambda event, args: scanned.append(str(args[0])) if event == "os.scandir" else None)
+        config.check()
+        config.dataset_class()(None, [0], config.resolved_hparams())
+        os._exit([scanned.count(str(folder / place)) for place in ("ink/cat", "oil", "oil/dog")] != [1, 1, 1])
+    assert os.waitpid(process, 0)[1] == 0
+
+
+def test_what_was_scanned_is_used_once(folder, pictures):
+    kind = get_dataset_class(str(folder))
+    hparams = {"data_augmentation": False}
+    assert kind.missing(None) is None
+    for more in (0, 1):
+        assert [len(each) for each in kind(None, [0], hparams).datasets] == [8 + more, 8]
+        pictures[5].save(folder / "ink/cat/new.png")
 
 
 def test_skipped_files_do_not_change_the_checksum(folder):

@@ -81,6 +81,20 @@ def test_files_that_the_dataset_does_not_read_are_listed(source, tmp_path):
     assert report.problems == {}
 
 
+def test_links_that_lead_in_a_circle_add_no_files(source, tmp_path):
+    before = list_files(tmp_path / "tiny", source.holds)
+    (tmp_path / "tiny/ink/cat/self").symlink_to(".")
+    (tmp_path / "tiny/ink/cat/up").symlink_to(tmp_path)
+    assert list_files(tmp_path / "tiny", source.holds) == before
+    assert verify(source, tmp_path, open_images=False).problems == {}
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/0.png").touch()
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "tiny/ink")
+    (tmp_path / "tiny/ink/cat/away").symlink_to(tmp_path / "elsewhere")
+    after = list_files(tmp_path / "tiny", source.holds)
+    assert after.keys() - before.keys() == {"ink/cat/away/0.png"}
+
+
 def test_a_wrong_checksum(source, tmp_path):
     problems = verify(replace(source, checksum="sha256:0"), tmp_path).problems
     assert problems == {"wrong checksum": ["expected is sha256:0"]}

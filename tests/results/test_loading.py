@@ -48,6 +48,22 @@ def test_different_checksums_or_versions_are_refused(sweep, other):
     assert len(load_sweep(sweep, mix_data=True).records) == 5 * 40
 
 
+def test_different_contents_of_the_same_names_and_sizes_are_refused(sweep):
+    data = {"checksum": "0123", "version": 1}
+    one, other, *rest = sorted(sweep.iterdir())
+    for run in rest:  # of a release that did not know contents, or without a cache
+        rewrite(run, data)
+    rewrite(one, data | {"contents": "aaaa"})
+    rewrite(other, data | {"contents": "aaaa"})
+    assert len(load_sweep(sweep).records) == 5 * 40
+    rewrite(other, data | {"contents": "bbbb"})
+    with pytest.raises(RunError, match="runs on VLCS used different data") as caught:
+        load_sweep(sweep)
+    for kind in ("aaaa (1 runs", "bbbb (1 runs", "not known (38 runs"):
+        assert f"checksum 0123 version 1 contents {kind}" in str(caught.value)
+    assert len(load_sweep(sweep, mix_data=True).records) == 5 * 40
+
+
 def test_both_scripts_have_the_flag(sweep, forked_script):
     for run, checksum in zip(sorted(sweep.iterdir()), ("0123", "4567"), strict=False):
         rewrite(run, {"checksum": checksum, "version": 1})
