@@ -30,6 +30,7 @@ from domainbed.results.environment_names import add_environment_names
 from domainbed.results.launched_runs import LaunchedRuns
 from domainbed.results.machines import notes_on_machines
 from domainbed.results.notes import notes_on_runs
+from domainbed.results.resumed_runs import complete_resumed_runs
 from domainbed.sweep.manifest import Manifest, read_manifest
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool =
         RunError: there are no records, or the runs used different data and `mix_data` is False.
     """
     runs = read_sweep_records(directory)
+    complete_resumed_runs(runs.runs)
     add_environment_names(runs.runs)
     try:
         manifest = read_manifest(directory)

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from domainbed.errors import UsageError
 from domainbed.sweep import launch_folder
+from domainbed.sweep.defaults import kept_defaults
 from domainbed.sweep.devices import default_slots
 from domainbed.sweep.flags import settings_of_runs
 from domainbed.sweep.grid import make_args_list
 from domainbed.sweep.job import Job
 from domainbed.sweep.launch import delete_incomplete, launch
 from domainbed.sweep.launchers import LAUNCHER_FLAGS, LaunchOptions, check_flags, launcher_named
+from domainbed.sweep.manifest import read_manifest
 from domainbed.sweep.status import print_status, print_summary
 from domainbed.sweep.worker import work
 from domainbed.training.config import SETTINGS
@@ -53,6 +55,7 @@ def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if args.command == "launch":
         check_jobs(args, jobs)
         options = launch_options(args)
+        print_kept_defaults(args)
         print_shared_splits(jobs)
     for job in jobs if not args.quiet else ():
         print(job)
@@ -92,9 +95,10 @@ def choose_defaults(args: argparse.Namespace) -> None:
 
 
 def make_jobs(args: argparse.Namespace) -> list[Job]:
-    """All jobs of the sweep."""
+    """All jobs of the sweep. If it exists, they keep the defaults of its first launch."""
+    defaults = kept_defaults(read_manifest(Path(args.output_dir)))
     return [
-        Job(train_args, args.output_dir)
+        Job(train_args, args.output_dir, defaults)
         for settings in settings_of_runs(args)
         for train_args in make_args_list(
             n_trials=args.n_trials,
@@ -148,6 +152,14 @@ def launch_options(args: argparse.Namespace) -> LaunchOptions:
     given = {name: getattr(args, name) for name in LAUNCHER_FLAGS if getattr(args, name) is not None}
     check_flags(args.command_launcher, list(given))
     return LaunchOptions(output_dir=Path(args.output_dir), **given)
+
+
+def print_kept_defaults(args: argparse.Namespace) -> None:
+    """Print a line if the runs of an older sweep keep defaults that have changed since."""
+    kept = kept_defaults(read_manifest(Path(args.output_dir)))
+    values = " ".join(f"--{name} {value}" for name, value in kept.items() if getattr(args, name) is None)
+    if values:
+        print(f"An older version began this sweep. Its runs keep the defaults of then: {values}.")
 
 
 def print_shared_splits(jobs: Sequence[Job]) -> None:

@@ -29,6 +29,7 @@ class Job:
         train_args: arguments of `train` without `output_dir`. The hash of their JSON text is the job's name;
             settings that are `InSweep.UNNAMED` are not part of it.
         sweep_output_dir: the sweep directory.
+        defaults: settings that the command has if `train_args` lack them. The name does not depend on them.
 
     Attributes:
         name: name of the run's directory.
@@ -43,12 +44,16 @@ class Job:
     INCOMPLETE: ClassVar[str] = "Incomplete"
     DONE: ClassVar[str] = "Done"
 
-    def __init__(self, train_args: dict[str, Any], sweep_output_dir: str) -> None:
+    def __init__(
+        self, train_args: dict[str, Any], sweep_output_dir: str, defaults: Mapping[str, Any] | None = None
+    ) -> None:
         named = {name: value for name, value in train_args.items() if name not in _UNNAMED}
         text = json.dumps(named, sort_keys=True)
         self.name = hashlib.md5(text.encode("utf-8")).hexdigest()
         self.output_dir = str(Path(sweep_output_dir) / self.name)
-        self.train_args = copy.deepcopy(train_args) | {"output_dir": self.output_dir}
+        self._defaults = {**(defaults or {})}
+        self._named_args = copy.deepcopy(train_args)
+        self.train_args = {**self._defaults, **copy.deepcopy(train_args), "output_dir": self.output_dir}
         self.command_str = command(self.train_args)
         self.run_state = run_state(Path(self.output_dir))
         self.state = {RunState.DONE: Job.DONE, RunState.ABSENT: Job.NOT_LAUNCHED}.get(
@@ -60,12 +65,12 @@ class Job:
         return f"{self.state}: {self.output_dir} {tuple(self.train_args[key] for key in keys)}"
 
     def named_args(self) -> dict[str, Any]:
-        """The arguments of `train` without `output_dir`, from which the same job is made."""
-        return {name: value for name, value in self.train_args.items() if name != "output_dir"}
+        """The arguments of `train` without `output_dir` and `defaults`, from which the same job is made."""
+        return {**self._named_args}
 
     def refreshed(self) -> Job:
         """The same job with its current state."""
-        return Job(self.named_args(), str(Path(self.output_dir).parent))
+        return Job(self.named_args(), str(Path(self.output_dir).parent), self._defaults)
 
     @property
     def failure(self) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from domainbed.errors import UsageError
+from domainbed.sweep.defaults import todays_defaults
 from domainbed.sweep.disk_space import check_disk_space
 from domainbed.sweep.job import Job
 from domainbed.sweep.launch_folder import check_launched_here, folder_is_gone
@@ -55,7 +56,15 @@ def launch(
     print(f"About to launch {len(to_launch)} jobs.")
     named = {job.name: job.named_args() for job in jobs}
     check_launched_here(options.output_dir, named.values())
-    add = partial(add_to_manifest, options.output_dir, named, tuple(selection), command, Path.cwd())
+    add = partial(
+        add_to_manifest,
+        options.output_dir,
+        named,
+        tuple(selection),
+        command,
+        folder=Path.cwd(),
+        defaults=todays_defaults(),
+    )
     if not to_launch:
         if folder_is_gone(options.output_dir):
             add()

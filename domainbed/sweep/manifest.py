@@ -23,12 +23,14 @@ class Manifest:
         commands: command lines of the launches. Empty for launches by older versions.
         folder: where the sweep was launched; relative paths in the arguments start there. None for launches
             by older versions.
+        defaults: today's defaults of settings, at the first launch; None for one by an older version.
     """
 
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     selection: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     folder: Path | None = None
+    defaults: dict[str, Any] | None = None
 
 
 def read_manifest(sweep_dir: Path) -> Manifest | None:
@@ -41,7 +43,8 @@ def read_manifest(sweep_dir: Path) -> Manifest | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         jobs, selection = dict(content["jobs"]), tuple(content["selection"])
         folder = Path(content["folder"]) if "folder" in content else None
-        return Manifest(jobs, selection, tuple(content.get("commands", ())), folder)
+        defaults = dict(content["defaults"]) if "defaults" in content else None
+        return Manifest(jobs, selection, tuple(content.get("commands", ())), folder, defaults)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -66,6 +69,7 @@ def add_to_manifest(
     selection: tuple[str, ...],
     command: str | None = None,
     folder: Path | None = None,
+    defaults: dict[str, Any] | None = None,
 ) -> None:
     """Add a launch to the manifest of `sweep_dir`. Concurrent launches into one directory are all kept.
 
@@ -75,13 +79,14 @@ def add_to_manifest(
         selection: default selection methods for reports; empty: those of earlier launches.
         command: command line of the launch.
         folder: where the launch is made. That of the first launch is kept, as long as it exists.
+        defaults: today's defaults of settings. Those of the first launch are kept.
 
     Raises:
         RunError: the existing manifest is damaged.
         OSError: the manifest cannot be written.
     """
     with file_lock(sweep_dir / f".{NAME}.lock"):
-        before = read_manifest(sweep_dir) or Manifest()
+        before = read_manifest(sweep_dir) or Manifest(defaults=defaults)
         commands = dict.fromkeys((*before.commands, *([command] if command else ())))
         if before.folder is not None and before.folder.is_dir():
             folder = before.folder
@@ -90,6 +95,7 @@ def add_to_manifest(
             "selection": list(selection or before.selection),
             **({"commands": list(commands)} if commands else {}),
             **({"folder": str(folder)} if folder else {}),
+            **({"defaults": before.defaults} if before.defaults is not None else {}),
             "version": 1,
         }
         write_atomic(sweep_dir / NAME, json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from domainbed.errors import UsageError
 from domainbed.sweep import launch_folder
+from domainbed.sweep.defaults import kept_defaults
 from domainbed.sweep.devices import Slot
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
@@ -67,7 +68,8 @@ def work(
 def sweep_jobs(sweep_dir: Path) -> list[Job]:
     """All jobs of the sweep in `sweep_dir`, sorted by name. Raises UsageError if it contains no sweep."""
     manifest = manifest_of(sweep_dir)
-    return [Job(args, str(sweep_dir)) for _, args in sorted(manifest.jobs.items())]
+    defaults = kept_defaults(manifest)
+    return [Job(args, str(sweep_dir), defaults) for _, args in sorted(manifest.jobs.items())]
 
 
 class SweepQueue:
