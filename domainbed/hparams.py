@@ -95,6 +95,7 @@ class Hparam(Limits):
         type: Python type of a valid value, by default that of `default`.
         kind: role in an experiment. By default `SEARCHED` if the random value can differ from `default`,
             else `DESIGN`.
+        value_before: value in records that are older than the hyper-parameter, by default `default`.
     """
 
     default: Value
@@ -102,11 +103,14 @@ class Hparam(Limits):
     help: str = ""
     type: type | None = None
     kind: Kind = None  # type: ignore[assignment] # __post_init__ replaces None
+    value_before: Value = None  # type: ignore[assignment] # as above
 
     def __post_init__(self) -> None:
         if vars(self)["kind"] is None:
             kind = Kind.DESIGN if self.random == Constant(self.default) else Kind.SEARCHED
             object.__setattr__(self, "kind", kind)
+        if vars(self)["value_before"] is None:
+            object.__setattr__(self, "value_before", self.default)
 
     def draw(self, random_state: np.random.RandomState) -> Value:
         """The random value as a plain Python one: JSON and `torch.load` refuse NumPy scalars."""

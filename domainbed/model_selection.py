@@ -107,17 +107,27 @@ class SelectionMethod:
     def hparams_accs(cls, records: Q[Record]) -> list[tuple[RunAcc, Q[Record]]]:
         """(accuracies, records) of each hparams seed with a result, in descending order of `val_acc`.
 
-        Of equal seeds the largest comes first, as in upstream. NaN comes last. If all of several seeds have
-        NaN, nothing decides between them, and none has a result.
+        As `ranked`; of equal seeds the largest comes first, as in upstream.
         """
-        if cls.merges_stages:
-            records = merge_records(records)
         by_seed: dict[int, list[Record]] = {}
         for args, records_of_run in by_run(records):
             by_seed.setdefault(args["hparams_seed"], []).extend(records_of_run)
-        accs = [(cls.run_acc(Q(by_seed[seed])), Q(by_seed[seed])) for seed in sorted(by_seed)]
+        return cls.ranked([Q(by_seed[seed]) for seed in sorted(by_seed)])
+
+    @classmethod
+    def ranked(cls, variants: Sequence[Q[Record]]) -> list[tuple[RunAcc, Q[Record]]]:
+        """(accuracies, records) of each of `variants` with a result, in descending order of `val_acc`.
+
+        Args:
+            variants: records of the runs with equal hyper-parameters, for each of those that a trial tried.
+                Of equal ones the last comes first. NaN comes last. If all of several variants have NaN,
+                nothing decides between them, and none has a result.
+        """
+        if cls.merges_stages:
+            variants = [merge_records(records) for records in variants]
+        accs = [(cls.run_acc(records), records) for records in variants]
         chosen = Q([(acc, run_records) for acc, run_records in accs if acc is not None])
-        if len(by_seed) > 1 and all(math.isnan(acc["val_acc"]) for acc, _ in chosen):
+        if len(variants) > 1 and all(math.isnan(acc["val_acc"]) for acc, _ in chosen):
             return []
         return chosen.sorted(key=lambda pair: pair[0]["val_acc"])[::-1]
 

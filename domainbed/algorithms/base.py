@@ -110,11 +110,14 @@ class Algorithm(nn.Module):
         "resnet18": Hparam(
             False, const(False), "ResNet-18 instead of ResNet-50 (needs resnet50_augmix false)"
         ),
-        "resnet50_augmix": Hparam(True, const(True), "timm's AugMix weights for ResNet-50"),
+        "resnet50_augmix": Hparam(
+            True, const(True), "timm's AugMix weights for ResNet-50", value_before=False
+        ),
         "dinov2": Hparam(False, const(False), "DINOv2 weights for the vision transformer"),
         "vit": Hparam(False, const(False), "a vision transformer as featurizer"),
         "vit_attn_tune": Hparam(False, const(False), "train the attention layers only"),
-        "freeze_bn": Hparam(False, const(False), "keep batch norms in evaluation mode"),
+        # Before upstream had this one, batch norms of ResNets were always frozen.
+        "freeze_bn": Hparam(False, const(False), "keep batch norms in evaluation mode", value_before=True),
         # Upstream's tables have these two for every algorithm; only ERM++ reads them.
         "lars": Hparam(False, const(False), "LARS as ERM++'s optimizer", kind=Kind.INCIDENTAL),
         "linear_steps": Hparam(
@@ -143,7 +146,7 @@ class Algorithm(nn.Module):
             large=Hparam(5e-5, log10_uniform(-5, -3.5), "learning rate", above=0),
         ),
         "weight_decay": by_size(
-            small=Hparam(0.0, const(0.0), "coupled (L2) weight decay", at_least=0),
+            small=Hparam(0.0, const(0.0), "coupled (L2) weight decay", at_least=0, kind=Kind.SEARCHED),
             large=Hparam(0.0, log10_uniform(-6, -2), "coupled (L2) weight decay", at_least=0),
         ),
         "batch_size": by_size(

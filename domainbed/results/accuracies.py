@@ -1,4 +1,7 @@
-"""Accuracies of a sweep by one selection method: for each trial, environment, dataset and algorithm."""
+"""Accuracies of a sweep by one selection method: for each trial, environment, dataset and algorithm.
+
+`domainbed.results.experiments` says which runs belong together.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from domainbed import algorithms, datasets
 from domainbed.model_selection import SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
-from domainbed.records.sweep_records import by_run, get_grouped_records
+from domainbed.records.sweep_records import by_run
 from domainbed.results.environment_names import recorded_names
+from domainbed.results.experiments import pool
 from domainbed.results.missing_cells import CellKey, MissingResult, MissingTrials, Reason, explain
+from domainbed.results.trials import Trial
 
 _ACCURACY = re.compile(r"env(\d+)_(in|out|test)_acc")
 
@@ -40,10 +45,9 @@ class Accuracies:
         algorithms: names of the algorithms, in the order of table rows.
         datasets: the datasets, in the order of tables.
         about: what the method selects by and what it reports, as the beginning of a sentence.
-        by_target: (dataset, algorithm, target) -> trial seed -> accuracy, trials in order of appearance.
-        by_trial: (dataset, algorithm) -> trial seed -> accuracies of all targets of the trial.
-        missing: (dataset, algorithm, target) -> trial seed -> why this trial has no result despite its
-            records.
+        by_target: (dataset, algorithm, target) -> trial -> accuracy, trials in order of appearance.
+        by_trial: (dataset, algorithm) -> trial -> accuracies of all targets of the trial.
+        missing: (dataset, algorithm, target) -> trial -> why this trial has no result despite its records.
         validated: (dataset, target) -> sources whose validation accuracies decided, of methods that use them.
     """
 
@@ -51,8 +55,8 @@ class Accuracies:
     algorithms: list[str]
     datasets: list[ShownDataset]
     about: str = ""
-    by_target: dict[CellKey, dict[int, float]] = field(default_factory=dict)
-    by_trial: dict[tuple[str, str], dict[int, list[float]]] = field(default_factory=dict)
+    by_target: dict[CellKey, dict[Trial, float]] = field(default_factory=dict)
+    by_trial: dict[tuple[str, str], dict[Trial, list[float]]] = field(default_factory=dict)
     missing: MissingTrials = field(default_factory=dict)
     validated: dict[tuple[str, int], set[int]] = field(default_factory=dict)
 
@@ -60,31 +64,33 @@ class Accuracies:
         """Accuracies of the trials with one target."""
         return list(self.by_target.get((dataset, algorithm, target), {}).values())
 
-    def reasons(self, dataset: str, algorithm: str, target: int) -> dict[MissingResult, list[int]]:
-        """The reasons why trials with one target have no result -> seeds of these trials.
+    def reasons(self, dataset: str, algorithm: str, target: int) -> dict[MissingResult, list[Trial]]:
+        """The reasons why trials with one target have no result -> these trials.
 
         The trials are those that some algorithm has on the dataset; without records or a launched run, the
         reason is `NO_RUN`.
         """
         cell = dataset, algorithm, target
-        found: dict[MissingResult, list[int]] = {}
+        found: dict[MissingResult, list[Trial]] = {}
         known = self.missing.get(cell, {})
-        for seed in sorted({*self.trials_of(dataset), *known}.difference(self.by_target.get(cell, {}))):
-            found.setdefault(known.get(seed, MissingResult(Reason.NO_RUN)), []).append(seed)
+        several = [each for each in known.values() if each.reason is Reason.SEVERAL_EXPERIMENTS]
+        otherwise = several[0] if several else MissingResult(Reason.NO_RUN)
+        for trial in sorted({*self.trials_of(dataset), *known}.difference(self.by_target.get(cell, {}))):
+            found.setdefault(known.get(trial, otherwise), []).append(trial)
         return found
 
     def reported_targets(self, dataset: str) -> list[int]:
         """Targets of `dataset` on which some algorithm has a result, in order."""
         return sorted({target for name, _, target in self.by_target if name == dataset})
 
-    def trials_of(self, dataset: str) -> list[int]:
-        """Seeds of the trials that some algorithm has on `dataset`, in order."""
+    def trials_of(self, dataset: str) -> list[Trial]:
+        """The trials that some algorithm has on `dataset`, in order."""
         found = [trials for (name, _), trials in self.by_trial.items() if name == dataset]
-        return sorted({seed for trials in found for seed in trials})
+        return sorted({trial for trials in found for trial in trials})
 
 
 def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Accuracies:
-    """Apply `method` to each group of `records` with one trial, dataset, algorithm and target."""
+    """Apply `method` to the variants of each trial, dataset, algorithm and target."""
     names = dict.fromkeys(args["algorithm"] for args, _ in by_run(records))
     result = Accuracies(
         method=method.name,
@@ -92,18 +98,24 @@ def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Acc
         datasets=shown_datasets(records),
         about=method.about(),
     )
-    for group in get_grouped_records(records):
-        dataset, algorithm, trial = group["dataset"], group["algorithm"], group["trial_seed"]
-        cell = dataset, algorithm, group["test_env"]
-        accuracy = method.sweep_acc(group["records"])
-        if accuracy is None:
-            result.missing.setdefault(cell, {})[trial] = explain(method, group["records"])
-            continue
-        sources = None if method.selects_on_target else method.validated(group["records"])
-        if sources is not None:
-            result.validated.setdefault(cell[::2], set()).update(sources)
-        result.by_target.setdefault(cell, {})[trial] = accuracy
-        result.by_trial.setdefault((dataset, algorithm), {}).setdefault(trial, []).append(accuracy)
+    for of_method in pool(records):
+        row = of_method.dataset, of_method.method
+        for (trial, target), variants in of_method.cells.items():
+            ranked = method.ranked(variants)
+            every: Q[Record] = Q(variants).flatten()
+            if not ranked:
+                result.missing.setdefault((*row, target), {})[trial] = explain(method, every)
+                continue
+            sources = None if method.selects_on_target else method.validated(every)
+            if sources is not None:
+                result.validated.setdefault((of_method.dataset, target), set()).update(sources)
+            accuracy = ranked[0][0]["test_acc"]
+            result.by_target.setdefault((*row, target), {})[trial] = accuracy
+            result.by_trial.setdefault(row, {}).setdefault(trial, []).append(accuracy)
+        if of_method.conflict is not None:
+            missing = MissingResult(Reason.SEVERAL_EXPERIMENTS, of_method.conflict.text)
+            for trial, target in of_method.places:
+                result.missing.setdefault((*row, target), {})[trial] = missing
     return result
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from domainbed.results.accuracies import Accuracies, ShownDataset
 from domainbed.results.missing_cells import trials_text
 from domainbed.results.tables import format_mean
+from domainbed.results.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,10 @@ class Average:
     Attributes:
         dataset: the dataset.
         algorithm: name of the algorithm.
-        complete: mean of each complete trial, by ascending trial seed, in [0, 1].
+        complete: mean of each complete trial, by ascending trial, in [0, 1].
         upstream: mean of every trial over the targets that it has, as upstream averages.
         trials: number of trials that some algorithm has on the dataset.
-        lacking: target -> seeds of the algorithm's trials that lack it.
+        lacking: target -> the algorithm's trials that lack it.
         absent: targets of the dataset that are not in the table, since no algorithm has a result there.
     """
 
@@ -33,7 +34,7 @@ class Average:
     complete: list[float]
     upstream: list[float]
     trials: int
-    lacking: dict[int, list[int]]
+    lacking: dict[int, list[Trial]]
     absent: list[int]
 
     @property

@@ -16,6 +16,7 @@ from domainbed.files import write_atomic
 from domainbed.model_selection import SelectionMethod
 from domainbed.results.accuracies import compute_accuracies
 from domainbed.results.domainbed_tables import FORMATS
+from domainbed.results.experiments import conflicts
 from domainbed.results.loading import LoadedSweep, load_sweep
 from domainbed.results.notes import notes_on_accuracies
 from domainbed.results.page.content import PageContent
@@ -116,8 +117,10 @@ def _write_page(path: Path, content: PageContent) -> None:
 def _write_relaunch(path: Path, sweep: LoadedSweep, methods: Mapping[str, type[SelectionMethod]]) -> None:
     """Write the sweep file of the best settings by the first of `methods`, and print how to launch it."""
     from domainbed.results.hparam_search import ranked_candidates
-    from domainbed.results.relaunch import write_sweep_of_best
+    from domainbed.results.relaunch import OPTION, write_sweep_of_best
 
+    for conflict in conflicts(sweep.records):
+        raise RunError(f"{OPTION}: {conflict}")
     name, method = next(iter(methods.items()))
     candidates = ranked_candidates(sweep.records, method)
     commands = write_sweep_of_best(path, candidates, selection=name, method=method, sweep_dir=sweep.directory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,9 @@ class LearningCurve:
     errors: Floats
 
 
-def learning_curve(runs: Iterable[tuple[int, Iterable[Record]]], measure: Measure) -> LearningCurve | None:
+def learning_curve(
+    runs: Iterable[tuple[Hashable, Iterable[Record]]], measure: Measure
+) -> LearningCurve | None:
     """The learning curve of `measure`, or None if no record has it.
 
     Steps that fewer than half of the runs have are left out, such as those of one run that trained longer.
@@ -48,7 +50,7 @@ def learning_curve(runs: Iterable[tuple[int, Iterable[Record]]], measure: Measur
         runs: (trial, records) of each run.
         measure: the quantity to average.
     """
-    values: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    values: dict[int, dict[Hashable, list[float]]] = defaultdict(lambda: defaultdict(list))
     counts: dict[int, int] = defaultdict(int)
     for trial, records in runs:
         by_step = {record["step"]: value for record in records if (value := measure(record)) is not None}

@@ -12,17 +12,21 @@ from domainbed.hparams import Value
 from domainbed.model_selection import SelectionMethod, get_test_records
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
-from domainbed.records.sweep_records import get_grouped_records
+from domainbed.results.experiments import pool
+from domainbed.results.trials import Trial
+
+Variant = tuple[int, str]
+"""Hparams seed, and the hyper-parameters as JSON."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One hparams seed in one trial on one target. A selection method chooses among these.
+    """One variant of the hyper-parameters in one trial on one target. A selection method chooses among these.
 
     Attributes:
         dataset: name of the dataset.
         algorithm: name of the algorithm.
-        trial: trial seed.
+        trial: the trial.
         target: index of the target environment.
         hparams: the hyper-parameters.
         val_acc: the accuracy that selection maximises, in [0, 1].
@@ -32,7 +36,7 @@ class Candidate:
 
     dataset: str
     algorithm: str
-    trial: int
+    trial: Trial
     target: int
     hparams: Mapping[str, Value]
     val_acc: float
@@ -43,6 +47,11 @@ class Candidate:
     def hparams_seed(self) -> int:
         """The seed that the hyper-parameters were drawn with."""
         return int(self.records[0]["args"]["hparams_seed"])
+
+    @property
+    def variant(self) -> Variant:
+        """What tells it apart from the other candidates of the trial and target."""
+        return self.hparams_seed, json.dumps(self.hparams, sort_keys=True)
 
     @property
     def run(self) -> Q[Record]:
@@ -79,24 +88,28 @@ class HparamSetting:
 
 
 def ranked_candidates(records: Iterable[Record], method: type[SelectionMethod]) -> list[list[Candidate]]:
-    """The candidates of each trial, dataset, algorithm and target with a result, best first."""
+    """The candidates of each trial, dataset, algorithm and target with a result, best first.
+
+    A method whose runs on a dataset are several experiments (`domainbed.results.experiments`) has none.
+    """
     groups = []
-    for group in get_grouped_records(records):
-        candidates = [
-            Candidate(
-                dataset=group["dataset"],
-                algorithm=group["algorithm"],
-                trial=group["trial_seed"],
-                target=group["test_env"],
-                hparams=records_of_seed[0].get("hparams", {}),
-                val_acc=accuracies["val_acc"],
-                test_acc=accuracies["test_acc"],
-                records=records_of_seed,
-            )
-            for accuracies, records_of_seed in method.hparams_accs(group["records"])
-        ]
-        if candidates:
-            groups.append(candidates)
+    for of_method in pool(records):
+        for (trial, target), variants in of_method.cells.items():
+            candidates = [
+                Candidate(
+                    dataset=of_method.dataset,
+                    algorithm=of_method.method,
+                    trial=trial,
+                    target=target,
+                    hparams=of_variant[0].get("hparams", {}),
+                    val_acc=accuracies["val_acc"],
+                    test_acc=accuracies["test_acc"],
+                    records=of_variant,
+                )
+                for accuracies, of_variant in method.ranked(variants)
+            ]
+            if candidates:
+                groups.append(candidates)
     return groups
 
 
@@ -124,7 +137,7 @@ def _complete(groups: Iterable[list[Candidate]]) -> Iterator[HparamSetting]:
 
 def of_complete_trials(candidates: Sequence[Candidate], targets: set[int]) -> list[Candidate]:
     """The candidates of trials that have all `targets`, so that trials average over the same ones."""
-    of_trial: dict[int, set[int]] = defaultdict(set)
+    of_trial: dict[Trial, set[int]] = defaultdict(set)
     for candidate in candidates:
         of_trial[candidate.trial].add(candidate.target)
     return [candidate for candidate in candidates if of_trial[candidate.trial] >= targets]

@@ -12,6 +12,7 @@ from domainbed.console import shortened_list
 from domainbed.model_selection import SelectionMethod
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.missing_cells import CellKey, MissingResult, Reason
+from domainbed.results.trials import Trial
 from domainbed.training.run_state import RunState, failure_reason, run_state
 
 _REASONS = {
@@ -43,12 +44,12 @@ class LaunchedRuns:
         Reads the state of those runs only. A trial with records may also wait for other runs, such as those
         that hold out pairs, so NOT_RECORDED is replaced.
         """
-        runs: dict[tuple[CellKey, int], list[str]] = defaultdict(list)
+        runs: dict[tuple[CellKey, Trial], list[str]] = defaultdict(list)
         for name, args in self.args.items():
             if len(args.get("test_envs", ())) == 1 or method.reads_pairs:
                 for target in args.get("test_envs", ()):
                     cell = args["dataset"], args["algorithm"], target
-                    runs[cell, args["trial_seed"]].append(name)
+                    runs[cell, Trial(args["trial_seed"])].append(name)
         for (cell, trial), names in runs.items():
             known = accuracies.missing.get(cell, {}).get(trial)
             lacks_records = known is None or known.reason is Reason.NOT_RECORDED

@@ -1,7 +1,7 @@
 """Load a sweep for a report: its records, the runs that were launched, and notes on missing results.
 
-Runs of one algorithm under several conditions (`--grouping`) are several methods to a report. A method is
-named after algorithm and condition, such as "AgrSum/pooled", or "AgrSum" under the default, `domain`.
+Runs of one algorithm under several conditions (`--grouping`) are several methods to a report
+(`domainbed.results.method_names`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from domainbed import model_selection
 from domainbed.errors import RunError
@@ -29,6 +28,7 @@ from domainbed.results.dataset_spellings import (
 from domainbed.results.environment_names import add_environment_names
 from domainbed.results.launched_runs import LaunchedRuns
 from domainbed.results.machines import notes_on_machines
+from domainbed.results.method_names import with_method_name, with_method_names
 from domainbed.results.notes import notes_on_runs
 from domainbed.results.resumed_runs import complete_resumed_runs
 from domainbed.sweep.manifest import Manifest, read_manifest
@@ -124,35 +124,6 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mix_data", action="store_true", help="accept runs of one dataset that used different data"
     )
-
-
-def method_name(algorithm: str, condition: str | None) -> str:
-    """Name of `algorithm` under `condition`: "AgrSum/pooled", or "AgrSum" under `domain` or None."""
-    return algorithm if condition in (None, "domain") else f"{algorithm}/{condition}"
-
-
-def algorithm_and_condition(method: str) -> tuple[str, str]:
-    """The parts of a method's name: ("AgrSum", "pooled"), or ("AgrSum", "domain")."""
-    algorithm, _, condition = method.partition("/")
-    return algorithm, condition or "domain"
-
-
-def with_method_name(args: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the `args` of a run whose `algorithm` is the name of the method."""
-    condition = args.get("grouping")
-    return {**args, "algorithm": method_name(args["algorithm"], condition)} if condition else dict(args)
-
-
-def with_method_names(records: Iterable[Record]) -> list[Record]:
-    """`records` with names of methods as `algorithm`. Records whose name changes are copied."""
-    renamed: list[Record] = []
-    for args, records_of_run in by_run(records):
-        new_args = with_method_name(args)
-        if new_args["algorithm"] == args["algorithm"]:
-            renamed += records_of_run
-        else:
-            renamed += [record | {"args": new_args} for record in records_of_run]
-    return renamed
 
 
 def check_same_data(records: Q[Record]) -> None:

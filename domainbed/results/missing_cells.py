@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from domainbed.model_selection import SelectionMethod, get_test_records
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
+from domainbed.results.trials import Trial
 
 
 class Reason(enum.Enum):
@@ -43,8 +44,8 @@ class MissingResult:
 CellKey = tuple[str, str, int]
 """Names of the dataset and the algorithm, and index of the target."""
 
-MissingTrials = dict[CellKey, dict[int, MissingResult]]
-"""The reason for each trial of a cell that has no result, by trial seed."""
+MissingTrials = dict[CellKey, dict[Trial, MissingResult]]
+"""The reason for each trial of a cell that has no result."""
 
 
 def explain(method: type[SelectionMethod], records: Iterable[Record]) -> MissingResult:
@@ -60,12 +61,12 @@ def explain(method: type[SelectionMethod], records: Iterable[Record]) -> Missing
     return MissingResult(Reason.NOT_RECORDED, needs + found)
 
 
-def reasons_of(missing: Mapping[CellKey, Mapping[int, MissingResult]], algorithm: str) -> list[str]:
+def reasons_of(missing: Mapping[CellKey, Mapping[Trial, MissingResult]], algorithm: str) -> list[str]:
     """The different reasons why trials of `algorithm` have no result, in words."""
     own = [trials for (_, name, _), trials in missing.items() if name == algorithm]
     return list(dict.fromkeys(str(each) for trials in own for each in trials.values()))
 
 
-def trials_text(seeds: Sequence[int]) -> str:
-    """Trial seeds in words: "trial 0", "trials 0, 2"."""
-    return f"trial{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+def trials_text(trials: Sequence[Trial]) -> str:
+    """Trials in words: "trial 0", "trials 0, 2"."""
+    return f"trial{'s' if len(trials) > 1 else ''} {', '.join(map(str, trials))}"

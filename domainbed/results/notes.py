@@ -10,6 +10,7 @@ from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import SweepRecords, by_run
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.missing_cells import MissingResult, Reason, trials_text
+from domainbed.results.trials import Trial
 from domainbed.results.unrecorded_parts import note_on_unrecorded_parts
 from domainbed.sweep.manifest import Manifest
 
@@ -85,7 +86,7 @@ _Cells = dict[MissingResult, dict[str, list[str]]]
 """Reason -> cell, in words -> selection methods by their short names."""
 
 
-def _missing(results: Accuracies) -> Iterator[tuple[str, bool, MissingResult, list[int]]]:
+def _missing(results: Accuracies) -> Iterator[tuple[str, bool, MissingResult, list[Trial]]]:
     """(cell in words, whether other trials of it have a result, reason, trials without a result)."""
     for dataset in results.datasets:
         for algorithm in results.algorithms:

@@ -11,7 +11,7 @@ from typing import Any
 from domainbed.errors import RunError
 from domainbed.model_selection import SelectionMethod
 from domainbed.results.hparam_search import Candidate, HparamSetting, hparam_settings
-from domainbed.results.loading import algorithm_and_condition
+from domainbed.results.method_names import algorithm_and_condition
 from domainbed.results.sweep_from_records import Part, shared_flags, write_sweep
 from domainbed.sweep.job import command
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbed.results.hparam_search import Candidate
+from domainbed.results.hparam_search import Candidate, Variant
+from domainbed.results.trials import Trial
 
 Floats = NDArray[np.float64]
 
@@ -147,12 +148,12 @@ def budget_curves(groups: Iterable[Sequence[Candidate]]) -> list[BudgetCurve]:
         groups: the candidates of each trial, dataset, algorithm and target
             (`domainbed.results.hparam_search.ranked_candidates`).
     """
-    found: dict[tuple[str, str], dict[int, dict[int, dict[int, Candidate]]]] = defaultdict(dict)
+    found: dict[tuple[str, str], dict[Trial, dict[int, dict[Variant, Candidate]]]] = defaultdict(dict)
     for group in groups:
         if len(group) >= FEWEST_SETTINGS:
             first = group[0]
             targets = found[first.dataset, first.algorithm].setdefault(first.trial, {})
-            targets[first.target] = {candidate.hparams_seed: candidate for candidate in group}
+            targets[first.target] = {candidate.variant: candidate for candidate in group}
     curves = []
     for (dataset, algorithm), trials in found.items():
         known = [set().union(*others.values()) for (name, _), others in found.items() if name == dataset]
@@ -171,19 +172,19 @@ def budget_curves(groups: Iterable[Sequence[Candidate]]) -> list[BudgetCurve]:
     return curves
 
 
-def _search(candidates: dict[int, dict[int, Candidate]], targets: Sequence[int]) -> Search | None:
+def _search(candidates: dict[int, dict[Variant, Candidate]], targets: Sequence[int]) -> Search | None:
     """The search of one trial; None if it lacks a target, or has too few settings on all of them.
 
     Args:
-        candidates: target -> hparams seed -> candidate.
+        candidates: target -> variant -> candidate.
         targets: the targets to average over.
     """
     if not targets or not candidates.keys() >= set(targets):
         return None
-    seeds = sorted(set.intersection(*(set(candidates[target]) for target in targets)))
-    if len(seeds) < FEWEST_SETTINGS:
+    variants = sorted(set.intersection(*(set(candidates[target]) for target in targets)))
+    if len(variants) < FEWEST_SETTINGS:
         return None
-    table = [[candidates[target][seed] for seed in seeds] for target in targets]
+    table = [[candidates[target][variant] for variant in variants] for target in targets]
     return Search(
         validation=np.array([[candidate.val_acc for candidate in row] for row in table]),
         target=np.array([[candidate.test_acc for candidate in row] for row in table]),

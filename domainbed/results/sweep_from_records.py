@@ -71,7 +71,10 @@ def shared_value(
     values = {args.get(name) for args in args_of_runs}
     if len(values) > 1:
         listed = ", ".join(map(str, values))
-        raise RunError(f"{option} needs runs with equal settings, but {name} on {place} is one of {listed}")
+        raise RunError(
+            f"{option} needs runs with equal settings, but {name} on {place} is one of {listed}; "
+            f"choose one with --where {name}=VALUE"
+        )
     return values.pop() if values else None
 
 

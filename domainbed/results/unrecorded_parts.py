@@ -9,6 +9,7 @@ from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
 from domainbed.results.accuracies import Accuracies
+from domainbed.results.trials import Trial
 
 
 def note_on_unrecorded_parts(accuracies: Mapping[str, Accuracies], records: Q[Record]) -> list[str]:
@@ -21,7 +22,7 @@ def note_on_unrecorded_parts(accuracies: Mapping[str, Accuracies], records: Q[Re
     cells, parts = set(), set()
     for args, (first, *_) in by_run(records):
         if args.get("evaluate") == "reported":
-            run = args["dataset"], args["algorithm"], args["trial_seed"]
+            run = args["dataset"], args["algorithm"], Trial(args["trial_seed"])
             cells |= {(*run, target) for target in args["test_envs"]}
             parts |= unrecorded_parts(args, first)
     lacking = [name for name, results in accuracies.items() if _lacks_a_result(results, cells)]
@@ -45,7 +46,7 @@ def unrecorded_parts(args: Mapping[str, Any], record: Record) -> set[str]:
     return {kind for target, kind in kinds if f"env{target}_{kind}_acc" not in record and kind != "uda"}
 
 
-def _lacks_a_result(results: Accuracies, cells: Iterable[tuple[str, str, int, int]]) -> bool:
+def _lacks_a_result(results: Accuracies, cells: Iterable[tuple[str, str, Trial, int]]) -> bool:
     return any(
         trial not in results.by_target.get((dataset, algorithm, target), {})
         for dataset, algorithm, trial, target in cells

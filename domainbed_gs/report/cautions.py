@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from domainbed.model_selection import get_test_records
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
+from domainbed.results.experiments import pool
+from domainbed.results.trials import Trial
 from domainbed.sweep.manifest import Manifest
 from domainbed_gs.report.comparison import PairedReport
 from domainbed_gs.report.statistics import ALPHA
@@ -16,8 +18,8 @@ from domainbed_gs.report.trial_splits import split_arguments
 Key = tuple[str, int, str]
 """(dataset, target, algorithm)"""
 
-Runs = dict[Key, dict[tuple[int, int], Record]]
-"""Last records of the runs with one target: key -> (trial seed, hparams seed) -> record."""
+Runs = dict[Key, dict[tuple[Trial, int], Record]]
+"""Last records of the runs with one target: key -> (trial, hparams seed) -> record."""
 
 
 def cautions(report: PairedReport, records: Q[Record], manifest: Manifest | None) -> list[str]:
@@ -30,13 +32,17 @@ def cautions(report: PairedReport, records: Q[Record], manifest: Manifest | None
 
     Returns: the sentences; empty if all trials are complete, truly paired and numerous enough.
     """
+    pooled = pool(records)
     runs: Runs = defaultdict(dict)
-    for record in get_test_records(records).sorted(lambda record: record["step"]):
-        args = record["args"]
-        key = (args["dataset"], args["test_envs"][0], args["algorithm"])
-        runs[key][args["trial_seed"], args["hparams_seed"]] = record
+    for method in pooled:
+        for (trial, target), variants in method.cells.items():
+            alone = get_test_records(Q(variants).flatten())
+            for record in alone.sorted(lambda record: record["step"]):
+                key = method.dataset, target, method.method
+                runs[key][trial, record["args"]["hparams_seed"]] = record
     jobs = [job for job in manifest.jobs.values() if len(job["test_envs"]) == 1] if manifest else []
     return [
+        *dict.fromkeys(f"{method.conflict}." for method in pooled if method.conflict),
         *_without_results(report, runs, jobs),
         *_missing_trials(report, runs, jobs),
         *_unequal_searches(report, runs),
@@ -62,9 +68,9 @@ def _without_results(report: PairedReport, runs: Runs, jobs: list[Record]) -> It
 
 def _missing_trials(report: PairedReport, runs: Runs, jobs: list[Record]) -> Iterator[str]:
     """A line for each method and target without a trial that was launched or that another method has."""
-    trials: dict[str, set[int]] = defaultdict(set)
+    trials: dict[str, set[Trial]] = defaultdict(set)
     for job in jobs:
-        trials[job["dataset"]].add(job["trial_seed"])
+        trials[job["dataset"]].add(Trial(job["trial_seed"]))
     for (dataset, _, _), of_key in runs.items():
         trials[dataset] |= {trial for trial, _ in of_key}
     for cell in report.cells:
@@ -97,7 +103,7 @@ def _unequal_searches(report: PairedReport, runs: Runs) -> Iterator[str]:
         )
 
 
-def _hparams_seeds(runs: Iterable[tuple[int, int]], trial: int) -> set[int]:
+def _hparams_seeds(runs: Iterable[tuple[Trial, int]], trial: Trial) -> set[int]:
     return {hparams_seed for of_trial, hparams_seed in runs if of_trial == trial}
 
 

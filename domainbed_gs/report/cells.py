@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 
+from domainbed.results.trials import Trial
 from domainbed_gs.report.power import smallest_detectable
 from domainbed_gs.report.signed_rank import rank_sum, smallest_p
 from domainbed_gs.report.statistics import ALPHA
 
-Trials = dict[int, float]
-"""Trial seed -> accuracy in [0, 1]."""
+Trials = dict[Trial, float]
+"""Trial -> accuracy in [0, 1]."""
 
 Interval = tuple[float, float]
 """(low, high); an end that the data do not bound is infinite."""

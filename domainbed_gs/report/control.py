@@ -21,7 +21,7 @@ from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import shown_datasets
-from domainbed.results.loading import algorithm_and_condition
+from domainbed.results.method_names import algorithm_and_condition
 from domainbed.results.report import ReportContext
 from domainbed.sweep.manifest import Manifest
 from domainbed.training.config import SETTINGS

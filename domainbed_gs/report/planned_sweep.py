@@ -13,7 +13,7 @@ from domainbed.hparams import parse_overrides
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
-from domainbed.results.loading import algorithm_and_condition
+from domainbed.results.method_names import algorithm_and_condition
 from domainbed.results.sweep_from_records import Part, shared_flags, shared_value, write_sweep
 from domainbed.training.config import SETTINGS
 from domainbed.training.splits import parse_scheme, varies_by_trial

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from domainbed.results.accuracies import Accuracies, ShownDataset
+from domainbed.results.trials import Trial
 from domainbed_gs.report.signed_rank import Floats
 
-Runs = dict[tuple[int, int], float]
-"""(target, trial seed) -> accuracy, of one algorithm on one dataset."""
+Runs = dict[tuple[int, Trial], float]
+"""(target, trial) -> accuracy, of one algorithm on one dataset."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ class SharedCells:
         algorithms: names of the k algorithms.
         datasets: names of the N datasets.
         accuracies: (dataset, name of the target) -> (k, n), with a column for each shared trial.
-        trials: the same keys -> the n trial seeds, ascending.
+        trials: the same keys -> the n trials, ascending.
         remarks: sentences on algorithms and cells that are left out.
     """
 
     algorithms: list[str]
     datasets: list[str]
     accuracies: dict[tuple[str, str], Floats]
-    trials: dict[tuple[str, str], list[int]]
+    trials: dict[tuple[str, str], list[Trial]]
     remarks: list[str]
 
     def dataset_means(self) -> Floats:
@@ -39,7 +40,7 @@ class SharedCells:
         return np.array([self._mean(dataset) for dataset in self.datasets]).reshape(-1, len(self.algorithms))
 
     def _mean(self, dataset: str) -> Floats:
-        by_trial: dict[int, list[Floats]] = defaultdict(list)
+        by_trial: dict[Trial, list[Floats]] = defaultdict(list)
         for key, columns in self.accuracies.items():
             if key[0] == dataset:
                 for trial, column in zip(self.trials[key], columns.T, strict=True):
@@ -95,11 +96,11 @@ def _runs(accuracies: Accuracies) -> dict[tuple[str, str], Runs]:
 
 def _common(
     runs: Mapping[tuple[str, str], Runs], dataset: str, algorithms: Sequence[str]
-) -> set[tuple[int, int]]:
+) -> set[tuple[int, Trial]]:
     return set.intersection(*(set(runs[dataset, name]) for name in algorithms))
 
 
-def _missing(dataset: ShownDataset, runs: Mapping[str, Runs], common: set[tuple[int, int]]) -> list[str]:
+def _missing(dataset: ShownDataset, runs: Mapping[str, Runs], common: set[tuple[int, Trial]]) -> list[str]:
     """A sentence on the cells that some algorithms lack, and that therefore do not count; or none."""
     known = set().union(*runs.values())
     if known == common:

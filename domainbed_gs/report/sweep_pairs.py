@@ -15,6 +15,8 @@ from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
 from domainbed.results.accuracies import Accuracies, ShownDataset
+from domainbed.results.experiments import pool
+from domainbed.results.trials import Trial
 from domainbed.training.config import SETTINGS
 from domainbed_gs.report.cells import Trials
 from domainbed_gs.report.comparison import AVERAGE, average_over_targets, compare
@@ -72,11 +74,11 @@ class Sweep:
 
     Attributes:
         accuracies: accuracies by the selection method that both sweeps share.
-        samples: (dataset, algorithm, target) -> trial seed -> what decides the samples.
+        samples: (dataset, algorithm, target) -> trial -> what decides the samples.
     """
 
     accuracies: Accuracies
-    samples: dict[Key, dict[int, Samples]]
+    samples: dict[Key, dict[Trial, Samples]]
 
     def trials(self, key: Key) -> Trials:
         """Accuracies of the trials, without NaN."""
@@ -86,13 +88,14 @@ class Sweep:
 
 def sweep_of(records: Q[Record], accuracies: Accuracies) -> Sweep:
     """The sweep with these records, and accuracies computed from them."""
-    samples: dict[Key, dict[int, Samples]] = defaultdict(dict)
-    for record in get_test_records(records):
-        args = record["args"]
-        found = split_arguments(args)
-        if isinstance(record.get("data"), dict):
-            found["data"] = record["data"].get("checksum")
-        samples[args["dataset"], args["algorithm"], args["test_envs"][0]][args["trial_seed"]] = found
+    samples: dict[Key, dict[Trial, Samples]] = defaultdict(dict)
+    for runs in pool(records):
+        for (trial, target), variants in runs.cells.items():
+            for record in get_test_records(Q(variants).flatten()):
+                found = split_arguments(record["args"])
+                if isinstance(record.get("data"), dict):
+                    found["data"] = record["data"].get("checksum")
+                samples[runs.dataset, runs.method, target][trial] = found
     return Sweep(accuracies, samples)
 
 

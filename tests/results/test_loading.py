@@ -5,12 +5,8 @@ import json
 import pytest
 
 from domainbed.errors import RunError
-from domainbed.results.loading import (
-    algorithm_and_condition,
-    load_sweep,
-    method_name,
-    with_method_names,
-)
+from domainbed.results.loading import load_sweep
+from domainbed.results.method_names import algorithm_and_condition, method_name, with_method_names
 
 TARGET = ["--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "0"]
 

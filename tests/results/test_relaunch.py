@@ -133,7 +133,20 @@ def test_what_cannot_be_relaunched(emoji, tmp_path):
         relaunch(folder, tmp_path / "best.toml", "--selection", "loo")
     run = next(folder.glob("ERM-*-0-*/results.jsonl"))
     run.write_text(run.read_text().replace('"steps": 21', '"steps": 22'))
-    with pytest.raises(RunError, match="equal settings, but steps on EmojiStyles is one of"):
+    several = (
+        r"--relaunch_best: ERM on EmojiStyles: several experiments.*steps is 21 \(7 runs\), 22 \(1 run\)"
+    )
+    with pytest.raises(RunError, match=several):
+        relaunch(folder, tmp_path / "best.toml", "--selection", "iid")
+
+
+def test_methods_with_other_settings_are_not_relaunched_together(emoji, tmp_path):
+    folder = emoji({"ERM": {0: 0.7}, "IRM": {0: 0.5}})
+    for run in folder.glob("IRM-*/results.jsonl"):
+        run.write_text(run.read_text().replace('"steps": 21', '"steps": 22'))
+    with pytest.raises(
+        RunError, match=r"equal settings, but steps on EmojiStyles is one of .* --where steps="
+    ):
         relaunch(folder, tmp_path / "best.toml", "--selection", "iid")
 
 

@@ -108,9 +108,9 @@ def test_in_text(sweep, collect, write_other):
 
 def test_too_few_pairs_and_many_values_are_said_in_short(sweep, collect, write_other):
     other = write_other(sweep({"ERM": {0: [0.5, 0.6], 1: [0.5, 0.6]}}))
-    runs = sweep({"ERM": {0: [0.51, 0.62], 1: [0.5, 0.6]}})
-    for steps, run in enumerate(runs):
-        run["args"]["steps"] = steps
+    runs = sweep({name: {0: [0.51, 0.62], 1: [0.5, 0.6]} for name in ("ERM", "IRM", "Mixup", "MLDG")})
+    for run in runs:
+        run["args"]["steps"] = ["ERM", "IRM", "Mixup", "MLDG"].index(run["args"]["algorithm"]) + 1
     words = " ".join(collect(runs, "--compare", str(other)).out.split())
     assert "Note: with so few pairs no Holm p of the averages (1 test) can be below 0.05; at least 6" in words
     assert (

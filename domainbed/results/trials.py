@@ -1,0 +1,100 @@
+"""Trials of an experiment: its runs by trial seed, repetition and target, and the variants of each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+from domainbed.records.query import Q
+from domainbed.records.results_file import Record
+from domainbed.results.run_settings import Run
+
+Key = tuple[str, str]
+"""(dataset, method)"""
+
+
+class Trial(NamedTuple):
+    """A repetition of an experiment.
+
+    Attributes:
+        seed: the trial seed, on which the splits depend.
+        repetition: number, from 0, among the runs that share the split and differ in `--seed` only.
+    """
+
+    seed: int
+    repetition: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.seed} (repetition {self.repetition})" if self.repetition else str(self.seed)
+
+
+class Slot(NamedTuple):
+    """What runs share that are equal in all but the seed."""
+
+    trial_seed: int
+    test_envs: tuple[int, ...]
+    hparams_seed: int
+    searched: tuple[Hashable, ...]
+
+
+class Trials:
+    """The trials of experiments, one for each method and dataset."""
+
+    def __init__(self) -> None:
+        self._runs: dict[Key, dict[Slot, dict[int, Run]]] = {}
+
+    def add(self, key: Key, runs: Sequence[Run], searched: Sequence[tuple[Hashable, ...]]) -> None:
+        """Add the runs of an experiment.
+
+        Args:
+            key: dataset and method.
+            runs: the runs. Of those with equal settings and seeds, the one that got furthest is kept.
+            searched: values in which the variants differ, for each run; empty if there is one variant.
+        """
+        slots: dict[Slot, dict[int, Run]] = defaultdict(dict)
+        for run, values in zip(runs, searched or [()] * len(runs), strict=True):
+            args = run.args
+            slot = Slot(args["trial_seed"], tuple(args["test_envs"]), args["hparams_seed"], values)
+            earlier = slots[slot].get(run.seed)
+            if earlier is None or run.last_step > earlier.last_step:
+                slots[slot][run.seed] = run
+        self._runs[key] = slots
+
+    def count(self, key: Key) -> int:
+        """Number of runs that are kept."""
+        return sum(map(len, self._runs[key].values()))
+
+    def repeated(self, key: Key) -> tuple[int, ...]:
+        """Trial seeds with repetitions, in ascending order."""
+        return tuple(sorted({slot.trial_seed for slot, runs in self._runs[key].items() if len(runs) > 1}))
+
+    def cells(self, key: Key) -> dict[tuple[Trial, int], list[Q[Record]]]:
+        """(trial, target) -> records of each variant, by ascending hparams seed."""
+        cells: dict[tuple[Trial, int], dict[tuple[int, tuple[Hashable, ...]], list[Record]]] = {}
+        for slot, runs in self._runs[key].items():
+            order = self._seeds(key[0], slot.trial_seed) or sorted(runs)
+            for seed, run in runs.items():
+                trial = Trial(slot.trial_seed, order.index(seed))
+                for target in slot.test_envs:
+                    variants = cells.setdefault((trial, target), {})
+                    variants.setdefault((slot.hparams_seed, slot.searched), []).extend(run.records)
+        return {
+            cell: [Q(variants[each]) for each in sorted(variants, key=lambda variant: variant[0])]
+            for cell, variants in cells.items()
+        }
+
+    def _seeds(self, dataset: str, trial_seed: int) -> list[int]:
+        """The seeds of a trial in ascending order, if all methods on the dataset repeat with the same seeds.
+
+        Otherwise, as in upstream's sweeps, where each run has a seed of its own, empty: repetitions are then
+        counted in each slot by itself.
+        """
+        seeds = [
+            set(runs)
+            for (of_dataset, _), slots in self._runs.items()
+            for slot, runs in slots.items()
+            if (of_dataset, slot.trial_seed) == (dataset, trial_seed)
+        ]
+        shared = set().union(*seeds)
+        return sorted(shared) if len(shared) == max(map(len, seeds)) else []
