@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, optim
@@ -42,7 +42,7 @@ class GradientSurgery(UpdateCount, EnvironmentGradients):
             choices=("coupled", "decoupled"),
         ),
     }
-    STATE = ("surgery_seed",)
+    STATE: ClassVar[tuple[str, ...]] = ("surgery_seed",)
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]

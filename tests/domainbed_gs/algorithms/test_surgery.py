@@ -27,10 +27,13 @@ MEANS = (
     "FairGrad",
     "GGAL",
 )
-METHODS = (*SUMS, *MEANS)
-GRAM = METHODS[len(COMPONENTWISE) :]
+OF_MATRIX = ("ExcessMTL",)
+METHODS = (*SUMS, *MEANS, *OF_MATRIX)
+GRAM = METHODS[len(COMPONENTWISE) : -len(OF_MATRIX)]
 NOISY = {"AgrRand": {"sigma", "no_agreement"}, "GGAL": {"noise"}}
 """Method that adds noise to the combined gradient -> what it logs of it."""
+WEIGHTS = {"ExcessMTL": {"largest_weight"}}
+"""Method -> what it logs of its weights."""
 
 pytestmark = pytest.mark.usefixtures("float64")
 """In float32 the rounding of sums, which differs between processors, would hide small errors."""
@@ -107,7 +110,7 @@ def test_updates_log_how_far_the_gradients_agree(
         scale = 1 if name in SUMS else 3
         removed = 1 - scale * given_to_adam(algorithm).norm().item() / g.sum(0).norm().item()
         assert returned["removed"] == pytest.approx(removed, abs=1e-6)
-    own = ({"fallback"} if name in GRAM else set()) | NOISY.get(name, set())
+    own = ({"fallback"} if name in GRAM else set()) | NOISY.get(name, set()) | WEIGHTS.get(name, set())
     assert set(returned) == {"loss", "agreement", "cosine", "removed"} | own
     assert returned.get("fallback", 0) == 0
 
