@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+from domainbed import platforms
 from domainbed.version import __version__ as __version__
+
+platforms.check()
 
 
 def train(**settings: object) -> pd.DataFrame:

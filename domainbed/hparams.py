@@ -160,7 +160,7 @@ class HparamValues(dict[str, Value]):
         return HparamValues({**self, **other})
 
 
-OPTIONS: Registry[Hparam] = Registry("Hyper-parameter")
+OPTIONS: Registry[Hparam] = Registry.of_module("Hyper-parameter")
 """Optional hyper-parameters such as `featurizer`: any run may set them, but they are in no default table,
 so that default tables equal upstream's.
 

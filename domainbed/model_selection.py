@@ -146,7 +146,7 @@ class SelectionMethod:
         return validated_sources(get_test_records(Q(records)))
 
 
-METHODS: Registry[type[SelectionMethod]] = Registry("Selection method")
+METHODS: Registry[type[SelectionMethod]] = Registry.of_module("Selection method")
 
 UPSTREAM = ("iid", "loo", "oracle")
 """The methods that upstream reports, in its order."""

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from importlib.abc import InspectLoader
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 from domainbed import plugins
 from domainbed.errors import NameConflict, UnknownName
@@ -55,6 +55,26 @@ class Registry(MutableMapping[str, T]):
         self._replacements: dict[str, str] = {}
         self._replaced: dict[str, str] = {}  # the modules whose objects they have replaced
         self._loaded = False
+
+    @classmethod
+    def of_module(
+        cls,
+        kind: str,
+        home: str | None = None,
+        setup: Callable[[], object] | None = None,
+        first: tuple[str, ...] = (),
+    ) -> Self:
+        """The registry of the calling module. `importlib.reload` of that module gets the same one again.
+
+        Other modules keep the registry that they have imported, and plugins register only once. Arguments
+        are those of the constructor.
+        """
+        key = (_calling_module(), kind)
+        if key not in _of_modules:
+            _of_modules[key] = cls(kind, home, setup, first)
+        known = _of_modules[key]
+        assert isinstance(known, cls)
+        return known
 
     def register(self, name: str | None = None, override: bool = False) -> Callable[[T], T]:
         """Decorator that registers a class or function.
@@ -188,6 +208,10 @@ class Registry(MutableMapping[str, T]):
         except NameConflict:
             self._loaded = False  # so that the next look-up does not pass in silence
             raise
+
+
+_of_modules: dict[tuple[str, str], Registry[Any]] = {}
+"""The registries of modules, by the module's name and their kind."""
 
 
 def _calling_module() -> str:

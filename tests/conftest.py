@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import builtins
+import contextlib
 import faulthandler
 import io
 import json
@@ -196,6 +197,12 @@ def forked_python(tmp_path_factory):
     return run
 
 
+@pytest.fixture
+def forked(tmp_path_factory, tmp_path):
+    """`forked(function)`: call it in a fork of this process; its completed process."""
+    return lambda function: Forked(function, ["test"], "", tmp_path, tmp_path_factory).wait()
+
+
 class Forked:
     """A function at work in a fork of this process, with arguments and streams of its own."""
 
@@ -253,8 +260,9 @@ def _become(function, argv, ends, cwd):
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
 
 

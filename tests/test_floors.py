@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = """
-ground      version errors plugins registry hparams seeds files console process_group cores
+ground      version platforms errors plugins registry hparams seeds files console process_group cores threads
 records     records
 data        datasets images
 networks    networks

@@ -116,6 +116,29 @@ def test_a_replacement_says_so_and_is_known_by_its_module(registry):
     module("another_plugin", registry, ERM.format(""))
 
 
+def test_reloading_a_registrys_module_keeps_its_names(forked_python, tmp_path):
+    code = """
+        import importlib
+        homes = {
+            "domainbed.algorithms": "REGISTRY", "domainbed.datasets": "REGISTRY",
+            "domainbed.networks.registry": "FEATURIZERS", "domainbed.training.splits": "SCHEMES",
+            "domainbed.model_selection": "METHODS", "domainbed.sweep.launchers": "REGISTRY",
+            "domainbed.results.report": "SECTIONS", "domainbed.download": "SOURCES",
+            "domainbed.hparams": "OPTIONS",
+        }
+        for home, name in homes.items():
+            module = importlib.import_module(home)
+            before = getattr(module, name)
+            names = list(before)
+            assert getattr(importlib.reload(module), name) is before, home
+            assert names and list(before) == names, home
+            print(home, type(before[names[0]]).__name__)
+    """
+    done = forked_python(["-c", textwrap.dedent(code)], tmp_path, {})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 9
+
+
 @pytest.mark.parametrize(("settings", "expected"), [("override=True", "a_plugin"), ("", None)])
 def test_a_plugin_may_come_before_what_it_replaces(tmp_path, monkeypatch, settings, expected):
     package = tmp_path / "package_that_comes_later"

@@ -54,7 +54,7 @@ UPSTREAM = (
 )
 """Upstream's algorithms in upstream's order, which is the order of the rows in tables."""
 
-REGISTRY: Registry[type[Algorithm]] = Registry("Algorithm", home=__name__, first=UPSTREAM)
+REGISTRY: Registry[type[Algorithm]] = Registry.of_module("Algorithm", home=__name__, first=UPSTREAM)
 
 
 def get_algorithm_class(name: str) -> type[Algorithm]:

@@ -43,7 +43,7 @@ UPSTREAM = (
 )
 """Upstream's datasets in upstream's order, which is the order of tables in reports."""
 
-REGISTRY: Registry[type[MultipleDomainDataset]] = Registry("Dataset", home=__name__, first=UPSTREAM)
+REGISTRY: Registry[type[MultipleDomainDataset]] = Registry.of_module("Dataset", home=__name__, first=UPSTREAM)
 
 
 def get_dataset_class(name: str) -> type[MultipleDomainDataset]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from domainbed.cores import cores
 from domainbed.datasets.hashes import file_hash, hash_array
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.reading_rules import Skipped
 from domainbed.errors import UsageError
+from domainbed.threads import in_threads
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
@@ -42,8 +41,7 @@ def first_copies(paths: Sequence[str], contents: np.ndarray | None = None) -> np
     for position, path in enumerate(paths):
         by_size[_size(path)].append(position)
     candidates = sorted(position for group in by_size.values() if len(group) > 1 for position in group)
-    with ThreadPool(cores()) as pool:
-        hashes = pool.map(_hash, [paths[position] for position in candidates], chunksize=16)
+    hashes = in_threads(_hash, [paths[position] for position in candidates])
     firsts = np.arange(len(paths))
     seen: dict[bytes, int] = {}
     for position, content in zip(candidates, hashes, strict=True):

@@ -9,17 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
-from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from domainbed.cores import cores
 from domainbed.datasets.hashes import hash_array, image_digest
 from domainbed.datasets.image_decoding import CONVERTED, Finding, UnreadableImage, conversion, is_constant
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.errors import RunError
+from domainbed.threads import in_threads
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
@@ -47,15 +46,12 @@ def check_images(dataset: MultipleDomainDataset) -> None:
     """
     sizes = [len(environment) for environment in dataset.datasets]  # type: ignore[arg-type] # torch's Dataset type has no __len__
     all_digests, all_findings, all_contents, unreadable = [], [], [], []
-    with (
-        ThreadPool(cores()) as pool,
-        tqdm(None, "reading images", sum(sizes), unit="image", leave=False, disable=None) as bar,
-    ):
+    with tqdm(None, "reading images", sum(sizes), unit="image", leave=False, disable=None) as bar:
         for number, environment in enumerate(dataset.datasets):
             digests = np.zeros(sizes[number], dtype=np.uint64)
             findings = np.zeros(sizes[number], dtype=np.uint8)
             contents = []
-            results = pool.imap(partial(_check_sample, environment), range(sizes[number]), chunksize=16)
+            results = in_threads(partial(_check_sample, environment), range(sizes[number]))
             for index, result in enumerate(results):
                 bar.update()
                 if result is None:
@@ -122,15 +118,14 @@ def converts_images(dataset: MultipleDomainDataset) -> bool:
 
     If the images were not read, those whose file says that this is possible are read now, in threads.
     """
-    with ThreadPool(cores()) as pool:
-        for number, each in enumerate(_own_files(dataset)):
-            known = dataset.image_findings[number] if dataset.image_findings else None
-            if known is not None and len(known) == len(each):
-                found = bool((known & CONVERTED).any())
-            else:
-                found = any(pool.imap(partial(conversion, rules=each.rules), each.paths(), chunksize=64))
-            if found:
-                return True
+    for number, each in enumerate(_own_files(dataset)):
+        known = dataset.image_findings[number] if dataset.image_findings else None
+        if known is not None and len(known) == len(each):
+            found = bool((known & CONVERTED).any())
+        else:
+            found = any(in_threads(partial(conversion, rules=each.rules), each.paths(), chunk=64))
+        if found:
+            return True
     return False
 
 

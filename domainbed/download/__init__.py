@@ -15,7 +15,7 @@ from domainbed.registry import Registry
 if TYPE_CHECKING:
     from domainbed.download.source import Source
 
-SOURCES: Registry[Source] = Registry(
+SOURCES: Registry[Source] = Registry.of_module(
     "Source", setup=lambda: importlib.import_module("domainbed.download.sources")
 )
 

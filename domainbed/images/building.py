@@ -6,14 +6,12 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from domainbed.cores import cores
 from domainbed.datasets.hashes import CONTENT_BYTES, file_hash, hash_array, image_digest
 from domainbed.datasets.image_checks import digest_and_finding
 from domainbed.datasets.image_decoding import Finding
@@ -21,6 +19,7 @@ from domainbed.datasets.image_files import ImageEnvironment, image_size
 from domainbed.datasets.image_transforms import PlainTransform
 from domainbed.files import open_atomic
 from domainbed.images.cache_file import ImageFacts, write_facts
+from domainbed.threads import in_threads
 
 Result = TypeVar("Result")
 
@@ -116,6 +115,5 @@ def _check_space(folder: Path, needed: int) -> None:
 
 def map_in_threads(function: Callable[[int], Result], count: int, description: str) -> list[Result]:
     """Results of `function` for 0 to `count` - 1. PIL releases the interpreter's lock while it decodes."""
-    with ThreadPool(cores()) as pool:
-        results = pool.imap(function, range(count), chunksize=8)
-        return list(tqdm(results, description, total=count, unit="image", leave=False, disable=None))
+    results = in_threads(function, range(count), chunk=8)
+    return list(tqdm(results, description, total=count, unit="image", leave=False, disable=None))

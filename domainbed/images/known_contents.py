@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from domainbed.datasets.hashes import CONTENT_BYTES
 from domainbed.files import write_atomic
 from domainbed.images.checked_arrays import DamagedCache, packed, read_packed
+from domainbed.threads import in_threads
 
 _THREADS = 8  # network file systems answer slowly
 _CHUNK = 1000
@@ -25,8 +25,7 @@ _CHUNK = 1000
 def file_states(paths: Sequence[str]) -> np.ndarray:
     """Size, modification time, change time (ns) and inode of each file: (N, 4) int64. Raises OSError."""
     chunks = [paths[first : first + _CHUNK] for first in range(0, len(paths), _CHUNK)]
-    with ThreadPool(min(_THREADS, len(chunks))) as pool:
-        return np.concatenate(pool.map(_states, chunks, chunksize=1))
+    return np.concatenate(list(in_threads(_states, chunks, threads=_THREADS, chunk=1)))
 
 
 class KnownContents:

@@ -77,8 +77,17 @@ class Pretrained:
 
 
 def checkpoints() -> Path:
-    """Folder with weights in torch's hub cache, which TORCH_HOME can move."""
-    return Path(torch.hub.get_dir()) / "checkpoints"
+    """Folder with weights in torch's hub cache, which TORCH_HOME can move.
+
+    Raises: UsageError if there is neither TORCH_HOME nor a home directory.
+    """
+    folder = Path(torch.hub.get_dir())
+    if folder.parts[0] == "~":  # torch leaves it so, which would become a folder of this name
+        raise UsageError(
+            "there is no home directory, in which torch keeps weights; set TORCH_HOME to a folder, give "
+            "weights_file, or use pretrained false"
+        )
+    return folder / "checkpoints"
 
 
 def of_torchvision(architecture: str, tag: str) -> Pretrained:

@@ -24,7 +24,9 @@ _FIRST = (
     "dinov2",
 )
 
-FEATURIZERS: Registry[FeaturizerClass] = Registry("Featurizer", home="domainbed.networks", first=_FIRST)
+FEATURIZERS: Registry[FeaturizerClass] = Registry.of_module(
+    "Featurizer", home="domainbed.networks", first=_FIRST
+)
 
 TIMM_PREFIX = "timm:"
 """Prefix of featurizer names that refer to networks of timm."""

@@ -6,7 +6,9 @@ Figures are matplotlib `Figure` objects, made without pyplot: no display and no 
 from __future__ import annotations
 
 import io
+import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
@@ -49,10 +51,27 @@ HOW_TO_GET = "figures need matplotlib, which is not installed: pip install 'doma
 def have_matplotlib() -> bool:
     """Whether matplotlib can be imported."""
     try:
-        import matplotlib.figure  # noqa: F401 - only to see whether it exists
+        _import_matplotlib()
     except ImportError:
         return False
     return True
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib, whatever backend MPLBACKEND names: our figures are drawn into files, without it.
+
+    A notebook sets this variable for all processes that it starts, also where its backend is not installed.
+    """
+    try:
+        import matplotlib.figure
+    except ValueError:
+        backend = os.environ.pop("MPLBACKEND")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # the failed import has left parts of the package
+        try:
+            import matplotlib.figure  # noqa: F401
+        finally:
+            os.environ["MPLBACKEND"] = backend
 
 
 def require_matplotlib() -> None:

@@ -88,7 +88,7 @@ class HeadlineSection(PageSection, Protocol):
         """
 
 
-SECTIONS: Registry[ReportSection] = Registry("Report section")
+SECTIONS: Registry[ReportSection] = Registry.of_module("Report section")
 
 
 def sections() -> Iterator[tuple[str, ReportSection]]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
 
 from domainbed.cores import cores
+from domainbed.errors import UsageError
+
+FORKS = sys.platform == "linux"
+"""Whether runs start in forks. Elsewhere (macOS) libraries that torch has loaded do not survive a fork."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Slot:
 
     environment: dict[str, str] = field(default_factory=dict)
     threads: int = 0
-    fork: bool = True
+    fork: bool = FORKS
 
 
 def default_slots(workers: int | None = None) -> list[Slot]:
@@ -43,11 +48,25 @@ def gpu_slots(workers: int | None = None) -> list[Slot]:
 
 
 def gpus() -> list[str]:
-    """Identifiers of the GPUs in CUDA_VISIBLE_DEVICES, or of all GPUs if it is not set."""
+    """Identifiers of the GPUs in CUDA_VISIBLE_DEVICES, or of all GPUs if it is not set.
+
+    Empty if torch finds none, for instance without a driver.
+
+    Raises: UsageError if torch finds some of those in CUDA_VISIBLE_DEVICES, but not all.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu not in ("", "-1")]
+    listed = None if visible is None else [gpu for gpu in visible.split(",") if gpu not in ("", "-1")]
+    if listed == []:
+        return []
     import torch
 
     # torch.cuda.device_count does not create a CUDA context, which a fork could not use.
-    return [str(gpu) for gpu in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()
+    if listed is None:
+        return [str(gpu) for gpu in range(count)]
+    if 0 < count < len(listed):
+        raise UsageError(
+            f"CUDA_VISIBLE_DEVICES is {visible}, and of these GPUs torch finds only the first {count}; "
+            "list GPUs that exist"
+        )
+    return listed if count else []

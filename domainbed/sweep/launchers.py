@@ -125,7 +125,9 @@ def _call_upstream_hook() -> None:
         print(f"warning: the launchers of domainbed.facebook are skipped: {error}", file=sys.stderr)
 
 
-REGISTRY: Registry[Callable[[list[str]], object]] = Registry("Command launcher", setup=_call_upstream_hook)
+REGISTRY: Registry[Callable[[list[str]], object]] = Registry.of_module(
+    "Command launcher", setup=_call_upstream_hook
+)
 REGISTRY.add_lazy("local", "domainbed.sweep.local:local_launcher")
 REGISTRY["dummy"] = dummy_launcher = DummyLauncher()
 REGISTRY.add_lazy("multi_gpu", "domainbed.sweep.local:multi_gpu_launcher")

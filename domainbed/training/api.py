@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed.console import Tee
-from domainbed.errors import DomainBedError, RunError
+from domainbed.errors import DomainBedError, RunError, UsageError
 from domainbed.training.config import TrainConfig, from_settings
 from domainbed.training.run_dir import RunDir
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _COMPILER_MODULES = ("torch._dynamo", "torch._inductor")
 _COMPILER_MESSAGES = ("does not currently support double backward", "compiled with non-empty donated buffers")
 """Messages of errors raised when a compiled network is differentiated twice."""
+_SINGLE_VALUE = "Expected more than 1 value per channel when training"
+"""Message of the error raised by a batch norm."""
 
 
 def train(
@@ -50,15 +53,43 @@ def train(
             resumes.
 
     Raises:
-        UsageError: settings, data or output directory cannot be used.
+        UsageError: settings, data or output directory cannot be used, or another thread trains.
         RunError: the run could not be finished. Its records are kept.
         Preempted: the run was asked to stop. The same call resumes it.
     """
-    if launched_by_torchrun():
-        _train_in_group(config)
-        return
-    config.check()
-    _train(config, make_loop, extra_settings)
+    with _only_one_thread_trains():
+        if launched_by_torchrun():
+            _train_in_group(config)
+            return
+        config.check()
+        _train(config, make_loop, extra_settings)
+
+
+@contextlib.contextmanager
+def _only_one_thread_trains() -> Iterator[None]:
+    """Within the context, other threads of this process cannot enter it.
+
+    Raises: UsageError if another thread has entered it.
+    """
+    if not _training.acquire(blocking=False):
+        raise UsageError(
+            "another thread of this process is training, and threads share one random number generator, so "
+            "that both runs would get other numbers; give each run a process of its own"
+        )
+    try:
+        yield
+    finally:
+        _training.release()
+
+
+def _renew_lock() -> None:
+    """In a fork of this process, no other thread exists."""
+    global _training
+    _training = threading.RLock()
+
+
+_training = threading.RLock()
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def launched_by_torchrun() -> bool:
@@ -115,7 +146,7 @@ def train_to_frame(settings: Mapping[str, Any]) -> pd.DataFrame:
     from domainbed.records.results_file import RESULTS_FILE, read_records
     from domainbed.records.sweep_records import to_frame
 
-    with contextlib.ExitStack() as stack:
+    with _only_one_thread_trains(), contextlib.ExitStack() as stack:
         if "output_dir" not in settings:
             settings = {**settings, "output_dir": stack.enter_context(tempfile.TemporaryDirectory())}
         config = from_settings(dict(settings))
@@ -149,6 +180,11 @@ def _one_line_errors() -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError as error:
+        raise RunError(
+            "whatever read this run's output, such as head, has closed the pipe; run the same command again "
+            "with its output in a file; earlier records are kept"
+        ) from error
     except OSError as error:
         where = error.filename or "a file of the run"
         raise RunError(f"{where}: {error.strerror or error}; earlier records are kept") from error
@@ -159,11 +195,16 @@ def _one_line_errors() -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        if "DataLoader worker" in reason:
-            raise RunError(f"a loader process died: {reason}; reduce --num_workers") from error
         is_compiler = type(error).__module__.startswith(_COMPILER_MODULES)
         if is_compiler or any(message in reason for message in _COMPILER_MESSAGES):
             raise RunError(f"torch.compile failed ({reason[:200]}); leave out --compile") from error
+        raise
+    except ValueError as error:
+        if _SINGLE_VALUE in str(error):
+            raise UsageError(
+                "a batch norm got a minibatch with a single value in each channel, and cannot normalise it; "
+                "use a batch_size of at least 2, larger images, or freeze_bn true"
+            ) from error
         raise
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from domainbed.algorithms.base import Algorithm
 from domainbed.datasets import contract
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
 from domainbed.datasets.image_checks import check_images, converts_images, report_findings
-from domainbed.datasets.image_files import refuse_truncated_images
+from domainbed.datasets.image_files import ImageEnvironment, refuse_truncated_images
 from domainbed.datasets.reading_rules import text_of_counts
 from domainbed.datasets.splitting import balanced_class_weights
 from domainbed.errors import UsageError
@@ -34,6 +36,8 @@ from domainbed.training.swad import SWAD, LossValley
 
 if TYPE_CHECKING:
     from domainbed.training.splits import Parts
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -98,7 +102,8 @@ def build(config: TrainConfig) -> Run:
         refuse_truncated_images(dataset.datasets)
     if config.check_images:
         check_images(dataset)
-    prepare(dataset, cache_folder(config.cache_dir), device)
+    has_images = any(isinstance(each, ImageEnvironment) for each in dataset.datasets)
+    prepare(dataset, cache_folder(config.cache_dir) if has_images else None, device)
     report_findings(dataset, keep_truncated=config.truncated == "keep")
     contract.identify_contents(dataset)
     if converts_images(dataset):
@@ -169,14 +174,30 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, TypeError):
+        raise UsageError(
+            f"--device {name} has no float64, in which products of gradients are summed; use --device cpu"
+        ) from None
     return device
 
 
 def choose_num_workers(requested: int | None, dataset: MultipleDomainDataset, splits: Sequence[Parts]) -> int:
-    """Number of worker processes: 0 for data in memory, else `requested`, by default one per core."""
+    """Number of loader processes: 0 for data in memory, else `requested`, by default one per core.
+
+    In a daemonic process, which may have no children, 0 and a warning.
+    """
     if all(is_in_memory(part) for parts in splits for part in parts.values()):
         return 0
-    return min(dataset.N_WORKERS, torch.get_num_threads()) if requested is None else requested
+    number = min(dataset.N_WORKERS, torch.get_num_threads()) if requested is None else requested
+    if number and multiprocessing.current_process().daemon:
+        _log.warning(
+            "this process is a daemonic worker of a pool, which cannot start loader processes; it reads the "
+            "images itself, with the same numbers but more slowly"
+        )
+        return 0
+    return number
 
 
 def make_averaging(

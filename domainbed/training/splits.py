@@ -52,7 +52,7 @@ class SplitRequest:
     scheme: str = "holdout"
 
 
-SCHEMES: Registry[Scheme] = Registry("Split scheme")
+SCHEMES: Registry[Scheme] = Registry.of_module("Split scheme")
 SCHEMES.add_lazy("file", "domainbed.training.split_file:from_file")
 
 

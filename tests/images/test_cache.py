@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -395,6 +396,39 @@ def test_images_are_read_from_their_files_if_the_cache_cannot_be_written(
         rf"images are decoded at each access, because the cache cannot be used \(.*: {reason}\)", message
     )
     caplog.clear()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming other users takes root's rights")
+def test_several_users_share_a_cache(environment, forked, tmp_path):
+    """One user's decoded images serve another, and a folder that only one may write is no error."""
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o777)
+    files = place / "files"
+    shutil.copytree(Path(environment.paths()[0]).parent, files)
+    cache(environment, tmp_path / "cache")  # imports what other users may not read
+    samples = [(str(path), 0) for path in sorted(files.iterdir())]
+
+    def as_user(number, count, log):
+        def read():
+            os.setuid(number)
+            os.umask(0o022)
+            made = Counted(samples[:count], PlainTransform(HPARAMS))
+            made.log = place / log
+            made.log.touch()
+            images = ImageStore(place / "cache", torch.device("cpu")).open("a name", made, made.transform)
+            made.log.write_text(f"{made.log.read_text()}in memory: {images.in_memory}")
+
+        done = forked(read)
+        assert done.returncode == 0, done.stderr
+        return (place / log).read_text().split("\n")
+
+    try:
+        assert as_user(1001, 6, "first")[-1] == "in memory: True"
+        assert as_user(1002, 6, "second") == ["in memory: True"]  # decoded nothing
+        assert as_user(1002, 5, "other") == ["in memory: False"]  # may not write there
+        assert as_user(1001, 5, "again")[-1] == "in memory: True"
+    finally:
+        shutil.rmtree(place)
 
 
 def test_the_cache_folder_is_from_the_option_or_the_environment(monkeypatch, tmp_path):

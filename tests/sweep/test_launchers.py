@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from domainbed import command_launchers
 from domainbed.errors import UnknownName, UsageError
+from domainbed.sweep.devices import default_slots
 from domainbed.sweep.job import Job
 from domainbed.sweep.launchers import (
     LAUNCHER_FLAGS,
@@ -40,6 +42,13 @@ def test_upstreams_import_path_has_the_launchers():
     assert command_launchers.multi_gpu_launcher is multi_gpu_launcher
 
 
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """As where torch finds two GPUs."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_gpus")
 def test_launchers_say_whether_they_wait_and_how_many_runs_they_run_at_a_time(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     options = LaunchOptions(workers=3, slurm_array=5)
@@ -115,6 +124,7 @@ def test_python_is_this_interpreter(tmp_path):
     assert (tmp_path / "which").read_text(encoding="utf-8") == sys.executable
 
 
+@pytest.mark.usefixtures("two_gpus")
 def test_multi_gpu_shows_each_command_one_gpu(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,,7")
     monkeypatch.chdir(tmp_path)
@@ -128,6 +138,7 @@ def test_multi_gpu_shows_each_command_one_gpu(tmp_path, monkeypatch, capfd):
     assert "WARNING: using experimental multi_gpu_launcher." in capfd.readouterr().out
 
 
+@pytest.mark.usefixtures("two_gpus")
 def test_multi_gpu_runs_several_commands_per_gpu_on_request(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     # Four commands wait for each other: with fewer at a time they would never end.
@@ -148,6 +159,21 @@ def test_multi_gpu_without_a_gpu_is_refused(monkeypatch, visible):
     with pytest.raises(UsageError, match=message):
         multi_gpu_launcher(given)
     assert given == ["true"]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 0, reason="this machine has GPUs")
+def test_multi_gpu_is_refused_where_gpus_are_listed_and_the_driver_is_missing(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(UsageError, match="needs a GPU, and none was found"):
+        multi_gpu_launcher.check()
+    assert not any(slot.environment for slot in default_slots())
+
+
+def test_gpus_that_are_listed_and_do_not_exist_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(UsageError, match=r"CUDA_VISIBLE_DEVICES is 0,1, and .* only the first 1; list GPUs"):
+        multi_gpu_launcher.check()
 
 
 @pytest.mark.parametrize("works", [True, False])

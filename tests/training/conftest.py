@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from domainbed.training.prefetcher import Prefetcher
 from domainbed.training.run_state import RunState, run_state
 
 CHANGING = ("step_time", "mem_gb", "args")
@@ -72,3 +73,17 @@ def shown():
         return {(tag, event.step): event for tag, event in scalars}
 
     return read
+
+
+@pytest.fixture
+def prefetcher():
+    """`prefetcher(sources, num_workers)`: a Prefetcher that is closed in the end."""
+    made = []
+
+    def make(*args):
+        made.append(Prefetcher(*args))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

@@ -81,7 +81,9 @@ def test_random_numbers_of_a_part_do_not_depend_on_workers_or_other_parts(num_wo
         f"env{i}_{kind}": SplitDataset(OnDisk(), list(range(300))) for i in range(2) for kind in ("in", "out")
     }
     torch.manual_seed(num_workers)
-    found = evaluator(Noisy(0), parts, num_workers, seed=3).accuracies(4)
+    helped = evaluator(Noisy(0), parts, num_workers, seed=3)
+    found = helped.accuracies(4)
+    helped.prefetcher.close()
     alone = {name: parts[name] for name in ("env1_out", "env0_in")}
     assert evaluator(Noisy(0), alone, seed=3).accuracies(4) == {
         f"{name}_acc": found[f"{name}_acc"] for name in alone
@@ -105,12 +107,12 @@ def test_inference_mode_changes_no_bit_and_training_continues(name, monkeypatch)
     algorithm.update([(torch.rand(8, 3, 28, 28), torch.arange(8) % 2)] * 2)
 
 
-def test_minibatches_prefetched_during_an_evaluation_can_be_trained_on():
+def test_minibatches_prefetched_during_an_evaluation_can_be_trained_on(prefetcher):
     parts = {"env0_in": SplitDataset(OnDisk(), list(range(300)))}
-    prefetcher = Prefetcher({"labeled": PartBatches(parts), EVALUATION: PartBatches(parts)}, num_workers=1)
-    labeled = prefetcher.read("labeled", [("env0_in", start, (0,)) for start in range(0, 300, 50)])
+    made = prefetcher({"labeled": PartBatches(parts), EVALUATION: PartBatches(parts)}, 1)
+    labeled = made.read("labeled", [("env0_in", start, (0,)) for start in range(0, 300, 50)])
     next(labeled)
-    Evaluator(Noisy(0), parts, torch.device("cpu"), prefetcher, 0).accuracies(0)
+    Evaluator(Noisy(0), parts, torch.device("cpu"), made, 0).accuracies(0)
     assert not any(x.is_inference() for x, _ in labeled)
 
 

@@ -9,7 +9,6 @@ from domainbed.datasets import get_dataset_class
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.training.grouping import group_minibatches
 from domainbed.training.minibatches import EnvironmentSampler, Minibatches, is_in_memory, load_minibatch
-from domainbed.training.prefetcher import Prefetcher
 
 
 class Augmented:
@@ -112,12 +111,12 @@ def test_no_draws_repeat_within_a_minibatch_nor_between_steps(generator):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_change_no_minibatch(num_workers):
+def test_workers_change_no_minibatch(prefetcher, num_workers):
     parts = [SplitDataset(Augmented(), list(range(20))), SplitDataset(Augmented(), list(range(5)))]
     samplers = [sampler("replacement", len(part), seeds=(4, i)) for i, part in enumerate(parts)]
     minibatches = Minibatches(parts, samplers, n_steps=6)
     alone, helped = (
-        list(Prefetcher({"labeled": minibatches}, n).read("labeled", range(6))) for n in (0, num_workers)
+        list(prefetcher({"labeled": minibatches}, n).read("labeled", range(6))) for n in (0, num_workers)
     )
     assert len(alone) == len(helped) == 6
     for a, b in zip(alone, helped, strict=True):
