@@ -21,6 +21,7 @@ SCRIPTS = {
     "peak_memory": "Memory",
     "scaling": "Number of environments",
     "loader": "Images per second",
+    "image_cache": "Cache of decoded images",
     "evaluation": "Evaluation",
     "run_overhead": "Overhead of runs",
     "collect": "Collecting results",

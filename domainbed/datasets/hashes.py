@@ -11,8 +11,8 @@ import numpy as np
 CONTENT_BYTES = 32
 """Length of a `content_hash`."""
 
-_WORDS = 2**15
-"""Number of 64-bit words that one product covers: 256 kB stay in the processor's cache."""
+_WORDS = 2**12
+"""Number of 64-bit words in one sum. Their factors take 32 kB, which stay in the processor's cache."""
 
 
 def content_hash(data: bytes) -> bytes:
@@ -34,16 +34,20 @@ def hash_array(hashes: Sequence[bytes]) -> np.ndarray:
 def image_digest(pixels: np.ndarray) -> int:
     """64-bit hash of an array's shape, dtype and values, such as the pixels of an image.
 
-    It takes a tenth of the time of a cryptographic hash, and is for accidents only. Each 64-bit word is
-    multiplied by an odd number of its own, so that no single word can change without the sum.
+    It takes a fifth of the time of a cryptographic hash, and is for accidents only: different arrays have
+    equal digests with a probability of 2^-64, or 2^-32 in the worst case.
     """
     flat = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
-    end = len(flat) // 8 * 8
-    words = flat[:end].view("<u8")
-    blocks = [words[first : first + _WORDS] for first in range(0, len(words), _WORDS)]
-    sums = np.array([np.dot(block, _multipliers()[: len(block)]) for block in blocks], dtype="<u8")
-    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=8)
-    digest.update(sums.tobytes() + flat[end:].tobytes())
+    words = flat[: len(flat) // 8 * 8].view("<u8")
+    # A product modulo 2^64 has little of a word's upper bits, so they are mixed into the lower ones.
+    mixed = words >> np.uint64(32)
+    mixed ^= words
+    rows, factors = len(words) // _WORDS, _factors()
+    sums = np.dot(mixed[: rows * _WORDS].reshape(rows, _WORDS), factors)
+    rest = mixed[rows * _WORDS :]
+    digest = hashlib.blake2b(_kind(pixels.shape, pixels.dtype), digest_size=8)
+    digest.update(sums.tobytes() + np.dot(rest, factors[: len(rest)]).tobytes())
+    digest.update(flat[8 * len(words) :].tobytes())
     return int.from_bytes(digest.digest(), "little")
 
 
@@ -51,8 +55,13 @@ def _blake2b(data: bytes = b"") -> hashlib.blake2b:
     return hashlib.blake2b(data, digest_size=CONTENT_BYTES)
 
 
+@functools.lru_cache
+def _kind(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    return f"{shape} {dtype}".encode()
+
+
 @functools.cache
-def _multipliers() -> np.ndarray:
+def _factors() -> np.ndarray:
     """Odd numbers (`_WORDS`,) uint64. The stream of PCG64 is the same in every version of NumPy."""
     numbers = np.random.PCG64(0).random_raw(_WORDS)
-    return np.asarray(numbers, dtype=np.uint64) | np.uint64(1)
+    return np.asarray(numbers, dtype="<u8") | np.uint64(1)

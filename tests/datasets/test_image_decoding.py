@@ -1,18 +1,28 @@
 """Decoding of image files: more than 8 bits, transparency, truncation, and images of one colour."""
 
 import concurrent.futures
+import itertools
 import logging
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import domainbed
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.contract import build as build_dataset
 from domainbed.datasets.image_checks import check_images, report_findings
-from domainbed.datasets.image_decoding import CONVERTED, Finding, UnreadableImage, conversion, decode
+from domainbed.datasets.image_decoding import (
+    CONVERTED,
+    Finding,
+    UnreadableImage,
+    conversion,
+    decode,
+    is_constant,
+)
 from domainbed.datasets.reading_rules import UPSTREAM, USER_FOLDER
 from domainbed.errors import RunError
 from domainbed.images.prepared import prepare
@@ -214,3 +224,20 @@ def test_a_list_is_decoded_as_a_folder(folder):
     )
     dataset = build_dataset(get_dataset_class(str(folder / "list.csv")), None, [0], HPARAMS)
     assert np.asarray(dataset[0].image(0)).max() == 255
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.data())
+def test_an_image_has_one_colour_if_all_pixels_are_equal(height, width, data):
+    pixels = np.full((height, width, 3), 7, dtype=np.uint8)
+    assert is_constant(pixels)
+    y, x, channel = (data.draw(st.integers(0, size - 1)) for size in pixels.shape)
+    pixels[y, x, channel] = 8
+    assert is_constant(pixels) is (height * width == 1)
+
+
+def test_an_image_with_one_other_pixel_does_not_have_one_colour():
+    for y, x in itertools.product(range(20), range(33)):
+        pixels = np.zeros((20, 33, 3), dtype=np.uint8)
+        pixels[y, x, 1] = 1
+        assert not is_constant(pixels)
