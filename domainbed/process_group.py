@@ -58,7 +58,7 @@ class ProcessGroup:
         """This rank's shard of the components of all K gradients (P,), in the order of environments.
 
         Args:
-            gradients: gradients (P,) of this rank's environments.
+            gradients: gradients (P,) of this rank's environments, the same number of each.
         """
         return gradients
 

@@ -171,12 +171,15 @@ class TorchrunGroup(ProcessGroup):
         rows = F.pad(torch.stack(list(gradients)), (0, self.world_size * length - size))
         # Ordered by destination: each rank gets its components of this rank's environments.
         sent = rows.view(len(gradients), self.world_size, length).transpose(0, 1).reshape(-1, length)
-        received = sent.new_empty(sum(self._environments_per_rank), length)
+        # An algorithm may pass several gradients of each environment.
+        each = len(gradients) // self._environments_per_rank[self.rank]
+        received_sizes = [each * number for number in self._environments_per_rank]
+        received = sent.new_empty(sum(received_sizes), length)
         with _lost_process_reported():
             dist.all_to_all_single(
                 received,
                 sent,
-                output_split_sizes=self._environments_per_rank,
+                output_split_sizes=received_sizes,
                 input_split_sizes=[len(gradients)] * self.world_size,
             )
         shard = self.shard(size)

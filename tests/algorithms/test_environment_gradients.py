@@ -24,7 +24,7 @@ def made(name, k=3, passes="auto", **overrides):
     return get_algorithm_class(name)(SHAPE, 2, k, hparams)
 
 
-def batches(k, seed, sizes=(5, 3, 4, 2)):
+def batches(k, seed, sizes=(5, 3, 4, 6)):
     draws = torch.Generator().manual_seed(seed)
     return [
         (torch.randn(n, *SHAPE, generator=draws), torch.randint(2, (n,), generator=draws))

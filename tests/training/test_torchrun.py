@@ -25,7 +25,7 @@ ABLE = (
     "ANDMask",
     "SANDMask",
     *("ERM", "AgrSum", "AgrRand", "GradDrop", "PCGrad", "GradVac", "CAGrad", "MGDA", "IMTLG", "NashMTL"),
-    *("AlignedMTL", "UPGrad", "DualProj", "FairGrad", "GGAL", "FAMO", "STCH", "GENIE"),
+    *("AlignedMTL", "UPGrad", "DualProj", "FairGrad", "GGAL", "FAMO", "STCH", "GENIE", "SDMGrad", "MoDo"),
 )
 TARGETS = {3: [0, 1], 4: [0]}
 """Number of source environments of Uneven -> target environments."""
@@ -112,6 +112,7 @@ EQUAL = {
     "tensors": settings_of("AgrRand", 3, sigma="tensor"),
     "masks": settings_of("SANDMask", 3),
     "losses": settings_of("FAMO", 3),
+    "parts": settings_of("SDMGrad", 3),
     "joint": settings_of("AgrSum", 4, passes="joint"),
     "joint products": settings_of("PCGrad", 3, passes="joint"),
     # Separate passes in both, because the sign of a gradient near 0 depends on the order of sums.

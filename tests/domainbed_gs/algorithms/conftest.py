@@ -117,7 +117,32 @@ def gradvac_weights(rule):
 
 
 @pytest.fixture(scope="session")
-def update_with(rule):
+def linear():
+    """`linear(method, parameters)`: make a method descend linear losses of given parameters.
+
+    The method's parameters are replaced, and it gets plain functions of them. Returns a function from
+    gradients (K, P) to minibatches with these gradients; several samples with the same one, if the method
+    cuts minibatches into parts.
+    """
+
+    def use(method, parameters):
+        method.network = nn.ParameterList(parameters)
+        method.loss_of = lambda x, y: (x @ torch.cat(list(method.network))).mean()
+        method.optimizer = method.new_optimizer()
+        samples = 2 * getattr(method, "PARTS", 1)
+
+        def minibatches(gradients):
+            if samples == 2:
+                return [(row, row) for row in gradients]
+            return [(row.expand(samples, -1), torch.zeros(samples)) for row in gradients]
+
+        return minibatches
+
+    return use
+
+
+@pytest.fixture(scope="session")
+def update_with(rule, linear):
     """`update_with(gradients, name, sizes, **hparams)`: one update of environments with given gradients.
 
     The gradients are (K, P). The method has parameters of these sizes, by default one of size P, whose values
@@ -127,11 +152,8 @@ def update_with(rule):
     def update(gradients, name, sizes=None, **hparams):
         method = rule(name, k=len(gradients), **hparams)
         ones = torch.ones_like(gradients[0])
-        method.network = nn.ParameterList(ones.split(sizes or len(ones)))
-        # A loss that is linear in the parameters has the minibatch itself as its gradient.
-        method.loss_of = lambda x, y: x @ torch.cat(list(method.network))
-        method.optimizer = method.new_optimizer()
-        returned = method.update([(row, row) for row in gradients])
+        minibatches = linear(method, ones.split(sizes or len(ones)))
+        returned = method.update(minibatches(gradients))
         return torch.cat([parameter.grad for parameter in method.network]), returned
 
     return update

@@ -17,7 +17,6 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from domainbed.algorithms import REGISTRY, get_algorithm_class
 from domainbed.algorithms.environment_gradients import ComponentwiseMethod, EnvironmentGradients
@@ -87,7 +86,7 @@ def rounded_together(gradients):
 
 
 @pytest.fixture
-def combined_by(rule):
+def combined_by(rule, linear):
     """`combined_by(name, **hparams)`: a function from gradients (3, P) to the combined one (P,), float64.
 
     It is that of the second update: the first one, of other environments, leaves the method a state.
@@ -95,16 +94,14 @@ def combined_by(rule):
 
     def new(name, **hparams):
         method = rule(name, **hparams)
-        method.network = nn.ParameterList(torch.ones(P).split([1500, P - 1500]))
-        method.loss_of = lambda x, y: x @ torch.cat(list(method.network))
-        method.optimizer = method.new_optimizer()
+        minibatches = linear(method, torch.ones(P).split([1500, P - 1500]))
         first = torch.randn(3, P, generator=torch.Generator().manual_seed(9)).cumsum(0)
-        method.update([(row, row) for row in first])
+        method.update(minibatches(first))
         state = copy.deepcopy(method.training_state())
 
         def combine(gradients):
             method.load_training_state(copy.deepcopy(state))
-            method.update([(row, row) for row in gradients])
+            method.update(minibatches(gradients))
             return torch.cat([parameter.grad for parameter in method.network]).double()
 
         return combine
