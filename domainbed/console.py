@@ -11,6 +11,8 @@ from typing import Self, TextIO, cast
 
 import numpy as np
 
+from domainbed.escaping import encodable, visible, visible_lines
+
 
 class Tee:
     """A text stream that writes to another stream and copies everything to a file.
@@ -24,11 +26,19 @@ class Tee:
         fname: path of the copy, or an open text file.
         mode: mode in which the copy is opened, "a" or "w".
         stream: the stream to write to; by default the current `sys.stdout`.
+        controls: whether control characters pass. By default they are written as escapes.
 
     Raises: OSError if the copy cannot be opened or written.
     """
 
-    def __init__(self, fname: str | Path | TextIO, mode: str = "a", stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        fname: str | Path | TextIO,
+        mode: str = "a",
+        stream: TextIO | None = None,
+        controls: bool = False,
+    ) -> None:
+        self._shown = encodable if controls else visible_lines
         self.stream = stream if stream is not None else sys.stdout
         if isinstance(fname, str | Path):
             self.file = cast(TextIO, Path(fname).open(mode, encoding="utf-8"))  # noqa: SIM115 - close() does
@@ -38,15 +48,16 @@ class Tee:
     def write(self, message: str) -> int:
         """Write `message` to stream and copy, and flush both; returns its length.
 
-        Bytes of file names that are not UTF-8 are written as by `printable`.
+        Bytes of file names that are not UTF-8 are written as `\\xff`.
         """
-        message = printable(message)
+        length = len(message)
+        message = self._shown(message)
         self.stream.write(message)
         self.stream.flush()
         if not self.file.closed:
             self.file.write(message)
             self.file.flush()
-        return len(message)
+        return length
 
     def flush(self) -> None:
         """Flush stream and copy."""
@@ -94,11 +105,6 @@ class Tee:
         self.close()
 
 
-def printable(text: str) -> str:
-    """`text` with those bytes of file names that are not UTF-8 as `\\xff`, so that it can be encoded."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def format_row(cells: Sequence[object], widths: Sequence[int], latex: bool = False) -> str:
     """A row of text without its newline, in which every cell is padded or cut to its width.
 
@@ -126,7 +132,7 @@ def shortened_list(items: Sequence[str], most: int = 10) -> str:
 
 
 def _text(cell: object) -> str:
-    return f"{cell:.10f}" if isinstance(cell, float | np.floating) else str(cell)
+    return f"{cell:.10f}" if isinstance(cell, float | np.floating) else visible(str(cell))
 
 
 def pdb() -> None:

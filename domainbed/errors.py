@@ -6,6 +6,8 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+from domainbed.escaping import escaped_output, visible
+
 
 class DomainBedError(Exception):
     """Base class of errors that scripts report in one line. `exit_status` is the script's exit status."""
@@ -83,28 +85,34 @@ def run_script(main: Callable[[Sequence[str] | None], int | None], argv: Sequenc
     """Call `main(argv)` and exit with the status it returns.
 
     A `DomainBedError` is printed to stderr in one line and sets the exit status. Ctrl-C exits with 130.
+    Control characters in what is printed reach neither a terminal nor stderr (see `escaped_output`).
 
     Args:
         main: a script's main function.
         argv: its arguments; None: those of the process.
     """
+    with escaped_output():
+        status = _status(main, argv)
+    sys.exit(status)
+
+
+def _status(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None) -> int:
     try:
-        status = main(argv) or 0
+        return main(argv) or 0
     except DomainBedError as error:
         print(describe(error), file=sys.stderr)  # noqa: T201 - the one place where a script's error is shown
-        status = error.exit_status
+        return error.exit_status
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)  # noqa: T201
-        status = 130
+        return 130
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed the pipe. Closing stderr keeps Python from
         # printing a second error when it flushes stdout.
         sys.stderr.close()
-        status = 141
-    sys.exit(status)
+        return 141
 
 
 def describe(error: DomainBedError) -> str:
     """The error and its notes in one line: "error: <message>. <notes>"."""
     notes: list[str] = getattr(error, "__notes__", [])
-    return " ".join([f"error: {error}".rstrip(".") + ".", *notes])
+    return visible(" ".join([f"error: {error}".rstrip(".") + ".", *notes]))

@@ -6,8 +6,9 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from domainbed.console import printable, shortened_list
+from domainbed.console import shortened_list
 from domainbed.datasets.reading_rules import ReadingRules
+from domainbed.escaping import visible
 
 _SHOWN = 6
 
@@ -38,7 +39,7 @@ def class_folders(
             composed = unicodedata.normalize("NFC", name)
             names[composed if composed in joined else name].append(name)
         classes[environment] = dict(sorted(names.items()))
-    text = shortened_list([printable(name) for name in sorted(joined)], _SHOWN)
+    text = shortened_list([visible(name) for name in sorted(joined)], _SHOWN)
     return classes, [f"names of classes in two Unicode forms are joined: {text}"] if joined else []
 
 
@@ -47,7 +48,7 @@ def lacking_classes(classes: Mapping[str, Collection[str]]) -> list[str]:
     every = sorted(set().union(*classes.values()))
     absent = {name: [each for each in every if each not in inside] for name, inside in classes.items()}
     return [
-        f"{printable(name)} lacks {shortened_list([printable(each) for each in lacking], _SHOWN)}"
+        f"{visible(name)} lacks {shortened_list([visible(each) for each in lacking], _SHOWN)}"
         for name, lacking in absent.items()
         if lacking
     ]

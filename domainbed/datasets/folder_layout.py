@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from domainbed.console import printable
 from domainbed.datasets.class_names import class_folders, lacking_classes
 from domainbed.datasets.folder_scan import Listing, list_folders, scan_classes
 from domainbed.datasets.reading_rules import (
@@ -20,6 +19,7 @@ from domainbed.datasets.reading_rules import (
     text_of_counts,
 )
 from domainbed.errors import UsageError
+from domainbed.escaping import visible
 
 _EXPECTED = "expected are folders root/environment/class with images in each class"
 
@@ -139,7 +139,7 @@ def _check_same_classes(root: Path, folders: Mapping[str, Mapping[str, Sequence[
     """Raise UsageError if environments have different classes."""
     for name, inside in folders.items():
         if not inside:
-            raise UsageError(f"environment {printable(name)} has no class folders in {root}; {_EXPECTED}")
+            raise UsageError(f"environment {visible(name)} has no class folders in {root}; {_EXPECTED}")
     lacking = lacking_classes(folders)
     if lacking:
         raise UsageError(
@@ -162,7 +162,7 @@ def _no_images(
     )
     there = f" (its files: {text_of_counts(counts)})" if counts else ""
     return UsageError(
-        f"class {printable(name)} of environment {printable(environment)} has no images in {root}{there}; "
+        f"class {visible(name)} of environment {visible(environment)} has no images in {root}{there}; "
         f"put some there ({', '.join(rules.suffixes)})"
     )
 

@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from domainbed.console import printable
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.folder_layout import Layout, environment_names, read_layout
 from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
 from domainbed.datasets.reading_rules import UPSTREAM, USER_FOLDER, ReadingRules
 from domainbed.errors import UsageError
+from domainbed.escaping import encodable, visible
 
 
 class MultipleEnvironmentImageFolder(MultipleDomainDataset):
@@ -50,7 +50,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
         self.skipped, self.notes = layout.skipped, layout.notes
         if not self.ENVIRONMENTS:
             # The class of a fork need not name them.
-            vars(self)["ENVIRONMENTS"] = tuple(map(printable, layout.environments))
+            vars(self)["ENVIRONMENTS"] = tuple(map(encodable, layout.environments))
         elif len(self.ENVIRONMENTS) != len(layout.environments):
             raise UsageError(
                 f"{type(self).__name__} has {len(self.ENVIRONMENTS)} environments "
@@ -58,7 +58,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
                 f"({', '.join(layout.environments)})"
             )
         self.input_shape = input_shape(hparams)
-        self.class_names = tuple(map(printable, layout.classes))
+        self.class_names = tuple(map(encodable, layout.classes))
         self.num_classes = len(layout.classes)
         plain, augmenting = PlainTransform(hparams), AugmentingTransform(hparams)
         self.datasets = []
@@ -113,8 +113,8 @@ def folder_dataset(path: Path) -> type[MultipleDomainDataset]:
     """
     members = {
         "PATH": path,
-        "ENVIRONMENTS": tuple(map(printable, environment_names(path, rules=USER_FOLDER))),
-        "__doc__": f"The folder {printable(str(path))}.",
+        "ENVIRONMENTS": tuple(map(encodable, environment_names(path, rules=USER_FOLDER))),
+        "__doc__": f"The folder {visible(str(path))}.",
         "__module__": __name__,
     }
-    return type(printable(path.resolve().name), (FolderDataset,), members)
+    return type(encodable(path.resolve().name), (FolderDataset,), members)

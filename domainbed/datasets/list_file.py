@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from domainbed.console import printable
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.class_names import lacking_classes
 from domainbed.datasets.foreign_lists import conversion_hint
@@ -17,6 +16,7 @@ from domainbed.datasets.image_files import ImageFiles
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
 from domainbed.datasets.reading_rules import USER_FOLDER
 from domainbed.errors import UsageError, misspelt
+from domainbed.escaping import encodable, visible
 
 SUFFIXES = (".csv", ".jsonl")
 PARTS = ("in", "out", "test", "uda")
@@ -116,10 +116,10 @@ def list_dataset(path: Path) -> type[MultipleDomainDataset]:
         "PATH": path,
         "ROWS": rows,
         "ENVIRONMENTS": sorted_names(row.environment for row in rows),
-        "__doc__": f"The images that {printable(str(path))} lists.",
+        "__doc__": f"The images that {visible(str(path))} lists.",
         "__module__": __name__,
     }
-    return type(printable(path.stem), (ListFileDataset,), members)
+    return type(encodable(path.stem), (ListFileDataset,), members)
 
 
 def read_list(path: Path) -> list[Row]:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from domainbed.console import printable
 from domainbed.datasets.image_formats import (
     ALL_SUFFIXES,
     UPSTREAM_SUFFIXES,
@@ -14,6 +13,7 @@ from domainbed.datasets.image_formats import (
     is_image_by_content,
     is_readable,
 )
+from domainbed.escaping import visible
 
 REASONS: Mapping[str, str] = {
     "hidden": "hidden",
@@ -48,7 +48,7 @@ class Skipped:
     def line(self) -> str:
         """What is skipped and why, in one line."""
         files = f" ({self.count:,} files)" if self.count != 1 else ""
-        return f"{printable(self.path)}{files}: {REASONS[self.reason]}"
+        return f"{visible(self.path)}{files}: {REASONS[self.reason]}"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from domainbed.console import Tee
 from domainbed.errors import RunError
+from domainbed.escaping import visible
 from domainbed.files import write_atomic
 from domainbed.model_selection import SelectionMethod
 from domainbed.results.accuracies import compute_accuracies
@@ -71,11 +72,11 @@ def collect_results(
         runs=sweep.runs,
     )
     copy = io.StringIO()
-    with contextlib.redirect_stdout(Tee(copy)):
+    with contextlib.redirect_stdout(Tee(copy, controls=format == "csv")):
         print_report(context, accuracies)
     _keep_copy(copy.getvalue(), output_dir or input_dir, f"results{FORMATS[format].suffix}")
     for note in notes_on_accuracies(accuracies, sweep.records):
-        print_lines(f"note: {note}", to=sys.stderr)
+        print_lines(f"note: {visible(note)}", to=sys.stderr)
     if html is not None:
         content = PageContent(
             context=replace(context, format="html"),

@@ -5,17 +5,16 @@ Each dataset has a table of algorithms by target environments. A table of averag
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from domainbed.escaping import csv_line, latex_escape
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.averages import Average, average_of
 from domainbed.results.printing import print_footer, print_lines, wrapped_footer
-from domainbed.results.tables import format_mean, latex_escape, latex_width, print_table, render_table
+from domainbed.results.tables import format_mean, latex_width, print_table, render_table
 
 _ERROR = "mean +/- standard error over trials (ddof=0)"
 
@@ -235,10 +234,10 @@ def print_csv_rows(short_name: str, accuracies: Accuracies) -> None:
     Averages are those over complete trials. `missing` has the targets that trials lack, or the reason why a
     cell has no result.
     """
-    writer = csv.writer(sys.stdout, lineterminator="\n")
     for dataset, algorithm, environment, trials, missing in _tidy_rows(accuracies):
         mean, err, _ = format_mean(trials, latex=False)
-        writer.writerow([short_name, dataset, algorithm, environment, mean, err, len(trials), missing])
+        row = [short_name, dataset, algorithm, environment, mean, err, len(trials), missing]
+        print_lines(csv_line(row).removesuffix("\n"))
     tables = list(domainbed_tables(accuracies, RENDERED))
     footers = [text for table in tables for text in (table.footer, table.incomplete, table.absent)]
     for footer in dict.fromkeys(filter(None, footers)):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 from domainbed.errors import UsageError
+from domainbed.escaping import visible
+from domainbed.results.figure_text import FONT, drawable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +96,8 @@ def png(figure: Figure) -> bytes:
 
     FigureCanvasAgg(figure)
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=DPI)
+    with drawable(figure, embeds_glyphs=True):
+        figure.savefig(image, format="png", dpi=DPI)
     return image.getvalue()
 
 
@@ -108,12 +111,12 @@ def inline_svg(figure: Figure, label: str) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+    label = visible(label)
     FigureCanvasSVG(figure)
     file = io.BytesIO()
     # The salt makes the ids of markers and clip paths unique on the page.
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": label, "font.sans-serif": ["DejaVu Sans"]}
-    ):
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": label, "font.sans-serif": [FONT]}
+    with matplotlib.rc_context(settings), drawable(figure, embeds_glyphs=False):
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     root = ElementTree.fromstring(file.getvalue())
     for element in root.iter():

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from domainbed.results.tables import html_escape, html_table, latex_escape, render_table
+from domainbed.escaping import html_escape, latex_escape, markdown_escape, visible
+from domainbed.results.tables import html_table, render_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,15 +35,17 @@ def print_section_table(title: str, columns: list[str], rows: list[list[str]], f
 def print_paragraphs(lines: Sequence[str], format: str) -> None:
     """Print sentences below a table, in CSV to stderr."""
     if format == "csv":
-        print_lines(*lines, to=sys.stderr)
+        print_lines(*map(visible, lines), to=sys.stderr)
     elif format == "latex":
-        print_lines("", *(f"{_latex_sentence(line)}\n" for line in lines))
+        print_lines("", *(f"{latex_escape(line)}\n" for line in lines))
     elif format == "markdown":
-        print_lines("", *(f"- {line}" for line in lines))
+        print_lines("", *(f"- {markdown_escape(line, starts_line=True)}" for line in lines))
     elif format == "html":
         print_lines("<ul>", *(f"<li>{html_escape(line)}</li>" for line in lines), "</ul>")
     else:
-        print_lines("", *(textwrap.fill(line, TEXT_WIDTH, subsequent_indent="    ") for line in lines))
+        print_lines(
+            "", *(textwrap.fill(visible(line), TEXT_WIDTH, subsequent_indent="    ") for line in lines)
+        )
 
 
 def print_footer(line: str, format: str) -> None:
@@ -51,9 +54,9 @@ def print_footer(line: str, format: str) -> None:
     In text and CSV it goes to stderr, so that stdout stays equal to upstream's, or pure data.
     """
     if format == "latex":
-        print_lines(f"\n\\noindent{{\\footnotesize {_latex_sentence(line)}}}")
+        print_lines(f"\n\\noindent{{\\footnotesize {latex_escape(line)}}}")
     elif format == "markdown":
-        print_lines("", f"*{line}*")
+        print_lines("", f"*{markdown_escape(line)}*")
     elif format == "html":
         print_lines(f'<p class="footer">{html_escape(line)}</p>')
     else:
@@ -63,14 +66,16 @@ def print_footer(line: str, format: str) -> None:
 def wrapped_footer(line: str) -> list[str]:
     """The lines of a footer in text."""
     return textwrap.wrap(
-        line, TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        visible(line), TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     )
 
 
 def print_figure_names(paths: Sequence[Path], format: str) -> None:
     """Print the paths of figures, in CSV to stderr."""
     prefix = {"latex": "% ", "markdown": "- "}.get(format, "")
-    print_lines(*(f"{prefix}Figure: {path}" for path in paths), to=sys.stderr if format == "csv" else None)
+    escape = markdown_escape if format == "markdown" else visible
+    lines = [f"{prefix}Figure: {escape(str(path))}" for path in paths]
+    print_lines(*lines, to=sys.stderr if format == "csv" else None)
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,3 @@ def print_figure_data(title: str, data: FigureData) -> None:
     """Print the numbers of the figures called `title` into a page, folded, and only for a screen."""
     table = html_table(f"Figure data: {title}", data.columns, data.rows)
     print_lines('<details class="data screen"><summary>Data of the figure</summary>', table, "</details>")
-
-
-def _latex_sentence(line: str) -> str:
-    """`line` escaped for LaTeX. "<" and ">" become math, since TeX's default text font lacks them."""
-    return latex_escape(line).replace("<", "$<$").replace(">", "$>$")

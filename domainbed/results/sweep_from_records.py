@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 import textwrap
 from collections import Counter
@@ -14,6 +12,7 @@ from typing import Any
 
 from domainbed.algorithms import REGISTRY
 from domainbed.errors import RunError
+from domainbed.escaping import toml_key, toml_value, visible
 from domainbed.files import write_atomic
 from domainbed.hparams import Value
 from domainbed.sweep.flags import PASSED_ON
@@ -96,12 +95,12 @@ def write_sweep(
     launch = f"python -m domainbed.scripts.sweep launch --config {shlex.quote(str(path))}"
     commands = [launch if name is None else f"{launch} --preset {shlex.quote(name)}" for name in presets]
     lines = [
-        *(f"# {line}" for paragraph in comment for line in textwrap.wrap(paragraph, 108)),
+        *(f"# {line}" for paragraph in comment for line in textwrap.wrap(visible(paragraph), 108)),
         "#",
-        *(f"#     {command}" for command in commands),
+        *(f"#     {visible(command)}" for command in commands),
         "",
-        *([] if presets == [None] else [f"preset = {json.dumps(presets[0])}"]),
-        *(f"{name} = {json.dumps(value)}" for name, value in flags.items()),
+        *([] if presets == [None] else [f"preset = {toml_value(presets[0])}"]),
+        *(f"{name} = {toml_value(value)}" for name, value in flags.items()),
     ]
     for preset, part in zip(presets, parts, strict=True):
         lines += _lines(preset, part)
@@ -122,7 +121,7 @@ def _names(parts: Sequence[Part]) -> Iterator[str]:
 
 
 def _lines(preset: str | None, part: Part) -> Iterator[str]:
-    table = "" if preset is None else f"presets.{_toml_key(preset)}."
+    table = "" if preset is None else f"presets.{toml_key(preset)}."
     if preset is not None:
         yield ""
         yield f"[{table.removesuffix('.')}]"
@@ -134,17 +133,12 @@ def _lines(preset: str | None, part: Part) -> Iterator[str]:
     }
     if part.condition != "domain":
         flags["grouping"] = [part.condition]
-    yield from (f"{name} = {json.dumps(value)}" for name, value in (flags | {**part.flags}).items())
+    yield from (f"{name} = {toml_value(value)}" for name, value in (flags | {**part.flags}).items())
     for algorithm, hparams in part.hparams.items():
         if not hparams:
             continue
         yield ""
         if algorithm in part.comments:
             yield f"# {part.comments[algorithm]}"
-        yield f"[{table}hparams.{_toml_key(algorithm)}]"
-        yield from (f"{_toml_key(name)} = {json.dumps(value)}" for name, value in hparams.items())
-
-
-def _toml_key(name: str) -> str:
-    """`name` as a key of TOML, in quotes if necessary."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+        yield f"[{table}hparams.{toml_key(algorithm)}]"
+        yield from (f"{toml_key(name)} = {toml_value(value)}" for name, value in hparams.items())

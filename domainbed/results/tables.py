@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from domainbed.console import format_row, print_row
-
-_LATEX = str.maketrans(
-    {character: "\\" + character for character in "&%$#_{}"}
-    | {
-        "~": "\\textasciitilde{}",
-        "^": "\\textasciicircum{}",
-        "\\": "\\textbackslash{}",
-        "†": "\\textdagger{}",
-    }
-)
+from domainbed.escaping import csv_line, html_escape, latex_escape, markdown_escape, visible
 
 _NUMBER = re.compile(r"\[?[+\-]?\d.*|[-X]", re.DOTALL)
 """A cell with a number, several numbers, or no result."""
@@ -69,7 +57,7 @@ def print_table(
         print_row(_bold(col_labels), colwidth, latex)
         print("\\midrule")  # noqa: T201
     else:
-        print(f"\n-------- {header_text}")  # noqa: T201
+        print(f"\n-------- {visible(header_text)}")  # noqa: T201
         print_row(col_labels, colwidth)
     for label, row in zip(row_labels, table, strict=True):
         print_row([latex_escape(label) if latex else label, *row], colwidth, latex)
@@ -89,17 +77,15 @@ def render_table(title: str, columns: list[str], rows: list[list[str]], format: 
     if format == "html":
         return _html(title, columns, rows)
     if format == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([["table", *columns], *([title, *row] for row in rows)])
-        return text.getvalue().removesuffix("\n")
+        lines = [["table", *columns], *([title, *row] for row in rows)]
+        return "".join(map(csv_line, lines)).removesuffix("\n")
     if format == "markdown":
         rule = ["---"] + ["---:"] * (len(columns) - 1)
-        lines = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+        lines = [[markdown_escape(cell) for cell in row] for row in (columns, *rows)]
         table = [f"| {' | '.join(row)} |" for row in (lines[0], rule, *lines[1:])]
-        return "\n".join(["", f"### {title}", "", *table])
+        return "\n".join(["", f"### {markdown_escape(title)}", "", *table])
     latex = format == "latex"
-    lines = [columns, *rows]
+    lines = [[visible(cell) for cell in row] for row in (columns, *rows)]
     if latex:
         lines = [_bold(columns), *([latex_escape(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -107,7 +93,7 @@ def render_table(title: str, columns: list[str], rows: list[list[str]], format: 
     if latex:
         caption = f"\n\\subsubsection{{{latex_escape(title)}}}"
         return "\n".join([caption, _latex_begin(len(columns) - 1), header, "\\midrule", *body, _LATEX_END])
-    return "\n".join(["", f"-------- {title}", header, *body])
+    return "\n".join(["", f"-------- {visible(title)}", header, *body])
 
 
 def _html(title: str, columns: list[str], rows: list[list[str]]) -> str:
@@ -138,16 +124,6 @@ def _kind(cells: Sequence[str]) -> str:
 def _html_cells(row: Sequence[str], kinds: Sequence[str]) -> str:
     cells = [f"<td{kind}>{html_escape(cell)}</td>" for kind, cell in zip(kinds[1:], row[1:], strict=True)]
     return f'<th scope="row">{html_escape(row[0])}</th>' + "".join(cells)
-
-
-def html_escape(text: str) -> str:
-    """`text` escaped for HTML, with "+/-" as a plus-minus sign."""
-    return html.escape(text.replace(" +/- ", " ± "))
-
-
-def latex_escape(text: str) -> str:
-    """`text` escaped for LaTeX, with "+/-" as a plus-minus sign."""
-    return " $\\pm$ ".join(part.translate(_LATEX) for part in text.split(" +/- "))
 
 
 def _bold(labels: Iterable[str]) -> list[str]:

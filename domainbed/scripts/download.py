@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbed.console import printable
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.reading_rules import count_by_reason, text_of_counts
 from domainbed.download import SOURCES, source_of
@@ -17,6 +16,7 @@ from domainbed.download.install import InstallOptions, install
 from domainbed.download.source import Source
 from domainbed.download.verify import Report, verify
 from domainbed.errors import DomainBedError, UsageError, describe, run_script
+from domainbed.escaping import visible
 
 _UNKNOWN = "not known"
 
@@ -150,9 +150,9 @@ def _print_report(source: Source, data_dir: Path, report: Report) -> None:
     print(f"  checksum of the file list: {report.checksum} (expected: {expected})")
     for kind, instances in report.problems.items():
         for instance in instances:
-            print(f"  {kind}: {printable(instance)}")
+            print(f"  {kind}: {visible(instance)}")
     for path in report.truncated:
-        print(f"  truncated, but readable: {printable(path)}")
+        print(f"  truncated, but readable: {visible(path)}")
     if report.skipped is not None:
         print(f"  files that are not read: {text_of_counts(count_by_reason(report.skipped)) or 'none'}")
         for skipped in report.skipped:

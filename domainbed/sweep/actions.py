@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed.errors import UsageError
+from domainbed.escaping import visible
 from domainbed.sweep import launch_folder
 from domainbed.sweep.defaults import kept_defaults
 from domainbed.sweep.devices import default_slots
@@ -58,7 +59,7 @@ def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
         print_kept_defaults(args)
         print_shared_splits(jobs)
     for job in jobs if not args.quiet else ():
-        print(job)
+        print(visible(str(job)))
     print_counts(jobs)
     confirm = (lambda: None) if args.skip_confirmation else ask_for_confirmation
     if args.command == "delete_incomplete":

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from domainbed.escaping import clear_terminal, visible
 from domainbed.sweep.disk_space import bytes_in, format_bytes
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
@@ -71,7 +72,7 @@ def print_status(sweep_dir: Path, json_format: bool = False, watch: bool = False
         runs = status_of(sweep_dir)
         counts = count_states(runs)
         if watch and sys.stdout.isatty():
-            print("\033[2J\033[H", end="")  # clears the terminal
+            clear_terminal()
         print(as_json(runs) if json_format else "\n".join(as_text(runs)), flush=True)
         if not watch or not counts[RunState.RUNNING.value] + counts[RunState.QUEUED.value]:
             return 1 if counts[RunState.FAILED.value] else 0
@@ -98,9 +99,9 @@ def as_text(runs: Sequence[RunStatus]) -> Iterator[str]:
         if run.state == RunState.RUNNING.value:
             step = "starting" if run.step is None else f"step {run.step} of {run.n_steps}"
             left = "" if run.eta_seconds is None else f", {_duration(run.eta_seconds)} left"
-            yield f"  running  {run.name} {about}: {step}{left}, on {run.host}"
+            yield visible(f"  running  {run.name} {about}: {step}{left}, on {run.host}")
         elif run.state == RunState.FAILED.value:
-            yield f"  FAILED   {run.name} {about}: {run.error} (exit status {run.exit_status})"
+            yield visible(f"  FAILED   {run.name} {about}: {run.error} (exit status {run.exit_status})")
 
 
 def print_summary(jobs: Sequence[Job]) -> int:
@@ -113,7 +114,7 @@ def print_summary(jobs: Sequence[Job]) -> int:
     failed = [job for job in jobs if job.state != Job.DONE and job not in running and job not in preempted]
     for job in failed[:_SHOWN_FAILURES]:
         reason = job.failure or "no reason was recorded; is the disk full?"
-        print(f"FAILED {job}: {reason}", file=sys.stderr)
+        print(visible(f"FAILED {job}: {reason}"), file=sys.stderr)
     if failed:
         print(
             f"{len(failed)} of {len(jobs)} runs failed; see failed.json in their directories.",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainbed.console import Tee
 from domainbed.errors import DomainBedError, RunError, UsageError
+from domainbed.escaping import visible
 from domainbed.training.config import TrainConfig, from_settings
 from domainbed.training.run_dir import RunDir
 
@@ -225,4 +226,5 @@ def _print_settings(config: TrainConfig) -> None:
     for title, values in sections.items():
         print(f"{title}:")
         for name, value in values.items() if title == "Environment" else sorted(values.items()):
-            print(f"\t{name}: {value if title != 'HParams' else json.loads(json.dumps(value))}")
+            value = value if title != "HParams" else json.loads(json.dumps(value))
+            print(f"\t{visible(f'{name}: {value}')}")

@@ -21,6 +21,7 @@ from domainbed.datasets.image_files import ImageEnvironment, refuse_truncated_im
 from domainbed.datasets.reading_rules import text_of_counts
 from domainbed.datasets.splitting import balanced_class_weights
 from domainbed.errors import UsageError
+from domainbed.escaping import visible
 from domainbed.hparams import option
 from domainbed.images.cache import cache_folder
 from domainbed.images.prepared import prepare
@@ -277,7 +278,7 @@ def describe(run: Run) -> Iterator[str]:
         yield f"\tfiles that are not read: {skipped or 'none'}{listed}"
         if run.config.check_images:
             yield from (f"\t\t{each.line()}" for each in run.dataset.skipped)
-    yield from (f"\t{note}" for note in run.dataset.notes)
+    yield from (f"\t{visible(note)}" for note in run.dataset.notes)
     yield from describe_copies(run.dataset.summary.get("copies", {}))
     for index, (name, counts) in enumerate(run.dataset.counts().items()):
         role = "target" if index in run.config.test_envs else "source"
@@ -285,7 +286,8 @@ def describe(run: Run) -> Iterator[str]:
         classes = ", ".join(f"{label} {count}" for label, count in counts.items())
         if len(counts) > 10:
             classes = f"{len(counts)} classes, {min(counts.values())} to {max(counts.values())} images each"
-        yield f"\tenvironment {index} ({name}, {role}): {sum(counts.values())} images ({classes}); {parts}"
+        line = f"environment {index} ({name}, {role}): {sum(counts.values())} images ({classes}); {parts}"
+        yield f"\t{visible(line)}"
     for index, sampler in zip(run.sources, run.minibatches.samplers, strict=True):
         if sampler.batch_size < run.hparams["batch_size"]:
             yield (

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from domainbed.errors import UsageError
+from domainbed.escaping import visible
 from domainbed.files import write_atomic
 from domainbed.records.results_file import RESULTS_FILE, Record, read_records
 
@@ -76,4 +77,4 @@ def _tagged_values(record: Record) -> Iterator[tuple[str, float]]:
     for name in sorted(record):
         value = record[name]
         if isinstance(value, int | float) and name != "step":
-            yield f"{'accuracy' if _ACCURACY.fullmatch(name) else 'training'}/{name}", float(value)
+            yield f"{'accuracy' if _ACCURACY.fullmatch(name) else 'training'}/{visible(name)}", float(value)

@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator
 from importlib.resources import files
 
+from domainbed.escaping import html_escape
 from domainbed.results.page.facts import Fact, counted, print_facts, runs_done
 from domainbed.results.printing import FigureData, print_figure_data, print_lines
 from domainbed.results.report import ReportContext
-from domainbed.results.tables import html_escape
 from domainbed_gs.report.cells import Cell, Comparison, Interval, PairedReport, Verdict
 from domainbed_gs.report.forest_plot import (
     UNBOUNDED,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from domainbed.results.tables import html_escape
+from domainbed.escaping import html_escape
 from domainbed_gs.report.cells import Interval
 
 MOST_STEPS = 6

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from domainbed.escaping import html_escape
 from domainbed.results.printing import print_lines
-from domainbed.results.tables import format_mean, html_escape
+from domainbed.results.tables import format_mean
 from domainbed_gs.report.cells import Cell, PairedReport
 from domainbed_gs.report.comparison import AVERAGE
 from domainbed_gs.report.forest_plot import number

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domainbed.errors import UsageError, check_choice
+from domainbed.escaping import latex_escape
 from domainbed.model_selection import METHODS
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.printing import print_figure_names, print_lines, print_paragraphs
 from domainbed.results.report import ReportContext
-from domainbed.results.tables import latex_escape
 from domainbed_gs.report import first_screen
 from domainbed_gs.report.box_plots import print_box_plots, write_box_plots
 from domainbed_gs.report.cautions import cautions

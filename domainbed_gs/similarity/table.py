@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
 from pathlib import Path
 
 from domainbed.errors import RunError
+from domainbed.escaping import csv_line
 from domainbed.files import write_atomic
 from domainbed_gs.similarity.measure import COLUMNS
 
@@ -21,9 +21,9 @@ Row = dict[str, float | str]
 def append(path: Path, row: Row) -> None:
     """Append a measurement to `path`, creating the file if necessary."""
     if not path.exists():
-        write_atomic(path, _line(HEADER))
+        write_atomic(path, csv_line(HEADER))
     with path.open("a", encoding="utf-8", newline="") as file:
-        file.write(_line([row[name] for name in HEADER]))
+        file.write(csv_line(row[name] for name in HEADER))
 
 
 def read(path: Path) -> list[Row]:
@@ -31,7 +31,7 @@ def read(path: Path) -> list[Row]:
 
     Raises: RunError if `path` does not exist or is not a table of similarities.
     """
-    header, *rows = list(csv.reader(_lines(path))) or [[]]
+    header, *rows = _rows(path) or [[]]
     if tuple(header) != HEADER or any(len(row) != len(HEADER) for row in rows):
         raise RunError(f"{path} is not a table of similarities; delete it and run again with --restart")
     return [
@@ -43,19 +43,20 @@ def read(path: Path) -> list[Row]:
 def keep_before(path: Path, step: int) -> None:
     """Drop the measurements of `step` and later steps, which a run resumed at `step` repeats."""
     if path.exists():
-        kept = [row for row in zip(_lines(path)[1:], read(path), strict=True) if float(row[1]["step"]) < step]
-        write_atomic(path, _line(HEADER) + "".join(f"{line}\n" for line, _ in kept))
+        rows = zip(_rows(path)[1:], read(path), strict=True)
+        kept = [cells for cells, row in rows if float(row["step"]) < step]
+        write_atomic(path, "".join(map(csv_line, [HEADER, *kept])))
 
 
-def _lines(path: Path) -> list[str]:
-    """Complete lines of a table."""
+def _rows(path: Path) -> list[list[str]]:
+    """Cells of the complete rows of a table. Names of classes may have line ends."""
     try:
-        return path.read_text(encoding="utf-8").split("\n")[:-1]
+        # Without translation of "\r": it may be part of a name.
+        with path.open(encoding="utf-8", newline="") as file:
+            text = file.read()
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _line(values: Iterable[object]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
+    rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    if rows and len(rows[-1]) < len(rows[0]):  # cut short within a name
+        rows.pop()
+    return rows

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import domainbed
-from domainbed.console import Tee, printable
+from domainbed.console import Tee
 from domainbed.datasets import get_dataset_class, with_classes
 from domainbed.datasets.base import labels_of
 from domainbed.datasets.class_names import class_folders, lacking_classes
@@ -18,6 +18,7 @@ from domainbed.datasets.contract import build as build_dataset
 from domainbed.datasets.folder_layout import read_layout
 from domainbed.datasets.reading_rules import UPSTREAM, USER_FOLDER
 from domainbed.errors import UsageError
+from domainbed.escaping import visible
 from domainbed.training.config import TrainConfig
 from domainbed.training.run import build, describe
 
@@ -56,7 +57,7 @@ def test_output_of_a_run_shows_any_name(tmp_path, capsys):
     with Tee(tmp_path / "out.txt") as out:
         out.write("a\udcff\n")
     assert capsys.readouterr().out == (tmp_path / "out.txt").read_text() == "a\\xff\n"
-    assert printable("é猫") == "é猫"
+    assert visible("é猫") == "é猫"
 
 
 def test_names_in_two_unicode_forms_are_one_class_and_that_is_said(tmp_path):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from domainbed.escaping import html_escape
 from domainbed.records.sweep_records import by_run
 from domainbed.results.printing import print_lines
 from domainbed.results.report import ReportContext
@@ -69,5 +69,5 @@ def _class(fact: Fact) -> str:
 
 
 def _html(fact: Fact) -> str:
-    before, number, after = (html.escape(text) for text in (fact.before, fact.number, fact.after))
+    before, number, after = (html_escape(text) for text in (fact.before, fact.number, fact.after))
     return " ".join(part for part in (before, f"<b>{number}</b>" if number else "", after) if part)

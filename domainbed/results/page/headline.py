@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import io
 from dataclasses import dataclass
 
 from domainbed.console import shortened_list
 from domainbed.errors import DomainBedError
+from domainbed.escaping import html_escape
 from domainbed.results.page.content import PageContent
 from domainbed.results.page.facts import print_facts, sweep_facts
 from domainbed.results.printing import print_lines
@@ -54,7 +54,7 @@ def _print_summary(content: PageContent) -> None:
     datasets = shortened_list(list(dict.fromkeys(run["args"]["dataset"] for run in content.runs)))
     summary = f"{len(content.runs)} runs of {algorithms} on {datasets}."
     print_lines(
-        f"<h1>{html.escape(f'Report on {content.context.input_dir.resolve().name}')}</h1>",
-        f'<p class="summary">{html.escape(summary)}</p>',
+        f"<h1>{html_escape(f'Report on {content.context.input_dir.resolve().name}')}</h1>",
+        f'<p class="summary">{html_escape(summary)}</p>',
     )
     print_facts(list(sweep_facts(content.context)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from importlib.resources import files
 from string import Template
 
 from domainbed.errors import DomainBedError
+from domainbed.escaping import html_escape
 from domainbed.results.domainbed_tables import print_rendered_tables
 from domainbed.results.page import learning_curves, overview, runs, sensitivity
 from domainbed.results.page.content import PageContent
@@ -79,13 +79,13 @@ def render_page(content: PageContent) -> str:
     ]
     parts = [part for part in parts if part.body.strip()]
     unfolded = () if headline.answers else ("results",)
-    title = html.escape(f"Report on {content.context.input_dir.resolve().name}")
+    title = html_escape(f"Report on {content.context.input_dir.resolve().name}")
     return Template(_asset("page.html")).substitute(
         title=title,
         name=title if headline.answers else "",
         headline=headline.body,
         contents="\n".join(
-            f'<li><a href="#{part.name}">{html.escape(part.title)}</a></li>' for part in parts
+            f'<li><a href="#{part.name}">{html_escape(part.title)}</a></li>' for part in parts
         ),
         parts="\n".join(_folded(part, unfolded=part.name in unfolded) for part in parts),
         style=_asset("style.css") + headline.style,
@@ -99,7 +99,7 @@ def _asset(name: str) -> str:
 
 def _folded(part: RenderedPart, *, unfolded: bool) -> str:
     """A part below its heading, folded unless `unfolded`."""
-    title = html.escape(part.title)
+    title = html_escape(part.title)
     return (
         f'<section id="{part.name}">\n<details{" open" if unfolded else ""}>'
         f"<summary><h2>{title}</h2></summary>\n{part.body}</details></section>"
@@ -120,7 +120,7 @@ def _render_sections(context: ReportContext) -> Iterator[RenderedPart]:
             body = io.StringIO()
             with contextlib.redirect_stdout(body):
                 _write_section(section, context, wanted)
-            yield RenderedPart(html.escape(name), getattr(section, "title", name), body.getvalue())
+            yield RenderedPart(html_escape(name), getattr(section, "title", name), body.getvalue())
 
 
 def _write_section(section: ReportSection, context: ReportContext, wanted: bool) -> None:

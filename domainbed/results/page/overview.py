@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from domainbed.console import shortened_list
+from domainbed.escaping import html_escape
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import ShownDataset, shown_datasets
 from domainbed.results.machines import describe_machines
@@ -33,7 +33,7 @@ MOST_VALUES = 4
 def write(content: PageContent) -> None:
     """Print the facts of the sweep, its settings and hyper-parameters, and the data of each dataset."""
     facts = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in _facts(content)
+        f"<dt>{html_escape(name)}</dt><dd>{html_escape(value)}</dd>" for name, value in _facts(content)
     )
     print_lines(f"<dl>{facts}</dl>")
     if not have_matplotlib():

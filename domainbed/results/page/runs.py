@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-
+from domainbed.escaping import html_escape
 from domainbed.results.notes import notes_on_accuracies
 from domainbed.results.page.content import PageContent
 from domainbed.results.printing import print_lines, print_paragraphs, print_section_table
@@ -44,9 +43,9 @@ def write_commands(content: PageContent) -> None:
     print_lines("</details>")
     if content.command:
         _print_block("Command that made this page:", [content.command])
-    print_lines(f"<p>Made with domainbed-gs {html.escape(__version__)}.</p>")
+    print_lines(f"<p>Made with domainbed-gs {html_escape(__version__)}.</p>")
 
 
 def _print_block(title: str, lines: list[str]) -> None:
-    text = html.escape("\n".join(lines))
-    print_lines(f'<p>{html.escape(title)}</p>\n<pre tabindex="0">{text}</pre>')
+    text = html_escape("\n".join(lines), keep_lines=True)
+    print_lines(f'<p>{html_escape(title)}</p>\n<pre tabindex="0">{text}</pre>')
