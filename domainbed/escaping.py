@@ -66,11 +66,12 @@ _MARKDOWN = re.compile(
     r"[\\`*\[|~$]"
     r"|(?<![^\W_])_|_(?![^\W_])"  # within a word an underscore is only that
     r"|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
+    r"|(?<!\S)#"  # at its end, a heading loses these
 )
 _ENTITIES = {"<": "&lt;", "&": "&amp;"}
 """Not every Markdown takes a backslash before these."""
 
-_BLOCK_START = re.compile(r"\A(\d+(?=[.)])|(?=[#+\-=]))")
+_BLOCK_START = re.compile(r"\A(\d+(?=[.)])|(?=[#+\-=>]))")
 
 
 def visible(text: str) -> str:
@@ -154,7 +155,7 @@ def markdown_escape(text: str, starts_line: bool = False) -> str:
         starts_line: whether it stands at the start of a line or list item, where "#" and "1." have a meaning.
     """
     escaped = _MARKDOWN.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), visible(text))
-    return _BLOCK_START.sub(r"\1\\", escaped) if starts_line else escaped
+    return _BLOCK_START.sub(r"\1\\", escaped.lstrip()) if starts_line else escaped
 
 
 def html_escape(text: str, keep_lines: bool = False) -> str:

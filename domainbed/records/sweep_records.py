@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from domainbed.console import shortened_list
 from domainbed.errors import UsageError
+from domainbed.escaping import visible
 from domainbed.records.query import Q
 from domainbed.records.results_file import RESULTS_FILE, Record, ResultsFile, read_records
 
@@ -85,7 +86,7 @@ def read_sweep_records(sweep_dir: Path) -> SweepRecords:
             runs.append(RunRecords(entry, (entry / "done").exists(), file))
     warnings = tuple(_warnings(runs, unreadable))
     for line in warnings:
-        _log.warning("warning: %s", line)
+        _log.warning("warning: %s", visible(line))
     return SweepRecords(runs, warnings)
 
 

@@ -21,7 +21,7 @@ from domainbed.results.experiments import conflicts
 from domainbed.results.loading import LoadedSweep, load_sweep
 from domainbed.results.notes import notes_on_accuracies
 from domainbed.results.page.content import PageContent
-from domainbed.results.printing import print_lines
+from domainbed.results.printing import note_formulas, print_lines
 from domainbed.results.report import ReportContext, default_section_args, print_report
 
 
@@ -75,6 +75,8 @@ def collect_results(
     with contextlib.redirect_stdout(Tee(copy, controls=format == "csv")):
         print_report(context, accuracies)
     _keep_copy(copy.getvalue(), output_dir or input_dir, f"results{FORMATS[format].suffix}")
+    if format == "csv":
+        note_formulas(copy.getvalue())
     for note in notes_on_accuracies(accuracies, sweep.records):
         print_lines(f"note: {visible(note)}", to=sys.stderr)
     if html is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from domainbed import model_selection
 from domainbed.errors import RunError
+from domainbed.escaping import visible
 from domainbed.model_selection import METHODS, SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import RESULTS_FILE, Record
@@ -89,14 +90,14 @@ def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool =
     try:
         manifest = read_manifest(directory)
     except RunError as error:
-        _log.warning("warning: %s", error)
+        _log.warning("warning: %s", visible(str(error)))
         manifest = None
     notes = [
         *notes_on_runs(runs, manifest, finished_only),
         *notes_on_machines(run.path for run in runs.runs),
     ]
     for note in notes:
-        _log.warning("note: %s", note)
+        _log.warning("note: %s", visible(note))
     records = Q(with_method_names((runs.finished() if finished_only else runs).records()))
     if not records:
         raise RunError(_no_records(directory, finished_only))

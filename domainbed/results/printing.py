@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -9,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from domainbed.escaping import html_escape, latex_escape, markdown_escape, visible
+from domainbed.console import shortened_list
+from domainbed.escaping import html_escape, is_formula, latex_escape, markdown_escape, visible
 from domainbed.results.tables import html_table, render_table
 
 if TYPE_CHECKING:
@@ -68,6 +71,18 @@ def wrapped_footer(line: str) -> list[str]:
     return textwrap.wrap(
         visible(line), TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     )
+
+
+def note_formulas(text: str) -> None:
+    """Note on stderr the cells of a CSV file that a spreadsheet would calculate, in one line if any."""
+    rows = csv.reader(io.StringIO(text, newline=""))
+    cells = dict.fromkeys(visible(cell) for row in rows for cell in row if is_formula(cell))
+    if cells:
+        print_lines(
+            f"note: a spreadsheet would calculate these cells: {shortened_list(list(cells), 5)}; import the "
+            "CSV file with all columns as text",
+            to=sys.stderr,
+        )
 
 
 def print_figure_names(paths: Sequence[Path], format: str) -> None:

@@ -48,6 +48,16 @@ def test_event_times_are_seconds_of_training(tmp_path, shown):
     assert [shown(tmp_path)["training/loss", step].wall_time for step in (0, 10)] == [0.5, 5.5]
 
 
+def test_any_name_is_a_visible_tag(tmp_path, shown):
+    names = ("\x1b[31m", "a\nb", "<b>$", "\udcff \ud800")
+    line = {"step": 0, "step_time": 0.5, "args": ARGS} | dict.fromkeys(names, 1.0)
+    (tmp_path / "results.jsonl").write_text(json.dumps(line) + "\n")
+    tensorboard_events.update(tmp_path)
+    assert {tag for tag, _ in shown(tmp_path)} == {
+        f"training/{name}" for name in ("\\x1b[31m", "a\\nb", "<b>$", "\\xff \\ud800", "step_time")
+    }
+
+
 def test_an_unwritable_file_causes_a_warning(tmp_path, caplog):
     write_records(tmp_path, [0])
     (tmp_path / tensorboard_events.NAME).mkdir()
