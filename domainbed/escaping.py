@@ -71,7 +71,7 @@ _MARKDOWN = re.compile(
 _ENTITIES = {"<": "&lt;", "&": "&amp;"}
 """Not every Markdown takes a backslash before these."""
 
-_BLOCK_START = re.compile(r"\A(\d+(?=[.)])|(?=[#+\-=>]))")
+_BLOCK_START = re.compile(r"\A(\d+(?=[.)])|(?=[#+\-=>*]))")
 
 
 def visible(text: str) -> str:
@@ -147,14 +147,22 @@ def _tex_numbers(found: re.Match[str]) -> str:
     return f"\\ifdefined\\Uchar {found[0]}\\else [{numbers}]\\fi{{}}"
 
 
-def markdown_escape(text: str, starts_line: bool = False) -> str:
+def markdown_escape(text: str, starts_line: bool = False, in_emphasis: bool = False) -> str:
     """`text` for Markdown, in which it is neither HTML, emphasis, link nor formula.
 
     Args:
         text: the text.
         starts_line: whether it stands at the start of a line or list item, where "#" and "1." have a meaning.
+        in_emphasis: whether stars surround it.
     """
-    escaped = _MARKDOWN.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), visible(text))
+
+    def escape(found: re.Match[str]) -> str:
+        # Where none begins emphasis, stars such as that of "0.03*" are only stars.
+        if found[0] == "*" and not in_emphasis and not found.string[found.end() :][:1].strip():
+            return "*"
+        return _ENTITIES.get(found[0], f"\\{found[0]}")
+
+    escaped = _MARKDOWN.sub(escape, visible(text))
     return _BLOCK_START.sub(r"\1\\", escaped.lstrip()) if starts_line else escaped
 
 

@@ -108,12 +108,15 @@ def test_html_shows_the_text_and_has_no_elements_of_it(text):
 @PROPERTIES
 @given(TEXTS)
 def test_markdown_shows_the_text(text):
-    """As a cell of a table, a list item, and a heading."""
+    """As a cell of a table, a list item, a heading, and in emphasis."""
     parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
     shown = " ".join(visible(text).split())
     cell = f"| x | {markdown_escape(text)} |\n| --- | --- |\n"
     item = f"- {markdown_escape(text, starts_line=True)}"
     heading = f"### a {markdown_escape(text)}"
+    footer = f"*x {markdown_escape(text, in_emphasis=True)}.*"
+    assert parser.render(footer).startswith("<p><em>x ")
+    assert parser.render(footer).endswith(".</em></p>\n")
     for source, tag, begin in ((cell, "th", "x"), (item, "li", ""), (heading, "h3", "a")):
         page = parser.render(source)
         assert re.findall(r"<(?!/?(?:table|thead|tbody|tr|th|td|ul|li|h3|p)\b)[^>]*>", page) == [], page
@@ -123,7 +126,7 @@ def test_markdown_shows_the_text(text):
 
 
 def test_markdown_leaves_ordinary_text_alone():
-    ordinary = "IB_ERM: p < 0.05, 77.1 +/- 0.2 (100 %), Colored-MNIST & PACS."
+    ordinary = "IB_ERM: p < 0.05, 77.1 +/- 0.2* (100 %), Colored-MNIST & PACS."
     assert markdown_escape(ordinary, starts_line=True) == ordinary
 
 

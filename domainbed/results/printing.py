@@ -59,7 +59,7 @@ def print_footer(line: str, format: str) -> None:
     if format == "latex":
         print_lines(f"\n\\noindent{{\\footnotesize {latex_escape(line)}}}")
     elif format == "markdown":
-        print_lines("", f"*{markdown_escape(line)}*")
+        print_lines("", f"*{markdown_escape(line, in_emphasis=True)}*")
     elif format == "html":
         print_lines(f'<p class="footer">{html_escape(line)}</p>')
     else:

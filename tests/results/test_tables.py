@@ -96,7 +96,7 @@ def test_render_table_markdown_and_csv():
         "",
         "| Algorithm | p |",
         "| --- | ---: |",
-        "| IB_ERM | 0.031\\* |",
+        "| IB_ERM | 0.031* |",
         "| a\\|b | 1.0 +/- 0.5 |",
     ]
     text = render_table("a, b", COLUMNS, ROWS, "csv")
