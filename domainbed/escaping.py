@@ -63,7 +63,8 @@ _NOT_IN_TEX = re.compile(
 """Characters beyond those that every LaTeX sets without further packages."""
 
 _MARKDOWN = re.compile(
-    r"[\\`*\[|~$]"
+    r"[\\`*|~$]"
+    r"|\[(?![+-]?\d[^\[\]]*\](?![(\[:]))"  # an interval such as [-0.5, +1.2] is no link
     r"|(?<![^\W_])_|_(?![^\W_])"  # within a word an underscore is only that
     r"|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
     r"|(?<!\S)#"  # at its end, a heading loses these

@@ -40,7 +40,7 @@ HOSTILE = (
 TEXTS = st.one_of(
     st.sampled_from(HOSTILE),
     st.text(max_size=8),
-    st.text("$%_\\{}<>&|`*#-=+~^[]()!\"' \n\r\t\x1b\x00\u202e\ud800\udcffab1猫", max_size=12),
+    st.text("$%_\\{}<>&|`*#-=+~^[]():!\"' \n\r\t\x1b\x00\u202e\ud800\udcffab1猫", max_size=12),
 )
 PROPERTIES = settings(max_examples=60, deadline=None)
 
@@ -126,7 +126,7 @@ def test_markdown_shows_the_text(text):
 
 
 def test_markdown_leaves_ordinary_text_alone():
-    ordinary = "IB_ERM: p < 0.05, 77.1 +/- 0.2* (100 %), Colored-MNIST & PACS."
+    ordinary = "IB_ERM: p < 0.05, 77.1 +/- 0.2* [-0.5, +1.2] (100 %), Colored-MNIST & PACS."
     assert markdown_escape(ordinary, starts_line=True) == ordinary
 
 
