@@ -9,7 +9,7 @@ that are not UTF-8. Whoever writes an output calls the function of its kind, las
 | text tables, one-line messages | `visible` |
 | a terminal, a log | `escaped_output`, or `visible_lines` |
 | CSV | `csv_line` |
-| LaTeX | `latex_escape` |
+| LaTeX | `latex_escape`, `latex_label` |
 | Markdown | `markdown_escape` |
 | HTML, SVG | `html_escape` |
 | TOML | `toml_value`, `toml_key` |
@@ -138,8 +138,15 @@ def latex_escape(text: str) -> str:
     text = unicodedata.normalize("NFC", visible(text))
     escaped = " $\\pm$ ".join(part.translate(_LATEX) for part in text.split(" +/- "))
     escaped = re.sub("-(?=-)", "-{}", escaped)  # two hyphens are no dash
-    escaped = _NOT_IN_TEX.sub(_tex_numbers, escaped)
-    # At the start of a row, "[" and "*" would be arguments of the line break before it.
+    return _NOT_IN_TEX.sub(_tex_numbers, escaped)
+
+
+def latex_label(text: str) -> str:
+    """`latex_escape(text)` for the first cell of a row.
+
+    There, "[" and "*" would be arguments of the line break that ends the row before.
+    """
+    escaped = latex_escape(text)
     return "{}" + escaped if escaped.startswith(("[", "*")) else escaped
 
 

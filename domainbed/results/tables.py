@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from domainbed.console import format_row, print_row
-from domainbed.escaping import csv_line, html_escape, latex_escape, markdown_escape, visible
+from domainbed.escaping import csv_line, html_escape, latex_escape, latex_label, markdown_escape, visible
 
 _NUMBER = re.compile(r"\[?[+\-]?\d.*|[-X]", re.DOTALL)
 """A cell with a number, several numbers, or no result."""
@@ -60,7 +60,7 @@ def print_table(
         print(f"\n-------- {visible(header_text)}")  # noqa: T201
         print_row(col_labels, colwidth)
     for label, row in zip(row_labels, table, strict=True):
-        print_row([latex_escape(label) if latex else label, *row], colwidth, latex)
+        print_row([latex_label(label) if latex else label, *row], colwidth, latex)
     if latex:
         print(_LATEX_END)  # noqa: T201
 
@@ -87,7 +87,7 @@ def render_table(title: str, columns: list[str], rows: list[list[str]], format: 
     latex = format == "latex"
     lines = [[visible(cell) for cell in row] for row in (columns, *rows)]
     if latex:
-        lines = [_bold(columns), *([latex_escape(cell) for cell in row] for row in rows)]
+        lines = [_bold(columns), *([latex_label(row[0]), *map(latex_escape, row[1:])] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     header, *body = [format_row(line, widths, latex) for line in lines]
     if latex:
@@ -136,7 +136,7 @@ def latex_width(least: int, row_labels: Iterable[str], col_labels: Iterable[str]
 
     Long row labels without special characters are not counted: they are cut, as in upstream.
     """
-    escaped = [latex_escape(label) for label in row_labels if latex_escape(label) != label]
+    escaped = [latex_label(label) for label in row_labels if latex_label(label) != label]
     return max([least, *map(len, _bold(col_labels)), *map(len, escaped)])
 
 
