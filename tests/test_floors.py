@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = """
-ground      version platforms escaping errors plugins registry hparams seeds files console process_group cores threads
+ground      version platforms escaping errors
+ground      plugins registry hparams seeds files console process_group cores threads
 records     records
 data        datasets images
 networks    networks
