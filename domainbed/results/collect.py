@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from domainbed.console import Tee
-from domainbed.errors import RunError
+from domainbed.errors import RunError, UsageError
 from domainbed.escaping import visible
 from domainbed.files import write_atomic
 from domainbed.model_selection import SelectionMethod
@@ -21,8 +22,9 @@ from domainbed.results.experiments import conflicts
 from domainbed.results.loading import LoadedSweep, load_sweep
 from domainbed.results.notes import notes_on_accuracies
 from domainbed.results.page.content import PageContent
+from domainbed.results.pooling_notes import notes_on_pooling
 from domainbed.results.printing import note_formulas, print_lines
-from domainbed.results.report import ReportContext, default_section_args, print_report
+from domainbed.results.report import ReportContext, ReportPart, default_section_args, print_report
 
 
 def collect_results(
@@ -31,6 +33,9 @@ def collect_results(
     selection: Sequence[str] | None = None,
     finished_only: bool = False,
     mix_data: bool = False,
+    where: Sequence[str] = (),
+    by: str | None = None,
+    strict: bool = False,
     format: str = "text",
     output_dir: Path | None = None,
     html: Path | None = None,
@@ -44,52 +49,94 @@ def collect_results(
         input_dir: the sweep directory.
         selection: short names of selection methods; by default those of the sweep, else upstream's.
         finished_only: leave out unfinished runs.
-        mix_data: accept runs of one dataset that used different data.
+        mix_data: pool runs of one dataset that used different data.
+        where: conditions that runs must meet, such as "steps>=300".
+        by: name of a setting or hyper-parameter; the report has a part for each of its values.
+        strict: raise RunError at the end if the runs of a method are several experiments.
         format: "text", "latex", "markdown" or "csv".
         output_dir: folder of the copy; by default `input_dir`.
-        html: file for a page with all results; by default none is written.
+        html: file for a page with all results; by default none is written. With `by`, each value has a page
+            of its own, whose name ends with the setting and the value.
         relaunch_best: sweep file (.toml) for the best setting of each algorithm by the first selection
             method; by default none is written.
         section_args: options of the report sections; by default the report has no sections.
         command: the command line that made the report, for the page to show.
 
     Raises:
-        UsageError: `input_dir` does not exist, or the options of a section make no sense.
+        UsageError: `input_dir` does not exist, a condition or `by` names no setting, or the options of a
+            section make no sense.
         UnknownName: no selection method has the name.
-        RunError: there are no records, runs used different data, or a file cannot be written.
+        RunError: there are no records, no run meets the conditions, a file cannot be written; see also
+            `strict`.
     """
-    sweep = load_sweep(input_dir, finished_only=finished_only, mix_data=mix_data)
+    if by is not None and relaunch_best is not None:
+        raise UsageError("--relaunch_best needs one experiment; choose it with --where, without --by")
+    sweep = load_sweep(input_dir, finished_only=finished_only, mix_data=mix_data, where=where)
     methods = sweep.selection_methods(selection)
+    args = default_section_args() if section_args is None else section_args
+    parts = [
+        _part(each, methods, args, format, by or "", value)
+        for value, each in (sweep.by_value(by) if by is not None else {"": sweep}).items()
+    ]
+    copy = io.StringIO()
+    with contextlib.redirect_stdout(Tee(copy, controls=format == "csv")):
+        print_report(parts)
+    _keep_copy(copy.getvalue(), output_dir or input_dir, f"results{FORMATS[format].suffix}")
+    if format == "csv":
+        note_formulas(copy.getvalue())
+    for note in dict.fromkeys(note for part in parts for note in _notes(part)):
+        print_lines(f"note: {visible(note)}", to=sys.stderr)
+    if html is not None:
+        for part in parts:
+            context = replace(part.context, format="html")
+            content = PageContent(context, methods, part.accuracies, (*sweep.notes, *_pooling(part)), command)
+            _write_page(_page_of(html, part), content)
+    if relaunch_best is not None:
+        _write_relaunch(relaunch_best, sweep, methods)
+    several = [conflict for part in parts for conflict in conflicts(part.context.records)]
+    if strict and several:
+        raise RunError(f"--strict: {'. '.join(map(str, several))}")
+
+
+def _part(
+    sweep: LoadedSweep,
+    methods: Mapping[str, type[SelectionMethod]],
+    args: argparse.Namespace,
+    format: str,
+    setting: str,
+    value: str,
+) -> ReportPart:
+    """The part of the report on the runs of `sweep`, which have this value of a setting."""
     accuracies = {name: compute_accuracies(sweep.records, method) for name, method in methods.items()}
     for name, method in methods.items():
         sweep.runs.explain_missing(accuracies[name], method)
     context = ReportContext(
         records=sweep.records,
-        input_dir=input_dir,
-        args=default_section_args() if section_args is None else section_args,
+        input_dir=sweep.directory,
+        args=args,
         format=format,
         manifest=sweep.manifest,
         runs=sweep.runs,
     )
-    copy = io.StringIO()
-    with contextlib.redirect_stdout(Tee(copy, controls=format == "csv")):
-        print_report(context, accuracies)
-    _keep_copy(copy.getvalue(), output_dir or input_dir, f"results{FORMATS[format].suffix}")
-    if format == "csv":
-        note_formulas(copy.getvalue())
-    for note in notes_on_accuracies(accuracies, sweep.records):
-        print_lines(f"note: {visible(note)}", to=sys.stderr)
-    if html is not None:
-        content = PageContent(
-            context=replace(context, format="html"),
-            methods=methods,
-            accuracies=accuracies,
-            notes=sweep.notes,
-            command=command,
-        )
-        _write_page(html, content)
-    if relaunch_best is not None:
-        _write_relaunch(relaunch_best, sweep, methods)
+    return ReportPart(context, accuracies, setting, value)
+
+
+def _pooling(part: ReportPart) -> list[str]:
+    heading = f"{part.setting}={part.value}: " if part.setting else ""
+    return [f"{heading}{note}" for note in notes_on_pooling(part.context.records)]
+
+
+def _notes(part: ReportPart) -> list[str]:
+    """Notes on the numbers of a part."""
+    heading = f"{part.setting}={part.value}: " if part.setting else ""
+    notes = notes_on_accuracies(part.accuracies, part.context.records)
+    return [*_pooling(part), *(f"{heading}{note}" for note in notes)]
+
+
+def _page_of(path: Path, part: ReportPart) -> Path:
+    """Path of the page of a part, such as report-steps-300.html."""
+    suffix = re.sub(r"[^\w.+-]+", "_", f"-{part.setting}-{part.value}") if part.setting else ""
+    return path.with_name(f"{path.stem}{suffix}{path.suffix}")
 
 
 def _keep_copy(report: str, folder: Path, name: str) -> None:

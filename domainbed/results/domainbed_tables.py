@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domainbed.escaping import csv_line, latex_escape
+from domainbed.escaping import csv_line, latex_escape, markdown_escape, visible
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.averages import Average, average_of
 from domainbed.results.printing import print_footer, print_lines, wrapped_footer
@@ -183,12 +183,14 @@ class ReportFormat:
         print_head: prints what comes first, given the number of records.
         print_tables: prints the tables of one selection method, given its short name and its accuracies.
         print_end: prints what comes last.
+        print_heading: prints the heading of a part, with the runs that have one value of a setting.
     """
 
     suffix: str
     print_head: Callable[[int], None]
     print_tables: Callable[[str, Accuracies], None]
     print_end: Callable[[], None]
+    print_heading: Callable[[str], None] = lambda text: print_lines("", f"======== {visible(text)} ========")
 
 
 def print_upstream_tables(accuracies: Accuracies, latex: bool) -> None:
@@ -287,12 +289,14 @@ FORMATS = {
         print_head=_print_latex_head,
         print_tables=_print_latex_tables,
         print_end=lambda: print_lines("\\end{document}"),
+        print_heading=lambda text: print_lines("", f"\\section{{{latex_escape(text)}}}"),
     ),
     "markdown": ReportFormat(
         suffix=".md",
         print_head=lambda records: print_lines(f"Total records: {records}"),
         print_tables=lambda short_name, accuracies: print_rendered_tables(accuracies, "markdown"),
         print_end=lambda: None,
+        print_heading=lambda text: print_lines("", f"## {markdown_escape(text)}"),
     ),
     "csv": ReportFormat(
         suffix=".csv",

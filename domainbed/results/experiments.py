@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from domainbed.hparams import Kind
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
-from domainbed.results.run_settings import DATA, Kinds, Run, as_text, runs_of
 from domainbed.results.trials import Trial, Trials
+from domainbed.training.config import SETTINGS
+from domainbed.training.run_settings import DATA, Kinds, Run, as_text, runs_of
 from domainbed.training.splits import SUFFIX
 
 MOST_VALUES = 4
@@ -46,16 +47,18 @@ class Conflict:
     @property
     def reason(self) -> str:
         """What differs, such as "steps is 300 (8 runs), 500 (2 runs)"."""
-        return "; ".join(f"{name} is {_listed(counts)}" for name, counts in self.values.items())
+        return "; ".join(f"{name} is {_listed(name, counts)}" for name, counts in self.values.items())
 
     @property
     def remedy(self) -> str:
         """Flags that choose one of the experiments, or show each."""
-        choice = " ".join(
-            f"--where {shlex.quote(f'{name}={as_text(next(iter(counts)))}')}"
-            for name, counts in self.values.items()
+        known = {name: [each for each in counts if each is not None] for name, counts in self.values.items()}
+        chosen = [f"{name}={as_text(values[0])}" for name, values in known.items()]
+        flags = " ".join(f"--where {shlex.quote(condition)}" for condition in chosen)
+        mix = (
+            ", or pool them with --mix_data" if all(name.startswith("data.") for name in self.values) else ""
         )
-        return f"choose one, e.g. {choice}, or show each with --by {next(iter(self.values))}"
+        return f"choose one, e.g. {flags}, or show each with --by {next(iter(self.values))}{mix}"
 
     @property
     def text(self) -> str:
@@ -167,10 +170,14 @@ def _counts(values: Mapping[str, Sequence[Hashable]]) -> dict[str, dict[Hashable
     return {name: dict(Counter(of_runs).most_common()) for name, of_runs in values.items()}
 
 
-def _listed(counts: Mapping[Hashable, int]) -> str:
-    shown = [f"{as_text(value)} ({_runs(count)})" for value, count in counts.items()]
+def _listed(name: str, counts: Mapping[Hashable, int]) -> str:
+    shown = [f"{_shown(name, value)} ({_runs(count)})" for value, count in counts.items()]
     more = len(shown) - MOST_VALUES
     return ", ".join(shown[:MOST_VALUES]) + (f" and {more} more values" if more > 0 else "")
+
+
+def _shown(name: str, value: Hashable) -> str:
+    return as_text(value) if value is not None or name in SETTINGS else "not recorded"
 
 
 def _runs(count: int) -> str:

@@ -7,9 +7,8 @@ Runs of one algorithm under several conditions (`--grouping`) are several method
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from domainbed.escaping import visible
 from domainbed.model_selection import METHODS, SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import RESULTS_FILE, Record
-from domainbed.records.sweep_records import by_run, read_sweep_records
+from domainbed.records.sweep_records import read_sweep_records
+from domainbed.results.conditions import Choice, Condition, parse_condition, run_of_args
 from domainbed.results.dataset_spellings import (
     Spellings,
     records_with_one_spelling,
@@ -33,6 +33,7 @@ from domainbed.results.method_names import with_method_name, with_method_names
 from domainbed.results.notes import notes_on_runs
 from domainbed.results.resumed_runs import complete_resumed_runs
 from domainbed.sweep.manifest import Manifest, read_manifest
+from domainbed.training.run_settings import DATA, as_text, runs_of
 
 _log = logging.getLogger(__name__)
 
@@ -71,19 +72,54 @@ class LoadedSweep:
         names = names or (self.manifest.selection if self.manifest else ()) or model_selection.UPSTREAM
         return {name: METHODS[name] for name in names}
 
+    def chosen(self, conditions: Sequence[Condition]) -> LoadedSweep:
+        """The runs that meet all `conditions`.
 
-def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool = False) -> LoadedSweep:
+        Raises: UsageError for an unknown name; RunError if no run meets them.
+        """
+        runs = runs_of(self.records)
+        choice = Choice(runs)
+        choice.check(conditions)
+        records = [record for run in runs if choice.meets(run, conditions) for record in run.records]
+        launched, manifest = self.runs.args, self.manifest
+        names = {name for name, args in launched.items() if choice.meets(run_of_args(args), conditions)}
+        if manifest is not None:
+            jobs = {name: args for name, args in manifest.jobs.items() if name in names}
+            manifest = replace(manifest, jobs=jobs)
+        return replace(
+            self,
+            records=Q(records),
+            manifest=manifest,
+            runs=replace(self.runs, args={name: launched[name] for name in launched if name in names}),
+        )
+
+    def by_value(self, name: str) -> dict[str, LoadedSweep]:
+        """The runs with each value of the setting or hyper-parameter `name`: value as text -> runs.
+
+        Raises: UsageError if no run has it.
+        """
+        choice = Choice(runs_of(self.records))
+        choice.check_name(name, "--by")
+        values = map(as_text, choice.values(name))
+        return {value: self.chosen([Condition(name, "=", value)]) for value in values}
+
+
+def load_sweep(
+    directory: Path, *, finished_only: bool = False, mix_data: bool = False, where: Sequence[str] = ()
+) -> LoadedSweep:
     """Read the sweep in `directory`. The notes are also written to the log.
 
     Args:
         directory: the sweep directory.
         finished_only: leave out unfinished runs.
-        mix_data: accept runs of one dataset that used different data.
+        mix_data: pool runs of one dataset that used different data.
+        where: conditions that runs must meet, such as "steps>=300"; see `domainbed.results.conditions`.
 
     Raises:
-        UsageError: `directory` does not exist.
-        RunError: there are no records, or the runs used different data and `mix_data` is False.
+        UsageError: `directory` does not exist, or a condition cannot be read.
+        RunError: there are no records, or no run meets the conditions.
     """
+    conditions = [parse_condition(text) for text in where]
     runs = read_sweep_records(directory)
     complete_resumed_runs(runs.runs)
     add_environment_names(runs.runs)
@@ -96,15 +132,13 @@ def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool =
         *notes_on_runs(runs, manifest, finished_only),
         *notes_on_machines(run.path for run in runs.runs),
     ]
-    for note in notes:
-        _log.warning("note: %s", visible(note))
     records = Q(with_method_names((runs.finished() if finished_only else runs).records()))
     if not records:
         raise RunError(_no_records(directory, finished_only))
     spellings = spellings_of(records)
     records = Q(records_with_one_spelling(records, spellings))
-    if not mix_data:
-        check_same_data(records)
+    if mix_data:
+        records = Q(without_data_identity(records))
     if manifest is not None:
         jobs = {
             name: with_one_spelling(with_method_name(args), spellings) for name, args in manifest.jobs.items()
@@ -115,7 +149,15 @@ def load_sweep(directory: Path, *, finished_only: bool = False, mix_data: bool =
         name: with_one_spelling(with_method_name(args), spellings) for name, args in with_records.items()
     }
     launched = LaunchedRuns(directory, named | (manifest.jobs if manifest else {}))
-    return LoadedSweep(directory, records, manifest, (*runs.warnings, *notes), launched, spellings)
+    sweep = LoadedSweep(directory, records, manifest, (), launched, spellings)
+    if conditions:
+        sweep = sweep.chosen(conditions)
+        counts = [len(runs_of(each)) for each in (sweep.records, records)]
+        flags = " ".join(f"--where {condition}" for condition in conditions)
+        notes.append(f"{flags}: {counts[0]} of {counts[1]} runs")
+    for note in notes:
+        _log.warning("note: %s", visible(note))
+    return replace(sweep, notes=(*runs.warnings, *notes))
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:
@@ -123,50 +165,27 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input_dir", type=Path, required=True, help="sweep directory, one folder a run")
     parser.add_argument("--finished_only", action="store_true", help="leave out unfinished runs")
     parser.add_argument(
-        "--mix_data", action="store_true", help="accept runs of one dataset that used different data"
+        "--mix_data", action="store_true", help="pool runs of one dataset that used different data"
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only runs with this value of a setting or hyper-parameter, also with != >= <= > <, such as "
+        "'steps>=300'; several are combined",
     )
 
 
-def check_same_data(records: Q[Record]) -> None:
-    """Check that all runs on a dataset used the same data: checksum, version and contents in their records.
-
-    Records without them, such as upstream's, are not checked. A run that does not know the contents of its
-    files counts as one with any contents.
-
-    Raises: RunError, which names one run for each version of the data.
-    """
-    runs: dict[str, dict[_Identity, dict[str, None]]] = {}
-    for args, records_of_run in by_run(records):
-        for data, _ in itertools.groupby(record.get("data") for record in records_of_run):
-            if isinstance(data, dict):
-                identity = str(data.get("checksum")), str(data.get("version")), data.get("contents")
-                paths = runs.setdefault(args["dataset"], {}).setdefault(identity, {})
-                paths[str(args.get("output_dir"))] = None
-    for dataset, by_data in runs.items():
-        kinds = _kinds_of_data(by_data)
-        if len(kinds) > 1:
-            text = ", ".join(
-                f"{kind} ({len(paths)} runs, e.g. {next(iter(paths))})" for kind, paths in kinds.items()
-            )
-            raise RunError(f"runs on {dataset} used different data: {text}; use --mix_data to pool them")
-
-
-_Identity = tuple[str, str, str | None]
-"""Checksum, version, and contents if they are known."""
-
-
-def _kinds_of_data(by_data: Mapping[_Identity, Iterable[str]]) -> dict[str, list[str]]:
-    """Text on each kind of data -> runs. Contents tell kinds apart where at least two are known."""
-    known: dict[tuple[str, str], set[str]] = {}
-    for checksum, version, contents in by_data:
-        known.setdefault((checksum, version), set()).update([contents] if contents else [])
-    kinds: dict[str, list[str]] = {}
-    for (checksum, version, contents), paths in by_data.items():
-        kind = f"checksum {checksum} version {version}"
-        if len(known[checksum, version]) > 1:
-            kind += f" contents {contents or 'not known'}"
-        kinds.setdefault(kind, []).extend(paths)
-    return kinds
+def without_data_identity(records: Iterable[Record]) -> list[Record]:
+    """Copies of `records` that do not tell which data their runs used."""
+    hidden = {name.removeprefix("data.") for name in DATA}
+    return [
+        record | {"data": {name: value for name, value in record["data"].items() if name not in hidden}}
+        if isinstance(record.get("data"), dict)
+        else record
+        for record in records
+    ]
 
 
 def _no_records(directory: Path, finished_only: bool) -> str:

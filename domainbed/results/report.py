@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import csv
+import io
 import logging
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from domainbed.escaping import csv_line
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.registry import Registry
@@ -111,18 +116,53 @@ def default_section_args() -> argparse.Namespace:
     return parser.parse_args([])
 
 
-def print_report(context: ReportContext, accuracies: Mapping[str, Accuracies]) -> None:
-    """Print the report to the current `sys.stdout`.
+@dataclass(frozen=True)
+class ReportPart:
+    """The report on the runs with one value of a setting, or on all runs.
 
-    Args:
-        context: the sweep, the format, and the options that choose sections.
+    Attributes:
+        context: the runs, the format, and the options that choose sections.
         accuracies: accuracies by the short name of their selection method, in order.
+        setting: name of the setting; empty for all runs.
+        value: its value, as text.
     """
-    report_format = FORMATS[context.format]
-    report_format.print_head(len(context.records))
-    for short_name, results in accuracies.items():
-        report_format.print_tables(short_name, results)
-    for _, section in sections():
-        if section.wanted(context.args):
-            section.write(context)
+
+    context: ReportContext
+    accuracies: Mapping[str, Accuracies]
+    setting: str = ""
+    value: str = ""
+
+
+def print_report(parts: Sequence[ReportPart]) -> None:
+    """Print the report to the current `sys.stdout`: all parts, one after the other, in one format."""
+    report_format = FORMATS[parts[0].context.format]
+    if parts[0].setting and parts[0].context.format == "csv":
+        _print_csv_parts(parts)
+        return
+    report_format.print_head(sum(len(part.context.records) for part in parts))
+    for part in parts:
+        if part.setting:
+            report_format.print_heading(f"{part.setting} = {part.value}")
+        _print_part(part)
     report_format.print_end()
+
+
+def _print_part(part: ReportPart) -> None:
+    for short_name, results in part.accuracies.items():
+        FORMATS[part.context.format].print_tables(short_name, results)
+    for _, section in sections():
+        if section.wanted(part.context.args):
+            section.write(part.context)
+
+
+def _print_csv_parts(parts: Sequence[ReportPart]) -> None:
+    """Print the tables of each part with the setting as their last column. An empty line ends a table."""
+    for i, part in enumerate(parts):
+        printed = io.StringIO(newline="")
+        with contextlib.redirect_stdout(printed):
+            FORMATS["csv"].print_head(len(part.context.records))
+            _print_part(part)
+        is_header = True
+        for row in [*([[]] if i else []), *csv.reader(io.StringIO(printed.getvalue(), newline=""))]:
+            sys.stdout.write(csv_line([*row, part.setting if is_header else part.value]) if row else "\n")
+            is_header = not row

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
-from domainbed.results.run_settings import Run
+from domainbed.training.run_settings import Run
 
 Key = tuple[str, str]
 """(dataset, method)"""

@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         selection=args.selection,
         finished_only=args.finished_only,
         mix_data=args.mix_data,
+        where=args.where,
+        by=args.by,
+        strict=args.strict,
         format=args.format,
         output_dir=args.output_dir,
         html=args.html,
@@ -76,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m domainbed.scripts.collect_results", description="Show the results of a sweep."
     )
     add_loading_flags(parser)
+    parser.add_argument(
+        "--by", metavar="NAME", help="one report for each value of this setting or hyper-parameter"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with status 1 if runs of a method are several experiments"
+    )
     parser.add_argument(
         "--output_dir", type=Path, help="folder for the copy of the report (default: the sweep directory)"
     )

@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         selection=args.selection,
         finished_only=args.finished_only,
         mix_data=args.mix_data,
+        where=args.where,
     )
     return 0
 

@@ -52,13 +52,13 @@ class CompareSection:
         Raises:
             UsageError: the other sweep does not exist, or no algorithm has results in both on a target.
             UnknownName: --paired_selection is unknown.
-            RunError: the other sweep has no records, or its runs used different data.
+            RunError: the other sweep has no records.
         """
         args = context.args
         method = METHODS[selection_name(context)]
         # Set by collect_results, of which every section has its flags alone.
-        options = {name: bool(getattr(args, name, False)) for name in ("finished_only", "mix_data")}
-        records = load_sweep(args.compare, **options).records
+        finished_only, mix_data = (bool(getattr(args, name, False)) for name in ("finished_only", "mix_data"))
+        records = load_sweep(args.compare, finished_only=finished_only, mix_data=mix_data).records
         spellings = spellings_of([*context.records, *records])
         own, records = (Q(records_with_one_spelling(each, spellings)) for each in (context.records, records))
         this, other = _sweep(own, method), _sweep(records, method)

@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from domainbed_gs.report.planned_sweep import write_planned_sweep
     from domainbed_gs.report.trial_splits import trial_splits
 
-    sweep = load_sweep(args.input_dir, finished_only=args.finished_only, mix_data=args.mix_data)
+    sweep = load_sweep(
+        args.input_dir, finished_only=args.finished_only, mix_data=args.mix_data, where=args.where
+    )
     context = ReportContext(sweep.records, args.input_dir, args, args.format, sweep.manifest)
     selection = selection_name(context)
     splits = trial_splits(sweep.records).kind

@@ -165,7 +165,7 @@ def test_other_data_concern_all_methods_on_the_dataset():
     assert str(conflict) == (
         "all methods on EmojiStyles: several experiments, which no number mixes: data.checksum is 0123 (2 "
         "runs), 4567 (1 run); choose one, e.g. --where data.checksum=0123, or show each with "
-        "--by data.checksum"
+        "--by data.checksum, or pool them with --mix_data"
     )
 
 

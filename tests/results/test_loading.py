@@ -1,12 +1,14 @@
 """Loading a sweep: names of methods, and the check that runs used the same data."""
 
+import contextlib
+import io
 import json
 
 import pytest
 
-from domainbed.errors import RunError
 from domainbed.results.loading import load_sweep
 from domainbed.results.method_names import algorithm_and_condition, method_name, with_method_names
+from domainbed.scripts import collect_results
 
 TARGET = ["--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "0"]
 
@@ -28,49 +30,58 @@ def test_records_without_data_identity_are_accepted(sweep):
     assert len(load_sweep(sweep).records) == 5 * 40
 
 
+def cells(sweep, *flags):
+    """The row of ERM by `iid`, and the notes."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(output):
+        arguments = ["--input_dir", str(sweep), "--selection", "iid", *flags]
+        assert collect_results.main(arguments) == 0
+    return out.getvalue().splitlines()[4].split(), output.getvalue()
+
+
 @pytest.mark.parametrize("other", [{"checksum": "4567", "version": 1}, {"checksum": "0123", "version": 2}])
-def test_different_checksums_or_versions_are_refused(sweep, other):
+def test_runs_on_other_data_are_not_pooled(sweep, other):
     one, *rest = sorted(sweep.iterdir())
     rewrite(one, other)
     for run in rest:
         rewrite(run, {"checksum": "0123", "version": 1})
-    with pytest.raises(RunError, match="runs on VLCS used different data") as caught:
-        load_sweep(sweep)
-    line = str(caught.value)
-    assert f"checksum {other['checksum']} version {other['version']} (1 runs, e.g. sweep/{one.name})" in line
-    assert "(39 runs" in line
-    assert line.endswith("use --mix_data to pool them")
-    assert "\n" not in line
-    assert len(load_sweep(sweep, mix_data=True).records) == 5 * 40
+    row, notes = cells(sweep)
+    assert row == ["ERM", "X", "X", "X", "X", "X"]
+    name, new, old = ("checksum", "4567", "0123") if other["version"] == 1 else ("version", 2, 1)
+    assert f"data.{name} is {old} (39 runs), {new} (1 run); choose one, e.g. --where data.{name}=" in notes
+    assert cells(sweep, "--mix_data")[0].count("X") == 0
+    assert cells(sweep, "--where", f"data.{name}={old}")[0].count("X") == 0
 
 
-def test_different_contents_of_the_same_names_and_sizes_are_refused(sweep):
+def test_runs_on_other_contents_of_the_same_names_and_sizes_are_not_pooled(sweep):
     data = {"checksum": "0123", "version": 1}
     one, other, *rest = sorted(sweep.iterdir())
     for run in rest:  # of a release that did not know contents, or without a cache
         rewrite(run, data)
     rewrite(one, data | {"contents": "aaaa"})
     rewrite(other, data | {"contents": "aaaa"})
-    assert len(load_sweep(sweep).records) == 5 * 40
+    assert cells(sweep)[0].count("X") == 0
     rewrite(other, data | {"contents": "bbbb"})
-    with pytest.raises(RunError, match="runs on VLCS used different data") as caught:
-        load_sweep(sweep)
-    for kind in ("aaaa (1 runs", "bbbb (1 runs", "not known (38 runs"):
-        assert f"checksum 0123 version 1 contents {kind}" in str(caught.value)
-    assert len(load_sweep(sweep, mix_data=True).records) == 5 * 40
+    row, notes = cells(sweep)
+    assert row.count("X") == 5
+    assert "data.contents is not recorded (38 runs), aaaa (1 run), bbbb (1 run)" in notes
+    assert cells(sweep, "--mix_data")[0].count("X") == 0
 
 
-def test_both_scripts_have_the_flag(sweep, forked_script):
+def test_both_scripts_have_the_flags(sweep, forked_script):
     for run, checksum in zip(sorted(sweep.iterdir()), ("0123", "4567"), strict=False):
         rewrite(run, {"checksum": checksum, "version": 1})
-    for flags in (
-        ("collect_results", "--input_dir", sweep),
-        ("list_top_hparams", "--input_dir", sweep, *TARGET),
+    for status, flags in (
+        (0, ("collect_results", "--input_dir", sweep)),
+        (1, ("collect_results", "--strict", "--input_dir", sweep)),
+        (1, ("list_top_hparams", "--input_dir", sweep, *TARGET)),
     ):
         refused = forked_script(*flags)
-        assert refused.returncode == 1
-        assert refused.stderr.splitlines()[-1].startswith("error: runs on VLCS used different data: ")
+        assert refused.returncode == status
+        assert "all methods on VLCS: several experiments" in refused.stderr or status == 0
+        assert "data.checksum is " in refused.stderr.splitlines()[-1]
         assert forked_script(*flags, "--mix_data").returncode == 0
+        assert forked_script(*flags, "--where", "data.checksum=0123").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -137,14 +137,28 @@ def test_the_error_for_an_empty_list_names_what_the_sweep_has(vlcs, tmp_path):
         )
 
 
-def test_different_hparams_under_one_seed_are_refused(vlcs, tmp_path):
+def test_other_hparams_under_one_seed_are_a_variant_of_their_own(vlcs, tmp_path, capsys):
     sweep = vlcs.write(tmp_path / "sweep")
     results = sweep / vlcs.folder((0, (0, 1), 1)) / "results.jsonl"
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     for record in lines:
         record["hparams"]["lr"] = 0.5
     results.write_text("".join(json.dumps(record) + "\n" for record in lines))
-    with pytest.raises(RunError, match="different hyper-parameters"):
-        list_top_hparams.main(
-            ["--input_dir", str(sweep), "--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "1"]
-        )
+    arguments = ["--input_dir", str(sweep), "--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "1"]
+    list_top_hparams.main([*arguments, "--selection", "loo"])
+    listed = capsys.readouterr().out.split("Commands")[0]
+    assert "lr: 0.5" not in listed  # the pair alone has no result
+    trial_0, trial_1 = listed.split("trial_seed: ")[1:]
+    assert (trial_0.count("lr:"), trial_1.count("lr:")) == (1, 2)
+
+
+def test_several_experiments_are_refused_with_the_reason_and_the_remedy(vlcs, tmp_path, capsys):
+    sweep = vlcs.write(tmp_path / "sweep")
+    results = sweep / vlcs.folder((0, (1,), 1)) / "results.jsonl"
+    results.write_text(results.read_text().replace('"steps": 1001', '"steps": 500'))
+    arguments = ["--input_dir", str(sweep), "--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "1"]
+    with pytest.raises(RunError, match=r"steps is 1001 \(39 runs\), 500 \(1 run\); choose one, e.g. --where"):
+        list_top_hparams.main(arguments)
+    assert list_top_hparams.main([*arguments, "--where", "steps=1001"]) == 0
+    assert list_top_hparams.main([*arguments, "--where", "steps<1001"]) == 0
+    assert "lr: 0.0001" in capsys.readouterr().out

@@ -18,7 +18,6 @@ from domainbed.errors import DomainBedError
 from domainbed.hparams import Declaration, Hparam, Kind, resolve
 from domainbed.records.query import hashable
 from domainbed.records.results_file import Record
-from domainbed.results.method_names import algorithm_and_condition
 from domainbed.training.config import RETIRED, SETTINGS
 
 SEARCHED_BY_ALL = frozenset({"lr", "weight_decay", "batch_size", "resnet_dropout", "vit_dropout"})
@@ -29,6 +28,9 @@ NAMED = frozenset({"dataset", "algorithm", "test_envs", "trial_seed", "hparams"}
 
 DATA = ("data.checksum", "data.version", "data.contents", "environments")
 """Entries of records that identify the data."""
+
+MAY_BE_UNKNOWN = ("data.", "weights.", "environments")
+"""Beginnings of the names of entries that older records, and upstream's, do not have."""
 
 INCIDENTAL_ENTRIES = ("data.counts", "data.skipped", "data.copies.images", "data.copies.other_class")
 """Entries of records that follow from the data, of which `data.checksum` is the identity."""
@@ -80,7 +82,6 @@ class Run:
 
 
 _ABSENT = object()
-_MAY_BE_UNKNOWN = ("data.", "weights.", "environments")
 _SHARED = ("args", "hparams", "data", "weights", "replaced", "environments")
 
 
@@ -98,9 +99,22 @@ def runs_of(records: Iterable[Record]) -> list[Run]:
         first = of_run[0]
         hparams = first.get("hparams")
         if hparams is None:
-            hparams = _parsed(first["args"].get("hparams"))
+            hparams = overrides_of(first["args"])
         runs.append(Run(first["args"], hparams, of_run, dict(_others(first))))
     return runs
+
+
+def recorded_names(runs: Iterable[Run]) -> list[str]:
+    """Names that some of `runs` recorded, in order of appearance."""
+    return list(dict.fromkeys(name for run in runs for name in run.recorded))
+
+
+def overrides_of(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters that the setting `hparams` gives; empty if its text is no JSON object."""
+    with contextlib.suppress(ValueError, TypeError):
+        found = json.loads(args["hparams"]) if args.get("hparams") else {}
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def as_text(value: Hashable) -> str:
@@ -118,17 +132,21 @@ class Kinds:
         self._declared: dict[tuple[str, str, str], Mapping[str, Hparam]] = {}
 
     def differing(
-        self, runs: Sequence[Run], prefix: str | tuple[str, ...] = ""
+        self, runs: Sequence[Run], names: Iterable[str] | None = None
     ) -> dict[Kind, dict[str, list[Hashable]]]:
-        """What differs between `runs`: kind -> name -> value in each run, of names that begin with `prefix`.
+        """What differs between `runs`: kind -> name -> value in each run.
 
         A run that does not tell its data or weights is taken to have those of the others, if these agree.
+
+        Args:
+            runs: the runs.
+            names: names to compare; by default all that the runs recorded.
         """
         found: dict[Kind, dict[str, list[Hashable]]] = {kind: {} for kind in Kind}
-        for name in dict.fromkeys(name for run in runs for name in run.recorded if name.startswith(prefix)):
+        for name in recorded_names(runs) if names is None else names:
             if len({run.recorded.get(name, _ABSENT) for run in runs}) > 1:
                 values = [self.value(name, run) for run in runs]
-                known = set(values) - {None} if name.startswith(_MAY_BE_UNKNOWN) else set(values)
+                known = set(values) - {None} if name.startswith(MAY_BE_UNKNOWN) else set(values)
                 if len(known) > 1:
                     found[self._kind(name, runs)][name] = values
         return found
@@ -163,7 +181,7 @@ class Kinds:
     def _hparams(self, run: Run) -> Mapping[str, Hparam]:
         key = (run.dataset, run.method, str(run.hparams.get("featurizer", "auto")))
         if key not in self._declared:
-            algorithm, _ = algorithm_and_condition(run.method)
+            algorithm, _, _ = run.method.partition("/")  # a condition may follow: AgrSum/pooled
             self._declared[key] = _declared_hparams(algorithm, run.dataset, key[2])
         return self._declared[key]
 
@@ -192,13 +210,6 @@ def _effective(name: str, value: Hashable, run: Run) -> Hashable:
         ):  # such as a folder that was moved: its own number is unknown
             return int(getattr(get_dataset_class(run.dataset), attribute))
     return value
-
-
-def _parsed(overrides: object) -> dict[str, Any]:
-    with contextlib.suppress(ValueError, TypeError):
-        found = json.loads(overrides)  # type: ignore[arg-type] # TypeError for None
-        return found if isinstance(found, dict) else {}
-    return {}
 
 
 def _is_entry(name: str) -> bool:
