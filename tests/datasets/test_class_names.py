@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import domainbed
+from domainbed.algorithms import ALGORITHMS
 from domainbed.console import Tee
 from domainbed.datasets import get_dataset_class, with_classes
 from domainbed.datasets.base import labels_of
@@ -134,11 +135,17 @@ def test_minibatches_and_splits_of_environments_that_lack_classes(uneven, splits
     assert drawn == [{0, 1}, {1, 2}]
 
 
-@pytest.mark.parametrize("algorithm", ["ERM", "CORAL", "CDANN", "SelfReg", "Fishr", "AgrSum"])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        pytest.param(name, marks=() if name in ("ERM", "CORAL", "CDANN", "AgrSum") else pytest.mark.slow)
+        for name in ALGORITHMS
+    ],
+)
 def test_runs_on_environments_that_lack_classes(uneven, algorithm):
     settings = {"dataset": str(uneven), "classes": "union", "hparams": SMALL, "steps": 2, "evaluate": "all"}
     records = domainbed.train(algorithm=algorithm, **settings)
-    losses = [records[name].dropna() for name in records if name.endswith("loss")]
+    losses = [records[name].dropna() for name in records if "loss" in name]
     assert losses
     assert all(len(each) and np.isfinite(each).all() for each in losses)
     for index in range(3):
