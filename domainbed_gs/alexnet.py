@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
 from domainbed.hparams import option
-from domainbed.networks import FeaturizerModule
 from domainbed.networks.backbones import Layout, with_channels
 from domainbed.networks.default_weights import starts_from
 from domainbed.networks.libraries import torchvision_network
 from domainbed.networks.published import of_torchvision
+from domainbed.networks.stages import Stage, StagedFeaturizer, in_sequence
 from domainbed.networks.weights import initialise
 
 DEFAULT_TAG = "IMAGENET1K_V1"
@@ -19,7 +20,7 @@ DEFAULT_TAG = "IMAGENET1K_V1"
 
 
 @starts_from(lambda: of_torchvision("alexnet", DEFAULT_TAG))
-class AlexNet(FeaturizerModule):
+class AlexNet(StagedFeaturizer):
     """torchvision's AlexNet with ImageNet weights, without its last linear layer: 4096 features.
 
     The algorithm's classifier takes the place of the last layer, with random weights. Dropout is as in
@@ -49,5 +50,19 @@ class AlexNet(FeaturizerModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, 4096) of images (B, C, H, W)."""
-        features: Tensor = self.activation(self.network(self.layout(x)))
-        return features
+        if self.frozen:
+            return super().forward(x)
+        return self.finish(self.network(self.arrange(x)))
+
+    def arrange(self, x: Tensor) -> Tensor:
+        return self.layout(x)
+
+    def stages(self) -> list[Stage]:
+        """conv1 to conv5, fc6 and fc7, each with its ReLU and with the pooling or dropout around it."""
+        convolutions, linear = list(self.network.features), list(self.network.classifier)
+        ends = (0, 3, 6, 8, 10, 13)
+        parts = [convolutions[first:end] for first, end in pairwise(ends)]
+        pool = [self.network.avgpool, nn.Flatten()]
+        parts += [pool + linear[:3], linear[3:]]
+        names = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+        return [Stage(name, in_sequence(part), part) for name, part in zip(names, parts, strict=True)]

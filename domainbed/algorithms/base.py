@@ -172,6 +172,10 @@ class Algorithm(nn.Module):
     sum over environments must go through `self.process_group`. A subclass that overrides `update` or
     `predict` has the value False unless it sets this attribute itself."""
 
+    CHANGES_INPUTS: ClassVar[bool] = False
+    """Whether `update` or `predict` computes with inputs before a featurizer gets them, such as mixing two of
+    them. If not, the inputs of a network with frozen stages may be the cached outputs of these stages."""
+
     INFERENCE_MODE: ClassVar[bool] = True
     """Whether evaluation may call `predict` under `torch.inference_mode`. False if `predict` keeps tensors
     that a later update differentiates."""

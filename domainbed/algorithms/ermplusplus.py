@@ -17,6 +17,7 @@ from domainbed.algorithms.optimizers import adam, descend
 from domainbed.algorithms.running_average import RunningAverage
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, const, log10_uniform
+from domainbed.networks.stages import frozen_names
 
 Schedule = list[list[float]]
 """For each checkpoint, a list of one learning rate. [0.0] ends the training."""
@@ -120,7 +121,12 @@ class ErmPlusPlusMovingAvg:
 
 
 def _averaged_tensors(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in network.state_dict().items() if "num_batches_tracked" not in name}
+    left_out = frozen_names(network)
+    return {
+        name: value
+        for name, value in network.state_dict().items()
+        if "num_batches_tracked" not in name and name not in left_out
+    }
 
 
 @REGISTRY.register()

@@ -19,6 +19,7 @@ from domainbed.algorithms.minibatch_pairs import split_meta_train_test
 from domainbed.datasets import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, choice, const, log2_int, log10_uniform
+from domainbed.networks.stages import changing_buffers
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class MLDG(ERM):
 
     def _loss(self, parameters: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         """Loss (0-d) of the network with these parameters and with copies of its buffers."""
-        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        buffers = {name: buffer.clone() for name, buffer in changing_buffers(self.network).items()}
         return F.cross_entropy(functional_call(self.network, {**parameters, **buffers}, (x,)), y)
 
     def _trial_step(self, parameter: Tensor, gradient: Tensor) -> Tensor:
@@ -110,6 +111,7 @@ class ARM(ERM):
     Raises: UsageError for inputs that are not images.
     """
 
+    CHANGES_INPUTS = True
     OPTIMISATION = {
         "batch_size": by_size(
             small=Hparam(

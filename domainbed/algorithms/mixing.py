@@ -29,6 +29,7 @@ class Mixup(ERM):
     from NumPy's.
     """
 
+    CHANGES_INPUTS = True
     HPARAMS = {
         "mixup_alpha": Hparam(0.2, log10_uniform(-1, 1), "parameter of the Beta distribution", above=0)
     }

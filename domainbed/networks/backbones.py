@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from domainbed.errors import UsageError
 from domainbed.hparams import option
-from domainbed.networks.base import FeaturizerModule, Provenance
+from domainbed.networks.base import Provenance
+from domainbed.networks.stages import StagedFeaturizer
 
 
-class Backbone(FeaturizerModule):
-    """A network without its last layer, followed by dropout.
+class Backbone(StagedFeaturizer):
+    """A network without its last layer, followed by dropout. Subclasses define its stages.
 
     Args:
         network: maps images (B, C, H, W) to features (B, n_outputs).
@@ -44,8 +45,15 @@ class Backbone(FeaturizerModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, n_outputs) of images (B, C, H, W)."""
-        features: Tensor = self.activation(self.dropout(self.network(self.layout(x))))
-        return features
+        if self.frozen:
+            return super().forward(x)
+        return self.finish(self.network(self.arrange(x)))
+
+    def arrange(self, x: Tensor) -> Tensor:
+        return self.layout(x)
+
+    def finish(self, x: Tensor) -> Tensor:
+        return super().finish(self.dropout(x))
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode. With `freeze_bn`, batch norms stay in evaluation mode."""

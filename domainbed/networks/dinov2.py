@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from domainbed.errors import UsageError
 from domainbed.hparams import option
 from domainbed.networks.backbones import train_attention_only
-from domainbed.networks.base import FeaturizerModule
 from domainbed.networks.default_weights import starts_from
 from domainbed.networks.libraries import timm_network
 from domainbed.networks.published import of_timm
 from domainbed.networks.registry import FEATURIZERS
+from domainbed.networks.stages import Stage, StagedFeaturizer
 from domainbed.networks.weights import initialise
 
 NAME = "vit_base_patch14_dinov2.lvd142m"
@@ -27,7 +27,7 @@ LAST_BLOCKS = 4
 
 @FEATURIZERS.register("dinov2")
 @starts_from(lambda: of_timm(NAME))
-class DinoV2(FeaturizerModule):
+class DinoV2(StagedFeaturizer):
     """DINOv2's ViT-B/14 with 5 * 768 features.
 
     They are the class tokens of the last four blocks and the mean patch token of the last one, after the
@@ -63,26 +63,37 @@ class DinoV2(FeaturizerModule):
         if hparams["vit_attn_tune"]:
             train_attention_only(network)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, 3840) of images (B, 3, H, W)."""
-        layers = self.last_layers(x)
-        class_tokens = [tokens[:, 0] for tokens in layers]
-        mean_patch = layers[-1][:, 1:].mean(dim=1)
-        features: Tensor = self.activation(self.dropout(torch.cat([*class_tokens, mean_patch], dim=1)))
-        return features
+    def stages(self) -> list[Stage]:
+        """Patches with their positions, each of the first eight blocks, and the last four as one stage."""
+        network = self.network
+        early, late = network.blocks[:-LAST_BLOCKS], network.blocks[-LAST_BLOCKS:]
+        own = [(network, "cls_token"), (network, "pos_embed")]
+        return [
+            Stage("patch_embed", self.embedded_patches, [network.patch_embed], own),
+            *(Stage(f"blocks.{i}", block, [block]) for i, block in enumerate(early)),
+            Stage("last_blocks", self.joined_tokens, [late, network.norm]),
+        ]
 
-    def last_layers(self, x: Tensor) -> list[Tensor]:
-        """Normalised tokens (B, 1 + patches, 768) after each of the last four blocks."""
+    def finish(self, x: Tensor) -> Tensor:
+        return super().finish(self.dropout(x))
+
+    def embedded_patches(self, x: Tensor) -> Tensor:
+        """Class token and patches (B, 1 + patches, 768) of images (B, 3, H, W), with their positions."""
         network = self.network
         patches = network.patch_embed.proj(x)
         class_token = network.cls_token.expand(len(x), -1, -1)
         tokens = torch.cat([class_token, patches.flatten(2).transpose(1, 2)], dim=1)
-        tokens = tokens + position_embedding(network.pos_embed, patches.shape[2], patches.shape[3])
-        outputs = []
-        for block in network.blocks:
+        return tokens + position_embedding(network.pos_embed, patches.shape[2], patches.shape[3])
+
+    def joined_tokens(self, tokens: Tensor) -> Tensor:
+        """Features (B, 3840) of the tokens (B, 1 + patches, 768) that enter the last four blocks."""
+        class_tokens = []
+        for block in self.network.blocks[-LAST_BLOCKS:]:
             tokens = block(tokens)
-            outputs.append(tokens)
-        return [network.norm(tokens) for tokens in outputs[-LAST_BLOCKS:]]
+            normalised = self.network.norm(tokens)
+            class_tokens.append(normalised[:, 0])
+        mean_patch = normalised[:, 1:].mean(dim=1)
+        return torch.cat([*class_tokens, mean_patch], dim=1)
 
 
 def position_embedding(trained: Tensor, rows: int, columns: int) -> Tensor:

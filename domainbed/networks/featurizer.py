@@ -9,6 +9,7 @@ from domainbed.errors import UsageError
 from domainbed.hparams import option
 from domainbed.networks.base import FeaturizerModule
 from domainbed.networks.registry import FEATURIZERS, featurizer_class
+from domainbed.networks.stages import freeze
 
 BY_SIZE: dict[tuple[int, ...], str] = {
     (8, 8): "mlp",
@@ -30,11 +31,14 @@ def Featurizer(input_shape: Sequence[int], hparams: dict[str, Any]) -> Featurize
 
     Raises:
         UnknownName: the hyper-parameter `featurizer` is not the name of a featurizer.
-        UsageError: the featurizer cannot take the shape, or it is "auto" and the shape has no default.
+        UsageError: the featurizer cannot take the shape, or it is "auto" and the shape has no default;
+            or it has no stage to `freeze` of this name.
     """
     shape = tuple(input_shape)
     name = option(hparams, "featurizer")
-    return featurizer_class(by_shape(shape, hparams) if name == "auto" else str(name))(shape, hparams)
+    featurizer = featurizer_class(by_shape(shape, hparams) if name == "auto" else str(name))(shape, hparams)
+    freeze(featurizer, str(option(hparams, "freeze")), shape)
+    return featurizer
 
 
 def by_shape(shape: tuple[int, ...], hparams: dict[str, Any]) -> str:

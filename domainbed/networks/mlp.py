@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 
 from domainbed.errors import UsageError
 from domainbed.hparams import option
-from domainbed.networks.base import FeaturizerModule
 from domainbed.networks.registry import FEATURIZERS
+from domainbed.networks.stages import Stage, StagedFeaturizer
 
 
-class MLP(FeaturizerModule):
+class MLP(StagedFeaturizer):
     """`mlp_depth` linear layers of `mlp_width` units. Dropout and ReLU follow each but the last.
 
     Args:
@@ -37,20 +38,24 @@ class MLP(FeaturizerModule):
         self.n_outputs = n_outputs
         self.activation = nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, n_outputs) of vectors (B, n_inputs)."""
-        for layer in (self.input, *self.hiddens):
-            x = F.relu(self.dropout(layer(x)))
-        features: Tensor = self.activation(self.output(x))
-        return features
+    def stages(self) -> list[Stage]:
+        """Each linear layer, with what follows it: input, hidden1, ..., output."""
+        stages = [Stage("input", lambda x: self.hidden(self.input, x), [self.input])]
+        for i, layer in enumerate(self.hiddens, start=1):
+            stages.append(Stage(f"hidden{i}", functools.partial(self.hidden, layer), [layer]))
+        return [*stages, Stage("output", self.output, [self.output])]
+
+    def hidden(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Output (B, mlp_width) of a layer that is not the last. All share the dropout but frozen ones."""
+        x = layer(x)
+        return F.relu(self.dropout(x) if layer.training else x)
 
 
 class ImageMLP(MLP):
     """The MLP applied to all pixels and channels of an image as one vector."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, n_outputs) of images (B, ...) of `n_inputs` values each."""
-        return super().forward(x.flatten(1))
+    def arrange(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
 
 
 @FEATURIZERS.register("mlp")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainbed.networks.base import FeaturizerModule
 from domainbed.networks.registry import FEATURIZERS
+from domainbed.networks.stages import Stage, StagedFeaturizer
 
 
-class MNIST_CNN(FeaturizerModule):
+class MNIST_CNN(StagedFeaturizer):
     """Four blocks of convolution, ReLU and group norm, then the mean over positions: 128 features.
 
     Without batch norm, the features of a sample do not depend on its minibatch.
@@ -34,14 +35,19 @@ class MNIST_CNN(FeaturizerModule):
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.activation = nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, 128) of images (B, C, H, W)."""
-        x = self.bn0(F.relu(self.conv1(x)))
-        x = self.bn1(F.relu(self.conv2(x)))
-        x = self.bn2(F.relu(self.conv3(x)))
-        x = self.bn3(F.relu(self.conv4(x)))
-        features: Tensor = self.activation(self.avgpool(x).flatten(1))
-        return features
+    def stages(self) -> list[Stage]:
+        """conv1 to conv4, each with its ReLU and group norm; the mean over positions belongs to conv4."""
+
+        def block(conv: nn.Module, norm: nn.Module) -> Callable[[Tensor], Tensor]:
+            return lambda x: norm(F.relu(conv(x)))
+
+        last = block(self.conv4, self.bn3)
+        return [
+            Stage("conv1", block(self.conv1, self.bn0), [self.conv1, self.bn0]),
+            Stage("conv2", block(self.conv2, self.bn1), [self.conv2, self.bn1]),
+            Stage("conv3", block(self.conv3, self.bn2), [self.conv3, self.bn2]),
+            Stage("conv4", lambda x: self.avgpool(last(x)).flatten(1), [self.conv4, self.bn3]),
+        ]
 
 
 @FEATURIZERS.register("mnist_cnn")

@@ -27,6 +27,11 @@ OPTIONS["mlp_dropout"] = Hparam(
     0.0, const(0.0), "dropout probability in the MLP featurizer", at_least=0, at_most=1
 )
 OPTIONS["pretrained"] = Hparam(True, const(True), "start from ImageNet weights if the featurizer has any")
+OPTIONS["freeze"] = Hparam(
+    "none",
+    const("none"),
+    "last frozen stage of the featurizer; none: all stages are trained, all: only the classifier is",
+)
 OPTIONS["weights"] = Hparam(
     "", const(""), "tag of the weights of a ResNet or an AlexNet, such as IMAGENET1K_V2; empty: upstream's"
 )

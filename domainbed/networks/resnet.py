@@ -15,10 +15,12 @@ from domainbed.networks.default_weights import starts_from
 from domainbed.networks.libraries import timm_network, timm_tags, torchvision_network
 from domainbed.networks.published import Pretrained, of_timm, of_torchvision, torchvision_urls
 from domainbed.networks.registry import FEATURIZERS
+from domainbed.networks.stages import Stage, in_sequence
 from domainbed.networks.weights import initialise
 
 AUGMIX = "ram_in1k"
 """timm's tag of the AugMix weights that upstream's default ResNet-50 starts from."""
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
 DEFAULT_TAG = "IMAGENET1K_V1"
 """Tag of the weights that torchvision's ResNets start from by default."""
 
@@ -49,6 +51,18 @@ class ResNet(Backbone):
         provenance = initialise(network, weights, hparams, ignored=("fc.",))
         network.conv1 = with_channels(network.conv1, channels)
         super().__init__(network, n_outputs, hparams, "resnet_dropout", provenance)
+
+    def stages(self) -> list[Stage]:
+        """stem (up to the pooling) and layer1 to layer4; the mean over positions belongs to layer4."""
+        network = self.network
+        is_timms = hasattr(network, "act1")
+        stem = [network.conv1, network.bn1, network.act1 if is_timms else network.relu, network.maxpool]
+        pool = network.global_pool if is_timms else network.avgpool
+        return [
+            Stage("stem", in_sequence(stem), stem),
+            *(Stage(name, getattr(network, name), [getattr(network, name)]) for name in LAYERS[:-1]),
+            Stage("layer4", lambda x: pool(network.layer4(x)).flatten(1), [network.layer4]),
+        ]
 
 
 @FEATURIZERS.register("resnet18")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from domainbed.networks.base import FeaturizerModule
 from domainbed.networks.registry import FEATURIZERS
+from domainbed.networks.stages import Stage, StagedFeaturizer, in_sequence
 
 
-class SmallCNN(FeaturizerModule):
+class SmallCNN(StagedFeaturizer):
     """Three blocks of convolution, ReLU and group norm, then the mean over positions: 128 features.
 
     With the first convolution's stride of 4, a training step on 96 images of 64 x 64 pixels takes about 30 ms
@@ -37,10 +37,16 @@ class SmallCNN(FeaturizerModule):
         )
         self.activation = nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, 128) of images (B, C, H, W)."""
-        features: Tensor = self.activation(self.layers(x).mean(dim=(2, 3)))
-        return features
+    def stages(self) -> list[Stage]:
+        """conv1 to conv3, each with its ReLU and group norm; the mean over positions belongs to conv3."""
+        layers = list(self.layers)
+        blocks = [layers[first : first + 3] for first in (0, 3, 6)]
+        last = in_sequence(blocks[2])
+        return [
+            Stage("conv1", in_sequence(blocks[0]), blocks[0]),
+            Stage("conv2", in_sequence(blocks[1]), blocks[1]),
+            Stage("conv3", lambda x: last(x).mean(dim=(2, 3)), blocks[2]),
+        ]
 
 
 @FEATURIZERS.register("small_cnn")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from domainbed.networks.base import NO_WEIGHTS
 from domainbed.networks.default_weights import WeightsSource
 from domainbed.networks.libraries import timm_config, timm_network
 from domainbed.networks.published import of_timm
+from domainbed.networks.stages import Stage
+from domainbed.networks.timm_stages import chain_of, is_chain
 from domainbed.networks.weights import mismatch, read, weights_file
 
 
@@ -38,6 +41,9 @@ class TimmNetwork(Backbone):
 
     Raises: UsageError if the network cannot take such inputs, or its weights are not available.
     """
+
+    is_chain = False
+    """Whether the network is known to be a chain of modules. Found out when a stage is to be frozen."""
 
     def __init__(
         self,
@@ -70,7 +76,24 @@ class TimmNetwork(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, n_outputs) of images (B, C, H, W)."""
-        return super().forward(self.renormalise(x))
+        return super().forward(x if self.frozen else self.renormalise(x))
+
+    def stages(self) -> list[Stage]:
+        """The children of timm's network and of its containers; `all` alone if it is not a chain of them."""
+        network, renormalise = self.network, self.renormalise
+        if self.is_chain:
+            first, *rest = chain_of(network)
+        else:
+            first, rest = Stage("all", network, [network]), []
+
+        def with_normalisation(x: Tensor) -> Tensor:
+            return first.function(renormalise(x))
+
+        return [replace(first, function=with_normalisation), *rest]
+
+    def freeze(self, last: str, input_shape: tuple[int, ...]) -> None:
+        self.is_chain = is_chain(self.network, chain_of(self.network), input_shape)
+        super().freeze(last, input_shape)
 
     @classmethod
     def read_weights(cls, path: Path) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainbed.networks.base import FeaturizerModule
 from domainbed.networks.registry import FEATURIZERS
+from domainbed.networks.stages import Stage, StagedFeaturizer
 
 
 def conv3x3(in_planes: int, out_planes: int, stride: int = 1) -> nn.Conv2d:
@@ -49,7 +49,7 @@ class wide_basic(nn.Module):
         return added
 
 
-class Wide_ResNet(FeaturizerModule):
+class Wide_ResNet(StagedFeaturizer):
     """Wide residual network with 64 * widen_factor features.
 
     Args:
@@ -83,13 +83,20 @@ class Wide_ResNet(FeaturizerModule):
         self.n_outputs = widths[3]
         self.activation = nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, n_outputs) of images (B, C, H, W)."""
-        x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
-        x = F.relu(self.bn1(x))
-        # Average over the whole map. Upstream averages over 8x8 positions, which is the same at 32 pixels.
-        features: Tensor = self.activation(F.avg_pool2d(x, x.shape[2:]).flatten(1))
-        return features
+    def stages(self) -> list[Stage]:
+        """The first convolution and the three layers; what follows them belongs to layer3."""
+
+        def last(x: Tensor) -> Tensor:
+            x = F.relu(self.bn1(self.layer3(x)))
+            # Average over the whole map. Upstream averages over 8x8 positions, the same at 32 pixels.
+            return F.avg_pool2d(x, x.shape[2:]).flatten(1)
+
+        return [
+            Stage("conv1", self.conv1, [self.conv1]),
+            Stage("layer1", self.layer1, [self.layer1]),
+            Stage("layer2", self.layer2, [self.layer2]),
+            Stage("layer3", last, [self.layer3, self.bn1]),
+        ]
 
 
 @FEATURIZERS.register("wide_resnet")

@@ -75,7 +75,7 @@ def accelerate(algorithm: Algorithm, config: TrainConfig) -> None:
 
 def _convert_to_channels_last(algorithm: Algorithm, config: TrainConfig) -> None:
     """Convert the weights of convolutions to channels-last memory format."""
-    if not any(parameter.dim() == 4 for parameter in algorithm.parameters()):
+    if not any(tensor.dim() == 4 for tensor in (*algorithm.parameters(), *algorithm.buffers())):
         raise UsageError(
             f"--channels_last needs convolutions over images, and the featurizer for {config.dataset} has "
             "none; leave it out"

@@ -12,6 +12,7 @@ from torch import Tensor
 from domainbed.algorithms.base import Algorithm
 from domainbed.algorithms.running_average import RunningAverage
 from domainbed.hparams import OPTIONS, Hparam, const
+from domainbed.networks.stages import changing_buffers
 
 OPTIONS["weight_averaging"] = Hparam(
     "none",
@@ -27,7 +28,8 @@ OPTIONS["sma_start"] = Hparam(
 )
 
 State = dict[str, Tensor]
-"""Name -> tensor of every parameter and buffer. A tensor with several names appears once."""
+"""Name -> tensor of every parameter and buffer that training can change. A tensor with several names appears
+once."""
 
 
 class Averaging:
@@ -154,8 +156,8 @@ class StateMean:
 
 
 def tensors_of(algorithm: Algorithm) -> State:
-    """All parameters and buffers of the algorithm, which share memory with it."""
-    named = {**dict(algorithm.named_parameters()), **dict(algorithm.named_buffers())}
+    """All parameters and buffers of the algorithm except frozen ones, which share memory with it."""
+    named = {**dict(algorithm.named_parameters()), **changing_buffers(algorithm)}
     return {name: tensor.detach() for name, tensor in named.items()}
 
 

@@ -22,6 +22,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.update_count import UpdateCount
 from domainbed.gradients.vectors import flat, set_gradient, set_values
 from domainbed.hparams import Hparam, choice, log10_uniform
+from domainbed.networks.stages import changing_buffers
 from domainbed.seeds import generator
 
 _EPS = 1e-12  # added to norms, as in the public implementations
@@ -79,7 +80,7 @@ class SharpnessAware(ERM):
 
     def loss_without_statistics(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean loss (0-d), without an update of the running statistics of batch norms."""
-        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        buffers = {name: buffer.clone() for name, buffer in changing_buffers(self.network).items()}
         return F.cross_entropy(functional_call(self.network, buffers, (x,)), y)
 
 
