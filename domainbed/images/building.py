@@ -39,7 +39,7 @@ def build(
     for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
         leftover.unlink()
     sizes = _cached_sizes(name, paths, transform)
-    _check_space(path.parent, int(3 * sizes.prod(axis=1).sum()))
+    check_space(path.parent, int(3 * sizes.prod(axis=1).sum()))
     with open_atomic(path) as file:
         facts = _decode_all(file, sizes, name, environment, paths, transform)
     return facts.contents
@@ -105,7 +105,7 @@ def _cached_sizes(name: str, paths: Sequence[str], transform: PlainTransform) ->
     return np.array(map_in_threads(height_and_width, len(paths), f"{name}: sizes"), dtype=np.int64)
 
 
-def _check_space(folder: Path, needed: int) -> None:
+def check_space(folder: Path, needed: int) -> None:
     """Raise OSError if a file of `needed` bytes would take too much of the free disk space."""
     free = shutil.disk_usage(folder).free
     if needed > _DISK_SHARE * free:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +95,7 @@ class PreparedImages(Environment):
         store: where its images are kept.
 
     Attributes:
+        name: see above.
         targets: labels (N,) int64.
         in_memory: whether no file is read.
     """
@@ -101,7 +103,7 @@ class PreparedImages(Environment):
     def __init__(self, name: str, files: ImageEnvironment, store: ImageStore) -> None:
         self.files = files
         self.targets = torch.as_tensor(files.targets, dtype=torch.int64)
-        self._name = name
+        self.name = name
         self._store = store
         self._transform = cast(PlainTransform, files.transform)
         self._images = store.open(name, files, self._transform)
@@ -124,6 +126,13 @@ class PreparedImages(Environment):
     def contents(self) -> np.ndarray:
         """The content hash (N, 32) of each file; empty if images are decoded at each access."""
         return _NO_CONTENTS if isinstance(self._images, FileImages) else self._images.facts.contents
+
+    def inputs_key(self) -> str | None:
+        """Identifies the inputs of all samples; None if they are augmented, or images are not cached."""
+        if isinstance(self._transform, AugmentingTransform) or not len(self.contents):
+            return None
+        contents = hashlib.sha256(self.contents.tobytes()).hexdigest()
+        return f"{contents} {self._transform.cache_key()} {self._transform.side} {self.files.cache_key()}"
 
     def move_to_device(self) -> None:
         """Move the images to the store's device if it has room for them."""
@@ -187,7 +196,7 @@ class PreparedImages(Environment):
         view.files = self.files.plain()
         view._transform = cast(PlainTransform, view.files.transform)
         if view._transform is not self._transform:
-            view._images = self._store.open(self._name, view.files, view._transform)
+            view._images = self._store.open(self.name, view.files, view._transform)
             view.move_to_device()
         return view
 

@@ -7,6 +7,7 @@ dicts, and no optimizer, gradient or average gets them.
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,14 @@ class StagedFeaturizer(FeaturizerModule):
         ids |= {id(getattr(module, name)) for stage in stages for module, name in stage.parameters}
         return {name: buffer for name, buffer in self.named_buffers() if id(buffer) in ids}
 
+    def frozen_hash(self) -> str:
+        """SHA-256 of what the frozen stages compute: their names, parameters and buffers."""
+        digest = hashlib.sha256(f"{type(self).__qualname__} {self.frozen}".encode())
+        for name, tensor in sorted(self.frozen_tensors().items()):
+            digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
 
 def freeze(featurizer: FeaturizerModule, last: str, input_shape: tuple[int, ...]) -> None:
     """Freeze the stages of a featurizer up to the one called `last`.
@@ -165,6 +174,15 @@ def changing_buffers(module: nn.Module) -> dict[str, Tensor]:
     """The buffers of `module` by name, without those of frozen stages."""
     frozen = frozen_names(module)
     return {name: buffer for name, buffer in module.named_buffers() if name not in frozen}
+
+
+def shared_frozen_stages(module: nn.Module) -> StagedFeaturizer | None:
+    """The featurizer in `module` with frozen stages, or one of several whose frozen stages compute the same.
+
+    Returns: None if there is no such featurizer, or their frozen stages differ.
+    """
+    found = [each for each in module.modules() if isinstance(each, StagedFeaturizer) and each.frozen]
+    return found[0] if len({each.frozen_hash() for each in found}) == 1 else None
 
 
 def in_sequence(modules: Sequence[nn.Module]) -> Callable[[Tensor], Tensor]:

@@ -111,6 +111,7 @@ class Loop:
         parts = parts_to_evaluate(run.splits, run.config.test_envs, run.config.evaluate)
         if not option(run.hparams, "augment_evaluation"):
             parts = {name: without_augmentation(part) for name, part in parts.items()}
+        parts = {name: run.frozen.part(part) for name, part in parts.items()}
         sources: dict[str, Source] = {LABELED: run.minibatches, EVALUATION: PartBatches(parts)}
         if run.unlabeled is not None:
             sources[UNLABELED] = run.unlabeled

@@ -30,6 +30,7 @@ from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.averaging import Averaging, SimpleAverage
 from domainbed.training.config import TrainConfig
 from domainbed.training.copies import describe_copies, split_copies
+from domainbed.training.frozen_outputs import FrozenStages
 from domainbed.training.grouping import group_minibatches
 from domainbed.training.minibatches import EnvironmentSampler, Minibatches, is_in_memory
 from domainbed.training.splits import make_splits
@@ -57,6 +58,7 @@ class Run:
         minibatches: minibatches of the source environments, for every step.
         unlabeled: minibatches of the targets' `uda` parts; None unless the task is domain adaptation.
         algorithm: the algorithm with its initial weights.
+        frozen: the frozen stages of its featurizer.
         averaging: decides which weights are evaluated and saved.
         num_workers: number of worker processes that load data.
         n_steps: number of updates.
@@ -72,6 +74,7 @@ class Run:
     minibatches: Minibatches
     unlabeled: Minibatches | None
     algorithm: Algorithm
+    frozen: FrozenStages
     averaging: Averaging
     num_workers: int
     n_steps: int
@@ -115,16 +118,18 @@ def build(config: TrainConfig) -> Run:
     splits = split_copies(dataset, make_splits(dataset, request), request, Path(config.output_dir))
     sources = [index for index in range(len(dataset)) if index not in config.test_envs]
     n_steps = config.steps or dataset.N_STEPS
-    minibatches = _minibatches(config, hparams, splits, sources, "in", n_steps)
-    unlabeled = None
+    images = _minibatches(config, hparams, splits, sources, "in", n_steps)
+    unlabeled_images = None
     if config.task == "domain_adaptation":
-        unlabeled = _minibatches(config, hparams, splits, list(config.test_envs), "uda", n_steps)
+        unlabeled_images = _minibatches(config, hparams, splits, list(config.test_envs), "uda", n_steps)
 
     # Seeding again gives every algorithm and dataset with this seed the same initial weights.
     seed_all(config.seed)
     algorithm = config.algorithm_class()(dataset.input_shape, dataset.num_classes, len(sources), hparams)
     algorithm.to(device)
     accelerate(algorithm, config)
+    frozen = FrozenStages(algorithm, dataset, cache_folder(config.cache_dir), device)
+    minibatches, unlabeled = frozen.minibatches(images, unlabeled_images)
     has_validation = all(len(splits[index].get("out", [])) for index in sources)
     return Run(
         config=config,
@@ -136,6 +141,7 @@ def build(config: TrainConfig) -> Run:
         minibatches=group_minibatches(config.grouping, minibatches, config.seed),
         unlabeled=unlabeled,
         algorithm=algorithm,
+        frozen=frozen,
         averaging=make_averaging(algorithm, hparams, n_steps, has_validation),
         num_workers=choose_num_workers(config.num_workers, dataset, splits),
         n_steps=n_steps,
@@ -288,6 +294,8 @@ def describe(run: Run) -> Iterator[str]:
             classes = f"{len(counts)} classes, {min(counts.values())} to {max(counts.values())} images each"
         line = f"environment {index} ({name}, {role}): {sum(counts.values())} images ({classes}); {parts}"
         yield f"\t{visible(line)}"
+    if run.frozen.note:
+        yield f"\tfrozen stages of the featurizer are {run.frozen.note}"
     for index, sampler in zip(run.sources, run.minibatches.samplers, strict=True):
         if sampler.batch_size < run.hparams["batch_size"]:
             yield (

@@ -7,12 +7,9 @@ import torch
 from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 from domainbed.datasets import get_dataset_class
 from domainbed.hparams_registry import default_hparams
-from domainbed.networks.stages import StagedFeaturizer, frozen_names
+from domainbed.networks.stages import frozen_names, shared_frozen_stages
 from domainbed.test.helpers import make_minibatches
 from domainbed.training.averaging import SimpleAverage, tensors_of
-
-SEVERAL_FEATURIZERS = {"ADRMX"}
-"""Methods whose featurizers start from different random weights, so that they share no outputs."""
 
 
 def make(name, freeze, **overrides):
@@ -43,9 +40,9 @@ def train(algorithm, minibatches):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_updates_leave_frozen_stages_alone_and_may_get_their_outputs(name, freeze):
     algorithm, minibatches = make(name, freeze)
-    first = next(module for module in algorithm.modules() if isinstance(module, StagedFeaturizer))
+    shared = None if algorithm.CHANGES_INPUTS else shared_frozen_stages(algorithm)
     before = {key: value.clone() for key, value in algorithm.state_dict().items()}
-    outputs = None if algorithm.CHANGES_INPUTS else [(first.frozen_outputs(x), y) for x, y in minibatches]
+    outputs = shared and [(shared.frozen_outputs(x), y) for x, y in minibatches]
     logged, logits = train(algorithm, minibatches)
     frozen = frozen_names(algorithm)
     after = algorithm.state_dict()
@@ -61,13 +58,18 @@ def test_updates_leave_frozen_stages_alone_and_may_get_their_outputs(name, freez
     }
     assert in_optimizers <= {id(parameter) for parameter in algorithm.parameters()}
     assert not frozen & {key for key, _ in algorithm.named_parameters()}
-    if outputs is None or name in SEVERAL_FEATURIZERS:
+    if outputs is None:
         return
     again, _ = make(name, freeze)
     same_logged, same_logits = train(again, outputs)
     for values, same in zip(logged, same_logged, strict=True):
         assert values == pytest.approx(same, rel=1e-3, abs=1e-5)
     torch.testing.assert_close(logits, same_logits, rtol=1e-3, atol=1e-4)
+
+
+def test_featurizers_with_other_random_weights_share_no_outputs():
+    alone = [name for name in ALGORITHMS if shared_frozen_stages(make(name, "all")[0]) is None]
+    assert alone == ["ADRMX", "LFME"]
 
 
 def test_methods_that_change_their_inputs_say_so():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from domainbed.algorithms import ALGORITHMS, REGISTRY
@@ -154,6 +155,21 @@ def test_a_run_resumes_with_its_acceleration_options(tmp_path, monkeypatch, asse
     attempt(tmp_path / "run", monkeypatch, stop_at=8, **settings)
     with pytest.raises(UsageError, match="precision was 'bf16', now 'fp32'"):
         attempt(tmp_path / "run", algorithm="AgrRand", channels_last=True)
+    attempt(tmp_path / "run", **settings)
+    assert_same(tmp_path / "run", tmp_path / "straight")
+
+
+@pytest.mark.parametrize("averaging", ["none", "sma"])
+def test_a_run_with_cached_outputs_of_frozen_stages_resumes(tmp_path, monkeypatch, assert_same, averaging):
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "mine.pth")
+    hparams = {"batch_size": 4, "featurizer": "timm:test_resnet", "weights_file": str(tmp_path / "mine.pth")}
+    hparams |= {"freeze": "layer2", "weight_averaging": averaging}
+    settings = {"algorithm": "AgrRand", "hparams": json.dumps(hparams), "cache_dir": str(tmp_path / "cache")}
+    attempt(tmp_path / "straight", **settings)
+    assert list((tmp_path / "cache").glob("*.outputs"))
+    attempt(tmp_path / "run", monkeypatch, stop_at=8, **settings)
+    assert 0 < updates_in(tmp_path / "run") < 6
     attempt(tmp_path / "run", **settings)
     assert_same(tmp_path / "run", tmp_path / "straight")
 
