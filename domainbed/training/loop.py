@@ -19,6 +19,7 @@ from domainbed.seeds import Purpose, counter_seed, seed_all
 from domainbed.training import checkpoint, plugin_code, split_file
 from domainbed.training.attributes import KeptAttributes
 from domainbed.training.checkpoint import Checkpoint
+from domainbed.training.data_identity import check_same_data
 from domainbed.training.evaluation import (
     EVALUATION,
     Evaluator,
@@ -53,11 +54,13 @@ def train(run: Run, directory: RunDir, make_loop: Callable[[Run, RunDir], Loop] 
 
     Raises:
         RunError: a loss is not finite, or a record cannot be written. Earlier records are kept.
-        UsageError: the checkpoint was written by an incompatible version, or with other code of a plugin.
+        UsageError: the checkpoint was written by an incompatible version, with other code of a plugin, or on
+            other data.
         Preempted: the run was asked to stop, and wrote a checkpoint.
     """
     code = plugin_code.hashes(run.algorithm, run.dataset)
     directory.check_code(code, run.config.accept_changed_code)
+    check_same_data(directory, run.dataset.summary)
     if directory.unsaved:
         _log.warning(
             "starts from step 0, since the checkpoint lacks %s of %s; the earlier files are in attempt-N",

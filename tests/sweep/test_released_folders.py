@@ -1,11 +1,13 @@
 """Sweeps that version 0.1.0 wrote on a folder of images, with models and a cache (tests/data/released)."""
 
 import json
+import re
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from domainbed.datasets.image_folder import folder_dataset
 from domainbed.model_selection import OracleSelectionMethod
@@ -101,6 +103,43 @@ def test_a_half_done_sweep_goes_on_with_the_defaults_of_its_time(album, forked_s
     # The cache of 0.1.0 is of another format: a new one lies beside it.
     assert cache.items() < contents(Path("cache")).items()
     assert read_manifest(Path("half_done")).defaults is None
+
+
+def only_failure(name):
+    (failed,) = Path(name).glob("*/failed.json")
+    return failed.parent, json.loads(failed.read_text(encoding="utf-8"))["error"]
+
+
+def test_a_run_whose_images_changed_does_not_resume_and_says_what_to_do(album, forked_script):
+    write_image(Path("photos/art/cat/0.png"), "RGB", padded_to=1000)
+    launched = forked_script("sweep", "launch", *SWEEPS["half_done"])
+    assert launched.returncode == 1
+    run, error = only_failure("half_done")
+    expected = (
+        rf"{run} holds a run on other data \(checksum was 159f8f8650257cdf, now \w{{16}}\); restore the "
+        r"data, or start over, by --restart or in another --output_dir; reports do not mix such runs\."
+    )
+    assert re.fullmatch(expected, error)
+
+
+def test_a_run_whose_images_this_version_reads_otherwise_does_not_resume_and_says_what_to_do(
+    album, forked_script
+):
+    path = Path("photos/art/cat/0.png")
+    write_image(path, "RGBA", padded_to=path.stat().st_size)
+    assert forked_script("sweep", "launch", *SWEEPS["half_done"]).returncode == 1
+    run, error = only_failure("half_done")
+    assert error == (
+        f"{run} holds a run of a version that read these images in another way (data.version was 1, now 2); "
+        "use that version, or start over, by --restart or in another --output_dir; reports do not mix such "
+        "runs."
+    )
+
+
+def write_image(path, mode, padded_to):
+    """A PNG of 4x4 pixels in a file of a given size."""
+    Image.new(mode, (4, 4), (250, 0, 0, 99)[: len(mode)]).save(path)
+    path.write_bytes(path.read_bytes().ljust(padded_to, b"\0"))
 
 
 def test_a_finished_sweep_is_pooled_with_new_trials(album, forked_script, capsys):
