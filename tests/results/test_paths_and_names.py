@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 import domainbed
+from domainbed.records.sweep_records import read_sweep_records
 from domainbed.results.accuracies import shown_datasets
+from domainbed.results.experiments import pool
 from domainbed.results.loading import load_sweep
 from domainbed.results.top_hparams import list_top_hparams
 from domainbed.scripts import collect_results
@@ -141,6 +143,15 @@ def test_a_column_says_where_runs_disagree_about_the_name(photos):
     )
     (dataset,) = shown_datasets(load_sweep(photos.parent / "sweep").records)
     assert dataset.environments == ("art", "cartoon / comic", "photo")
+
+
+def test_runs_whose_environments_have_other_names_are_different_experiments(photos):
+    train(output_dir="sweep/0")
+    (photos / "photo").rename(photos / "Aphoto")
+    train(output_dir="sweep/1")
+    (method,) = pool(read_sweep_records(Path("sweep")).records())
+    assert method.cells == {}
+    assert method.conflict.values["environments"] == {"art, cartoon, photo": 1, "Aphoto, art, cartoon": 1}
 
 
 def test_three_spellings_of_a_folder_are_one_dataset(photos, capsys):
