@@ -1,0 +1,65 @@
+"""Threads are as many as the cores that the process may use."""
+
+import os
+import threading
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+import pytest
+
+from domainbed.cores import cores
+from domainbed.images.building import map_in_threads
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def on_one_core():
+    """`on_one_core(f)`: whether f() is true in a fork that may use one core."""
+
+    def run(condition):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: idle threads of libraries
+            process = os.fork()
+        if process == 0:
+            status = 2
+            try:
+                os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+                status = 0 if condition() else 1
+            except BaseException:
+                traceback.print_exc()
+            os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+    return run
+
+
+def test_cores_are_those_that_the_process_may_use(on_one_core, monkeypatch):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    assert cores() == len(os.sched_getaffinity(0))
+    assert on_one_core(lambda: cores() == 1)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert cores() == 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4096")
+    assert cores() == len(os.sched_getaffinity(0))
+
+
+def test_images_are_decoded_by_as_many_threads(on_one_core):
+    def threads():
+        def thread(_):
+            time.sleep(0.001)
+            return threading.get_ident()
+
+        return len(set(map_in_threads(thread, 100, "")))
+
+    assert on_one_core(lambda: threads() == 1)
+    assert threads() == cores()
+
+
+def test_all_cores_of_the_machine_are_counted_nowhere():
+    sources = [path for room in ("domainbed", "domainbed_gs") for path in (ROOT / room).rglob("*.py")]
+    assert len(sources) > 200
+    counting = [path.name for path in sources if "cpu_count" in path.read_text(encoding="utf-8")]
+    assert counting == ["cores.py"]
