@@ -19,16 +19,20 @@ def signs_agree(gradients: Sequence[Tensor]) -> Tensor:
     return torch.maximum(lowest, -highest).relu().sign()
 
 
+def cosines(gram: Tensor) -> Tensor:
+    """Cosine similarities (K, K) of gradients, from their inner products (K, K); 0 with a zero gradient."""
+    norms = gram.diagonal().clamp_min(0).sqrt()
+    lengths = norms.outer(norms)
+    return torch.where(lengths > 0, gram / lengths, 0)
+
+
 def mean_cosine(gram: Tensor) -> Tensor:
     """Mean cosine similarity over pairs of gradients, from their inner products (K, K); 0-d.
 
     A pair with a zero gradient counts as 0. NaN for K = 1.
     """
     k = len(gram)
-    norms = gram.diagonal().clamp_min(0).sqrt()
-    lengths = norms.outer(norms)
-    cosines = torch.where(lengths > 0, gram / lengths, 0).fill_diagonal_(0)
-    return cosines.sum() / (k * (k - 1) or float("nan"))
+    return cosines(gram).fill_diagonal_(0).sum() / (k * (k - 1) or float("nan"))
 
 
 @dataclass

@@ -18,6 +18,7 @@ from domainbed.gradients.passes import Passes, joint_pass, separate_passes, shar
 from domainbed.gradients.pieces import Rows, inner_products
 from domainbed.gradients.random_numbers import normal_parts, uniform
 from domainbed.gradients.recording import NotSeparable
+from domainbed.gradients.vectors import total
 from domainbed.process_group import ProcessGroup
 
 PASSES = ("auto", "joint", "separate")
@@ -99,6 +100,17 @@ class GradientEngine:
                 passes.pieces, rule, fallback, scale, out, self._compiles(out), self._model.process_group
             )
         return passes.losses, combined
+
+    def inner_products(self, minibatches: Sequence[Minibatch], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Losses of this process's environments, and inner products (K, K) of all gradients.
+
+        They are float64 and on the device; no gradient is combined.
+        """
+        model = self._model
+        passes = self._passes_by_network(minibatches, seeds, model.trained_parameters())
+        with torch.no_grad():
+            gram = total(piece.gradients.gram() for piece in passes.pieces)
+            return passes.losses, model.process_group.sum(gram)
 
     def as_matrix(
         self,
