@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 import torch
@@ -15,7 +16,7 @@ from domainbed.gradients.compilation import compiled, compiles
 from domainbed.gradients.componentwise import Componentwise, Rule
 from domainbed.gradients.gram import Weights, combine_by_weights
 from domainbed.gradients.passes import Passes, joint_pass, separate_passes, shared_passes
-from domainbed.gradients.pieces import Rows, inner_products
+from domainbed.gradients.pieces import inner_products
 from domainbed.gradients.random_numbers import normal_parts, uniform
 from domainbed.gradients.recording import NotSeparable
 from domainbed.gradients.vectors import total
@@ -120,16 +121,15 @@ class GradientEngine:
         scale: float = 1.0,
     ) -> tuple[Tensor, Combined]:
         """Like `componentwise`, for a rule that maps the whole matrix (K, P) to (P,); in one process only."""
-        model = self._model
-        parameters = model.trained_parameters()
-        out = self._buffer(parameters)
-        passes = separate_passes(model.loss_of, minibatches, parameters, seeds)
+        passes, out = self._run_passes(minibatches, seeds)
         matrix = out.new_empty(len(minibatches), len(out))
         with torch.no_grad():
             for piece in passes.pieces:
-                assert isinstance(piece.gradients, Rows)
-                for row, values in zip(matrix, piece.gradients.rows, strict=True):
-                    piece.scatter(values, row)
+                with ExitStack() as stack:
+                    targets = [stack.enter_context(piece.target(row)) for row in matrix]
+                    for start, rows in piece.gradients.blocks():
+                        for target, row in zip(targets, rows, strict=True):
+                            target[start : start + len(row)] = row
             gradient = rule(matrix) * scale
             agreeing, gram = signs_agree(matrix.unbind()).sum(), inner_products(matrix.double().unbind())
         return passes.losses, Combined(gradient, gram, agreeing, gradient.double().norm())
