@@ -235,3 +235,10 @@ def test_a_launch_by_a_function_call_is_refused_in_another_folder(tmp_path, monk
     jobs = [Job(args, str(tmp_path / "sweep"))]
     with pytest.raises(UsageError, match=r"was launched in .* give the absolute path of --data_dir data"):
         launch(jobs, DummyLauncher(), LaunchOptions(output_dir=tmp_path / "sweep"))
+
+
+def test_unfinished_runs_are_deleted_from_another_folder(ready, elsewhere, forked_script):
+    sweep_dir = ready()
+    done = forked_script("sweep", "delete_incomplete", *PHOTOS, "--output_dir", sweep_dir, cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert runs_of(sweep_dir) == []

@@ -10,6 +10,7 @@ from domainbed.scripts import collect_results
 from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
 from domainbed.training import claims
+from domainbed.training.config import TrainConfig
 
 RELEASED = Path(__file__).parents[1] / "data" / "released"
 FLAGS = [
@@ -57,6 +58,14 @@ def test_the_tables_are_the_same(sweeps, capsys, name):
 def test_the_jobs_have_the_same_names(sweeps, name):
     jobs = make_jobs(parse(["launch", *SWEEPS[name]]))
     assert {job.name for job in jobs} == {run.name for run in runs_of(name)}
+
+
+def test_hyper_parameters_have_the_same_values(sweeps):
+    for run in runs_of("finished"):
+        content = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        then, now = content["hparams"], TrainConfig(**content["settings"]).resolved_hparams()
+        assert then.keys() - now.keys() <= {"zero_agrees"}, run
+        assert now == {**now, **{name: value for name, value in then.items() if name in now}}, run
 
 
 @pytest.mark.parametrize(("name", "done", "interrupted"), [("finished", 30, 0), ("half_done", 1, 4)])
