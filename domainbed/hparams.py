@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from domainbed.errors import UndeclaredHparam, UsageError, hint, misspelt
+from domainbed.files import DuplicateKey, json_without_duplicates
 from domainbed.registry import Registry
 
 Value = bool | int | float | str
@@ -35,6 +36,13 @@ class Kind(enum.Enum):
     """Defines the experiment: runs that differ in it are never pooled."""
     SEED = "seed"
     """Distinguishes repetitions, which are averaged."""
+
+
+class Reader(enum.Enum):
+    """The part of a run that reads an optional hyper-parameter, if it says in `READS` that it does."""
+
+    FEATURIZER = "featurizer"
+    DATASET = "dataset"
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,9 @@ class Hparam(Limits):
         kind: role in an experiment. By default `SEARCHED` if the random value can differ from `default`,
             else `DESIGN`.
         value_before: value in records that are older than the hyper-parameter, by default `default`.
+        reader: for an optional hyper-parameter that only some featurizers or datasets read: which of the two.
+            A run of others refuses it.
+        only_if: (name, value) of another optional hyper-parameter without which this one has no effect.
     """
 
     default: Value
@@ -104,6 +115,8 @@ class Hparam(Limits):
     type: type | None = None
     kind: Kind = None  # type: ignore[assignment] # __post_init__ replaces None
     value_before: Value = None  # type: ignore[assignment] # as above
+    reader: Reader | None = None
+    only_if: tuple[str, Value] | None = None
 
     def __post_init__(self) -> None:
         if vars(self)["kind"] is None:
@@ -226,12 +239,14 @@ def choice(*values: Value) -> Draw:
 def parse_overrides(text: str | None) -> dict[str, object]:
     """The JSON object in `text`, the value of `--hparams`; empty for None.
 
-    Raises: UsageError if `text` is not a JSON object.
+    Raises: UsageError if `text` is not a JSON object, or has a key twice.
     """
     if text is None:
         return {}
     try:
-        overrides = json.loads(text)
+        overrides = json_without_duplicates(text)
+    except DuplicateKey as error:
+        raise UsageError(f"--hparams: {error}: {text!r}") from None
     except json.JSONDecodeError as error:
         raise UsageError(
             f"--hparams is not valid JSON ({error}): {text!r}; write e.g. '{{\"lr\": 0.001}}'"

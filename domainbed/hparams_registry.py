@@ -30,7 +30,7 @@ def dataset_table(dataset: str) -> Table:
     from domainbed.datasets import get_dataset_class
 
     try:
-        return merged_tables(get_dataset_class(dataset), "HPARAMS")
+        return own_table(get_dataset_class(dataset))
     except UsageError:
         return {}
 
@@ -40,7 +40,12 @@ def featurizer_table(featurizer: str) -> Table:
     from domainbed.networks import featurizer_class
 
     found = None if featurizer == "auto" else featurizer_class(featurizer)
-    return merged_tables(found, "HPARAMS") if isinstance(found, type) else {}
+    return own_table(found)
+
+
+def own_table(reader: object) -> Table:
+    """Declarations of a featurizer's or a dataset's class itself; a function has none."""
+    return merged_tables(reader, "HPARAMS") if isinstance(reader, type) else {}
 
 
 def switches(algorithm: str) -> Table:

@@ -11,6 +11,7 @@ from domainbed.hparams import option
 from domainbed.networks.backbones import Layout, with_channels
 from domainbed.networks.default_weights import starts_from
 from domainbed.networks.libraries import torchvision_network
+from domainbed.networks.options import reads
 from domainbed.networks.published import of_torchvision
 from domainbed.networks.stages import Stage, StagedFeaturizer, in_sequence
 from domainbed.networks.weights import initialise
@@ -20,6 +21,7 @@ DEFAULT_TAG = "IMAGENET1K_V1"
 
 
 @starts_from(lambda: of_torchvision("alexnet", DEFAULT_TAG))
+@reads("pretrained", "weights", "weights_file", "layout")
 class AlexNet(StagedFeaturizer):
     """torchvision's AlexNet with ImageNet weights, without its last linear layer: 4096 features.
 

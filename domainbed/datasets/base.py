@@ -52,6 +52,8 @@ class MultipleDomainDataset:
         SAME_CLASSES: whether every environment must have samples of every class.
         HPARAMS: hyper-parameters of the dataset, as those of an algorithm; those of base classes are
             inherited. A run on the dataset has a value for each in `hparams`.
+        READS: optional hyper-parameters (`domainbed.hparams.OPTIONS`) that the dataset reads; a run on it
+            refuses others. None if it does not say. Not inherited by classes of plugins.
         VERSION: incremented when the same files yield different data. Reports do not pool versions.
         datasets: the environments.
         input_shape: shape of an input, a tuple.
@@ -84,6 +86,7 @@ class MultipleDomainDataset:
     DOWNLOADABLE: ClassVar[bool] = False
     SAME_CLASSES: ClassVar[bool] = True
     HPARAMS: ClassVar[Table] = {}
+    READS: ClassVar[tuple[str, ...] | None] = None
     VERSION: ClassVar[int] = 1
 
     datasets: Sequence[Environment]

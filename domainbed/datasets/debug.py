@@ -15,6 +15,7 @@ class Debug(MultipleDomainDataset):
     Both are drawn from torch's global generator, as in upstream.
     """
 
+    READS = ()
     ENVIRONMENTS = ("0", "1", "2")
     NEEDS_DATA = False
     SAME_CLASSES = False  # labels are random

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbed.hparams import OPTIONS, Hparam, const, option
+from domainbed.hparams import OPTIONS, Hparam, Reader, const, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +27,17 @@ Parameter = TypeVar("Parameter")
 
 # For ColoredDigits and ColoredMNIST_IRM; ColoredMNIST is upstream's.
 OPTIONS["copies"] = Hparam(
-    1, const(1), "ColoredDigits, ColoredMNIST_IRM: copies of each digit, each with its own noise", at_least=1
+    1,
+    const(1),
+    "ColoredDigits, ColoredMNIST_IRM: copies of each digit, each with its own noise",
+    at_least=1,
+    reader=Reader.DATASET,
 )
 OPTIONS["grey"] = Hparam(
-    False, const(False), "ColoredDigits, ColoredMNIST_IRM: fill both channels, so that images have no colour"
+    False,
+    const(False),
+    "ColoredDigits, ColoredMNIST_IRM: fill both channels, so that images have no colour",
+    reader=Reader.DATASET,
 )
 
 COLORS = {"+90%": 0.1, "+80%": 0.2, "-90%": 0.9}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Digits(MultipleDomainDataset):
     The grey levels from 0 to 16 are scaled to bytes from 0 to 255.
     """
 
+    READS: ClassVar[tuple[str, ...] | None] = ()
     SMALL_IMAGES = True
 
     @classmethod
@@ -69,6 +70,7 @@ class ColoredDigits(Digits):
     can put them in both parts. The hyper-parameter `grey` removes the colour.
     """
 
+    READS = ("copies", "grey")
     ENVIRONMENTS = tuple(COLORS)
     INPUT_SHAPE = (2, 8, 8)
 

@@ -30,6 +30,7 @@ class EmojiStyles(MultipleDomainDataset):
     every 50.
     """
 
+    READS = ()
     ENVIRONMENTS = ("Flat", "Gradient", "Line", "Rendered")
     INPUT_SHAPE = (3, 64, 64)
     N_STEPS = 301

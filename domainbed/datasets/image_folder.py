@@ -9,7 +9,12 @@ from typing import Any, ClassVar
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.folder_layout import Layout, environment_names, read_layout
 from domainbed.datasets.image_files import ImageFiles
-from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
+from domainbed.datasets.image_transforms import (
+    OPTIONS_OF_IMAGES,
+    AugmentingTransform,
+    PlainTransform,
+    input_shape,
+)
 from domainbed.datasets.reading_rules import UPSTREAM, USER_FOLDER, ReadingRules
 from domainbed.errors import UsageError
 from domainbed.escaping import encodable, visible
@@ -37,6 +42,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
     Raises: UsageError if the folder does not have the expected layout.
     """
 
+    READS = OPTIONS_OF_IMAGES
     FOLDERS: ClassVar[Mapping[str, str]] = {}
     RULES: ClassVar[ReadingRules] = UPSTREAM
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from domainbed.hparams import OPTIONS, Hparam, const, option
+from domainbed.hparams import OPTIONS, Hparam, Reader, const, option
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,26 +17,38 @@ if TYPE_CHECKING:
     from domainbed.datasets.image_files import Transform
 
 OPTIONS["input_size"] = Hparam(
-    224, const(224), "side of the images that the network sees, in pixels", at_least=1
+    224,
+    const(224),
+    "side of the images that the network sees, in pixels",
+    at_least=1,
+    reader=Reader.DATASET,
 )
 OPTIONS["stored_size"] = Hparam(
     0,
     const(0),
     "first resize images to this side, as if they were stored so (0: off; 227 in the ICCV 2021 code)",
     at_least=0,
+    reader=Reader.DATASET,
 )
 OPTIONS["reencode"] = Hparam(
-    False, const(False), "pass stored images through JPEG of quality 75, as the ICCV 2021 code did on disk"
+    False,
+    const(False),
+    "pass stored images through JPEG of quality 75, as the ICCV 2021 code did on disk",
+    reader=Reader.DATASET,
 )
 OPTIONS["augmentation"] = Hparam(
     "tensor",
     const("tensor"),
     "tensor: many decoded images at once; pil: file by file with torchvision, as upstream does",
     choices=("tensor", "pil"),
+    reader=Reader.DATASET,
 )
 OPTIONS["augment_evaluation"] = Hparam(
     True, const(True), "evaluate source environments on augmented images, as upstream does"
 )
+
+OPTIONS_OF_IMAGES = ("input_size", "stored_size", "reencode", "augmentation")
+"""Optional hyper-parameters that the transforms of image files read, for `READS` of a dataset."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -13,10 +13,16 @@ from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.class_names import lacking_classes
 from domainbed.datasets.foreign_lists import conversion_hint
 from domainbed.datasets.image_files import ImageFiles
-from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
+from domainbed.datasets.image_transforms import (
+    OPTIONS_OF_IMAGES,
+    AugmentingTransform,
+    PlainTransform,
+    input_shape,
+)
 from domainbed.datasets.reading_rules import USER_FOLDER
 from domainbed.errors import UsageError, misspelt
 from domainbed.escaping import encodable, visible
+from domainbed.files import DuplicateKey, json_without_duplicates
 
 SUFFIXES = (".csv", ".jsonl")
 PARTS = ("in", "out", "test", "uda")
@@ -57,6 +63,7 @@ class ListFileDataset(MultipleDomainDataset):
         parts: for each environment, the `split` of each sample.
     """
 
+    READS = OPTIONS_OF_IMAGES
     CHECKPOINT_FREQ = 300
     NEEDS_DATA = False
 
@@ -167,7 +174,9 @@ def _entries(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 def _parse_object(path: Path, line: int, text: str) -> Mapping[str, object]:
     try:
-        entry = json.loads(text)
+        entry = json_without_duplicates(text)
+    except DuplicateKey as error:
+        raise _error(path, line, str(error)) from None
     except json.JSONDecodeError as error:
         raise _error(path, line, f"not valid JSON ({error})") from None
     if not isinstance(entry, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
@@ -37,6 +37,7 @@ _FILES = (
 class MNISTFiles(MultipleDomainDataset):
     """Base class of datasets that read the four unpacked files in `MNIST/raw` of the data directory."""
 
+    READS: ClassVar[tuple[str, ...] | None] = ()
     SMALL_IMAGES = True
 
     @classmethod
@@ -140,6 +141,7 @@ class ColoredMNIST_IRM(MNISTFiles):
     hyper-parameter `grey` removes the colour, which gives the paper's grayscale baseline.
     """
 
+    READS = ("copies", "grey")
     DOWNLOADABLE = True
 
     ENVIRONMENTS = tuple(COLORS)

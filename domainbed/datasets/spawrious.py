@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.image_files import ImageFiles, Transform
-from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
+from domainbed.datasets.image_transforms import (
+    OPTIONS_OF_IMAGES,
+    AugmentingTransform,
+    PlainTransform,
+    input_shape,
+)
 from domainbed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,6 +79,7 @@ class SpawriousBenchmark(MultipleDomainDataset):
         hparams: hyper-parameters; `input_size`, `stored_size`, `reencode` and `augmentation` are used.
     """
 
+    READS = OPTIONS_OF_IMAGES
     ENVIRONMENTS = ("Test", "SC_group_1", "SC_group_2")
 
     input_shape = (3, 224, 224)

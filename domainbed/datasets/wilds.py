@@ -20,7 +20,12 @@ from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.image_decoding import UnreadableImage, allow_truncated_images
 from domainbed.datasets.image_files import ImageEnvironment, Transform
-from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform, input_shape
+from domainbed.datasets.image_transforms import (
+    OPTIONS_OF_IMAGES,
+    AugmentingTransform,
+    PlainTransform,
+    input_shape,
+)
 from domainbed.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -96,6 +101,7 @@ class WILDSDataset(MultipleDomainDataset):
     Raises: UsageError if the values differ from those in `ENVIRONMENTS`.
     """
 
+    READS = OPTIONS_OF_IMAGES
     FOLDER: ClassVar[str] = ""
 
     def __init__(

@@ -27,6 +27,8 @@ class FeaturizerModule(nn.Module):
         SMALLEST: smallest height and width of an image, in pixels.
         HPARAMS: hyper-parameters of the featurizer, as those of an algorithm; those of base classes are
             inherited. A run that names the featurizer has a value for each in `hparams`.
+        READS: optional hyper-parameters (`domainbed.hparams.OPTIONS`) that the featurizer reads, see
+            `options.reads`; None if it does not say. Not inherited by classes of plugins.
         SAMPLEWISE: whether the features of a sample depend on that sample alone, apart from batch norms in
             training mode. Methods that need the gradient of each environment are faster with such networks.
     """
@@ -34,6 +36,7 @@ class FeaturizerModule(nn.Module):
     SMALLEST: ClassVar[int] = 1
     SAMPLEWISE: ClassVar[bool] = False
     HPARAMS: ClassVar[Table] = {}
+    READS: ClassVar[tuple[str, ...] | None] = None
 
     n_outputs: int
     activation: nn.Module

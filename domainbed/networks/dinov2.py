@@ -13,6 +13,7 @@ from domainbed.hparams import option
 from domainbed.networks.backbones import train_attention_only
 from domainbed.networks.default_weights import starts_from
 from domainbed.networks.libraries import timm_network
+from domainbed.networks.options import reads
 from domainbed.networks.published import of_timm
 from domainbed.networks.registry import FEATURIZERS
 from domainbed.networks.stages import Stage, StagedFeaturizer
@@ -27,6 +28,7 @@ LAST_BLOCKS = 4
 
 @FEATURIZERS.register("dinov2")
 @starts_from(lambda: of_timm(NAME))
+@reads("pretrained", "weights", "weights_file")
 class DinoV2(StagedFeaturizer):
     """DINOv2's ViT-B/14 with 5 * 768 features.
 

@@ -12,6 +12,7 @@ from domainbed.errors import UsageError
 from domainbed.hparams import option
 from domainbed.networks.default_weights import starts_from
 from domainbed.networks.libraries import timm_network
+from domainbed.networks.options import reads
 from domainbed.networks.packaged_weights import PackagedWeights
 from domainbed.networks.registry import FEATURIZERS
 from domainbed.networks.timm_networks import TimmNetwork
@@ -28,6 +29,7 @@ WEIGHTS = PackagedWeights(
 
 @FEATURIZERS.register("efficientnet_lite0")
 @starts_from(lambda: WEIGHTS)
+@reads("pretrained", "weights", "weights_file", "layout")
 class EfficientNetLite0(TimmNetwork):
     """timm's EfficientNet-Lite0 with ImageNet weights from a pip package, without a hub: 1280 features.
 

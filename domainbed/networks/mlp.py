@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from domainbed.errors import UsageError
 from domainbed.hparams import option
+from domainbed.networks.options import reads
 from domainbed.networks.registry import FEATURIZERS
 from domainbed.networks.stages import Stage, StagedFeaturizer
 
@@ -59,6 +60,7 @@ class ImageMLP(MLP):
 
 
 @FEATURIZERS.register("mlp")
+@reads("mlp_width", "mlp_depth", "mlp_dropout")
 def mlp(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> MLP:
     """A new MLP with `mlp_width` features, for vectors or the pixels of images."""
     if not input_shape:

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from domainbed.networks.options import reads
 from domainbed.networks.registry import FEATURIZERS
 from domainbed.networks.stages import Stage, StagedFeaturizer
 
@@ -51,6 +52,7 @@ class MNIST_CNN(StagedFeaturizer):
 
 
 @FEATURIZERS.register("mnist_cnn")
+@reads()
 def mnist_cnn(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> MNIST_CNN:
     """A new MNIST_CNN, which has no hyper-parameters."""
     return MNIST_CNN(input_shape)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from domainbed.hparams import OPTIONS, Hparam, Kind, Value, const, option
+from domainbed.hparams import OPTIONS, Hparam, Kind, Reader, Value, const, option
+
+T = TypeVar("T")
 
 PRESETS: Mapping[str, Mapping[str, Value]] = {
     "none": {},
@@ -21,10 +24,19 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
 OPTIONS["featurizer"] = Hparam(
     "auto", const("auto"), "name of the featurizer; auto: selected by the input shape"
 )
-OPTIONS["mlp_width"] = Hparam(256, const(256), "units of a hidden layer of the MLP featurizer", at_least=1)
-OPTIONS["mlp_depth"] = Hparam(3, const(3), "number of layers of the MLP featurizer", at_least=2)
+OPTIONS["mlp_width"] = Hparam(
+    256, const(256), "units of a hidden layer of the MLP featurizer", at_least=1, reader=Reader.FEATURIZER
+)
+OPTIONS["mlp_depth"] = Hparam(
+    3, const(3), "number of layers of the MLP featurizer", at_least=2, reader=Reader.FEATURIZER
+)
 OPTIONS["mlp_dropout"] = Hparam(
-    0.0, const(0.0), "dropout probability in the MLP featurizer", at_least=0, at_most=1
+    0.0,
+    const(0.0),
+    "dropout probability in the MLP featurizer",
+    at_least=0,
+    at_most=1,
+    reader=Reader.FEATURIZER,
 )
 OPTIONS["pretrained"] = Hparam(True, const(True), "start from ImageNet weights if the featurizer has any")
 OPTIONS["freeze"] = Hparam(
@@ -33,10 +45,17 @@ OPTIONS["freeze"] = Hparam(
     "last frozen stage of the featurizer; none: all stages are trained, all: only the classifier is",
 )
 OPTIONS["weights"] = Hparam(
-    "", const(""), "tag of the weights of a ResNet or an AlexNet, such as IMAGENET1K_V2; empty: upstream's"
+    "",
+    const(""),
+    "tag of the weights of a ResNet or an AlexNet, such as IMAGENET1K_V2; empty: upstream's",
+    reader=Reader.FEATURIZER,
 )
 OPTIONS["weights_file"] = Hparam(
-    "", const(""), "path of a state dict to start from; empty: the weights in torch's hub cache"
+    "",
+    const(""),
+    "path of a state dict to start from; empty: the weights in torch's hub cache",
+    reader=Reader.FEATURIZER,
+    only_if=("pretrained", True),
 )
 OPTIONS["layout"] = Hparam(
     "auto",
@@ -44,17 +63,20 @@ OPTIONS["layout"] = Hparam(
     "memory layout of images in ResNets, AlexNet and timm's networks: auto (fastest) or plain",
     choices=("auto", "plain"),
     kind=Kind.INCIDENTAL,
+    reader=Reader.FEATURIZER,
 )
 OPTIONS["parity_init"] = Hparam(
     False,
     const(False),
     "initialise the classifier exactly as upstream, which builds and discards another ResNet first",
+    reader=Reader.FEATURIZER,
 )
 OPTIONS["preset"] = Hparam(
     "none",
     const("none"),
     "a named set of hyper-parameters: published, the ResNet of DomainBed's tables",
     choices=tuple(PRESETS),
+    reader=Reader.FEATURIZER,
 )
 
 
@@ -64,3 +86,16 @@ def with_preset(overrides: Mapping[str, object]) -> dict[str, object]:
     Raises: UsageError for an unknown preset.
     """
     return {**PRESETS[str(option(overrides, "preset"))], **overrides}
+
+
+def reads(*names: str) -> Callable[[T], T]:
+    """Decorator that declares which optional hyper-parameters a featurizer reads, as its attribute `READS`.
+
+    A run of this featurizer refuses other options for featurizers. One without the declaration may read any.
+    """
+
+    def declare(featurizer: T) -> T:
+        setattr(featurizer, "READS", names)  # noqa: B010 - functions have no such attribute for mypy
+        return featurizer
+
+    return declare

@@ -13,10 +13,13 @@ from domainbed.hparams import option
 from domainbed.networks.backbones import Backbone, with_channels
 from domainbed.networks.default_weights import starts_from
 from domainbed.networks.libraries import timm_network, timm_tags, torchvision_network
+from domainbed.networks.options import reads
 from domainbed.networks.published import Pretrained, of_timm, of_torchvision, torchvision_urls
 from domainbed.networks.registry import FEATURIZERS
 from domainbed.networks.stages import Stage, in_sequence
 from domainbed.networks.weights import initialise
+
+_READS = ("pretrained", "weights", "weights_file", "layout", "parity_init", "preset")
 
 AUGMIX = "ram_in1k"
 """timm's tag of the AugMix weights that upstream's default ResNet-50 starts from."""
@@ -27,6 +30,7 @@ DEFAULT_TAG = "IMAGENET1K_V1"
 
 @FEATURIZERS.register("resnet")
 @starts_from(lambda: of_timm(f"resnet50.{AUGMIX}"))
+@reads(*_READS)
 class ResNet(Backbone):
     """A ResNet without its last layer: 2048 features, or 512 for ResNet-18.
 
@@ -67,6 +71,7 @@ class ResNet(Backbone):
 
 @FEATURIZERS.register("resnet18")
 @starts_from(lambda: of_torchvision("resnet18", DEFAULT_TAG))
+@reads(*_READS)
 def resnet18(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> ResNet:
     """A new ResNet-18, by default torchvision's. Ignores `resnet18` and `resnet50_augmix`."""
     return ResNet(input_shape, {**hparams, "resnet18": True, "resnet50_augmix": False})
@@ -74,6 +79,7 @@ def resnet18(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> ResNet:
 
 @FEATURIZERS.register("resnet50")
 @starts_from(lambda: of_torchvision("resnet50", DEFAULT_TAG))
+@reads(*_READS)
 def resnet50(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> ResNet:
     """A new ResNet-50, by default torchvision's. Ignores `resnet18` and `resnet50_augmix`."""
     return ResNet(input_shape, {**hparams, "resnet18": False, "resnet50_augmix": False})

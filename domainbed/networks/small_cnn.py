@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from domainbed.networks.options import reads
 from domainbed.networks.registry import FEATURIZERS
 from domainbed.networks.stages import Stage, StagedFeaturizer, in_sequence
 
@@ -50,6 +51,7 @@ class SmallCNN(StagedFeaturizer):
 
 
 @FEATURIZERS.register("small_cnn")
+@reads()
 def small_cnn(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> SmallCNN:
     """A new SmallCNN, which has no hyper-parameters."""
     return SmallCNN(input_shape)

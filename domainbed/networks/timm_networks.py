@@ -19,12 +19,14 @@ from domainbed.networks.backbones import Backbone, has_attention, train_attentio
 from domainbed.networks.base import NO_WEIGHTS
 from domainbed.networks.default_weights import WeightsSource
 from domainbed.networks.libraries import timm_config, timm_network
+from domainbed.networks.options import reads
 from domainbed.networks.published import of_timm
 from domainbed.networks.stages import Stage
 from domainbed.networks.timm_stages import chain_of, is_chain
 from domainbed.networks.weights import mismatch, read, weights_file
 
 
+@reads("pretrained", "weights", "weights_file", "layout")
 class TimmNetwork(Backbone):
     """A network of timm without its last layer. The features are the inputs of that layer.
 

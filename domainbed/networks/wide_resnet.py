@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from domainbed.networks.options import reads
 from domainbed.networks.registry import FEATURIZERS
 from domainbed.networks.stages import Stage, StagedFeaturizer
 
@@ -100,6 +101,7 @@ class Wide_ResNet(StagedFeaturizer):
 
 
 @FEATURIZERS.register("wide_resnet")
+@reads()
 def wide_resnet(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> Wide_ResNet:
     """A new Wide_ResNet of upstream's size."""
     return Wide_ResNet(input_shape, depth=16, widen_factor=2, dropout_rate=0.0)

@@ -21,7 +21,9 @@ from domainbed.sweep.job import Job
 from domainbed.sweep.launch import delete_incomplete, launch
 from domainbed.sweep.launchers import LAUNCHER_FLAGS, LaunchOptions, check_flags, launcher_named
 from domainbed.sweep.manifest import read_manifest
+from domainbed.sweep.shared_hparams import check_shared, with_shared_hparams
 from domainbed.sweep.status import print_status, print_summary
+from domainbed.sweep.validation_images import validation_warnings
 from domainbed.sweep.worker import work
 from domainbed.training.config import SETTINGS
 from domainbed.training.splits import varies_by_trial
@@ -58,6 +60,8 @@ def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
         options = launch_options(args)
         print_kept_defaults(args)
         print_shared_splits(jobs)
+        for line in validation_warnings(jobs):
+            print(f"warning: {line}", file=sys.stderr)
     for job in jobs if not args.quiet else ():
         print(visible(str(job)))
     print_counts(jobs)
@@ -98,8 +102,8 @@ def choose_defaults(args: argparse.Namespace) -> None:
 def make_jobs(args: argparse.Namespace) -> list[Job]:
     """All jobs of the sweep. If it exists, they keep the defaults of its first launch."""
     defaults = kept_defaults(read_manifest(Path(args.output_dir)))
-    return [
-        Job(train_args, args.output_dir, defaults)
+    args_of_runs = [
+        train_args
         for settings in settings_of_runs(args)
         for train_args in make_args_list(
             n_trials=args.n_trials,
@@ -118,6 +122,7 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
             test_envs=args.test_envs,
         )
     ]
+    return [Job(train_args, args.output_dir, defaults) for train_args in with_shared_hparams(args_of_runs)]
 
 
 def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
@@ -140,6 +145,7 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
         if isinstance(value, dict):
             get_algorithm_class(name)
     first_of_kind = {(job.train_args["dataset"], job.train_args["algorithm"]): job for job in reversed(jobs)}
+    check_shared(args.hparams, list(first_of_kind.values()))
     for job in first_of_kind.values():
         TrainConfig(**job.train_args).check()
     if launcher.waits:

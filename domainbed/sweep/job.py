@@ -18,7 +18,9 @@ from domainbed.training.config import SETTINGS
 from domainbed.training.run_state import RunState, failure_reason, mark_queued, run_state
 from domainbed.training.settings import InSweep
 
-_UNNAMED = frozenset(name for name, each in SETTINGS.items() if each.in_sweep is InSweep.UNNAMED)
+_UNNAMED = frozenset(
+    name for name, each in SETTINGS.items() if each.in_sweep in (InSweep.UNNAMED, InSweep.NEEDED)
+)
 _TRAIN = ["python", "-m", "domainbed.scripts.train"]
 
 
@@ -27,7 +29,7 @@ class Job:
 
     Args:
         train_args: arguments of `train` without `output_dir`. The hash of their JSON text is the job's name;
-            settings that are `InSweep.UNNAMED` are not part of it.
+            settings that are `InSweep.UNNAMED` or `InSweep.NEEDED` are not part of it.
         sweep_output_dir: the sweep directory.
         defaults: settings that the command has if `train_args` lack them. The name does not depend on them.
 

@@ -20,6 +20,7 @@ from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
 from domainbed.sweep.pool import Pool, Task
 from domainbed.sweep.process import BUSY, PREEMPTED
+from domainbed.sweep.shared_hparams import with_shared_hparams
 from domainbed.training.run_state import RunState, failure_count, last_failure, run_state
 from domainbed.training.stop_requests import StopRequests
 
@@ -69,7 +70,8 @@ def sweep_jobs(sweep_dir: Path) -> list[Job]:
     """All jobs of the sweep in `sweep_dir`, sorted by name. Raises UsageError if it contains no sweep."""
     manifest = manifest_of(sweep_dir)
     defaults = kept_defaults(manifest)
-    return [Job(args, str(sweep_dir), defaults) for _, args in sorted(manifest.jobs.items())]
+    args_of_runs = [args for _, args in sorted(manifest.jobs.items())]
+    return [Job(args, str(sweep_dir), defaults) for args in with_shared_hparams(args_of_runs)]
 
 
 class SweepQueue:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from domainbed.training.run import Run
 
     MakeLoop = Callable[[Run, RunDir], Loop]
+
+_log = logging.getLogger(__name__)
 
 _COMPILER_MODULES = ("torch._dynamo", "torch._inductor")
 _COMPILER_MESSAGES = ("does not currently support double backward", "compiled with non-empty donated buffers")
@@ -126,6 +129,7 @@ def _train(
         with _one_line_errors(), _output_copied_to(directory.path):
             from domainbed.training import loop
             from domainbed.training.run import build, describe
+            from domainbed.training.validation_parts import validation_warning
 
             if directory.checkpoint is None:
                 _print_settings(config)
@@ -133,6 +137,8 @@ def _train(
             if directory.checkpoint is None:
                 for line in describe(run):
                     print(line)
+                if warning := validation_warning(run.dataset, run.splits, run.sources, config):
+                    _log.warning("warning: %s", warning)
             else:
                 print(f"Resumes after {directory.checkpoint['updates']} of {run.n_steps} updates.")
             loop.train(run, directory, make_loop)

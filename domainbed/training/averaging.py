@@ -25,6 +25,7 @@ OPTIONS["sma_start"] = Hparam(
     const(600),
     "sma: first update that is averaged, or the middle of the run if that is earlier",
     at_least=1,
+    only_if=("weight_averaging", "sma"),
 )
 
 State = dict[str, Tensor]

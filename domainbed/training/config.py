@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed.errors import UsageError, misspelt
-from domainbed.hparams import Hparam, HparamValues, Kind, Value, option, override, parse_overrides
+from domainbed.hparams import Hparam, HparamValues, Kind, Table, Value, option, override, parse_overrides
 from domainbed.training import tensorboard_events
+from domainbed.training.hparam_readers import refuse_unread, unread
 from domainbed.training.settings import InSweep, setting, settings_of
 from domainbed.training.splits import SUFFIX, SplitRequest, check_request, parse_scheme
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
     from domainbed.datasets.base import MultipleDomainDataset
     from domainbed.networks.base import FeaturizerModule
+
+_log = logging.getLogger(__name__)
 
 LARGEST_SEED = 2**63 - 1
 
@@ -246,6 +250,13 @@ class TrainConfig:
         in_sweep=InSweep.GIVEN,
         value_before="keep",
     )
+    shared_hparams: bool = setting(
+        False,
+        "ignore what this run does not read in --hparams; a sweep sets it where other runs read it",
+        kind=Kind.INCIDENTAL,
+        compared=False,
+        in_sweep=InSweep.NEEDED,
+    )
     tensorboard: bool = setting(
         False,
         "also write the records as TensorBoard events",
@@ -274,6 +285,8 @@ class TrainConfig:
             raise UsageError(missing)
         for name, declared in SETTINGS.items():
             declared.check(getattr(self, name))
+        if not self.shared_hparams:
+            self._check_unread()
         check_test_envs(self.test_envs, dataset_class.ENVIRONMENTS, self.dataset)
         if self.compile and not algorithm_class.COMPILABLE:
             raise UsageError(
@@ -350,7 +363,8 @@ class TrainConfig:
     def resolved_hparams(self) -> HparamValues:
         """The hyper-parameters of this run: default or random ones, then the overrides.
 
-        They are the algorithm's, the dataset's, and those of the featurizer that the overrides name.
+        They are the algorithm's, the dataset's, and those of the featurizer that the overrides name. With
+        `shared_hparams`, overrides that the run does not read are left out.
 
         Raises: UsageError for an unknown name, an invalid value or an unknown featurizer.
         """
@@ -358,7 +372,11 @@ class TrainConfig:
         from domainbed.seeds import seed_hash
 
         self.dataset_class()  # a plugin's may declare options in its module
-        overrides = networks.options.with_preset(parse_overrides(self.hparams))
+        typed = parse_overrides(self.hparams)
+        if self.shared_hparams:
+            ignored = self.unread_hparams()
+            typed = {name: value for name, value in typed.items() if name not in ignored}
+        overrides = networks.options.with_preset(typed)
         of_featurizer = hparams_registry.featurizer_table(str(option(overrides, "featurizer")))
         if self.hparams_seed == 0:
             hparams = hparams_registry.default_hparams(self.algorithm, self.dataset)
@@ -370,17 +388,50 @@ class TrainConfig:
             pairs = hparams_registry.draw_pairs(of_featurizer, self.dataset, seed)
             more = {name: value for name, (_, value) in pairs.items()}
         hparams = HparamValues({**more, **hparams})
-        own = {
-            **of_featurizer,
-            **hparams_registry.dataset_table(self.dataset),
-            **hparams_registry.table(self.algorithm),
-            **hparams_registry.switches(self.algorithm),
-        }
+        own = self._declared_hparams()
         override(hparams, overrides, {**optional_hparams(), **own}, self.dataset)
         if self.compile and "passes" in own:
             # A compiled network does not expose its layers to a joint pass.
             hparams["passes"] = "separate"
         return hparams
+
+    def _check_unread(self) -> None:
+        """Refuse hyper-parameters that no part of the run reads.
+
+        A run that earlier releases began with some resumes, with a warning.
+        """
+        unread = self.unread_hparams()
+        begun = Path(self.output_dir, "run.json").exists() and not self.restart
+        known = {**optional_hparams(), **self._declared_hparams()}
+        if begun and all(name in known for name in unread):
+            for name, reason in unread.items():
+                _log.warning("hyper-parameter %r has no effect in this run, because %s", name, reason)
+        else:
+            self.refuse(unread)
+
+    def refuse(self, unread: Mapping[str, str]) -> None:
+        """Raise UsageError for the first of the names in `unread`, some of what `unread_hparams` returns."""
+        refuse_unread(unread, {**optional_hparams(), **self._declared_hparams()})
+
+    def unread_hparams(self) -> dict[str, str]:
+        """The names in `hparams` that no part of the run reads -> why, as a clause."""
+        from domainbed.networks.options import with_preset
+
+        dataset_class, typed = self.dataset_class(), parse_overrides(self.hparams)
+        options, own = optional_hparams(), self._declared_hparams()
+        return unread(self.algorithm, dataset_class, typed, with_preset(typed), own, options)
+
+    def _declared_hparams(self) -> Table:
+        """What the featurizer that `hparams` names, the dataset and the algorithm declare."""
+        from domainbed import hparams_registry
+
+        featurizer = str(option(parse_overrides(self.hparams), "featurizer"))
+        return {
+            **hparams_registry.featurizer_table(featurizer),
+            **hparams_registry.dataset_table(self.dataset),
+            **hparams_registry.table(self.algorithm),
+            **hparams_registry.switches(self.algorithm),
+        }
 
 
 SETTINGS = settings_of(TrainConfig)

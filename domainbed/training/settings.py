@@ -129,6 +129,8 @@ class InSweep(enum.Enum):
     """From a flag of the same name, by default the setting's default."""
     UNNAMED = "yes, not in the run's name"
     """As `GIVEN`, but a run keeps its directory whether the flag is given or not."""
+    NEEDED = "set in runs that need it, not in the run's name"
+    """`sweep` sets it itself, in the runs that need it. A run keeps its directory with and without it."""
     SEVERAL = "yes, several values"
     """From a flag of the same name that takes several values: the grid is repeated for each."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed.errors import UsageError, check_choice
-from domainbed.files import create_atomic
+from domainbed.files import DuplicateKey, create_atomic, json_without_duplicates
 from domainbed.training.splits import by_trial
 
 if TYPE_CHECKING:
@@ -94,10 +94,12 @@ def _about(dataset: MultipleDomainDataset) -> dict[str, Any]:
 def _read(path: Path, dataset: MultipleDomainDataset) -> Mapping[str, Any]:
     """The entry `environments` of a split file for `dataset`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_without_duplicates(path.read_text(encoding="utf-8"))
         found, environments = _line(content), content["environments"]
     except OSError as error:
         raise UsageError(f"split file {path} cannot be read: {error.strerror}") from None
+    except DuplicateKey as error:
+        raise UsageError(f"split file {path}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{path} is not a split file; use one that --write_splits wrote") from None
     about = _about(dataset)

@@ -10,13 +10,25 @@ from domainbed.hparams import OPTIONS, Hparam, const
 from domainbed.training.averaging import Averaging, State, StateMean, restored_afterwards, tensors_of
 
 OPTIONS["swad_n_s"] = Hparam(
-    3, const(3), "swad: checkpoints without a lower loss that open the valley", at_least=1
+    3,
+    const(3),
+    "swad: checkpoints without a lower loss that open the valley",
+    at_least=1,
+    only_if=("weight_averaging", "swad"),
 )
 OPTIONS["swad_n_e"] = Hparam(
-    6, const(6), "swad: consecutive checkpoints above the tolerance that end the valley", at_least=1
+    6,
+    const(6),
+    "swad: consecutive checkpoints above the tolerance that end the valley",
+    at_least=1,
+    only_if=("weight_averaging", "swad"),
 )
 OPTIONS["swad_r"] = Hparam(
-    0.3, const(0.3), "swad: tolerance, as a share of the valley's first losses (VLCS: 0.2)", at_least=0
+    0.3,
+    const(0.3),
+    "swad: tolerance, as a share of the valley's first losses (VLCS: 0.2)",
+    at_least=0,
+    only_if=("weight_averaging", "swad"),
 )
 
 

@@ -196,7 +196,7 @@ def test_a_sweep_without_relative_paths_needs_no_folder(home, elsewhere, tmp_pat
         "--datasets",
         "Debug28",
         "--hparams",
-        json.dumps(HPARAMS),
+        '{"featurizer": "mlp", "mlp_width": 2, "batch_size": 2}',
         *FLAGS,
         "--output_dir",
         tmp_path / "sweep",

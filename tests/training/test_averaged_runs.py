@@ -158,10 +158,10 @@ def test_on_emoji_styles(tmp_path):
     ("hparams", "message"),
     [
         ({"weight_averaging": "swa"}, "weight_averaging must be one of none, sma, swad, not 'swa'"),
-        ({"sma_start": 0}, "hyper-parameter sma_start must be at least 1, not 0"),
-        ({"swad_n_s": 0}, "hyper-parameter swad_n_s must be at least 1, not 0"),
-        ({"swad_n_e": 1.5}, "hyper-parameter swad_n_e takes a value of type int"),
-        ({"swad_r": -0.1}, "hyper-parameter swad_r must be at least 0, not -0.1"),
+        ({"weight_averaging": "sma", "sma_start": 0}, "hyper-parameter sma_start must be at least 1, not 0"),
+        ({"weight_averaging": "swad", "swad_n_s": 0}, "hyper-parameter swad_n_s must be at least 1, not 0"),
+        ({"weight_averaging": "swad", "swad_n_e": 1.5}, "hyper-parameter swad_n_e takes a value of type int"),
+        ({"weight_averaging": "swad", "swad_r": -0.1}, "hyper-parameter swad_r must be at least 0, not -0.1"),
     ],
 )
 def test_invalid_options_are_refused(hparams, message):

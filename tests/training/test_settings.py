@@ -139,7 +139,8 @@ def test_kinds_of_a_runs_settings():
     assert {"dataset", "algorithm", "test_envs", "steps", "splits", "grouping"} <= of_kind[Kind.DESIGN]
     not_recorded = {name for name, each in SETTINGS.items() if not each.recorded}
     assert not_recorded <= of_kind[Kind.INCIDENTAL]
-    assert TrainConfig().compared().keys() == TrainConfig().recorded().keys() - {"output_dir"}
+    not_compared = {"output_dir", "shared_hparams"}
+    assert TrainConfig().compared().keys() == TrainConfig().recorded().keys() - not_compared
 
 
 ADDED = re.search(
