@@ -21,6 +21,7 @@ from domainbed.sweep.job import Job
 from domainbed.sweep.launch import delete_incomplete, launch
 from domainbed.sweep.launchers import LAUNCHER_FLAGS, LaunchOptions, check_flags, launcher_named
 from domainbed.sweep.manifest import read_manifest
+from domainbed.sweep.other_designs import different_designs
 from domainbed.sweep.shared_hparams import check_shared, with_shared_hparams
 from domainbed.sweep.status import print_status, print_summary
 from domainbed.sweep.validation_images import validation_warnings
@@ -62,6 +63,7 @@ def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
         print_shared_splits(jobs)
         for line in validation_warnings(jobs):
             print(f"warning: {line}", file=sys.stderr)
+        print_different_designs(args, jobs)
     for job in jobs if not args.quiet else ():
         print(visible(str(job)))
     print_counts(jobs)
@@ -167,6 +169,18 @@ def print_kept_defaults(args: argparse.Namespace) -> None:
     values = " ".join(f"--{name} {value}" for name, value in kept.items() if getattr(args, name) is None)
     if values:
         print(f"An older version began this sweep. Its runs keep the defaults of then: {values}.")
+
+
+def print_different_designs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Print a line for each design setting in which this launch differs from earlier ones."""
+    manifest = read_manifest(Path(args.output_dir))
+    lines = different_designs(manifest, {job.name: job.train_args for job in jobs})
+    for line in lines:
+        print(visible(f"{args.output_dir}: {line}"))
+    if lines:
+        print(
+            "Reports do not pool such runs: choose with --where or --by, or launch into another --output_dir."
+        )
 
 
 def print_shared_splits(jobs: Sequence[Job]) -> None:

@@ -13,7 +13,7 @@ from domainbed.results.trials import Trial
 from domainbed.sweep.manifest import Manifest
 from domainbed_gs.report.comparison import PairedReport
 from domainbed_gs.report.statistics import ALPHA
-from domainbed_gs.report.trial_splits import split_arguments
+from domainbed_gs.report.trial_splits import split_settings
 
 Key = tuple[str, int, str]
 """(dataset, target, algorithm)"""
@@ -111,7 +111,7 @@ def _false_pairs(report: PairedReport, runs: Runs) -> Iterator[str]:
     """Runs that share less with the baseline's run of the same trial than the comparison assumes."""
     checks: tuple[tuple[Callable[[Record], object], str, str], ...] = (
         (
-            lambda record: split_arguments(record["args"]),
+            split_settings,
             "splits",
             "Accuracies are measured on different samples, so these are not pairs.",
         ),

@@ -160,7 +160,8 @@ class PairedReport:
         cells: the cells.
         rope: the largest difference that makes no practical difference, a fraction.
         correction: "holm", or "none" if every test is a family of its own.
-        splits: "own" if each trial has its own split of the data, "shared" if trials share one, or "unknown".
+        splits: "own" if each trial has its own split of the data, "shared" if trials share one,
+            "repeated" if some do, or "unknown".
         metric: what `trials` are, with unit and direction.
     """
 

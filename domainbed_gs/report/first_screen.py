@@ -59,6 +59,8 @@ def print_first_screen(report: PairedReport, context: ReportContext, selection: 
         print_lines(
             '<p class="limit">All trials share one split: claims hold for this split only</p>',
         )
+    elif report.splits == "repeated":
+        print_lines('<p class="limit">Trials share splits: claims hold for these splits only</p>')
     _print_forest(report)
     print_overview(report)
 

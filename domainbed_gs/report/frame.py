@@ -43,7 +43,7 @@ class Row:
         probability_better: probability that the method is better in a trial: wins and half the ties.
         verdict: "better", "worse", "equivalent" or "undecided".
         smallest_detectable_points: smallest difference that is found with a probability of 80 %.
-        splits: "own", "shared" or "unknown": whether trials share a split.
+        splits: "own", "shared", "repeated" or "unknown": whether trials share a split.
         metric: what is compared, with unit and direction.
         mean_p: p-value of the permutation test of the mean.
         equivalence_p: p-value of two one-sided signed-rank tests within the rope.

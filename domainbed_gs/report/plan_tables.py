@@ -88,7 +88,7 @@ def pilot_notes(plan: Plan, splits: str) -> list[str]:
 
     Args:
         plan: the plan.
-        splits: "own" if each trial of the pilot has its own split of the data, "shared", or "unknown".
+        splits: kind of the pilot's splits (`trial_splits.TrialSplits`).
     """
     notes = []
     rows = (*plan.primary, *plan.secondary)
@@ -99,9 +99,10 @@ def pilot_notes(plan: Plan, splits: str) -> list[str]:
             "and resampling says little. Plan for the upper end of Normal, 95 %, or plan again after a few "
             "more trials."
         )
-    if splits == "shared":
+    if splits in ("shared", "repeated"):
+        shared = "one split" if splits == "shared" else "a split if they differ in --seed only"
         notes.append(
-            "The pilot's trials share one split of the data. Their variance lacks the part that is due to "
+            f"The pilot's trials share {shared} of the data. Their variance lacks the part that is due to "
             "the split: trials with their own splits vary more, and more of them are needed."
         )
     if splits == "unknown":

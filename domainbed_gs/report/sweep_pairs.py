@@ -21,7 +21,7 @@ from domainbed.training.config import SETTINGS
 from domainbed_gs.report.cells import Trials
 from domainbed_gs.report.comparison import AVERAGE, average_over_targets, compare
 from domainbed_gs.report.statistics import ALPHA, holm
-from domainbed_gs.report.trial_splits import split_arguments
+from domainbed_gs.report.trial_splits import split_settings
 
 Key = tuple[str, str, int]
 """(dataset, algorithm, target)"""
@@ -91,8 +91,8 @@ def sweep_of(records: Q[Record], accuracies: Accuracies) -> Sweep:
     samples: dict[Key, dict[Trial, Samples]] = defaultdict(dict)
     for runs in pool(records):
         for (trial, target), variants in runs.cells.items():
-            for record in get_test_records(Q(variants).flatten()):
-                found = split_arguments(record["args"])
+            for record in (record for variant in variants for record in get_test_records(variant)[-1:]):
+                found = split_settings(record)
                 if isinstance(record.get("data"), dict):
                     found["data"] = record["data"].get("checksum")
                 samples[runs.dataset, runs.method, target][trial] = found

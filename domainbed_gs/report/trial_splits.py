@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from domainbed.model_selection import get_test_records
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
+from domainbed.results.experiments import pool
 from domainbed.training.config import SETTINGS
+from domainbed.training.run_settings import Kinds, runs_of
 from domainbed.training.splits import varies_by_trial
 
 
@@ -19,7 +19,8 @@ class TrialSplits:
     """How the data of the trials were split.
 
     Attributes:
-        kind: "own" if each trial has its own split, "shared" if trials share one, or "unknown".
+        kind: "own" if each trial has its own split, "shared" if trials share one, "repeated" if those share
+            one that differ in `--seed` only, or "unknown".
         schemes: values of `--splits` to which `kind` is due.
     """
 
@@ -35,6 +36,12 @@ class TrialSplits:
                 "verdicts hold for this split only: seeds repeat training, they do not sample the data. A "
                 "claim beyond it needs a split for each trial, such as --splits 70/10/20:per_trial."
             )
+        if self.kind == "repeated":
+            return (
+                "Trials that differ in --seed only share a split of the data, while p-values, intervals and "
+                "verdicts take trials for independent: they are too narrow for a claim beyond these splits. "
+                "Such a claim needs a split for each trial, that is, other values of --trial_seed."
+            )
         if self.kind == "own":
             return f"Each trial has its own split of the data (--splits {schemes})."
         return (
@@ -43,11 +50,11 @@ class TrialSplits:
         )
 
 
-def split_arguments(args: Mapping[str, Any]) -> dict[str, object]:
-    """The arguments of a run that determine its splits, except the trial seed."""
-    return {
-        name: value for name, value in args.items() if name.startswith("split") or name == "holdout_fraction"
-    }
+def split_settings(record: Record) -> dict[str, object]:
+    """What determines the splits of a run, except the trial seed: arguments, and the rule for copies."""
+    (run,) = runs_of([record])
+    kinds = Kinds()
+    return {name: kinds.value(name, run) for name in ("splits", "holdout_fraction", "data.copies.split")}
 
 
 def trial_splits(records: Q[Record]) -> TrialSplits:
@@ -70,4 +77,7 @@ def trial_splits(records: Q[Record]) -> TrialSplits:
         kind = "own" if varies or alone else "unknown" if varies is None else "shared"
         kinds[kind].append(splits)
     found = next((kind for kind, schemes in kinds.items() if schemes), "unknown")
+    repeated = {(method.dataset, seed) for method in pool(records) for seed in method.repeated}
+    if repeated and found == "own":
+        return TrialSplits("repeated", tuple(dict.fromkeys(kinds[found])))
     return TrialSplits(found, tuple(dict.fromkeys(kinds[found])))

@@ -6,11 +6,13 @@ import signal
 
 import pytest
 
+from domainbed.sweep.defaults import todays_defaults
 from domainbed.sweep.job import Job
 from domainbed.sweep.launch import delete_incomplete, launch
 from domainbed.sweep.launchers import LaunchOptions, dummy_launcher
 from domainbed.sweep.local import local_launcher
-from domainbed.sweep.manifest import read_manifest
+from domainbed.sweep.manifest import Manifest, read_manifest
+from domainbed.sweep.other_designs import different_designs
 from domainbed.training.run_state import RunState, record_failure, record_preemption
 
 ARGS = {
@@ -104,3 +106,34 @@ def test_a_split_that_all_trials_share_is_announced_with_its_cost(sweep, flags, 
     assert shown.returncode == 0, shown.stderr
     assert ("All 3 trials share one split" in shown.stdout) == (line is not None)
     assert (line or "") in shown.stdout
+
+
+def test_a_launch_with_other_design_settings_into_the_same_directory_says_so_before_it_starts(sweep):
+    def launch(*flags):
+        shown = sweep("launch", "--command_launcher", "dummy", "--quiet", *flags)
+        assert shown.returncode == 0, shown.stderr
+        return shown.stdout.split("About to launch")[0]
+
+    first = launch("--steps", 3)
+    assert "earlier launches" not in first
+    assert "earlier launches" not in launch("--steps", 3, "--n_trials", 2, "--evaluate", "all")
+    again = launch("--steps", 5, "--sampling", "epochs")
+    assert "sweep: steps is 3 in earlier launches and 5 in this one: ERM on Debug28" in again
+    assert (
+        "sweep: sampling is replacement in earlier launches and epochs in this one: ERM on Debug28" in again
+    )
+    assert "Reports do not pool such runs: choose with --where or --by, or launch into another" in again
+    assert "earlier launches" not in launch("--steps", 7, "--algorithms", "IRM")
+
+
+def test_hyper_parameters_of_design_are_compared_with_earlier_launches():
+    def job(hparams, **more):
+        return {"dataset": "Debug28", "algorithm": "ERM", "hparams": hparams, "test_envs": [0]} | more
+
+    earlier = Manifest({"a": job('{"lr": 0.1}'), "b": job(None)}, defaults=todays_defaults())
+    assert different_designs(earlier, {"c": job('{"lr": 0.2}', hparams_seed=3)}) == []
+    assert different_designs(earlier, {"c": job('{"freeze_bn": false}')}) == []
+    assert different_designs(earlier, {"c": job('{"freeze_bn": true}')}) == [
+        "freeze_bn is false in earlier launches and true in this one: ERM on Debug28"
+    ]
+    assert different_designs(None, {"c": job(None)}) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from domainbed.records.query import Q
-from domainbed_gs.report.trial_splits import trial_splits
+from domainbed_gs.report.trial_splits import split_settings, trial_splits
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,19 @@ def test_one_trial_of_a_shared_scheme_and_two_datasets(sweep):
     other = sweep({"ERM": {0: [0.5, 0.6]}}, dataset="Debug28", environments=3)
     found = trial_splits(Q([*own, *other]))
     assert (found.kind, found.schemes) == ("shared", ("70/10/20",))
+
+
+def test_trials_that_differ_in_the_seed_only_share_a_split(record):
+    runs = [record("ERM", 0, trial, 0.5, splits="holdout", seed=seed) for trial in (0, 1) for seed in (0, 1)]
+    found = trial_splits(Q(runs))
+    assert found.kind == "repeated"
+    assert "Trials that differ in --seed only share a split of the data" in found.sentence()
+
+
+def test_copies_split_by_another_rule_are_other_splits(record):
+    one, other = record("ERM", 0, 0, 0.5), record("IRM", 0, 0, 0.5)
+    assert split_settings(one) == split_settings(other)
+    other["data"] = {"copies": {"split": "together"}}
+    assert split_settings(one) != split_settings(other)
+    one["args"].pop("splits")
+    assert split_settings(one)["splits"] == "holdout"
