@@ -59,6 +59,13 @@ class StagedFeaturizer(FeaturizerModule):
     def stages(self) -> Sequence[Stage]:
         """All stages in order. The functions belong to this object, so they are not kept in it."""
 
+    def blocks(self) -> dict[str, nn.Module]:
+        """The modules that the trained stages end with, by the stages' names.
+
+        What they give is the stage's output without pooling, for methods that look at inner features.
+        """
+        return {stage.name: stage.modules[-1] for stage in self.stages()[len(self.frozen) :]}
+
     def arrange(self, x: Tensor) -> Tensor:
         """The inputs, or outputs of a stage, in the memory layout that the stages compute with."""
         return x

@@ -25,6 +25,9 @@ from domainbed.networks.stages import Stage
 from domainbed.networks.timm_stages import chain_of, is_chain
 from domainbed.networks.weights import mismatch, read, weights_file
 
+MOST_BLOCKS = 5
+"""Number of blocks whose features methods look at, where a network tells more."""
+
 
 @reads("pretrained", "weights", "weights_file", "layout")
 class TimmNetwork(Backbone):
@@ -92,6 +95,22 @@ class TimmNetwork(Backbone):
             return first.function(renormalise(x))
 
         return [replace(first, function=with_normalisation), *rest]
+
+    def blocks(self) -> dict[str, nn.Module]:
+        """The blocks of timm's `feature_info`; of more than five, the stem and four at equal distances.
+
+        Blocks of frozen stages are left out. Those of `stages` if timm does not tell any.
+        """
+        names = [each["module"] for each in getattr(self.network, "feature_info", ())]
+        if not names:
+            return super().blocks()
+        if len(names) > MOST_BLOCKS:
+            names = [names[len(names) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
+            names = ["patch_embed", *names] if hasattr(self.network, "patch_embed") else names
+        modules = {name: self.network.get_submodule(name) for name in names}
+        if not self.frozen:
+            return modules
+        return {name: each for name, each in modules.items() if any(True for _ in each.parameters())}
 
     def freeze(self, last: str, input_shape: tuple[int, ...]) -> None:
         self.is_chain = is_chain(self.network, chain_of(self.network), input_shape)
