@@ -18,7 +18,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.minibatch_pairs import split_meta_train_test
 from domainbed.datasets import by_size
 from domainbed.errors import UsageError
-from domainbed.hparams import Hparam, choice, const, log2_int, log10_uniform
+from domainbed.hparams import Hparam, Kind, choice, const, log2_int, log10_uniform
 from domainbed.networks.stages import changing_buffers
 
 _log = logging.getLogger(__name__)
@@ -118,7 +118,11 @@ class ARM(ERM):
                 64, log2_int(3, 9), "B, minibatch size of each environment and size of a group", at_least=1
             ),
             large=Hparam(
-                8, const(8), "B, minibatch size of each environment and size of a group", at_least=1
+                8,
+                const(8),
+                "B, minibatch size of each environment and size of a group",
+                at_least=1,
+                kind=Kind.SEARCHED,
             ),
         )
     }

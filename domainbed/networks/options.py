@@ -76,6 +76,7 @@ OPTIONS["preset"] = Hparam(
     const("none"),
     "a named set of hyper-parameters: published, the ResNet of DomainBed's tables",
     choices=tuple(PRESETS),
+    kind=Kind.INCIDENTAL,  # the hyper-parameters that it sets are recorded themselves
     reader=Reader.FEATURIZER,
 )
 

@@ -72,8 +72,9 @@ class Trials:
     def cells(self, key: Key) -> dict[tuple[Trial, int], list[Q[Record]]]:
         """(trial, target) -> records of each variant, by ascending hparams seed."""
         cells: dict[tuple[Trial, int], dict[tuple[int, tuple[Hashable, ...]], list[Record]]] = {}
+        shared = self._seeds(key[0])
         for slot, runs in self._runs[key].items():
-            order = self._seeds(key[0], slot.trial_seed) or sorted(runs)
+            order = shared.get(slot.trial_seed) or sorted(runs)
             for seed, run in runs.items():
                 trial = Trial(slot.trial_seed, order.index(seed))
                 for target in slot.test_envs:
@@ -84,17 +85,17 @@ class Trials:
             for cell, variants in cells.items()
         }
 
-    def _seeds(self, dataset: str, trial_seed: int) -> list[int]:
-        """The seeds of a trial in ascending order, if all methods on the dataset repeat with the same seeds.
+    def _seeds(self, dataset: str) -> dict[int, list[int]]:
+        """Trial seed -> seeds in ascending order, if all methods on the dataset repeat with the same seeds.
 
-        Otherwise, as in upstream's sweeps, where each run has a seed of its own, empty: repetitions are then
-        counted in each slot by itself.
+        Trials are left out in which this is not so, as in upstream's sweeps, where each run has a seed of its
+        own: their repetitions are counted in each slot by itself.
         """
-        seeds = [
-            set(runs)
-            for (of_dataset, _), slots in self._runs.items()
-            for slot, runs in slots.items()
-            if (of_dataset, slot.trial_seed) == (dataset, trial_seed)
-        ]
-        shared = set().union(*seeds)
-        return sorted(shared) if len(shared) == max(map(len, seeds)) else []
+        used: dict[int, list[set[int]]] = defaultdict(list)
+        for (of_dataset, _), slots in self._runs.items():
+            if of_dataset == dataset:
+                for slot, runs in slots.items():
+                    used[slot.trial_seed].append(set(runs))
+        shared = {trial_seed: set().union(*seeds) for trial_seed, seeds in used.items()}
+        most = {trial_seed: max(map(len, seeds)) for trial_seed, seeds in used.items()}
+        return {trial: sorted(seeds) for trial, seeds in shared.items() if len(seeds) == most[trial]}

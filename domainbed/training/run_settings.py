@@ -21,7 +21,7 @@ from domainbed.records.results_file import Record
 from domainbed.training.config import RETIRED, SETTINGS
 
 SEARCHED_BY_ALL = frozenset({"lr", "weight_decay", "batch_size", "resnet_dropout", "vit_dropout"})
-"""Hyper-parameters that the search draws for every algorithm. Their declarations need not be imported."""
+"""Hyper-parameters that the search draws for every algorithm. So their declarations need not be imported."""
 
 NAMED = frozenset({"dataset", "algorithm", "test_envs", "trial_seed", "hparams"})
 """Settings that say which cell and trial a run belongs to, and the text whose effect `hparams` records."""

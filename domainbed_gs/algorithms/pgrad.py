@@ -18,7 +18,7 @@ from domainbed.algorithms.update_count import UpdateCount
 from domainbed.datasets import by_size
 from domainbed.gradients.pieces import Rows
 from domainbed.gradients.vectors import flat, set_values
-from domainbed.hparams import Hparam, choice, const, log2_int, log10_uniform
+from domainbed.hparams import Hparam, Kind, choice, const, log2_int, log10_uniform
 from domainbed.seeds import generator
 
 _SMALLEST = 1e-12  # of the largest variance: smaller ones are rounding
@@ -96,15 +96,19 @@ class PGrad(UpdateCount, ERM):
     OPTIMISATION = {
         "lr": by_size(
             small=Hparam(1e-3, log10_uniform(-4.5, -2.5), "learning rate of the inner Adam", above=0),
-            large=Hparam(5e-5, const(5e-5), "learning rate of the inner Adam", above=0),
+            large=Hparam(5e-5, const(5e-5), "learning rate of the inner Adam", above=0, kind=Kind.SEARCHED),
         ),
         "weight_decay": by_size(
-            small=Hparam(0.0, const(0.0), "coupled weight decay of the outer step", at_least=0),
+            small=Hparam(
+                0.0, const(0.0), "coupled weight decay of the outer step", at_least=0, kind=Kind.SEARCHED
+            ),
             large=Hparam(0.0, log10_uniform(-6, -4), "coupled weight decay of the outer step", at_least=0),
         ),
         "batch_size": by_size(
             small=Hparam(64, log2_int(3, 9), "B, minibatch size of each environment", at_least=1),
-            large=Hparam(32, const(32), "B, minibatch size of each environment", at_least=1),
+            large=Hparam(
+                32, const(32), "B, minibatch size of each environment", at_least=1, kind=Kind.SEARCHED
+            ),
         ),
     }
     STATE = ("order_seed",)

@@ -236,3 +236,26 @@ def test_unknown_hyper_parameters_count_as_searched_and_are_named():
     runs = [run(0.1, 0.1, hparams={"gamma": 1}), run(0.2, 0.2, hparams={"gamma": 2})]
     assert results(*runs) == {(Trial(0), 0): 0.2}
     assert pool(runs)[0].undeclared == ("gamma",)
+
+
+def test_upstreams_sweeps_give_upstreams_tables(vlcs):
+    """Each run has its own seed, and no setting of ours; targets are held out alone and in pairs."""
+    same_seed, own_seeds = [], []
+    for number, key in enumerate(vlcs.runs):
+        records = vlcs.records(key, str(key))
+        same_seed += records
+        drop = ("task", "uda_holdout_fraction", "save_model_every_checkpoint")  # an older version of upstream
+        args = {name: value for name, value in records[0]["args"].items() if name not in drop}
+        args |= {"seed": 12345 * number % 977, "auto_lr": False}
+        own_seeds += [
+            record | {"args": args, "hparams": record["hparams"] | {"vit": False}} for record in records
+        ]
+    assert not conflicts(own_seeds)
+    for name in ("iid", "loo", "oracle"):
+        found = compute_accuracies(Q(own_seeds), METHODS[name]).by_target
+        assert found == compute_accuracies(Q(same_seed), METHODS[name]).by_target
+        assert {
+            (trial.seed, target): accuracy
+            for (_, _, target), of in found.items()
+            for trial, accuracy in of.items()
+        } == {(trial, target): vlcs.chosen(trial, target, name) for trial in (0, 1) for target in range(4)}
