@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
-from domainbed.algorithms.base import Metrics, Minibatch, scalar
+from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.environments import environment_losses
 from domainbed.algorithms.erm import ERM
 
@@ -25,12 +27,15 @@ class LossWeightsMethod(ERM):
     """
 
     DISTRIBUTED = True
+    TRANSIENT: ClassVar[tuple[str, ...]] = ("_seed",)
 
     @abstractmethod
     def scalarize(self, losses: Tensor) -> Tensor:
         """The number (0-d) to descend, as a differentiable function of the losses (K,)."""
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
+        self._seed = int(torch.randint(2**62, ()))
+        torch.manual_seed(self._seed)
         own = environment_losses(self.joint_logits(minibatches), minibatches)
         losses = self.all_losses(own)
         objective, weights = self.weighted(losses)
@@ -52,6 +57,18 @@ class LossWeightsMethod(ERM):
 
     def finish(self, minibatches: Sequence[Minibatch], losses: Tensor) -> None:
         """What remains to do after the optimizer's step; `losses` (K,) are those before it."""
+
+    @torch.no_grad()
+    def losses_again(self, minibatches: Sequence[Minibatch]) -> Tensor:
+        """Losses (K,) with the present weights, and with the dropout masks that the update's pass had.
+
+        Running statistics of batch norms stay as they are.
+        """
+        torch.manual_seed(self._seed)
+        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        logits = functional_call(self.network, buffers, (concatenate(minibatches)[0],))
+        parts = logits.split([len(y) for _, y in minibatches])
+        return self.all_losses(environment_losses(parts, minibatches))
 
     def all_losses(self, own: Tensor) -> Tensor:
         """Losses (K,) of the environments of all processes, detached, given those of this process's own."""

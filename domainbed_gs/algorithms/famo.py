@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
-from torch.func import functional_call
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import Metrics, Minibatch, concatenate
+from domainbed.algorithms.base import Minibatch
 from domainbed.algorithms.environments import environment_losses
 from domainbed.algorithms.loss_weights import LossWeightsMethod
 from domainbed.algorithms.optimizers import adam
@@ -59,7 +58,6 @@ class FAMO(LossWeightsMethod):
             choices=("same", "fresh"),
         ),
     }
-    TRANSIENT = ("_seed",)
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
@@ -72,12 +70,6 @@ class FAMO(LossWeightsMethod):
             self.logits_optimizer = adam([self.logits], lr, decay)
         else:
             self.logits_optimizer = optim.SGD([self.logits], lr, weight_decay=decay)
-        self._seed = 0
-
-    def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
-        self._seed = int(torch.randint(2**62, ()))
-        torch.manual_seed(self._seed)
-        return super().update(minibatches, unlabeled)
 
     def scalarize(self, losses: Tensor) -> Tensor:
         z, distances = self.logits.detach().softmax(0), self.distances(losses)
@@ -91,8 +83,11 @@ class FAMO(LossWeightsMethod):
 
     @torch.no_grad()
     def finish(self, minibatches: Sequence[Minibatch], losses: Tensor) -> None:
-        after = environment_losses(self.second_logits(minibatches), minibatches)
-        self.learn(losses, self.all_losses(after))
+        if self.hparams["famo_second_pass"] == "fresh":
+            fresh = environment_losses(self.joint_logits(minibatches), minibatches)
+            self.learn(losses, self.all_losses(fresh))
+        else:
+            self.learn(losses, self.losses_again(minibatches))
 
     def learn(self, before: Tensor, after: Tensor) -> None:
         """One step of the logits, given the losses (K,) before and after the network's step."""
@@ -100,13 +95,3 @@ class FAMO(LossWeightsMethod):
         z = self.logits.softmax(0)
         self.logits.grad = z * (delta - (z * delta).sum())
         self.logits_optimizer.step()
-
-    def second_logits(self, minibatches: Sequence[Minibatch]) -> Sequence[Tensor]:
-        """Logits (B, num_classes) of each environment after the optimizer's step."""
-        if self.hparams["famo_second_pass"] == "fresh":
-            return self.joint_logits(minibatches)
-        torch.manual_seed(self._seed)
-        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        logits: Tensor = functional_call(self.network, buffers, (concatenate(minibatches)[0],))
-        parts: tuple[Tensor, ...] = logits.split([len(y) for _, y in minibatches])
-        return parts

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import io
 
 import numpy as np
 import pytest
@@ -223,6 +224,19 @@ def clear_signs():
 def given_to_adam():
     """`given_to_adam(algorithm)`: the gradient (P,) of the last update."""
     return lambda algorithm: torch.cat([p.grad.flatten() for p in algorithm.network.parameters()])
+
+
+@pytest.fixture(scope="session")
+def through_a_file():
+    """`through_a_file(state)`: the state as read from a checkpoint, without executing code."""
+
+    def read(state):
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        buffer.seek(0)
+        return torch.load(buffer, weights_only=True)
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from domainbed.errors import UsageError, describe
+from domainbed_gs.algorithms.torchjd_objects import AGGREGATORS, TorchJDObject
 
 pytestmark = pytest.mark.usefixtures("float64")
 """In float32 the rounding of sums, which differs between processors, would hide small errors."""
@@ -100,7 +101,8 @@ def test_another_method_of_ours_by_name_is_refused(make, name):
         ("torchjd:Mean(3)", "is not written as torchjd:ConFIG or torchjd:TrimmedMean(trim_number=1)"),
         ("torchjd:Mean(x=y)", "is not written as torchjd:ConFIG"),
         ("torchjd:", "is not written as torchjd:ConFIG"),
-        ("torchjd:GradVac", "remembers earlier updates, which a checkpoint would lose; use"),
+        ("torchjd:Constant(weights=[1.0])", "cannot be used with 3 source environments"),
+        ("torchjd:GramianWeightedAggregator(gramian_weighting=Nothing())", "is not written as"),
     ],
 )
 def test_an_aggregator_that_cannot_be_used_gives_a_message_of_one_line(make, torchjd, aggregator, message):
@@ -114,3 +116,64 @@ def test_without_torchjd_the_message_says_what_to_install(make, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)  # as an import system sees a missing one
     with pytest.raises(UsageError, match="needs the package torchjd; install it: pip install torchjd"):
         make("Aggregation", aggregator="torchjd:ConFIG")
+
+
+STATEFUL = (
+    "GradVac",
+    "ExcessMTL(n_warmup_steps=1)",
+    "ExcessMTL(robust_step_size=1.0)",
+    "PCD",
+    "GramianWeightedAggregator(gramian_weighting=CRMOGMWeighting(weighting=GradVacWeighting(), alpha=0.5))",
+    "NashMTL",
+)
+
+
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")  # cvxpy, of NashMTL's
+@pytest.mark.parametrize("aggregator", STATEFUL)
+def test_a_resumed_run_has_what_the_aggregator_remembered(
+    make, minibatches, weights_of, torchjd, through_a_file, aggregator
+):
+    if aggregator == "NashMTL":
+        pytest.importorskip("ecos")
+    name = f"torchjd:{aggregator}"
+    straight, first, second = (make("Aggregation", seed=seed, aggregator=name) for seed in (0, 0, 9))
+    forgetful = make("Aggregation", aggregator=name)
+    for step in range(6):
+        torch.manual_seed(step)
+        straight.update(minibatches(seed=step))
+        torch.manual_seed(step)
+        (first if step < 3 else second).update(minibatches(seed=step))
+        if step == 2:
+            second.load_training_state(through_a_file(first.training_state()))
+            first.update(minibatches(seed=9))  # must not change what was saved
+            forgetful.load_training_state(through_a_file(second.training_state()))
+            forgetful.aggregator = make("Aggregation", aggregator=name).aggregator
+        elif step > 2:
+            torch.manual_seed(step)
+            forgetful.update(minibatches(seed=step))
+    assert torch.equal(weights_of(second), weights_of(straight))
+    assert not torch.equal(weights_of(forgetful), weights_of(straight))
+
+
+def test_what_is_remembered_follows_the_gradients_to_their_device_unless_it_belongs_to_the_cpu(torchjd):
+    """GradVac and PCD of TorchJD compute on the CPU, whatever the gradients' device."""
+    meta = torch.device("meta")
+    for name, moves in (("ExcessMTL", True), ("GradVac", False), ("PCD", False)):
+        aggregator = TorchJDObject(f"torchjd:{name}", AGGREGATORS, 3)
+        aggregator(torch.eye(3))
+        aggregator._place(meta)
+        remembered = [
+            buffer for module in aggregator._module.modules() for buffer in module.buffers(recurse=False)
+        ]
+        assert {buffer.device == meta for buffer in remembered} == {moves}
+        keys = [vars(module).get("_state_key") for module in aggregator._module.modules()]
+        assert any(isinstance(key, tuple) and meta in key for key in keys) == moves
+
+
+def test_golden_excess_mtl_of_torchjd(rule, field, torchjd):
+    golden = field["excessmtl"]
+    method = rule("Aggregation", aggregator="torchjd:ExcessMTL(robust_step_size=1.0)")
+    for jacobian, expected in zip(golden["jacobians"], golden["torchjd_eta1"], strict=True):
+        matrix = torch.tensor(jacobian, dtype=torch.float64)
+        weights = torch.tensor(expected["weights"], dtype=torch.float64)
+        torch.testing.assert_close(method._direction(matrix), weights @ matrix)
