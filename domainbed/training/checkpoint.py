@@ -87,13 +87,13 @@ def remove(directory: Path) -> None:
 
 
 def generator_states() -> dict[str, Any]:
-    """States of the global random number generators of Python, NumPy, torch, and torch on each GPU."""
+    """States of the global random number generators of Python, NumPy, torch, and torch on each device."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "accelerator": [] if (module := _accelerator_in_use()) is None else module.get_rng_state_all(),
     }
 
 
@@ -103,8 +103,20 @@ def set_generator_states(states: dict[str, Any]) -> None:
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    of_devices = states["accelerator"] if "accelerator" in states else states["cuda"]  # before 0.2
+    module = _accelerator_in_use()
+    if module is not None and len(of_devices) == module.device_count():
+        module.set_rng_state_all(of_devices)
+
+
+def _accelerator_in_use() -> Any:  # noqa: ANN401 - a module of torch, whose functions differ by device
+    """`torch.cuda`, `torch.xpu` or the like, if its devices have generators and this process uses them."""
+    device = torch.accelerator.current_accelerator()
+    if device is None:
+        return None
+    module = torch.get_device_module(device)
+    can = all(hasattr(module, name) for name in ("is_initialized", "get_rng_state_all", "set_rng_state_all"))
+    return module if can and module.is_initialized() else None
 
 
 def _read(path: Path) -> Checkpoint:

@@ -59,7 +59,8 @@ class AgrRand(AgrSum):
         assert combined.magnitude is not None
         if self.hparams["sigma"] == "network":
             return combined.magnitude / combined.agreeing.clamp_min(1)
-        sizes = torch.tensor(Layout(self.trained_parameters()).sizes, device=combined.gradient.device)
-        tensors = combined.gradient.split(sizes.tolist())
+        sizes = list(Layout(self.trained_parameters()).sizes)
+        tensors = combined.gradient.split(sizes)
         sigmas = torch.stack([part.abs().sum() / part.count_nonzero().clamp_min(1) for part in tensors])
-        return sigmas.repeat_interleave(sizes, output_size=len(combined.gradient))
+        counts = torch.tensor(sizes, device=sigmas.device)
+        return sigmas.repeat_interleave(counts, output_size=len(combined.gradient))

@@ -2,11 +2,9 @@
 
 import textwrap
 
-import pytest
 
-
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "tkagg"])
-def test_figures_do_not_need_the_backend_of_a_notebook(forked_python, tmp_path, backend):
+def test_figures_do_not_need_the_backend_of_a_notebook(forked_python, tmp_path):
+    backend = "module://matplotlib_inline.backend_inline"
     code = """
         import os, sys
         for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:

@@ -48,8 +48,8 @@ def settings(tmp_path_factory):
         "dataset": str(folder),
         "cache_dir": "none",
         "num_workers": 2,
-        "steps": 12,
-        "checkpoint_freq": 4,
+        "steps": 9,
+        "checkpoint_freq": 3,
         "holdout_fraction": 0.4,
         "hparams": {"featurizer": "mnist_cnn", "batch_size": 4, "input_size": 32},
     }
@@ -189,7 +189,10 @@ def become_unknown(home):
     ("home", "message"),
     [
         (None, "images are decoded at each access, because there is no home directory for their cache; set "),
-        ("/proc", "images are decoded at each access, because the cache cannot be used (/proc/.cache"),
+        pytest.param(
+            *("/proc", "images are decoded at each access, because the cache cannot be used (/proc/.cache"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["no home", "read-only home"],
 )
@@ -264,6 +267,7 @@ def test_a_run_whose_output_nobody_reads_any_more_ends_with_one_line(tmp_path, f
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_with_few_open_files_has_the_same_numbers(settings, expected, forked, tmp_path):
     import resource
 
