@@ -36,11 +36,11 @@ _DAMAGED = "warning: image cache %s is damaged (%s); it is made again"
 _log = logging.getLogger(__name__)
 
 
-def cache_folder(option: str | None) -> Path | None:
+def cache_folder(option: str | None, needed: bool = True) -> Path | None:
     """The folder that `--cache_dir` selects; None for "none", which disables the cache.
 
     By default, $DOMAINBED_CACHE, or else the folder `domainbed` in $XDG_CACHE_HOME or in ~/.cache. Without a
-    home directory, a warning is logged, and there is no cache.
+    home directory there is no cache; a warning says so where one is `needed`.
     """
     if option is not None:
         return None if option == "none" else Path(option)
@@ -49,10 +49,11 @@ def cache_folder(option: str | None) -> Path | None:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "domainbed"
     except RuntimeError:  # HOME is not set, and the system does not know this user
-        _log.warning(
-            "images are decoded at each access, because there is no home directory for their cache; set "
-            "DOMAINBED_CACHE or --cache_dir to a folder"
-        )
+        if needed:
+            _log.warning(
+                "images are decoded at each access, because there is no home directory for their cache; set "
+                "DOMAINBED_CACHE or --cache_dir to a folder"
+            )
         return None
 
 

@@ -107,7 +107,8 @@ def build(config: TrainConfig) -> Run:
     if config.check_images:
         check_images(dataset)
     has_images = any(isinstance(each, ImageEnvironment) for each in dataset.datasets)
-    prepare(dataset, cache_folder(config.cache_dir) if has_images else None, device)
+    folder = cache_folder(config.cache_dir, needed=has_images)
+    prepare(dataset, folder, device)
     report_findings(dataset, keep_truncated=config.truncated == "keep")
     contract.identify_contents(dataset)
     if converts_images(dataset):
@@ -128,7 +129,7 @@ def build(config: TrainConfig) -> Run:
     algorithm = config.algorithm_class()(dataset.input_shape, dataset.num_classes, len(sources), hparams)
     algorithm.to(device)
     accelerate(algorithm, config)
-    frozen = FrozenStages(algorithm, dataset, cache_folder(config.cache_dir), device)
+    frozen = FrozenStages(algorithm, dataset, folder, device)
     minibatches, unlabeled = frozen.minibatches(images, unlabeled_images)
     has_validation = all(len(splits[index].get("out", [])) for index in sources)
     return Run(
