@@ -128,6 +128,7 @@ def test_an_error_names_a_missing_file_and_its_line(folder):
         ),
         (".jsonl", ["{"], "line 1: not valid JSON"),
         (".jsonl", ["", "[]"], "line 2: expected is a JSON object"),
+        (".jsonl", [one(), '{"label": "a", "label": "b"}'], 'line 2: the key "label" occurs twice'),
         (".jsonl", [one(), one(path=None)], "line 2: path must be text or a whole number, not null"),
         (".jsonl", [one(label=True)], "line 1: label must be text or a whole number, not true"),
         (".jsonl", [one(), '{"path": "a", "label": 1}'], "line 2: environment is missing"),

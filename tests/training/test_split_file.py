@@ -105,6 +105,15 @@ def damaged(content, environment, **parts):
     return content | {"environments": content["environments"] | {environment: parts}}
 
 
+def test_a_split_file_with_a_key_twice_is_refused(tmp_path):
+    debug = build(get_dataset_class("Debug28"), None, [0], {})
+    path = tmp_path / "a.json"
+    split_file.write(path, debug, splits_of(debug))
+    path.write_text(path.read_text().replace("{", '{"data": {}, ', 1))
+    with pytest.raises(UsageError, match='split file .*: the key "data" occurs twice; leave one out'):
+        splits_of(debug, splits=str(path))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
