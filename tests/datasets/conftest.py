@@ -33,7 +33,9 @@ def assert_cache_changes_nothing(tmp_path: Path) -> Callable[..., None]:
     def check(
         dataset: str, data_dir: Path | None = None, in_memory: bool = False, **hparams: bool | int | str
     ) -> None:
-        small = {"featurizer": "mlp", "mlp_width": 8, "batch_size": 3, "input_size": 32}
+        small = {"featurizer": "mlp", "mlp_width": 8, "batch_size": 3}
+        if not in_memory:
+            small["input_size"] = 32
         settings = {"dataset": dataset, "data_dir": data_dir, "steps": 5, "checkpoint_freq": 4}
         settings |= {"num_workers": 0, "skip_model_save": True, "hparams": small | hparams}
         runs = []
