@@ -110,7 +110,7 @@ def test_a_split_file_with_a_key_twice_is_refused(tmp_path):
     path = tmp_path / "a.json"
     split_file.write(path, debug, splits_of(debug))
     path.write_text(path.read_text().replace("{", '{"data": {}, ', 1))
-    with pytest.raises(UsageError, match='split file .*: the key "data" occurs twice; leave one out'):
+    with pytest.raises(UsageError, match=r'split file .*: the key "data" occurs twice; leave one out'):
         splits_of(debug, splits=str(path))
 
 
