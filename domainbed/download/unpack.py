@@ -1,4 +1,4 @@
-"""Safe unpacking of untrusted archives: no file outside the target folder, and a bounded total size."""
+"""Safe unpacking of untrusted archives: no file outside the target folder, bounded memory and total size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
 from tqdm import tqdm
 
 from domainbed.errors import RunError
+from domainbed.escaping import shortened
 
 _CHUNK = 1 << 20
+_HEADERS = 1 << 18
+"""Largest size of the headers of one member of a tar, which tarfile keeps in memory. Usual are 512 bytes."""
+
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -53,7 +57,7 @@ class Limits:
     """Bounds on the contents of one archive.
 
     Attributes:
-        size: largest total size in bytes.
+        size: largest total size in bytes, for a tar with its headers and what follows its last member.
         ratio: largest total size per byte of the archive. Images hardly compress, tables about twentyfold.
         members: largest number of files and folders.
     """
@@ -65,7 +69,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Member:
-    """A member of an archive; `kind` is "file", "folder", "link" or "device"."""
+    """A member of an archive; `kind` is "file", "folder", "link", "sparse file" or "device"."""
 
     name: str
     kind: str
@@ -76,7 +80,8 @@ def unpack(archive: Path, into: Path, limits: Limits) -> None:
     """Unpack a zip, a tar (plain or compressed) or one compressed file into the folder `into`.
 
     The suffix determines the format; any other file is copied. Only regular files and folders are created,
-    with default permissions. Checksums of zip, gzip, bzip2 and xz are verified to the end.
+    with default permissions. Checksums of zip, gzip, bzip2 and xz are verified to the end. Memory is bounded:
+    by a few MiB for a tar, whatever its headers declare, and by the size of the archive for a zip.
 
     Raises: DamagedArchive if the archive is truncated or corrupt, contains a link, a device, an absolute
         path, a path with `..` or the same file twice, or exceeds `limits`. Files unpacked so far remain in
@@ -86,7 +91,7 @@ def unpack(archive: Path, into: Path, limits: Limits) -> None:
     written = 0
     try:
         with tqdm(desc=f"unpacking {archive.name}", unit="file", leave=False, disable=None) as bar:
-            for number, member in enumerate(_members(archive)):
+            for number, member in enumerate(_members(archive, allowed)):
                 if number >= limits.members:
                     raise DamagedArchive(
                         f"{archive} has more than {limits.members:,} members, the limit for it"
@@ -99,19 +104,17 @@ def unpack(archive: Path, into: Path, limits: Limits) -> None:
         if is_disk_error or isinstance(error, RunError):
             raise
         raise DamagedArchive(
-            f"{archive} is damaged ({type(error).__name__}: {error}){_web_page_note(archive)}"
+            f"{archive} is damaged ({type(error).__name__}: {shortened(str(error))}){_web_page_note(archive)}"
         ) from error
 
 
 def _write_member(member: _Member, into: Path, room: int, archive: Path) -> int:
     """Write one member of at most `room` bytes, and return its size."""
-    path = PurePosixPath(member.name)
+    path, shown = PurePosixPath(member.name), repr(shortened(member.name))
     if path.is_absolute() or ".." in path.parts or _SUSPECT.search(member.name):
-        raise DamagedArchive(f"{archive} has a member outside the target folder ({member.name!r})")
+        raise DamagedArchive(f"{archive} has a member outside the target folder ({shown})")
     if member.kind not in ("file", "folder"):
-        raise DamagedArchive(
-            f"{archive} contains a {member.kind} ({member.name!r}); allowed are files and folders"
-        )
+        raise DamagedArchive(f"{archive} contains a {member.kind} ({shown}); allowed are files and folders")
     target = into / path
     try:
         if member.kind == "folder":
@@ -121,31 +124,34 @@ def _write_member(member: _Member, into: Path, room: int, archive: Path) -> int:
         with target.open("xb") as file:
             return _copy(member, file, room, archive)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise DamagedArchive(f"{archive} contains {member.name!r} twice") from None
+        raise DamagedArchive(f"{archive} contains {shown} twice") from None
 
 
 def _copy(member: _Member, file: IO[bytes], room: int, archive: Path) -> int:
     written = 0
     stream = member.open()
     if stream is None:
-        raise DamagedArchive(f"{archive} has a member without content ({member.name!r})")
+        raise DamagedArchive(f"{archive} has a member without content ({shortened(member.name)!r})")
     with stream:
         while chunk := stream.read(_CHUNK):
             written += len(chunk)
             if written > room:
-                raise DamagedArchive(
-                    f"{archive} unpacks to more than its declared limit, as a decompression bomb does"
-                )
+                raise _too_large(archive)
             file.write(chunk)
     return written
 
 
-def _members(archive: Path) -> Iterator[_Member]:
+def _too_large(archive: Path) -> DamagedArchive:
+    return DamagedArchive(f"{archive} unpacks to more than its declared limit, as a decompression bomb does")
+
+
+def _members(archive: Path, allowed: int) -> Iterator[_Member]:
+    """The members of an archive whose unpacked size, with all headers, is at most `allowed` bytes."""
     name = archive.name.lower()
     if name.endswith(".zip"):
         return _zip_members(archive)
     if _TAR.search(name):
-        return _tar_members(archive)
+        return _tar_members(archive, allowed)
     opener = _COMPRESSED.get(archive.suffix.lower())
     if opener:
         return iter([_Member(archive.stem, "file", lambda: opener(archive))])
@@ -163,16 +169,70 @@ def _zip_members(path: Path) -> Iterator[_Member]:
             yield _Member(info.filename, kind, lambda info=info: archive.open(info))  # type: ignore[misc]
 
 
-def _tar_members(path: Path) -> Iterator[_Member]:
-    with tarfile.open(path, "r:*") as archive:
-        for info in archive:
-            kind = "file" if info.isreg() else "folder" if info.isdir() else "device"
-            if info.issym() or info.islnk():
-                kind = "link"
-            yield _Member(info.name, kind, lambda info=info: archive.extractfile(info))  # type: ignore[misc]
+class _LimitedStream:
+    """A stream that raises DamagedArchive before it has given more than `end` bytes since it was opened."""
+
+    def __init__(self, stream: _Stream, archive: Path, allowed: int) -> None:
+        self._stream = stream
+        self._archive = archive
+        self._allowed = allowed
+        self._given = 0
+        self._in_headers = self._header_end = 0
+
+    def expect_headers(self) -> None:
+        """The next bytes are the headers of a member, until `expect_content`."""
+        self._header_end = self._given + _HEADERS
+
+    def expect_content(self) -> None:
+        """The next bytes are the content of a member, of any size."""
+        self._header_end = 0
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes, fewer only at the end."""
+        data = self._stream.read(size)
+        self._given += len(data)
+        if self._given > self._allowed:
+            raise _too_large(self._archive)
+        if self._header_end and self._given > self._header_end:
+            raise DamagedArchive(
+                f"{self._archive} has a member with more than {_HEADERS:,} bytes of headers, the limit for it"
+            )
+        return data
+
+
+def _tar_members(path: Path, allowed: int) -> Iterator[_Member]:
+    with _decompressed(path) as stream:
+        limited = _LimitedStream(stream, path, allowed)
+        limited.expect_headers()
+        # "r|" reads once from start to end, in blocks.
+        with tarfile.open(fileobj=cast(IO[bytes], limited), mode="r|") as archive:
+            while (info := archive.next()) is not None:
+                limited.expect_content()
+                yield _Member(info.name, _tar_kind(info), lambda info=info: archive.extractfile(info))  # type: ignore[misc]
+                cast(Any, archive).members.clear()  # tarfile would keep a kilobyte for each
+                limited.expect_headers()
         # The checksum of a compressed stream comes after the last member.
-        while archive.fileobj is not None and archive.fileobj.read(_CHUNK):
+        limited.expect_content()
+        while limited.read(_CHUNK):
             pass
+
+
+def _decompressed(path: Path) -> _Stream:
+    """The tar in the file `path`, whose first bytes, unlike its suffix, cannot be wrong about its format."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    for magic, suffix in ((b"\x1f\x8b", ".gz"), (b"BZh", ".bz2"), (b"\xfd7zXZ\x00", ".xz")):
+        if start.startswith(magic):
+            return _COMPRESSED[suffix](path)
+    return path.open("rb")
+
+
+def _tar_kind(info: tarfile.TarInfo) -> str:
+    if info.issym() or info.islnk():
+        return "link"
+    if info.issparse():
+        return "sparse file"
+    return "file" if info.isreg() else "folder" if info.isdir() else "device"
 
 
 def _web_page_note(archive: Path) -> str:

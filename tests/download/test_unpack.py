@@ -8,6 +8,8 @@ import lzma
 import os
 import stat
 import tarfile
+import time
+import tracemalloc
 import zipfile
 
 import pytest
@@ -19,6 +21,9 @@ from domainbed.download.unpack import DamagedArchive, Limits, unpack
 FILES = {"a/b/one.txt": b"1" * 50, "a/two.bin": bytes(range(256)) * 20, "three": b""}
 NOISE = os.urandom(3000)
 LIMITS = Limits()
+HIGH = Limits(ratio=1_000_000)
+"""Limits that only headers exceed."""
+
 KINDS = ("x.zip", "x.tar", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz")
 
 
@@ -200,3 +205,85 @@ def test_no_archive_writes_outside_the_target(names, tmp_path_factory):
         unpack(archive, into, LIMITS)
     assert {path.name for path in place.iterdir()} <= {"x.tar.gz", "deep"}
     assert not [path for path in (place / "deep").glob("*") if path != into]
+
+
+def peak_memory(function):
+    """Bytes that `function()` allocates at once."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def repeated(head, unit, count):
+    """`head` and `count` times `unit`, compressed by xz without holding it in memory."""
+    packer = lzma.LZMACompressor(preset=0)
+    units = (packer.compress(unit) for _ in range(count))
+    return b"".join([packer.compress(head), *units, packer.flush()])
+
+
+def header(name, kind, size):
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK]
+)
+def test_a_header_of_64_mib_is_refused_in_little_memory(kind, refuse):
+    size = 64 << 20
+    content = repeated(header("x", kind, size) + b"%d comment=" % size, b"x" * (1 << 20), 64)
+    assert peak_memory(lambda: refuse("x.tar.xz", content, "262,144 bytes of headers", HIGH)) < 16 << 20
+
+
+@pytest.mark.slow
+def test_a_header_of_1_gib_is_refused_in_little_memory(refuse):
+    size = 1 << 30
+    content = repeated(header("x", tarfile.XHDTYPE, size) + b"%d comment=" % size, b"x" * (1 << 20), 1024)
+    assert len(content) < 400_000
+    assert peak_memory(lambda: refuse("x.tar.xz", content, "262,144 bytes of headers", HIGH)) < 16 << 20
+
+
+def test_a_map_of_a_sparse_file_is_a_header_too(refuse):
+    """GNU's sparse format 1.0 has its map, of any length, before the content."""
+    pax = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n30 GNU.sparse.realsize=100000\n"
+    head = (
+        header("p", tarfile.XHDTYPE, len(pax))
+        + pax.ljust(512, b"\0")
+        + header("x", tarfile.REGTYPE, 64 << 20)
+    )
+    content = repeated(head + b"9999999\n", b"1\n" * (1 << 19), 64)
+    refuse("x.tar.xz", content, "bytes of headers", HIGH)
+
+
+@pytest.mark.parametrize("mib", [64, pytest.param(4096, marks=pytest.mark.slow)])
+def test_zeros_behind_the_last_member_count(mib, pack, refuse):
+    content = repeated(gzip.decompress(pack("x.tar.gz", FILES)), bytes(1 << 20), mib)
+    started = time.monotonic()
+    refuse("x.tar.xz", content, "as a decompression bomb does")
+    assert time.monotonic() - started < 5  # 4 GiB would take longer
+
+
+def test_padding_and_another_name_are_fine(pack, tmp_path):
+    """Tapes are written in blocks of up to a MiB, and some archives have a wrong suffix."""
+    content = gzip.decompress(pack("x.tar.gz", FILES | {"noise": os.urandom(100_000)})) + bytes(1 << 20)
+    (tmp_path / "x.tar.bz2").write_bytes(lzma.compress(content))
+    unpack(tmp_path / "x.tar.bz2", tmp_path / "into", LIMITS)
+    assert FILES.items() <= read(tmp_path / "into").items()
+
+
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar.gz"])
+def test_names_in_messages_are_cut(kind, tmp_path):
+    name = "../" + "n" * 60_000 + "\x1b"
+    (tmp_path / kind).write_bytes(zip_of(name) if kind == "x.zip" else tar_of((name, tarfile.REGTYPE)))
+    with pytest.raises(DamagedArchive, match="outside the target folder") as caught:
+        unpack(tmp_path / kind, tmp_path / "into", LIMITS)
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_truncated_plain_tar_is_damaged(pack, refuse):
+    refuse("x.tar", pack("x.tar", {"noise": NOISE})[:1500], "is damaged")
