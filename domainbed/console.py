@@ -1,4 +1,4 @@
-"""Terminal output: rows of fixed width, output that is also copied to a file, and a break point."""
+"""Terminal output: rows of fixed width, numbers of bytes, output that a file has too, and a break point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self, TextIO, cast
 
 import numpy as np
 
-from domainbed.escaping import encodable, visible, visible_lines
+from domainbed.escaping import visible, visible_lines
 
 
 class Tee:
@@ -26,19 +26,11 @@ class Tee:
         fname: path of the copy, or an open text file.
         mode: mode in which the copy is opened, "a" or "w".
         stream: the stream to write to; by default the current `sys.stdout`.
-        controls: whether control characters pass. By default they are written as escapes.
 
     Raises: OSError if the copy cannot be opened or written.
     """
 
-    def __init__(
-        self,
-        fname: str | Path | TextIO,
-        mode: str = "a",
-        stream: TextIO | None = None,
-        controls: bool = False,
-    ) -> None:
-        self._shown = encodable if controls else visible_lines
+    def __init__(self, fname: str | Path | TextIO, mode: str = "a", stream: TextIO | None = None) -> None:
         self.stream = stream if stream is not None else sys.stdout
         if isinstance(fname, str | Path):
             self.file = cast(TextIO, Path(fname).open(mode, encoding="utf-8"))  # noqa: SIM115 - close() does
@@ -48,10 +40,10 @@ class Tee:
     def write(self, message: str) -> int:
         """Write `message` to stream and copy, and flush both; returns its length.
 
-        Bytes of file names that are not UTF-8 are written as `\\xff`.
+        Control characters and bytes of file names that are not UTF-8 are written as escapes.
         """
         length = len(message)
-        message = self._shown(message)
+        message = visible_lines(message)
         self.stream.write(message)
         self.stream.flush()
         if not self.file.closed:
@@ -129,6 +121,15 @@ def shortened_list(items: Sequence[str], most: int = 10) -> str:
     """The first `most` items, separated by commas, and the number of further items."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
+
+
+def format_bytes(size: float) -> str:
+    """A number of bytes as text, such as "1.2 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
 
 
 def _text(cell: object) -> str:

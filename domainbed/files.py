@@ -1,36 +1,14 @@
-"""Atomic writes of files, a lock between processes, and JSON that a user wrote."""
+"""Atomic writes of files, and a lock between processes."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-
-
-class DuplicateKey(ValueError):
-    """An object in JSON that a user wrote has a key twice."""
-
-
-def json_without_duplicates(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    """The JSON value in `text`, which a user wrote.
-
-    Raises: DuplicateKey if an object has a key twice; json.JSONDecodeError if the text is not JSON.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise DuplicateKey(f"the key {json.dumps(twice)} occurs twice; leave one out")
-        return found
-
-    return json.loads(text, object_pairs_hook=unique)
+from typing import BinaryIO
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from domainbed.errors import UndeclaredHparam, UsageError, hint, misspelt
-from domainbed.files import DuplicateKey, json_without_duplicates
+from domainbed.escaping import shortened
+from domainbed.json_input import DuplicateKey, json_without_duplicates
 from domainbed.registry import Registry
 
 Value = bool | int | float | str
@@ -246,13 +247,15 @@ def parse_overrides(text: str | None) -> dict[str, object]:
     try:
         overrides = json_without_duplicates(text)
     except DuplicateKey as error:
-        raise UsageError(f"--hparams: {error}: {text!r}") from None
-    except json.JSONDecodeError as error:
+        raise UsageError(f"--hparams: {error}: {shortened(text)!r}") from None
+    except ValueError as error:
         raise UsageError(
-            f"--hparams is not valid JSON ({error}): {text!r}; write e.g. '{{\"lr\": 0.001}}'"
+            f"--hparams is not valid JSON ({error}): {shortened(text)!r}; write e.g. '{{\"lr\": 0.001}}'"
         ) from None
     if not isinstance(overrides, dict):
-        raise UsageError(f"--hparams takes a JSON object such as '{{\"lr\": 0.001}}', not {text!r}")
+        raise UsageError(
+            f"--hparams takes a JSON object such as '{{\"lr\": 0.001}}', not {shortened(text)!r}"
+        )
     return overrides
 
 

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = """
-ground      version platforms escaping errors
+ground      version platforms escaping errors json_input
 ground      files plugins registry hparams seeds console process_group cores threads
 records     records
 data        datasets images

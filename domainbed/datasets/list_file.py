@@ -22,7 +22,7 @@ from domainbed.datasets.image_transforms import (
 from domainbed.datasets.reading_rules import USER_FOLDER
 from domainbed.errors import UsageError, misspelt
 from domainbed.escaping import encodable, visible
-from domainbed.files import DuplicateKey, json_without_duplicates
+from domainbed.json_input import DuplicateKey, json_without_duplicates
 
 SUFFIXES = (".csv", ".jsonl")
 PARTS = ("in", "out", "test", "uda")
@@ -177,7 +177,7 @@ def _parse_object(path: Path, line: int, text: str) -> Mapping[str, object]:
         entry = json_without_duplicates(text)
     except DuplicateKey as error:
         raise _error(path, line, str(error)) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise _error(path, line, f"not valid JSON ({error})") from None
     if not isinstance(entry, dict):
         raise _error(path, line, f"expected is a JSON object with {', '.join(_REQUIRED)}")

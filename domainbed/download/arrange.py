@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 from domainbed.errors import RunError
+from domainbed.json_input import parse_json
 
 DUPLICATES = "domain_net_duplicates.txt"
 """Upstream's list of DomainNet's duplicate files, one path per line."""
@@ -70,7 +70,7 @@ def terra_incognita(unpacked: Path, holds: tuple[str, ...]) -> Path:
     for name in _TERRA_LISTS:
         path = lists / f"{name}_annotations.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             for key in ("images", "annotations", "categories"):
                 tables[key] += content[key]
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -12,6 +12,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from domainbed.console import format_bytes
 from domainbed.datasets.hashes import CONTENT_BYTES, file_hash, hash_array, image_digest
 from domainbed.datasets.image_checks import digest_and_finding
 from domainbed.datasets.image_decoding import Finding
@@ -109,8 +110,8 @@ def check_space(folder: Path, needed: int) -> None:
     """Raise OSError if a file of `needed` bytes would take too much of the free disk space."""
     free = shutil.disk_usage(folder).free
     if needed > _DISK_SHARE * free:
-        gigabytes = f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"
-        raise OSError(errno.ENOSPC, f"{gigabytes}, of which a cache file may take half")
+        sizes = f"{format_bytes(needed)} are needed and {format_bytes(free)} are free"
+        raise OSError(errno.ENOSPC, f"{sizes}, of which a cache file may take half")
 
 
 def map_in_threads(function: Callable[[int], Result], count: int, description: str) -> list[Result]:

@@ -5,7 +5,11 @@ Files are read without executing code from them (safetensors, or `torch.load` wi
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import pathlib
+import pickle
+import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,12 +76,33 @@ def mismatch(path: Path, source: WeightsSource, error: Exception) -> UsageError:
     return UsageError(f"weights file {path} does not fit {source.name}: {reason}")
 
 
+class _Inert:
+    """Takes the place of an object that says how weights were trained. It keeps and does nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_FORBIDDEN = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
+"""How torch says that a file needs a class or function that is not allowed."""
+
+_SKIPPED = [
+    (_Inert, f"{kind.__module__}.{kind.__qualname__}")
+    for kind in (argparse.Namespace, pathlib.PosixPath, pathlib.WindowsPath, pathlib.Path)
+]
+"""Classes of objects that training scripts save beside the weights: their options."""
+
+
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict in a .safetensors file, or in a file written by `torch.save`.
 
-    The latter may hold it under the key "state_dict" or "model".
+    The latter may hold it under the key "state_dict" or "model". Options of a training script beside it
+    (`argparse.Namespace`) are skipped, and no code of theirs is executed.
 
-    Raises: UsageError if the file is missing, damaged, or holds anything else.
+    Raises: UsageError if the file is missing, unreadable, damaged, or holds anything else.
     """
     if not path.is_file():
         raise UsageError(f"weights file {path} does not exist")
@@ -86,14 +111,30 @@ def read(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_SKIPPED):  # type: ignore[arg-type] # pairs are allowed
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UsageError(f"weights file {path} cannot be read: {error.strerror or error}") from None
+    except pickle.UnpicklingError as error:
+        if found := _FORBIDDEN.search(str(error)):
+            raise UsageError(
+                f"weights file {path} is not a state dict: it has an object of {found[1]}, which loading "
+                'would have to execute; save the weights alone, as torch.save(model.state_dict(), "w.pth")'
+            ) from None
+        raise _damaged(path, error) from None
     except ImportError:
         raise UsageError(f"{path} needs the package safetensors: pip install safetensors") from None
     except Exception as error:  # what a damaged file raises depends on its first wrong byte
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 150)
-        raise UsageError(f"weights file {path} is damaged, or not a state dict ({reason})") from None
+        raise _damaged(path, error) from None
     for key in ("state_dict", "model"):
         state = state.get(key, state) if isinstance(state, Mapping) else None
+    if isinstance(state, Mapping):
+        state = {name: value for name, value in state.items() if not isinstance(value, _Inert)}
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"weights file {path} does not hold a state dict (tensors by name)")
     return dict(state)
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    reason = textwrap.shorten(f"{type(error).__name__}: {error}", 150)
+    return UsageError(f"weights file {path} is damaged, or not a state dict ({reason})")

@@ -16,6 +16,8 @@ from typing import Any
 
 from domainbed.errors import RunError
 from domainbed.files import write_atomic
+from domainbed.json_input import NestedTooDeep, may_nest_deep, parse_json
+from domainbed.records.checks import problem_of
 
 Record = dict[str, Any]
 """One checkpoint of one run.
@@ -36,7 +38,6 @@ Record = dict[str, Any]
 RESULTS_FILE = "results.jsonl"
 """Name of the file in a run's directory."""
 
-_REQUIRED_ARGS = {"trial_seed": int, "dataset": str, "algorithm": str, "hparams_seed": int, "test_envs": list}
 _SHARED_KEYS = ("args", "hparams", "sizes", "data", "weights", "environments")
 
 
@@ -69,7 +70,7 @@ def read_records(path: Path) -> ResultsFile:
     for number, record in zip(numbers, _parse_all([lines[i - 1] for i in numbers]), strict=True):
         if isinstance(record, dict):
             _share_objects(record, previous)
-        problem = _problem(record, previous)
+        problem = problem_of(record, previous)
         if not problem:
             content.records.append(record)
             previous = record
@@ -120,7 +121,7 @@ def drop_records_after(path: Path, step: int) -> None:
     for line in data.splitlines(keepends=True):
         position += len(line)
         record = _parse(line)
-        if step >= 0 and not _problem(record, {}) and record["step"] == step:
+        if step >= 0 and not problem_of(record, {}) and record["step"] == step:
             end = position
     if step >= 0 and not end:
         raise RunError(
@@ -142,41 +143,19 @@ def _parse_all(lines: Sequence[bytes]) -> list[Any]:
     with contextlib.suppress(ValueError, RecursionError):
         # Parsing one array takes half the time: its objects share the strings of their keys.
         values: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
-        if len(values) == len(lines):
+        if len(values) == len(lines) and not any(map(may_nest_deep, lines)):
             return values
     return [_parse(line) for line in lines]
 
 
 def _parse(line: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(line)
-    return None
-
-
-def _problem(value: Any, previous: Record) -> str:  # noqa: ANN401 - any JSON value
-    """Which key that readers of results rely on is missing or invalid in `value`; empty for a record.
-
-    `args` that are the same object as those of the `previous` record are not checked again.
-    """
-    if value is None:
-        return "not valid JSON"
-    if not isinstance(value, dict):
-        return "not a JSON object"
-    if not isinstance(value.get("step"), int | float):
-        return _lack(value, "step")
-    args = value.get("args")
-    if not isinstance(args, dict):
-        return _lack(value, "args")
-    if args is previous.get("args"):
-        return ""
-    for key, kind in _REQUIRED_ARGS.items():
-        if not isinstance(args.get(key), kind):
-            return f"args: {_lack(args, key)}"
-    return "" if all(isinstance(target, int) for target in args["test_envs"]) else 'args: invalid "test_envs"'
-
-
-def _lack(entries: Mapping[str, object], key: str) -> str:
-    return f'invalid "{key}"' if key in entries else f'no "{key}"'
+    """The JSON value of a line; None if it is not valid JSON, an error if it is nested too deep."""
+    try:
+        return parse_json(line)
+    except NestedTooDeep as error:
+        return error
+    except ValueError:
+        return None
 
 
 def _share_objects(record: Record, previous: Record) -> None:

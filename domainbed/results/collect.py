@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from domainbed.console import Tee
 from domainbed.errors import RunError, UsageError
-from domainbed.escaping import visible
+from domainbed.escaping import encodable, visible
 from domainbed.files import write_atomic
 from domainbed.model_selection import SelectionMethod
 from domainbed.results.accuracies import compute_accuracies
@@ -63,12 +63,15 @@ def collect_results(
         command: the command line that made the report, for the page to show.
 
     Raises:
-        UsageError: `input_dir` does not exist, a condition or `by` names no setting, or the options of a
-            section make no sense.
+        UsageError: `input_dir` does not exist, `html` is no file, a condition or `by` names no setting, or
+            the options of a section make no sense.
         UnknownName: no selection method has the name.
         RunError: there are no records, no run meets the conditions, a file cannot be written; see also
             `strict`.
+        BrokenPipeError: the reader of stdout has closed the pipe. All files have been written.
     """
+    if html is not None:
+        check_page_path(html)
     if by is not None and relaunch_best is not None:
         raise UsageError("--relaunch_best needs one experiment; choose it with --where, without --by")
     sweep = load_sweep(input_dir, finished_only=finished_only, mix_data=mix_data, where=where)
@@ -79,11 +82,15 @@ def collect_results(
         for value, each in (sweep.by_value(by) if by is not None else {"": sweep}).items()
     ]
     copy = io.StringIO()
-    with contextlib.redirect_stdout(Tee(copy, controls=format == "csv")):
-        print_report(parts)
-    _keep_copy(copy.getvalue(), output_dir or input_dir, f"results{FORMATS[format].suffix}")
+    try:
+        with contextlib.redirect_stdout(copy):
+            print_report(parts)
+    finally:
+        report = encodable(copy.getvalue())
+        has_reader = _print(report)
+    _keep_copy(report, output_dir or input_dir, f"results{FORMATS[format].suffix}")
     if format == "csv":
-        note_formulas(copy.getvalue())
+        note_formulas(report)
     for note in dict.fromkeys(note for part in parts for note in _notes(part)):
         print_lines(f"note: {visible(note)}", to=sys.stderr)
     if html is not None:
@@ -96,6 +103,8 @@ def collect_results(
     several = [conflict for part in parts for conflict in conflicts(part.context.records)]
     if strict and several:
         raise RunError(f"--strict: {'. '.join(map(str, several))}")
+    if not has_reader:
+        raise BrokenPipeError
 
 
 def _part(
@@ -137,6 +146,24 @@ def _page_of(path: Path, part: ReportPart) -> Path:
     """Path of the page of a part, such as report-steps-300.html."""
     suffix = re.sub(r"[^\w.+-]+", "_", f"-{part.setting}-{part.value}") if part.setting else ""
     return path.with_name(f"{path.stem}{suffix}{path.suffix}")
+
+
+def check_page_path(path: Path) -> None:
+    """Raise UsageError if `path` is a folder, a pipe or a device: a page is written to a file, as a whole."""
+    place = Path(os.path.abspath(path))  # noqa: PTH100 - /dev/stdout must not be resolved
+    is_special = place.is_relative_to("/dev") or place.is_relative_to("/proc")
+    if is_special or (path.exists() and not path.is_file()):
+        raise UsageError(f"--html {path} is not a file; name one, and print it with cat")
+
+
+def _print(report: str) -> bool:
+    """Print the report, and return False if stdout is a pipe that its reader, such as `head`, has closed."""
+    try:
+        sys.stdout.write(report)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _keep_copy(report: str, folder: Path, name: str) -> None:

@@ -16,7 +16,9 @@ Machine = dict[str, Any]
 def machines_of(run: Path) -> list[Machine]:
     """The machines that worked on the run in the directory `run`, in order; empty if it does not say."""
     machines = (read_json(run / "run.json") or {}).get("machines", [])
-    return [machine for machine in machines if isinstance(machine, dict)]
+    return (
+        [machine for machine in machines if isinstance(machine, dict)] if isinstance(machines, list) else []
+    )
 
 
 def describe_machines(runs: Iterable[Path]) -> list[str]:
@@ -48,7 +50,6 @@ def notes_on_machines(runs: Iterable[Path]) -> list[str]:
 
 def _line(machine: Machine) -> str:
     named = ("processor", "kernels", "threads", "device")
-    first = [str(machine[name]) for name in named if name in machine]
-    if "threads" in machine:
-        first[named.index("threads")] += " thread" if machine["threads"] == 1 else " threads"
+    words = {"threads": " thread" if machine.get("threads") == 1 else " threads"}
+    first = [f"{machine[name]}{words.get(name, '')}" for name in named if name in machine]
     return ", ".join([*first, *(f"{name} {value}" for name, value in machine.items() if name not in named)])

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from domainbed.console import format_bytes
 from domainbed.errors import UsageError
 from domainbed.sweep.job import Job
 from domainbed.training.config import TrainConfig
@@ -51,15 +52,6 @@ def check_disk_space(output_dir: Path, jobs: Sequence[Job], concurrency: int) ->
 def bytes_in(directories: Iterable[Path]) -> int:
     """Total size in bytes of all files in and below `directories`. Missing directories count as empty."""
     return sum(_bytes_in(directory) for directory in directories)
-
-
-def format_bytes(size: float) -> str:
-    """A number of bytes as text, such as "1.2 GB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 def _bytes_in(directory: Path) -> int:

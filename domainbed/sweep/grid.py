@@ -10,6 +10,9 @@ from domainbed.errors import UsageError
 from domainbed.hparams import parse_overrides
 from domainbed.seeds import seed_hash
 
+MOST_RUNS = 1_000_000
+"""Most runs of one grid. Each is listed in sweep.json and has a directory."""
+
 SEED_SCHEMES = ("upstream", "paired", "authors")
 
 
@@ -114,12 +117,22 @@ def make_args_list(
             upstream's sweeps, and the names of their jobs, stay as they are.
         test_envs: only runs with a target among these; None: all.
 
-    Raises: UsageError for an unknown dataset, one that is too small for pairs of targets, or unknown targets.
+    Raises: UsageError for an unknown dataset, one that is too small for pairs of targets, unknown targets, or
+        more than `MOST_RUNS` runs.
     """
+    targets_of = {name: targets(name, single_test_envs, test_envs) for name in dataset_names}
+    n_targets = sum(len(targets_of[name]) for name in dataset_names)
+    n_runs = n_trials * n_targets * len(algorithms) * max(0, n_hparams - n_hparams_from)
+    if n_runs > MOST_RUNS:
+        raise UsageError(
+            f"the sweep would have {n_runs:,} runs ({n_trials:,} trials, {n_targets:,} sets of targets, "
+            f"{len(algorithms):,} algorithms, {n_hparams - n_hparams_from:,} settings of hyper-parameters); "
+            f"at most {MOST_RUNS:,} are allowed: reduce --n_hparams or --n_trials"
+        )
     args_list = []
     for trial_seed in range(n_trials):
         for dataset in dataset_names:
-            combinations = targets(dataset, single_test_envs, test_envs)
+            combinations = targets_of[dataset]
             for algorithm in algorithms:
                 optional = {"steps": steps, "hparams": hparams_of(hparams, algorithm), **(extra or {})}
                 given = {name: value for name, value in optional.items() if value is not None}

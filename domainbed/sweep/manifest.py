@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from domainbed.errors import RunError, UsageError
+from domainbed.escaping import shortened
 from domainbed.files import file_lock, write_atomic
+from domainbed.json_input import parse_json
+from domainbed.records.checks import problem_of_args
 
 NAME = "sweep.json"
 
@@ -40,8 +44,9 @@ def read_manifest(sweep_dir: Path) -> Manifest | None:
     """
     path = sweep_dir / NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         jobs, selection = dict(content["jobs"]), tuple(content["selection"])
+        _check_kinds(jobs, selection, content.get("commands", ()))
         folder = Path(content["folder"]) if "folder" in content else None
         defaults = dict(content["defaults"]) if "defaults" in content else None
         return Manifest(jobs, selection, tuple(content.get("commands", ())), folder, defaults)
@@ -51,6 +56,16 @@ def read_manifest(sweep_dir: Path) -> Manifest | None:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); delete it and launch the sweep again") from None
+
+
+def _check_kinds(jobs: dict[str, Any], *texts: Iterable[object]) -> None:
+    """Raise TypeError for a job whose arguments are not those of a run, or for an item that is no text."""
+    for name, args in jobs.items():
+        problem = problem_of_args(args, may_lack=True) if isinstance(args, dict) else "no object"
+        if problem:
+            raise TypeError(f"job {shortened(name)}: {problem}")
+    if not all(isinstance(each, str) for items in texts for each in items):
+        raise TypeError("a selection method or command is no text")
 
 
 def manifest_of(sweep_dir: Path) -> Manifest:

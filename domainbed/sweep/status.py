@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from domainbed.console import format_bytes
 from domainbed.escaping import clear_terminal, visible
-from domainbed.sweep.disk_space import bytes_in, format_bytes
+from domainbed.records.checks import is_finite_number
+from domainbed.sweep.disk_space import bytes_in
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
 from domainbed.training.run_state import RunState, last_failure, last_progress, run_state
@@ -148,10 +150,14 @@ def _status(path: Path, args: Mapping[str, Any]) -> RunStatus:
 
 def _eta(progress: Mapping[str, Any]) -> float | None:
     """Estimated seconds that a run still needs, at the pace since its process started."""
-    step, n_steps, first = (progress.get(name) for name in ("step", "n_steps", "first_step"))
-    if step is None or n_steps is None or first is None or step <= first:
+    names = ("step", "n_steps", "first_step", "seconds")
+    numbers = [float(progress[name]) for name in names if is_finite_number(progress.get(name))]
+    if len(numbers) < len(names):
         return None
-    pace: float = progress["seconds"] / (step - first)
+    step, n_steps, first, seconds = numbers
+    if step <= first:
+        return None
+    pace: float = seconds / (step - first)
     left: float = pace * (n_steps - step)
     return left
 

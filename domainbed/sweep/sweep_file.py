@@ -42,6 +42,8 @@ def read_sweep_file(path: Path, preset: str | None, flags: Mapping[str, Flag]) -
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read sweep file {path}: {error.strerror}") from None
+    except RecursionError:
+        raise UsageError(f"sweep file {path} is nested too deep") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"sweep file {path} is not valid TOML: {error}") from None
     presets = content.pop("presets", {})

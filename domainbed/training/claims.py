@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.files import create_atomic, write_atomic
+from domainbed.json_input import parse_json
 
 HEARTBEAT_SECONDS = 10.0
 """Seconds from one heartbeat to the next."""
@@ -133,7 +134,7 @@ def latest_claim(directory: Path) -> tuple[int, Owner | None]:
     if not number:
         return 0, None
     try:
-        owner = json.loads((directory / f"claim-{number}.json").read_text(encoding="utf-8"))
+        owner = parse_json((directory / f"claim-{number}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         owner = {}
     return number, owner if isinstance(owner, dict) else {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from domainbed.errors import UsageError
+from domainbed.errors import DomainBedError, UnknownName, UsageError
 from domainbed.files import write_atomic
 
 if TYPE_CHECKING:
@@ -81,6 +81,15 @@ def load_model(path: Path) -> Algorithm:
 def _load_errors_in_one_line(path: Path) -> Iterator[None]:
     try:
         yield
+    except OSError as error:
+        raise UsageError(f"model {path} cannot be read: {error.strerror or error}") from None
+    except UnknownName as error:
+        raise UsageError(
+            f"model {path} needs a plugin that is missing here ({error}); install it, or name its module in "
+            "DOMAINBED_PLUGINS"
+        ) from None
+    except DomainBedError as error:
+        raise UsageError(f"model {path} cannot be built: {error}") from error
     except Exception as error:  # torch and the algorithm raise almost anything for a damaged or foreign file
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UsageError(f"{path} is not a model written by train: {reason}") from None

@@ -112,7 +112,7 @@ def recorded_names(runs: Iterable[Run]) -> list[str]:
 def overrides_of(args: Mapping[str, Any]) -> dict[str, Any]:
     """The hyper-parameters that the setting `hparams` gives; empty if its text is no JSON object."""
     with contextlib.suppress(ValueError, TypeError):
-        found = json.loads(args["hparams"]) if args.get("hparams") else {}
+        found = parse_json(args["hparams"]) if args.get("hparams") else {}
         return found if isinstance(found, dict) else {}
     return {}
 

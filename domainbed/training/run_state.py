@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.files import write_atomic
+from domainbed.json_input import parse_json
 from domainbed.training.claims import Owner, active_owner, latest_claim, seems_running, this_process
 from domainbed.training.stop_requests import Preempted
 
@@ -79,7 +80,8 @@ def failure_count(path: Path) -> int:
     for name in ENDINGS:
         ending = read_json(path / name)
         if ending is not None:
-            counts.append(int(ending.get("failures", name == FAILED)))
+            failures = ending.get("failures")
+            counts.append(failures if isinstance(failures, int) else int(name == FAILED))
     return max(counts)
 
 
@@ -120,7 +122,7 @@ def record_ending(file: Path, reason: str, exit_status: int, failures: int) -> N
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in the file `path`, or None if there is no such file or no object in it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed.errors import UsageError, check_choice
-from domainbed.files import DuplicateKey, create_atomic, json_without_duplicates
+from domainbed.files import create_atomic
+from domainbed.json_input import DuplicateKey, json_without_duplicates
 from domainbed.training.splits import by_trial
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from domainbed.model_selection import get_test_records
+from domainbed.records.checks import problem_of_args
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.results.experiments import pool
@@ -40,7 +41,8 @@ def cautions(report: PairedReport, records: Q[Record], manifest: Manifest | None
             for record in alone.sorted(lambda record: record["step"]):
                 key = method.dataset, target, method.method
                 runs[key][trial, record["args"]["hparams_seed"]] = record
-    jobs = [job for job in manifest.jobs.values() if len(job["test_envs"]) == 1] if manifest else []
+    listed = manifest.jobs.values() if manifest else ()
+    jobs = [job for job in listed if not problem_of_args(job) and len(job["test_envs"]) == 1]
     return [
         *dict.fromkeys(f"{method.conflict}." for method in pooled if method.conflict),
         *_without_results(report, runs, jobs),

@@ -374,7 +374,10 @@ def test_an_error_names_an_unreadable_image_and_no_cache_file_is_left(environmen
 def full_disk(monkeypatch, tmp_path):
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 9000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    return tmp_path / "cache", r"0\.0 GB are needed and 0\.0 GB are free, of which a cache file may take half"
+    return (
+        tmp_path / "cache",
+        r"[\d.]+ k?B are needed and [\d.]+ k?B are free, of which a cache file may take half",
+    )
 
 
 def no_folder(monkeypatch, tmp_path):

@@ -1,7 +1,9 @@
 """Pretrained weights, read from files laid out as in torch's hub cache."""
 
+import argparse
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,3 +120,22 @@ def test_files_with_code_or_anything_but_tensors_are_rejected(tmp_path):
             read(tmp_path / f"{name}.pth")
     with pytest.raises(UsageError, match="does not exist"):
         read(tmp_path / "nothing.pth")
+
+
+def test_options_beside_the_weights_are_inert_and_skipped(trained, tmp_path, monkeypatch):
+    """As training scripts save them: `{"model": ..., "args": Namespace}`, or among the tensors."""
+    options = argparse.Namespace(lr=0.1, output_dir=Path("out"), nested=argparse.Namespace(a=[1]))
+    torch.save({"model": trained.state_dict(), "args": options, "epoch": 3}, tmp_path / "beside.pth")
+    torch.save(trained.state_dict() | {"args": options}, tmp_path / "among.pth")
+    built = []
+    monkeypatch.setattr(argparse.Namespace, "__init__", lambda *_, **__: built.append(1))
+    for name in ("beside", "among"):
+        state = read(tmp_path / f"{name}.pth")
+        assert state.keys() == trained.state_dict().keys()
+    assert built == []
+
+
+def test_the_error_for_an_object_of_another_class_names_it(tmp_path):
+    torch.save({"model": {"a": torch.zeros(1)}, "config": Code()}, tmp_path / "code.pth")
+    with pytest.raises(UsageError, match=r"has an object of .*test_weights\.Code.*save the weights alone"):
+        read(tmp_path / "code.pth")

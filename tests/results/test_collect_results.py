@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from domainbed.errors import UnknownName
+from domainbed.errors import UnknownName, UsageError
 from domainbed.model_selection import METHODS
 from domainbed.results import collect
 from domainbed.scripts import collect_results, list_top_hparams
@@ -272,3 +273,38 @@ def test_remove_key_copies_and_raises():
     assert original == {"a": 1, "b": 2}
     with pytest.raises(KeyError):
         collect_results.remove_key(original, "c")
+
+
+def test_a_reader_that_leaves_early_gets_whole_files(vlcs, tmp_path):
+    """`collect_results --html page.html | head -1`."""
+    sweep, page, best = vlcs.write(tmp_path / "sweep"), tmp_path / "page.html", tmp_path / "best.toml"
+    command = [sys.executable, "-m", "domainbed.scripts.collect_results", "--input_dir", sweep]
+    with (tmp_path / "err.txt").open("wb") as err:
+        process = subprocess.Popen(
+            [*map(str, command), "--html", str(page), "--relaunch_best", str(best)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=err,
+        )
+        process.stdout.close()
+        assert process.wait(timeout=120) == 141
+    assert page.read_text().rstrip().endswith("</html>")
+    assert (sweep / "results.txt").read_text() == vlcs.expected_text()
+    assert best.exists()
+    assert "Traceback" not in (tmp_path / "err.txt").read_text()
+
+
+def test_a_page_is_written_to_a_file_only(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in (
+        tmp_path,
+        tmp_path / "pipe",
+        Path("/dev/stdout"),
+        Path("/dev/null"),
+        Path("/dev/../dev/fd/1"),
+    ):
+        with pytest.raises(UsageError, match="is not a file; name one"):
+            collect.check_page_path(place)
+    collect.check_page_path(tmp_path / "new.html")
+    with pytest.raises(UsageError, match="is not a file"):
+        collect.collect_results(tmp_path, html=tmp_path / "pipe")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import html
 import io
 import itertools
 import json
+import operator
 import re
 import shutil
 import subprocess
@@ -24,6 +26,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from domainbed.errors import DomainBedError
 from domainbed.escaping import encodable, html_escape, latex_escape, visible
 from domainbed.scripts import collect_results
 from domainbed.scripts import sweep as sweep_script
@@ -220,6 +223,45 @@ def test_latex_of_hostile_names_compiles(compiler, tmp_path):
         [compiler, *interaction, "results.tex"], cwd=tmp_path, capture_output=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+WRONG = (None, True, 5, -1.5, float("inf"), "x", [], {}, [[1]], {"a": [1]}, 10**400)
+
+
+def places(value, place=()):
+    """The paths of all values within a JSON value."""
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    )
+    for key, inner in entries:
+        yield (*place, key)
+        yield from places(inner, (*place, key))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["0/results.jsonl", "0/run.json", "sweep.json", "bad/claim-1.json"])
+def test_no_value_of_a_wrong_kind_stops_a_report_without_a_word(name, tmp_path):
+    """Each value of a file in turn is replaced; a report and a status are made, or refused in one line."""
+    folder = write_sweep(tmp_path / "sweep", "D", ("ERM", "B"), ("a", "b"))
+    about = {"environments": ["a", "b"], "counts": {"a": {"x": 1}}, "weights": {"name": "none"}}
+    about |= {"machines": [{"processor": "p", "threads": 1}], "data": {"checksum": "x"}, "settings": {}}
+    (folder / "0" / "run.json").write_text(json.dumps(about))
+    claim = {"pid": 1, "host": "h", "started": "1", "step": 1, "n_steps": 2, "seconds": 1.0, "first_step": 0}
+    (folder / "bad" / "claim-1.json").write_text(json.dumps(claim))
+    (folder / "bad" / "failed.json").unlink()
+    file = folder / name
+    first, *rest = file.read_text().split("\n") if name.endswith("jsonl") else [file.read_text()]
+    flags = ("--input_dir", folder, "--output_dir", tmp_path, "--paired", "--gradients")
+    for place in places(json.loads(first)):
+        for wrong in WRONG:
+            value = json.loads(first)
+            *parents, last = place
+            functools.reduce(operator.getitem, parents, value)[last] = wrong
+            file.write_text("\n".join([json.dumps(value), *rest]))
+            with contextlib.suppress(DomainBedError):
+                output(collect_results.main, *flags)
+            with contextlib.suppress(DomainBedError):
+                output(sweep_script.main, "status", "--output_dir", folder)
 
 
 def test_a_csv_cell_that_a_spreadsheet_would_calculate_is_said(tmp_path):

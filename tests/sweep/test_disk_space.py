@@ -3,8 +3,9 @@ from collections import namedtuple
 
 import pytest
 
+from domainbed.console import format_bytes
 from domainbed.errors import UsageError
-from domainbed.sweep.disk_space import bytes_in, check_disk_space, format_bytes
+from domainbed.sweep.disk_space import bytes_in, check_disk_space
 from domainbed.sweep.job import Job
 
 Usage = namedtuple("Usage", "total used free")

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainbed.errors import UnknownName, UsageError
+from domainbed.scripts import sweep
 from domainbed.seeds import seed_hash
 from domainbed.sweep.grid import all_test_env_combinations, hparams_of, make_args_list, run_seed, targets
 
@@ -159,3 +160,11 @@ def test_paired_runs_start_from_the_same_weights_and_see_the_same_minibatches(fo
 def test_a_runs_command_has_no_shell_syntax(vectors):
     for job in vectors("jobs")["jobs"]:
         assert shlex.join(shlex.split(job["command"])) == job["command"]
+
+
+@pytest.mark.parametrize("flags", [["--n_hparams", "1" + 14 * "0"], ["--n_trials", "1" + 14 * "0"]])
+def test_a_sweep_of_too_many_runs_is_refused_by_a_stated_limit(flags, tmp_path):
+    common = ["launch", "--datasets", "VLCS", "--algorithms", "ERM", "--skip_confirmation", "--output_dir"]
+    with pytest.raises(UsageError, match=r"would have [\d,]+ runs .*at most 1,000,000 are allowed"):
+        sweep.main([*common, str(tmp_path / "sweep"), "--data_dir", str(tmp_path), *flags])
+    assert not (tmp_path / "sweep").exists()

@@ -61,3 +61,20 @@ def test_each_command_is_recorded_once(tmp_path):
         add_to_manifest(tmp_path, {}, (), command)
     add_to_manifest(tmp_path, {"a": {}}, ())
     assert read_manifest(tmp_path).commands == ("sweep launch --config a.toml", "sweep launch --steps 5")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"jobs": {"a": 5}}, "job a: no object"),
+        ({"jobs": {"a": {"seed": "x"}}}, 'job a: invalid "seed"'),
+        ({"jobs": {"a": {"test_envs": 0}}}, 'job a: invalid "test_envs"'),
+        ({"selection": [["iid"]]}, "a selection method or command is no text"),
+        ({"commands": [5]}, "a selection method or command is no text"),
+    ],
+)
+def test_a_value_of_a_wrong_kind_is_said_with_its_job(change, reason, tmp_path):
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": {}, "selection": [], **change}))
+    with pytest.raises(RunError, match="is damaged") as caught:
+        read_manifest(tmp_path)
+    assert reason in str(caught.value)

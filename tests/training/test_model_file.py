@@ -90,10 +90,35 @@ def test_a_file_that_would_execute_code_is_refused(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", None])
+@pytest.mark.parametrize("content", [b"", b"garbage"])
 def test_other_files_are_refused_in_one_line(content, tmp_path):
-    if content is not None:
-        (tmp_path / "model.pkl").write_bytes(content)
+    (tmp_path / "model.pkl").write_bytes(content)
     with pytest.raises(UsageError, match="is not a model written by train") as info:
         load_model(tmp_path / "model.pkl")
     assert "\n" not in str(info.value)
+
+
+def test_a_missing_model_is_not_said_to_be_of_another_kind(tmp_path):
+    with pytest.raises(UsageError, match=r"model\.pkl cannot be read: No such file or directory"):
+        load_model(tmp_path / "model.pkl")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "missing"),
+    [
+        ("algorithm", "OursOfAPlugin", "Algorithm not found: OursOfAPlugin"),
+        ("featurizer", "patches_of_a_plugin", "Featurizer not found: patches_of_a_plugin"),
+    ],
+)
+def test_a_model_of_a_missing_plugin_says_what_is_missing(key, value, missing, dataset, tmp_path):
+    algorithm = trained("ERM", dataset)
+    args = {"dataset": "Debug28", "algorithm": value if key == "algorithm" else "ERM"}
+    save_model(tmp_path / "model.pkl", algorithm, dataset, 3, args)
+    if key == "featurizer":
+        content = torch.load(tmp_path / "model.pkl", weights_only=True)
+        content["model_hparams"][key] = value
+        torch.save(content, tmp_path / "model.pkl")
+    with pytest.raises(UsageError, match="needs a plugin that is missing here") as caught:
+        load_model(tmp_path / "model.pkl")
+    assert missing in str(caught.value)
+    assert "not a model written by train" not in str(caught.value)
