@@ -16,6 +16,7 @@ from typing import Any
 
 from domainbed.errors import DomainBedError
 from domainbed.hparams import Declaration, Hparam, Kind, resolve
+from domainbed.json_input import parse_json
 from domainbed.records.query import hashable
 from domainbed.records.results_file import Record
 from domainbed.training.config import RETIRED, SETTINGS
