@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from domainbed.accelerators import takes_pinned_memory
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.image_transforms import PlainTransform
 from domainbed.images.cache_file import CacheFile, ImageFacts
@@ -91,7 +92,7 @@ class CachedImages:
         """The images at `indices` (B,) as one tensor on `device`; see `DecodedImages.gather`."""
         images = [self[index] for index in indices.tolist()]
         shape = np.array([each.shape for each in images]).max(axis=0).tolist()
-        batch = torch.empty((len(images), *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        batch = torch.empty((len(images), *shape), dtype=torch.uint8, pin_memory=takes_pinned_memory(device))
         for row, image in zip(batch, images, strict=True):
             row[: image.shape[0], : image.shape[1]] = image
         return batch.to(device, non_blocking=True)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from domainbed.accelerators import free_bytes
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.datasets.file_copies import find_copies
 from domainbed.datasets.hashes import hash_array
@@ -53,8 +54,7 @@ class ImageStore:
     def __init__(self, folder: Path | None, device: torch.device) -> None:
         self.device = device
         self._folder = folder
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-        self._free_bytes = int(_DEVICE_SHARE * free)
+        self._free_bytes = int(_DEVICE_SHARE * free_bytes(device))
 
     def open(self, name: str, environment: ImageEnvironment, transform: PlainTransform) -> Images:
         """The images of an environment: from the cache, or from their files if the cache cannot be used.
@@ -225,7 +225,7 @@ def prepare(dataset: MultipleDomainDataset, folder: Path | None, device: torch.d
     if not all(each.in_memory for each in prepared) or len(prepared) < len(environments):
         # Loader processes cannot use the device, and all minibatches of an update must be on one device.
         store.device = torch.device("cpu")
-    elif device.type == "cuda":
+    elif device.type != "cpu":
         for each in prepared:
             each.move_to_device()
     dataset.datasets = environments

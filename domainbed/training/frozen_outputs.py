@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from domainbed.accelerators import free_bytes
 from domainbed.algorithms.base import Algorithm
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
 from domainbed.datasets.splitting import SplitDataset
@@ -48,7 +49,7 @@ class FrozenOutputs(Dataset[tuple[Tensor, Tensor]]):
         self.targets = targets
         self._outputs = outputs
         self._on_device: Tensor | None = None
-        if device.type == "cuda" and outputs.nbytes <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        if device.type != "cpu" and outputs.nbytes <= _DEVICE_SHARE * free_bytes(device):
             chunks = np.array_split(np.arange(len(targets)), -(-len(targets) // _CHUNK))
             self._on_device = torch.cat([torch.from_numpy(outputs.read(each)).to(device) for each in chunks])
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from domainbed.accelerators import takes_pinned_memory
 from domainbed.algorithms.base import Minibatch
 from domainbed.hparams import option
 from domainbed.plugins import is_of_plugin
@@ -118,7 +119,7 @@ class Loop:
         sources: dict[str, Source] = {LABELED: run.minibatches, EVALUATION: PartBatches(parts)}
         if run.unlabeled is not None:
             sources[UNLABELED] = run.unlabeled
-        self._prefetcher = Prefetcher(sources, run.num_workers, pin_memory=run.device.type == "cuda")
+        self._prefetcher = Prefetcher(sources, run.num_workers, pin_memory=takes_pinned_memory(run.device))
         evaluator = Evaluator(run.algorithm, parts, run.device, self._prefetcher, run.config.seed)
         self.recorder = Recorder(run, directory, evaluator)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from domainbed.accelerators import name_of
 from domainbed.version import __version__
 
 Machine = dict[str, str | int]
@@ -30,7 +31,7 @@ def describe_machine(device: torch.device) -> Machine:
         "processor": processor(),
         "kernels": ", ".join(_kernels()),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": name_of(device),
         "python": platform.python_version(),
         "domainbed_gs": __version__,
         **{name: _version(name) for name in LIBRARIES},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from domainbed.accelerators import peak_bytes
 from domainbed.algorithms.base import DeviceScalar
 from domainbed.console import print_row
 from domainbed.datasets.image_folder import FolderDataset
@@ -205,5 +206,5 @@ def _steps_per_epoch(run: Run) -> float:
 
 
 def _peak_memory(device: torch.device) -> float:
-    """Peak CUDA memory of this process in GiB; 0 on other devices."""
-    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
+    """Peak memory of this process on an accelerator, in GiB; 0 on the CPU."""
+    return peak_bytes(device) / 2**30

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from domainbed.accelerators import default_device
 from domainbed.algorithms.base import Algorithm
 from domainbed.datasets import contract
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
@@ -171,12 +172,12 @@ def replacements(run: Run) -> dict[str, str]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA if available, else the CPU.
+    """The device called `name`; "auto" is the machine's accelerator, else the CPU.
 
     Raises: UsageError if the device cannot be used.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = default_device()
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()

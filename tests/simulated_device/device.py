@@ -263,6 +263,15 @@ class Backend:
     def synchronize(self, device: object = None) -> None:
         pass
 
+    def mem_get_info(self, device: object = None) -> tuple[int, int]:
+        return 2**30, 2**31
+
+    def max_memory_allocated(self, device: object = None) -> int:
+        return 2**20
+
+    def get_device_name(self, device: object = None) -> str:
+        return "simulated"
+
 
 BACKEND = Backend()
 

@@ -140,6 +140,7 @@ def of_runs(tmp_path_factory):
     images = {"dataset": str(folder / "images"), "cache_dir": str(folder / "cache"), **steps}
     small = hparams | {"input_size": 32, "featurizer": "small_cnn"}
     plain = small | {"data_augmentation": False}
+    frozen = {"featurizer": "timm:test_resnet", "pretrained": False, "freeze": "layer2", "layout": "plain"}
     runs = {
         "evaluation": {"dataset": "EmojiStyles", "algorithm": "AgrSum", "evaluate": "selection", **steps}
         | {"hparams": hparams},
@@ -150,6 +151,7 @@ def of_runs(tmp_path_factory):
         "adaptation": {"algorithm": "DANN", "task": "domain_adaptation", "uda_holdout_fraction": 0.5, **debug}
         | {"hparams": hparams},
         "cache": {"algorithm": "ERM", "hparams": plain, **images},
+        "frozen": {"algorithm": "AgrSum", "hparams": plain | frozen, **images},
         "augmentation": {"algorithm": "ERM", "hparams": small, **images},
         "files": {"algorithm": "AgrSum", "hparams": small, "num_workers": 1, **images, "cache_dir": "none"},
     }
@@ -160,7 +162,7 @@ def of_runs(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["evaluation", "swad", "average", "channels_last", "adaptation", "cache", "files"]
+    "name", ["evaluation", "swad", "average", "channels_last", "adaptation", "cache", "frozen", "files"]
 )
 def test_a_run_on_an_accelerator_equals_the_cpus(of_runs, name):
     result = of_runs[name]
