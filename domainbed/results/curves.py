@@ -62,11 +62,9 @@ def learning_curve(
     if not steps:
         return None
     trial_means = [np.array([np.mean(of_runs) for of_runs in values[step].values()]) for step in steps]
-    return LearningCurve(
-        steps=np.array(steps),
-        means=np.array([means.mean() for means in trial_means]),
-        errors=np.array([means.std() / np.sqrt(len(means)) for means in trial_means]),
-    )
+    with np.errstate(invalid="ignore"):  # infinities, whose error is NaN
+        errors = np.array([means.std() / np.sqrt(len(means)) for means in trial_means])
+    return LearningCurve(np.array(steps), np.array([means.mean() for means in trial_means]), errors)
 
 
 def source_validation(record: Record) -> float | None:
