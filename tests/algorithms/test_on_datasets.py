@@ -11,6 +11,8 @@ from domainbed.networks import ResNet
 
 UPDATES = 15
 SCRATCH = {"featurizer": "resnet", "resnet18": True, "resnet50_augmix": False, "pretrained": False}
+PARTS = {"MoDo": 2, "SDMGrad": 3, "PGrad": 3}
+"""Method that cuts minibatches -> number of parts. A part has the size of other methods' minibatches."""
 pytestmark = pytest.mark.parametrize("name", ALGORITHMS)
 
 
@@ -23,6 +25,7 @@ def trained(name, dataset_name, sizes, **overrides):
     algorithm = cls(dataset.input_shape, dataset.num_classes, len(sizes), hparams)
     before = {key: value.clone() for key, value in algorithm.named_parameters()}
     sizes = [max(sizes)] * len(sizes) if cls.EQUAL_SIZES else sizes
+    sizes = [PARTS.get(name, 1) * size for size in sizes]
     draws = np.random.default_rng(0)
     for step in range(UPDATES):
         minibatches = [
