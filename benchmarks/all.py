@@ -23,11 +23,12 @@ SCRIPTS = {
     "loader": "Images per second",
     "image_cache": "Cache of decoded images",
     "evaluation": "Evaluation",
+    "frozen": "Frozen stages",
     "run_overhead": "Overhead of runs",
     "collect": "Collecting results",
     "similarity": "Similarity of gradients",
 }
-ON_DEVICE = ("step_time", "surgery_kernel", "peak_memory", "scaling", "similarity")
+ON_DEVICE = ("step_time", "surgery_kernel", "peak_memory", "scaling", "frozen", "similarity")
 HEAD = """# Performance
 
 Each section is the output of a script in `benchmarks/`; its first lines say what is compared, and the goal.
