@@ -260,7 +260,7 @@ def _become(function, argv, ends, cwd):
     except BaseException:
         traceback.print_exc()
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # closed by its reader, or by itself
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from domainbed.errors import RunError, UnknownName, UsageError, describe, hint, run_script
@@ -40,3 +42,14 @@ def test_an_unexpected_exception_keeps_its_traceback():
 
     with pytest.raises(ZeroDivisionError):
         run_script(main)
+
+
+def test_a_script_whose_reader_has_closed_the_pipe_ends_in_silence(forked):
+    def script():
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 1)
+        run_script(lambda _: print("a line"))
+
+    done = forked(script)
+    assert (done.returncode, done.stderr) == (141, "")
