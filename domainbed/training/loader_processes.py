@@ -63,7 +63,7 @@ class LoaderProcesses:
             _kill({*multiprocessing.active_children()} - others)
             raise LoaderFailure(f"they cannot be started: {_one_line(error)}") from error
         self._started = {*multiprocessing.active_children()} - others
-        self._pinning = ThreadPoolExecutor(1) if pin_memory else None
+        self._pinning = _thread_on_this_device() if pin_memory else None
 
     def request(self, source: str, key: Any) -> Future[Any]:  # noqa: ANN401 - each source has its own keys
         """Start to read an item; `receive` returns it."""
@@ -136,6 +136,12 @@ def _read(source: str, key: Any) -> tuple[Any, Exception | None]:  # noqa: ANN40
         if not isinstance(error, DomainBedError):  # whose message says it all
             error.add_note(f"In a loader process:\n{traceback.format_exc()}")
         return None, error
+
+
+def _thread_on_this_device() -> ThreadPoolExecutor:
+    """One thread, which uses the accelerator that the calling thread uses: a new thread has the first one."""
+    select, index = torch.accelerator.set_device_index, torch.accelerator.current_device_index()
+    return ThreadPoolExecutor(1, initializer=select, initargs=(index,))
 
 
 def _pinned(read: Future[Any]) -> tuple[Any, Exception | None]:
