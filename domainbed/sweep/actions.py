@@ -133,7 +133,7 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     Raises: UsageError.
     """
     from domainbed.algorithms import get_algorithm_class
-    from domainbed.hparams import parse_overrides
+    from domainbed.hparams import option, parse_overrides
     from domainbed.model_selection import METHODS
     from domainbed.training.config import TrainConfig
 
@@ -150,10 +150,13 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     check_shared(args.hparams, list(first_of_kind.values()))
     for job in first_of_kind.values():
         TrainConfig(**job.train_args).check()
-    if launcher.waits:
-        # Runs on other machines may have pretrained weights that this one lacks.
-        for job in {dataset: job for (dataset, _), job in first_of_kind.items()}.values():
-            TrainConfig(**job.train_args).featurizer()
+    for job in {dataset: job for (dataset, _), job in first_of_kind.items()}.values():
+        config = TrainConfig(**job.train_args)
+        if launcher.waits:
+            config.featurizer()
+        elif option(config.resolved_hparams(), "freeze") != "none":
+            # Runs on other machines may have pretrained weights that this one lacks; the stages are the same.
+            config.featurizer(pretrained=False, weights_file="")
 
 
 def launch_options(args: argparse.Namespace) -> LaunchOptions:

@@ -137,3 +137,12 @@ def test_hyper_parameters_of_design_are_compared_with_earlier_launches():
         "freeze_bn is false in earlier launches and true in this one: ERM on Debug28"
     ]
     assert different_designs(None, {"c": job(None)}) == []
+
+
+@pytest.mark.parametrize("launcher", ["local", "dummy"])
+def test_an_unknown_stage_to_freeze_is_refused_before_anything_is_written(sweep, launcher, tmp_path):
+    shown = sweep("launch", "--hparams", '{"freeze": "conv5"}', "--command_launcher", launcher)
+    assert shown.returncode == 2
+    assert "must be one of none, conv1, conv2, conv3, conv4, all, not 'conv5'" in shown.stderr
+    assert shown.stderr.count("\n") == 1
+    assert not (tmp_path / "sweep").exists()
