@@ -40,7 +40,7 @@ class FrozenOutputs(Dataset[tuple[Tensor, Tensor]]):
     Args:
         outputs: the outputs for all N images.
         targets: labels (N,) int64.
-        device: where outputs are kept, if it is a GPU with room for them.
+        device: device of the outputs, where they are kept if it has room for them.
     """
 
     in_memory = True
@@ -48,6 +48,7 @@ class FrozenOutputs(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, outputs: CachedOutputs, targets: Tensor, device: torch.device) -> None:
         self.targets = targets
         self._outputs = outputs
+        self._device = device
         self._on_device: Tensor | None = None
         if device.type != "cpu" and outputs.nbytes <= _DEVICE_SHARE * free_bytes(device):
             chunks = np.array_split(np.arange(len(targets)), -(-len(targets) // _CHUNK))
@@ -64,8 +65,8 @@ class FrozenOutputs(Dataset[tuple[Tensor, Tensor]]):
         """Outputs (B, *shape) float32 and labels (B,) of the samples at `indices` (B,)."""
         keys = torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int64))
         if self._on_device is not None:
-            return self._on_device[keys.to(self._on_device.device)], self.targets[keys]
-        return torch.from_numpy(self._outputs.read(indices)), self.targets[keys]
+            return self._on_device[keys.to(self._device)], self.targets[keys]
+        return torch.from_numpy(self._outputs.read(indices)).to(self._device), self.targets[keys]
 
 
 class FrozenStages:
@@ -200,5 +201,5 @@ def _inputs_key(environment: Any) -> str | None:  # noqa: ANN401 - any map-style
     digest = hashlib.sha256()
     for start in range(0, len(whole), _CHUNK):
         x, _ = load_minibatch(whole, np.arange(start, min(start + _CHUNK, len(whole))), (0,))
-        digest.update(f"{tuple(x.shape)} {x.dtype}".encode() + x.contiguous().numpy().tobytes())
+        digest.update(f"{tuple(x.shape)} {x.dtype}".encode() + x.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
