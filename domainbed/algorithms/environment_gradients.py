@@ -1,4 +1,7 @@
-"""Methods that combine the gradients of the K source environments: what they share, and two kinds of rule."""
+"""Methods that combine the gradients of the K source environments: what they share, and two kinds of rule.
+
+The third kind of rule, weights that follow from the losses, needs no such gradients: see `loss_weights`.
+"""
 
 from __future__ import annotations
 
