@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from domainbed.algorithms import ALGORITHMS, get_algorithm_class
@@ -141,6 +142,9 @@ def of_runs(tmp_path_factory):
     small = hparams | {"input_size": 32, "featurizer": "small_cnn"}
     plain = small | {"data_augmentation": False}
     frozen = {"featurizer": "timm:test_resnet", "pretrained": False, "freeze": "layer2", "layout": "plain"}
+    torch.manual_seed(0)
+    torch.save(pytest.importorskip("timm").create_model("test_resnet").state_dict(), folder / "weights.pth")
+    outputs = frozen | {"pretrained": True, "weights_file": str(folder / "weights.pth")}
     runs = {
         "evaluation": {"dataset": "EmojiStyles", "algorithm": "AgrSum", "evaluate": "selection", **steps}
         | {"hparams": hparams},
@@ -152,6 +156,7 @@ def of_runs(tmp_path_factory):
         | {"hparams": hparams},
         "cache": {"algorithm": "ERM", "hparams": plain, **images},
         "frozen": {"algorithm": "AgrSum", "hparams": plain | frozen, **images},
+        "frozen outputs": {"algorithm": "AgrSum", "hparams": plain | outputs, "grouping": "pooled", **images},
         "augmentation": {"algorithm": "ERM", "hparams": small, **images},
         "files": {"algorithm": "AgrSum", "hparams": small, "num_workers": 1, **images, "cache_dir": "none"},
     }
@@ -162,7 +167,18 @@ def of_runs(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["evaluation", "swad", "average", "channels_last", "adaptation", "cache", "frozen", "files"]
+    "name",
+    [
+        "evaluation",
+        "swad",
+        "average",
+        "channels_last",
+        "adaptation",
+        "cache",
+        "frozen",
+        "frozen outputs",
+        "files",
+    ],
 )
 def test_a_run_on_an_accelerator_equals_the_cpus(of_runs, name):
     result = of_runs[name]
