@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import Any
 
 from domainbed.hparams import Kind
-from domainbed.model_selection import get_test_records
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
@@ -18,6 +17,7 @@ from domainbed.results.accuracies import Accuracies, ShownDataset
 from domainbed.results.experiments import pool
 from domainbed.results.trials import Trial
 from domainbed.training.config import SETTINGS
+from domainbed.training.run_settings import DATA, Kinds, Run, runs_of
 from domainbed_gs.report.cells import Trials
 from domainbed_gs.report.comparison import AVERAGE, average_over_targets, compare
 from domainbed_gs.report.statistics import ALPHA, holm
@@ -25,10 +25,6 @@ from domainbed_gs.report.trial_splits import split_settings
 
 Key = tuple[str, str, int]
 """(dataset, algorithm, target)"""
-
-Samples = dict[str, object]
-"""What decides which samples a run is measured on: its split arguments, and the identity of its data."""
-
 
 MOST_VALUES = 3
 """Number of values of a setting that are listed one by one."""
@@ -74,11 +70,13 @@ class Sweep:
 
     Attributes:
         accuracies: accuracies by the selection method that both sweeps share.
-        samples: (dataset, algorithm, target) -> trial -> what decides the samples.
+        cells: (dataset, algorithm, target) -> trial -> its runs.
+        datasets: dataset -> its runs.
     """
 
     accuracies: Accuracies
-    samples: dict[Key, dict[Trial, Samples]]
+    cells: Mapping[Key, Mapping[Trial, Sequence[Run]]]
+    datasets: Mapping[str, Sequence[Run]]
 
     def trials(self, key: Key) -> Trials:
         """Accuracies of the trials, without NaN."""
@@ -88,15 +86,14 @@ class Sweep:
 
 def sweep_of(records: Q[Record], accuracies: Accuracies) -> Sweep:
     """The sweep with these records, and accuracies computed from them."""
-    samples: dict[Key, dict[Trial, Samples]] = defaultdict(dict)
+    cells: dict[Key, dict[Trial, list[Run]]] = defaultdict(dict)
+    datasets: dict[str, list[Run]] = defaultdict(list)
     for runs in pool(records):
+        datasets[runs.dataset] += runs.runs
         for (trial, target), variants in runs.cells.items():
-            for record in (record for variant in variants for record in get_test_records(variant)[-1:]):
-                found = split_settings(record)
-                if isinstance(record.get("data"), dict):
-                    found["data"] = record["data"].get("checksum")
-                samples[runs.dataset, runs.method, target][trial] = found
-    return Sweep(accuracies, samples)
+            of_trial = [run for variant in variants for run in runs_of(variant)]
+            cells[runs.dataset, runs.method, target][trial] = of_trial
+    return Sweep(accuracies, cells, datasets)
 
 
 def compare_sweeps(this: Sweep, other: Sweep) -> list[SweepCell]:
@@ -138,18 +135,23 @@ def _cells_of(dataset: ShownDataset, algorithm: str, this: Sweep, other: Sweep) 
 
 def _matching(keys: Sequence[Key], this: Sweep, other: Sweep) -> bool:
     """Whether every trial that both sweeps have was measured on the same samples, on each target."""
-    pairs = [
-        (this.samples[key][trial], other.samples[key][trial])
+    return all(
+        _same_data(this.datasets[dataset], other.datasets[dataset]) for dataset in {key[0] for key in keys}
+    ) and all(
+        _same_splits(this.cells[key][trial], other.cells[key][trial])
         for key in keys
         for trial in this.trials(key).keys() & other.trials(key).keys()
-    ]
-    return all(_same(one, another) for one, another in pairs)
+    )
 
 
-def _same(one: Samples, another: Samples) -> bool:
-    # Old records, and upstream's, do not identify their data.
-    names = (one.keys() | another.keys()) - ({"data"} if not ("data" in one and "data" in another) else set())
-    return all(one.get(name) == another.get(name) for name in names)
+def _same_data(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
+    """Whether a table could pool both. Runs that do not identify their data have those of the others."""
+    return not any(Kinds().differing([*ours, *theirs], DATA).values())
+
+
+def _same_splits(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
+    one, another = ([split_settings(run.records[0]) for run in runs] for runs in (ours, theirs))
+    return all(each in another for each in one) and all(each in one for each in another)
 
 
 def _cell(target: str, key: Key, this: Trials, other: Trials, matching: bool) -> SweepCell:

@@ -69,16 +69,43 @@ def test_other_splits_are_not_paired(sweep, change):
     assert cell.interval == pytest.approx(tuple(welch.confidence_interval()))
 
 
-def test_other_data_are_not_paired_but_unknown_data_are(sweep, record):
-    def with_data(checksum):
-        return type(records)([each | {"data": {"checksum": checksum, "version": 1}} for each in records])
+OLD = {"checksum": "a", "version": 1}
+"""Data of a record that does not know the contents of its files."""
 
+
+@pytest.mark.parametrize(
+    ("this", "other", "paired"),
+    [
+        ({}, OLD, True),
+        (OLD, OLD, True),
+        (OLD, OLD | {"checksum": "b"}, False),
+        (OLD, OLD | {"version": 2}, False),
+        (OLD | {"contents": "c"}, OLD, True),
+        (OLD | {"contents": "c"}, OLD | {"contents": "c"}, True),
+        (OLD | {"contents": "c"}, OLD | {"contents": "d"}, False),
+    ],
+)
+def test_other_data_are_not_paired_but_unknown_data_are(sweep, with_data, this, other, paired):
     records = sweep({"ERM": {0: ERM[0]}})
-    for one, another, paired in (("a", "a", True), ("a", "b", False)):
-        (cell,) = cells_of(with_data(one), with_data(another)).values()
+    (cell,) = cells_of(with_data(records, this), with_data(records, other)).values()
+    assert cell.paired == paired
+    (cell,) = cells_of(with_data(records, other), with_data(records, this)).values()
+    assert cell.paired == paired
+
+
+def test_a_run_of_unknown_contents_has_those_of_the_other_runs_of_its_sweep(sweep, with_data):
+    old = with_data(sweep({"ERM": {0: [0.5]}}), OLD)
+    new = with_data(sweep({"ERM": {0: [None, 0.6]}}), OLD | {"contents": "c"})
+    for contents, paired in (("c", True), ("d", False)):
+        other = with_data(sweep({"ERM": {0: [0.7]}}), OLD | {"contents": contents})
+        (cell,) = cells_of(type(old)([*old, *new]), other).values()
         assert cell.paired == paired
-    (cell,) = cells_of(records, with_data("a")).values()
-    assert cell.paired
+
+
+@pytest.fixture
+def with_data():
+    """`with_data(records, data)`: the records with this entry `data`."""
+    return lambda records, data: type(records)([{**each, "data": data} for each in records])
 
 
 def test_one_trial_or_no_spread_has_no_welch_test(sweep):
