@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Minibatch
@@ -24,7 +24,7 @@ class Scalarization(UpdateCount, LossWeightsMethod):
 
     `scalarizer` is "torchjd:DWA", say, or "torchjd:STCH(mu=0.1)"; parameters `shape` are K by themselves. By
     default the mean, which is ERM and needs no TorchJD. What a scalarizer remembers is saved with the run.
-    Parameters that it learns (UW, IMTLL) are the network's optimizer's too, without weight decay. One that
+    The network's optimizer has the parameters that it learns (UW, IMTLL) too, without weight decay. One that
     wants the losses after the step (FAMO) gets them from another forward pass, with the dropout masks of the
     first; one that counts epochs (DWA) has one every `scalarizer_epoch` updates. What one draws comes from
     torch's global generator, seeded for it by the run's seed and the update, and restored.
@@ -58,8 +58,10 @@ class Scalarization(UpdateCount, LossWeightsMethod):
         # The seed of the run, because training seeds the global generator with it.
         self.scalarizer_seed = torch.initial_seed() % 2**63
         self._gradients: list[Tensor] = []
-        if scalarizer is not None and scalarizer.learned():
-            self.optimizer.add_param_group({"params": scalarizer.learned(), "weight_decay": 0.0})
+        # Registered here too, so that they are moved to a device with the network.
+        self.learned = nn.ParameterList([] if scalarizer is None else scalarizer.learned())
+        if len(self.learned):
+            self.optimizer.add_param_group({"params": list(self.learned), "weight_decay": 0.0})
 
     def scalarize(self, losses: Tensor) -> Tensor:
         if self.scalarizer is None:
@@ -72,15 +74,13 @@ class Scalarization(UpdateCount, LossWeightsMethod):
     def weighted(self, losses: Tensor) -> tuple[Tensor, Tensor]:
         variables = losses.detach().requires_grad_()
         objective = self.scalarize(variables)
-        learned = [] if self.scalarizer is None else self.scalarizer.learned()
-        weights, *self._gradients = torch.autograd.grad(objective, [variables, *learned])
+        weights, *self._gradients = torch.autograd.grad(objective, [variables, *self.learned])
         return objective.detach(), weights
 
     def step(self, loss: Tensor) -> None:
-        if self.scalarizer is not None:
-            # A term with the gradient that the number has by the scalarizer's parameters.
-            for parameter, gradient in zip(self.scalarizer.learned(), self._gradients, strict=True):
-                loss = loss + (parameter * gradient).sum()
+        # A term with the gradient that the number has by the scalarizer's parameters.
+        for parameter, gradient in zip(self.learned, self._gradients, strict=True):
+            loss = loss + (parameter * gradient).sum()
         super().step(loss)
 
     def finish(self, minibatches: Sequence[Minibatch], losses: Tensor) -> None:

@@ -118,6 +118,12 @@ class TorchJDObject:
 
     def _place(self, device: torch.device) -> None:
         """Move tensors to `device`, but those of classes that always compute on the CPU."""
+        if any(parameter.device != device for parameter in self._module.parameters()):
+            self._module.to(device)  # keeps the parameters, which an optimizer may know
+            for module in self._module.modules():
+                own = vars(module).get(_OWN_OPTIMIZER)
+                if own is not None:
+                    own.load_state_dict(own.state_dict())  # to where its parameters are now
         for module in self._module.modules():
             key = vars(module).get("_state_key")
             if key is not None:
@@ -127,8 +133,6 @@ class TorchJDObject:
                 module._state_key = tuple(
                     device if isinstance(part, torch.device) else part for part in parts
                 )
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(device)
             for values in (module._buffers, vars(module)):
                 for name, value in values.items():
                     values[name] = _moved(value, device)

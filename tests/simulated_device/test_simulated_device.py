@@ -23,6 +23,8 @@ VARIANTS = {
     "PCGrad, joint pass": ("PCGrad", {"passes": "joint"}),
     "AgrSum, dropout of each environment": ("AgrSum", MLP | {"passes": "joint"}),
     "SelfReg, projection": ("SelfReg", {"selfreg_train_projection": True}),
+    "STCH, after its warm-up": ("STCH", {"stch_warmup": 1}),
+    "GGA, searching": ("GGA", {"gga_start": 0, "gga_trials": 3, "gga_radius": 1e-3}),
 }
 FEW = ("ERM", "AgrSum", "PCGrad")
 

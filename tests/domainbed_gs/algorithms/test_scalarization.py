@@ -78,7 +78,7 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(
 @pytest.mark.parametrize("name", ["UW", "IMTLL"])
 def test_what_a_scalarizer_learns_is_learned_without_weight_decay(make, minibatches, torchjd, name):
     method = make("Scalarization", scalarizer=f"torchjd:{name}", weight_decay=0.1, lr=0.01)
-    (learned,) = method.scalarizer.learned()
+    (learned,) = method.learned
     assert not learned.any()
     method.update(minibatches())
     torch.testing.assert_close(learned.abs(), torch.full((3,), 0.01), rtol=1e-3, atol=0)
