@@ -21,26 +21,28 @@ LABELS = {
 
 
 def minibatches(labels):
-    """Three minibatches of eight images (1, 6, 6), with these labels in turn."""
+    """Three minibatches of eight images (1, 16, 16), with these labels in turn."""
     generator = torch.Generator().manual_seed(0)
     made = []
     for number, inside in enumerate(labels):
         y = torch.tensor(list(itertools.islice(itertools.cycle(inside), 8)))
-        x = torch.randn(8, 1, 6, 6, generator=generator) + y[:, None, None, None] + number
+        x = torch.randn(8, 1, 16, 16, generator=generator) + y[:, None, None, None] + number
         made.append((x, y))
     return made
 
 
 def hparams_of(name):
     thresholds = {key: 1 for key in default_hparams(name, "Debug28") if key.endswith("anneal_iters")}
-    small = {"featurizer": "mlp", "mlp_width": 8, "batch_size": 8}
+    # MixStyle needs feature maps.
+    featurizer = "small_cnn" if name == "MixStyle" else "mlp"
+    small = {"featurizer": featurizer, "mlp_width": 8, "batch_size": 8}
     return default_hparams(name, "Debug28") | small | thresholds
 
 
 def make(name, **more):
     torch.manual_seed(0)
     np.random.seed(0)
-    return get_algorithm_class(name)((1, 6, 6), 3, 3, hparams_of(name) | more)
+    return get_algorithm_class(name)((1, 16, 16), 3, 3, hparams_of(name) | more)
 
 
 @pytest.mark.parametrize(

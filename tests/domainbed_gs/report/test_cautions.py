@@ -17,7 +17,8 @@ def cautions_on(records, manifest=None):
 
 
 def job(algorithm, target, trial, dataset="EmojiStyles"):
-    return {"dataset": dataset, "algorithm": algorithm, "test_envs": [target], "trial_seed": trial}
+    seeds = {"trial_seed": trial, "hparams_seed": 0, "seed": 0}
+    return {"dataset": dataset, "algorithm": algorithm, "test_envs": [target], **seeds}
 
 
 def test_no_cautions_for_complete_paired_trials(sweep):
