@@ -68,8 +68,8 @@ class MultipleDomainDataset:
             `contract.identify_contents` adds `contents` and `copies`.
         source_digest: hash of the data that the environments were drawn from, for environments that are
             drawn with the random numbers of the run.
-        image_digests: for each environment, the digests (N,) uint64 of its images, set by
-            `image_checks.check_images`.
+        image_digests: for each environment, the digests (N,) uint64 of its images; empty if they were not
+            decoded.
         image_findings: for each environment, what was found in its images (N,) uint8, if they were decoded;
             see `image_decoding.Finding`.
         image_contents: for each environment, the `hashes.content_hash` of its image files (N, 32) uint8, if

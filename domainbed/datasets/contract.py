@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
-from domainbed.datasets.file_copies import find_copies, handle_duplicates, summary_of_copies
+from domainbed.datasets.file_copies import (
+    HashFiles,
+    find_copies,
+    handle_duplicates,
+    hash_each,
+    summary_of_copies,
+)
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.reading_rules import count_by_reason
 from domainbed.errors import UsageError
@@ -26,6 +32,7 @@ def build(
     test_envs: Sequence[int],
     hparams: dict[str, Any],
     duplicates: str = "keep",
+    hash_files: HashFiles = hash_each,
 ) -> MultipleDomainDataset:
     """Build a dataset, check it, and set its `summary`.
 
@@ -33,6 +40,7 @@ def build(
         dataset_class: class of the dataset.
         root, test_envs, hparams: arguments of its constructor.
         duplicates: what to do with copies of images; see `file_copies.handle_duplicates`.
+        hash_files: hashes image files that may be copies.
 
     Raises: UsageError if the dataset cannot be built or fails `check`; UnreadableImage if the first image of
         an environment cannot be decoded.
@@ -44,8 +52,10 @@ def build(
         if not hasattr(dataset, attribute):
             name = dataset_class.__name__
             raise UsageError(f"the constructor of dataset {name} must set self.{attribute}; it does not")
-    handle_duplicates(dataset, duplicates)
     check(dataset)
+    if duplicates != "keep":
+        handle_duplicates(dataset, duplicates, hash_files)
+        check(dataset)  # all images of a class may be copies
     dataset.summary = {
         "counts": dataset.counts(),
         "checksum": checksum(dataset, is_random),

@@ -38,20 +38,32 @@ def digest_and_finding(pixels: np.ndarray, finding: Finding) -> tuple[int, Findi
 
 
 def check_images(dataset: MultipleDomainDataset) -> None:
-    """Read all samples in threads, with a progress bar on stderr.
+    """Read all samples of the environments that are not known yet in threads, with a progress bar on stderr.
 
-    Sets `dataset.image_digests`, `dataset.image_findings` and `dataset.image_contents`.
+    An environment is known if `dataset.image_digests` and `dataset.image_findings` have all of its images.
+    Sets these, and `dataset.image_contents`.
 
     Raises: RunError with the number of unreadable images and the names of the first ones.
     """
     sizes = [len(environment) for environment in dataset.datasets]  # type: ignore[arg-type] # torch's Dataset type has no __len__
-    all_digests, all_findings, all_contents, unreadable = [], [], [], []
-    with tqdm(None, "reading images", sum(sizes), unit="image", leave=False, disable=None) as bar:
-        for number, environment in enumerate(dataset.datasets):
+    nothing = [hash_array(())] * len(sizes)
+    all_digests, all_findings, all_contents = (
+        list(known or nothing)
+        for known in (dataset.image_digests, dataset.image_findings, dataset.image_contents)
+    )
+    unread = [
+        number
+        for number, size in enumerate(sizes)
+        if not len(all_digests[number]) == len(all_findings[number]) == size
+    ]
+    unreadable = []
+    total = sum(sizes[number] for number in unread)
+    with tqdm(None, "reading images", total, unit="image", leave=False, disable=None) as bar:
+        for number in unread:
             digests = np.zeros(sizes[number], dtype=np.uint64)
             findings = np.zeros(sizes[number], dtype=np.uint8)
             contents = []
-            results = in_threads(partial(_check_sample, environment), range(sizes[number]))
+            results = in_threads(partial(_check_sample, dataset.datasets[number]), range(sizes[number]))
             for index, result in enumerate(results):
                 bar.update()
                 if result is None:
@@ -59,9 +71,8 @@ def check_images(dataset: MultipleDomainDataset) -> None:
                 else:
                     digests[index], findings[index], hashed = result
                     contents += [hashed] if hashed is not None else []
-            all_digests.append(digests)
-            all_findings.append(findings)
-            all_contents.append(hash_array(contents if len(contents) == sizes[number] else ()))
+            all_digests[number], all_findings[number] = digests, findings
+            all_contents[number] = hash_array(contents if len(contents) == sizes[number] else ())
     if unreadable:
         names = [_sample_name(dataset, *sample) for sample in unreadable[:_SHOWN]]
         raise RunError(

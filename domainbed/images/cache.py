@@ -11,23 +11,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from domainbed.datasets.hashes import file_hash, hash_array
 from domainbed.datasets.image_decoding import UnreadableImage
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.image_transforms import PlainTransform
 from domainbed.errors import RunError
 from domainbed.files import file_lock
-from domainbed.images.building import build, map_in_threads
+from domainbed.images.building import build
 from domainbed.images.cache_file import CacheFile
 from domainbed.images.checked_arrays import DamagedCache
 from domainbed.images.decoded import CachedImages, FileImages
-from domainbed.images.known_contents import KnownContents
+from domainbed.images.known_contents import KnownContents, common_folder, file_stem
 
 _FORMAT = 4
 _NOT_MADE = "warning: image cache %s cannot be made again (%s); images are decoded at each access"
@@ -92,10 +90,9 @@ class EnvironmentCache:
     ) -> None:
         self._folder, self._name = folder, name
         self._environment, self._paths, self._transform = environment, paths, transform
-        text = re.sub(r"[^A-Za-z0-9]+", "_", name)
-        self._known = KnownContents(folder, text, paths)
+        self._known = KnownContents(folder, name, paths)
         key = f"{_FORMAT} {transform.cache_key()} {environment.cache_key()}"
-        self._stem = f"{text}-{_names_key(paths, self._known.states[:, 0], key)}"
+        self._stem = f"{file_stem(name)}-{_names_key(paths, self._known.states[:, 0], key)}"
         self._lock = folder / f".{self._stem}.lock"
 
     def open(self) -> CacheFile:
@@ -143,7 +140,7 @@ class EnvironmentCache:
         if not known.all():
             if not any(self._folder.glob(f"{self._stem}-*.images")):
                 return None
-            hashes = self._hash_unknown(hashes, known)
+            hashes = self._known.hashes_at(range(len(known)))
         path = self._path(hashes)
         try:
             return CacheFile(path, self._transform.planar)
@@ -164,18 +161,6 @@ class EnvironmentCache:
         self._known.remember(contents)
         return CacheFile(path, self._transform.planar)
 
-    def _hash_unknown(self, hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """The hashes (N, 32) of all files. Those that are not known are read, in threads."""
-        unknown = np.flatnonzero(~known).tolist()
-
-        def hash_file(i: int) -> bytes:
-            return file_hash(self._paths[unknown[i]])
-
-        hashes = hashes.copy()
-        hashes[unknown] = hash_array(map_in_threads(hash_file, len(unknown), f"{self._name}: reading"))
-        self._known.remember(hashes)
-        return hashes
-
     def _path(self, contents: np.ndarray) -> Path:
         key = hashlib.blake2b(contents.tobytes(), digest_size=16).hexdigest()
         return self._folder / f"{self._stem}-{key}.images"
@@ -188,8 +173,7 @@ def _marker(path: Path) -> Path:
 
 def _names_key(paths: Sequence[str], sizes: np.ndarray, more: str) -> str:
     """Hash of the names and sizes of files, which does not depend on their common folder, and of `more`."""
-    # A prefix that the first and the last path share is shared by all.
-    common = os.path.commonprefix([min(paths), max(paths)]).rfind(os.sep) + 1  # noqa: RUF071 - cut after a separator
-    lines = [more, *(f"{path[common:]} {size}" for path, size in zip(paths, sizes.tolist(), strict=True))]
+    start = len(common_folder(paths))
+    lines = [more, *(f"{path[start:]} {size}" for path, size in zip(paths, sizes.tolist(), strict=True))]
     text = "\n".join(lines).encode("utf-8", "surrogateescape")
     return hashlib.blake2b(text, digest_size=8).hexdigest()

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from domainbed.accelerators import free_bytes
 from domainbed.datasets.base import MultipleDomainDataset
-from domainbed.datasets.file_copies import find_copies
+from domainbed.datasets.file_copies import environment_title, find_copies
 from domainbed.datasets.hashes import hash_array
-from domainbed.datasets.image_checks import warn_about_copies
-from domainbed.datasets.image_decoding import Decoded
+from domainbed.datasets.image_checks import check_images, warn_about_copies
+from domainbed.datasets.image_decoding import Decoded, UnreadableImage
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.image_transforms import AugmentingTransform, PlainTransform
 from domainbed.images.augmentation import augment_batch, augment_one_by_one, draw, normalise
 from domainbed.images.cache import cached_images
 from domainbed.images.decoded import CachedImages, DecodedImages, FileImages, Images
+from domainbed.images.known_contents import remembered_hashes
 from domainbed.seeds import generator
 
 if TYPE_CHECKING:
@@ -201,26 +202,37 @@ class PreparedImages(Environment):
         return view
 
 
-def prepare(dataset: MultipleDomainDataset, folder: Path | None, device: torch.device) -> None:
+def prepare(
+    dataset: MultipleDomainDataset, folder: Path | None, device: torch.device, check: bool = False
+) -> None:
     """Replace the environments of image files in `dataset` with `PreparedImages`, and warn about copies.
 
-    Sets `dataset.image_findings` and `dataset.image_contents` if images were read for the cache, and
-    `dataset.copies` (`file_copies.find_copies`).
+    Sets `dataset.image_digests`, `dataset.image_findings` and `dataset.image_contents`, with empty arrays for
+    environments whose images were not read, and `dataset.copies` (`file_copies.find_copies`).
 
     Unaugmented inputs stay the same, to the bit. Augmented ones use other random numbers. Environments with a
-    transform or a `__getitem__` of their own are not replaced. Images are compared across environments if
-    they were read for the cache or by `check_images`.
+    transform or a `__getitem__` of their own are not replaced.
 
     Args:
         dataset: a dataset; its list of environments is replaced.
         folder: the cache folder; None disables the cache.
         device: device of the run.
+        check: read the images that were not read for the cache too (`image_checks.check_images`).
+
+    Raises: UnreadableImage; RunError if all images are checked, and some of them cannot be read.
     """
     store = ImageStore(folder, device)
-    environments = [
-        PreparedImages(f"{type(dataset).__name__} {name}", each, store) if _can_be_prepared(each) else each
-        for name, each in zip(dataset.ENVIRONMENTS, dataset.datasets, strict=True)
-    ]
+    try:
+        environments = [
+            PreparedImages(environment_title(dataset, number), each, store)
+            if _can_be_prepared(each)
+            else each
+            for number, each in enumerate(dataset.datasets)
+        ]
+    except UnreadableImage:
+        if check:
+            check_images(dataset)  # counts all of them
+        raise
     prepared = [each for each in environments if isinstance(each, PreparedImages)]
     if not all(each.in_memory for each in prepared) or len(prepared) < len(environments):
         # Loader processes cannot use the device, and all minibatches of an update must be on one device.
@@ -229,15 +241,21 @@ def prepare(dataset: MultipleDomainDataset, folder: Path | None, device: torch.d
         for each in prepared:
             each.move_to_device()
     dataset.datasets = environments
-    digests = dataset.image_digests or [getattr(each, "digests", _NO_DIGESTS) for each in environments]
-    findings = [getattr(each, "findings", _NO_FINDINGS) for each in environments]
-    if dataset.image_findings is None and any(map(len, findings)):
-        dataset.image_findings = findings
-    before = dataset.image_contents or [_NO_CONTENTS] * len(environments)
-    cached = [getattr(each, "contents", _NO_CONTENTS) for each in environments]
-    dataset.image_contents = [new if len(new) else old for new, old in zip(cached, before, strict=True)]
-    find_copies(dataset)
-    warn_about_copies(dataset, digests)
+    dataset.image_digests = _known(dataset.image_digests, environments, "digests", _NO_DIGESTS)
+    dataset.image_findings = _known(dataset.image_findings, environments, "findings", _NO_FINDINGS)
+    dataset.image_contents = _known(dataset.image_contents, environments, "contents", _NO_CONTENTS)
+    if check:
+        check_images(dataset)
+    find_copies(dataset, remembered_hashes(folder))
+    warn_about_copies(dataset, dataset.image_digests)
+
+
+def _known(
+    before: Sequence[np.ndarray] | None, environments: Sequence[object], attribute: str, nothing: np.ndarray
+) -> Sequence[np.ndarray]:
+    """An array for each environment: the attribute of `PreparedImages` if it is known, else as `before`."""
+    now = [getattr(each, attribute) if isinstance(each, PreparedImages) else nothing for each in environments]
+    return [new if len(new) else old for new, old in zip(now, before or [nothing] * len(now), strict=True)]
 
 
 def _can_be_prepared(environment: object) -> TypeGuard[ImageEnvironment]:

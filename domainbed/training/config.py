@@ -225,7 +225,7 @@ class TrainConfig:
     )
     check_images: bool = setting(
         False,
-        "first read every image, and look for copies",
+        "first decode every image that the cache does not know, and look for copies",
         kind=Kind.INCIDENTAL,
         recorded=False,
     )

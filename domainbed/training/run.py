@@ -17,7 +17,7 @@ from domainbed.accelerators import default_device
 from domainbed.algorithms.base import Algorithm
 from domainbed.datasets import contract
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
-from domainbed.datasets.image_checks import check_images, converts_images, report_findings
+from domainbed.datasets.image_checks import converts_images, report_findings
 from domainbed.datasets.image_files import ImageEnvironment, refuse_truncated_images
 from domainbed.datasets.reading_rules import text_of_counts
 from domainbed.datasets.splitting import balanced_class_weights
@@ -25,6 +25,7 @@ from domainbed.errors import UsageError
 from domainbed.escaping import visible
 from domainbed.hparams import option
 from domainbed.images.cache import cache_folder
+from domainbed.images.known_contents import remembered_hashes
 from domainbed.images.prepared import prepare
 from domainbed.seeds import seed_all
 from domainbed.training.acceleration import accelerate, check_device
@@ -101,15 +102,18 @@ def build(config: TrainConfig) -> Run:
     # Debug and the datasets derived from MNIST draw from the global generators.
     seed_all(config.seed)
     dataset = contract.build(
-        config.dataset_class(), config.data_dir, config.test_envs, hparams, config.duplicates
+        config.dataset_class(),
+        config.data_dir,
+        config.test_envs,
+        hparams,
+        config.duplicates,
+        remembered_hashes(cache_folder(config.cache_dir, needed=False)),
     )
     if config.truncated == "stop":
         refuse_truncated_images(dataset.datasets)
-    if config.check_images:
-        check_images(dataset)
     has_images = any(isinstance(each, ImageEnvironment) for each in dataset.datasets)
     folder = cache_folder(config.cache_dir, needed=has_images)
-    prepare(dataset, folder, device)
+    prepare(dataset, folder, device, config.check_images)
     report_findings(dataset, keep_truncated=config.truncated == "keep")
     contract.identify_contents(dataset)
     if converts_images(dataset):

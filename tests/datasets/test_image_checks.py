@@ -120,6 +120,17 @@ def test_images_are_compared_only_if_they_were_read(folder, caplog):
         assert len(warnings_about_copies(caplog)) == 1
 
 
+def test_environments_that_are_not_cached_are_read_too(folder, tmp_path):
+    dataset = get_dataset_class(str(folder))(None, [0], HPARAMS | {"augmentation": "pil"})
+    shutil.copy(folder / "ink/cat/0.png", folder / "oil/dog/copy.png")
+    prepare(dataset, tmp_path / "cache", torch.device("cpu"))
+    assert [len(each) for each in dataset.image_digests] == [4, 0, 0]
+    dataset = get_dataset_class(str(folder))(None, [0], HPARAMS | {"augmentation": "pil"})
+    prepare(dataset, tmp_path / "cache", torch.device("cpu"), check=True)
+    for known in (dataset.image_digests, dataset.image_findings, dataset.image_contents):
+        assert [len(each) for each in known] == [4, 5, 4]
+
+
 class Empty(MultipleDomainDataset):
     ENVIRONMENTS = ("a", "b", "c")
 
