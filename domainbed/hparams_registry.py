@@ -53,12 +53,18 @@ def switches(algorithm: str) -> Table:
     return _class(algorithm).switches_table()
 
 
+def unread_by(algorithm: str, given: Mapping[str, object]) -> dict[str, str]:
+    """Names in `given`, what a user sets, that have no effect in a run of `algorithm` -> why, as a clause."""
+    return _class(algorithm).unread_hparams(given)
+
+
 def options() -> Mapping[str, Hparam]:
     """Declarations of optional hyper-parameters that a run of any algorithm takes, by name.
 
-    They are those of datasets, networks and plugins, and of every module imported so far.
+    They are those of optimizers, datasets, networks and plugins, and of every module imported so far.
     """
     # These modules declare their options when they are imported.
+    from domainbed.algorithms import optimizers, schedules  # noqa: F401
     from domainbed.datasets import digit_environments, image_transforms  # noqa: F401
     from domainbed.networks import options  # noqa: F401
 

@@ -19,7 +19,7 @@ from domainbed.algorithms.update_count import AlternatingUpdates
 from domainbed.hparams import Hparam, choice, log2_int, log10_uniform
 
 
-class AbstractDANN(AlternatingUpdates, Algorithm):
+class AbstractDANN(AlternatingUpdates):
     """Base of DANN and CDANN: updates of the discriminator and of the generator, in turn.
 
     The generator is the featurizer with the classifier. Names of hyper-parameters end in d for the
@@ -70,9 +70,9 @@ class AbstractDANN(AlternatingUpdates, Algorithm):
         self.disc_opt = self._optimizer("d", self.discriminator, self.class_embeddings)
         self.gen_opt = self._optimizer("g", self.featurizer, self.classifier)
 
-    def _optimizer(self, player: str, *modules: nn.Module) -> optim.Adam:
+    def _optimizer(self, player: str, *modules: nn.Module) -> optim.Optimizer:
         lr, weight_decay = self.hparams[f"lr_{player}"], self.hparams[f"weight_decay_{player}"]
-        return self.adam_for(*modules, lr=lr, weight_decay=weight_decay)
+        return self.optimizer_for(*modules, lr=lr, weight_decay=weight_decay)
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)

@@ -18,25 +18,27 @@ subclasses `domainbed.algorithms.erm.ERM`, which builds the featurizer, the clas
             self.step(loss + self.hparams["penalty"] * logits.square().mean())
             return {"loss": scalar(loss)}
 
-A method with other networks or optimizers subclasses `Algorithm` and builds them in its constructor. The
-class attributes of `Algorithm` declare hyper-parameters and what the method needs; each is documented there.
-Random numbers come from torch's or NumPy's global generator, which the training loop seeds at each step.
+A method with other networks or optimizers subclasses `Algorithm` and builds them in its constructor, its
+optimizers by `self.optimizer_over`, so that a run can choose another optimizer and a schedule. The class
+attributes of `Algorithm` declare hyper-parameters and what the method needs; each is documented there. Random
+numbers come from torch's or NumPy's global generator, which the training loop seeds at each step.
 
-Modules with shared parts: `optimizers` (Adam, one descent step), `environments` (losses and labels of each
-environment), `update_count` (penalties that start after some updates, updates of two players in turn),
-`precision` (full precision under autocast), `discrepancy` (distances between sets of features),
-`supervised_contrastive` (similarities of samples).
+Modules with shared parts: `optimizers` (optimizers by name, one descent step), `schedules` (learning rates
+over a run), `environments` (losses and labels of each environment), `update_count` (penalties that start
+after some updates, updates of two players in turn), `precision` (full precision under autocast),
+`discrepancy` (distances between sets of features), `supervised_contrastive` (similarities of samples).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
+from domainbed.algorithms.optimizers import BETAS, OptimizerChoice, chosen, scale
 from domainbed.datasets import by_size
 from domainbed.datasets.minibatch import Minibatch as Minibatch
 from domainbed.datasets.minibatch import concatenate as concatenate
@@ -189,9 +191,16 @@ class Algorithm(nn.Module):
     averages), also in lists, without their being named. Checkpoints of a run also have every other attribute
     that changed (`domainbed.training.attributes`), so a plugin need not name any."""
 
-    TRANSIENT: ClassVar[tuple[str, ...]] = ()
+    TRANSIENT: ClassVar[tuple[str, ...]] = ("rate_factor",)
     """Names of attributes that checkpoints leave out, in addition to those of base classes, because later
     updates do not depend on them, such as a cache. Modules and other objects may have such names too."""
+
+    FIXED_RATES: ClassVar[tuple[str, ...]] = ()
+    """Names of optimizers whose learning rates a run's schedule leaves as they are, such as that of a problem
+    which each update solves anew, and of torch's schedulers that no update steps."""
+
+    rate_factor: float = 1.0
+    """The schedule's factor of the learning rates in this update. The training loop sets it."""
 
     process_group: ProcessGroup = SINGLE_PROCESS
     """The processes that share the updates."""
@@ -235,6 +244,38 @@ class Algorithm(nn.Module):
         """Value of the hyper-parameter `name` in `SWITCHES`: that in `self.hparams`, or else its default."""
         value: Value = self.hparams.get(name, resolve(self.switches_table()[name], "").default)
         return value
+
+    @classmethod
+    def unread_hparams(cls, given: Mapping[str, object]) -> dict[str, str]:
+        """Names in `given`, what a user sets, that have no effect with these values -> why, as a clause."""
+        return {}
+
+    @classmethod
+    def optimizer_choice(cls, hparams: Mapping[str, Any]) -> OptimizerChoice:
+        """The optimizer that `hparams` choose. Raises UsageError for options that it does not take."""
+        return chosen(hparams, {**cls.hparams_table(), **cls.switches_table()})
+
+    def optimizer_over(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = BETAS,
+    ) -> optim.Optimizer:
+        """A new optimizer over `parameters`, of the class that the run chooses: Adam by default.
+
+        An optimizer that replaces another one during training has the schedule's learning rate.
+
+        Args:
+            parameters: what to optimise; there may be none.
+            lr: learning rate.
+            weight_decay: weight decay.
+            betas: those of Adam and its kin, unless the run sets others.
+        """
+        optimizer = self.optimizer_choice(self.hparams).build(parameters, lr, weight_decay, betas)
+        if self.rate_factor != 1.0:
+            scale(optimizer, self.rate_factor)
+        return optimizer
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         """Take one training step, including the optimizer's.

@@ -13,7 +13,7 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.environments import environment_labels
-from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.supervised_contrastive import different_samples, same, similarities
 from domainbed.hparams import Hparam, choice, const
 
@@ -62,7 +62,9 @@ class AbstractCAD(Algorithm):
             self.project = nn.Sequential(
                 nn.Linear(n_features, n_features), nn.ReLU(), nn.Linear(n_features, PROJECTION_WIDTH)
             )
-        self.optimizer = adam(self.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
+        self.optimizer = self.optimizer_over(
+            self.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
+        )
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)

@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.environments import environment_labels
 from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.supervised_contrastive import SupConLossLambda
@@ -21,7 +21,7 @@ from domainbed.hparams import Hparam, choice, const
 
 
 @REGISTRY.register()
-class ADRMX(AlternatingUpdates, Algorithm):
+class ADRMX(AlternatingUpdates):
     """Additive disentanglement of domain features with remix loss (Demirel et al. 2023, arXiv 2308.06624).
 
     A second featurizer is trained to recognise the environment. Its features are subtracted from those of the
@@ -89,9 +89,9 @@ class ADRMX(AlternatingUpdates, Algorithm):
             self.classifier_domain,
         )
 
-    def _optimizer(self, *modules: nn.Module) -> optim.Adam:
+    def _optimizer(self, *modules: nn.Module) -> optim.Optimizer:
         weight_decay = self.hparams["weight_decay"] if self.switch("use_weight_decay") else 0.0
-        return self.adam_for(*modules, lr=self.hparams["lr"], weight_decay=weight_decay)
+        return self.optimizer_for(*modules, lr=self.hparams["lr"], weight_decay=weight_decay)
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)

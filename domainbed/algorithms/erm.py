@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
-from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.optimizers import descend
 
 
 @REGISTRY.register()
@@ -24,7 +24,7 @@ class ERM(Algorithm):
         featurizer: maps inputs to features.
         classifier: maps features to logits.
         network: both in sequence.
-        optimizer: Adam over `network`.
+        optimizer: optimizer over `network`, by default Adam.
     """
 
     DISTRIBUTED = True
@@ -42,8 +42,8 @@ class ERM(Algorithm):
         self.optimizer = self.new_optimizer()
 
     def new_optimizer(self, lr: float | None = None) -> optim.Optimizer:
-        """A new Adam over the whole network. `lr` replaces the hyper-parameter `lr`."""
-        return adam(
+        """A new optimizer over the whole network, by default Adam. `lr` replaces the hyper-parameter `lr`."""
+        return self.optimizer_over(
             self.network.parameters(),
             lr=self.hparams["lr"] if lr is None else lr,
             weight_decay=self.hparams["weight_decay"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor, nn, optim
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.optimizers import CHOICE, descend
 from domainbed.algorithms.running_average import RunningAverage
 from domainbed.errors import UsageError
-from domainbed.hparams import Hparam, const, log10_uniform
+from domainbed.hparams import Hparam, const, log10_uniform, option
 from domainbed.networks.stages import frozen_names
 
 Schedule = list[list[float]]
@@ -135,7 +135,9 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
 
     Updates 0 to `linear_steps` train the classifier only, with `linear_lr`. Predictions use the running mean
     of the weights. Unless `freeze_bn` is set, its batch norms see the minibatches of each update. With
-    `set_lr`, a first training can search for the learning rates that a second one, on all images, follows.
+    `set_lr`, a first training can search for the learning rates that a second one, on all images, follows. A
+    run's own schedule (`schedule`, `warmup_steps`) multiplies both learning rates, those of LARS too, over
+    all updates; `set_lr` then raises an error.
 
     Cost: an ERM step and a second forward pass, and memory for a copy of the network.
 
@@ -151,6 +153,8 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
     }
     STATE = ("global_iter", "lr_schedule", "lr_schedule_changes")
 
+    FIXED_RATES = ("scheduler",)
+
     network: nn.Sequential
 
     def __init__(
@@ -163,6 +167,11 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
         self.scheduler = optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, "min", patience=1)
         ErmPlusPlusMovingAvg.__init__(self, self.network)
 
+    @classmethod
+    def unread_hparams(cls, given: Mapping[str, object]) -> dict[str, str]:
+        found = super().unread_hparams(given)
+        return found | dict.fromkeys(CHOICE, "'lars' is true") if given.get("lars") else found
+
     def new_optimizer(self, lr: float | None = None) -> optim.Optimizer:
         return self._optimizer(self.network, self.hparams["lr"] if lr is None else lr)
 
@@ -170,7 +179,7 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
         decay = self.hparams["weight_decay"]
         if self.hparams["lars"]:
             return LARS(module.parameters(), lr=lr, weight_decay=decay)
-        return adam(module.parameters(), lr=lr, weight_decay=decay)
+        return self.optimizer_over(module.parameters(), lr, decay)
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)
@@ -219,8 +228,14 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
         Returns: in a search, `lr_schedule`, whose last entry is [0.0] when training should end (at the third
             change). With a schedule, its remaining entries. Otherwise `schedule`.
 
-        Raises: UsageError without loaders and schedule, or with an empty schedule.
+        Raises: UsageError without loaders and schedule, with an empty schedule, or if the hyper-parameter
+            `schedule` or `warmup_steps` sets the learning rates.
         """
+        if option(self.hparams, "schedule") != "none" or option(self.hparams, "warmup_steps"):
+            raise UsageError(
+                "set_lr changes the learning rate, and so do the hyper-parameters schedule and warmup_steps; "
+                "leave them out"
+            )
         if not self._trains_featurizer():
             return schedule
         if schedule is not None:

@@ -13,7 +13,7 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.optimizers import descend
 from domainbed.hparams import Hparam, log10_uniform
 
 
@@ -33,7 +33,7 @@ class LFME(ERM):
 
     Attributes:
         experts: one network for each source environment.
-        expert_optimizers: one Adam for each expert.
+        expert_optimizers: one optimizer for each expert.
     """
 
     HPARAMS = {
@@ -48,7 +48,7 @@ class LFME(ERM):
             self._expert(input_shape, num_classes, hparams) for _ in range(num_domains)
         )
         self.expert_optimizers = [
-            adam(expert.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
+            self.optimizer_over(expert.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
             for expert in self.experts
         ]
 

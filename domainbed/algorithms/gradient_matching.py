@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, optim
+from torch import Tensor
 
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.optimizers import descend
 from domainbed.hparams import Hparam, choice, const, log10_uniform
 
 
@@ -101,9 +101,9 @@ class ParamDict(OrderedDict[str, Tensor]):
 class Fish(Algorithm):
     """Fish (Shi et al. 2021, arXiv 2104.09937, algorithm 1).
 
-    Takes one Adam step on each environment in turn, then moves the weights from their initial values toward
-    the final ones by a fraction `meta_lr`. Running statistics of batch norms move likewise. Adam's moments
-    carry over between updates. The logged `loss` is that of the last environment.
+    Takes one step of the optimizer on each environment in turn, then moves the weights from their initial
+    values toward the final ones by a fraction `meta_lr`. Running statistics of batch norms move likewise.
+    Adam's moments carry over between updates. The logged `loss` is that of the last environment.
 
     Cost: an ERM step, K steps of the optimizer, and a copy of the weights during an update.
 
@@ -126,7 +126,7 @@ class Fish(Algorithm):
         self.input_shape = input_shape
         self.num_classes = num_classes
         self.network = networks.WholeFish(input_shape, num_classes, hparams)
-        self.optimizer: optim.Optimizer = adam(
+        self.optimizer = self.optimizer_over(
             self.network.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
         )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, scalar
-from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.optimizers import descend
 from domainbed.hparams import Hparam, choice, const
 
 
@@ -51,7 +51,7 @@ class MTL(Algorithm):
         self.classifier = networks.Classifier(
             2 * self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"]
         )
-        self.optimizer = adam(
+        self.optimizer = self.optimizer_over(
             [*self.featurizer.parameters(), *self.classifier.parameters()],
             lr=hparams["lr"],
             weight_decay=hparams["weight_decay"],

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from domainbed import networks
@@ -16,6 +16,7 @@ from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.minibatch_pairs import split_meta_train_test
+from domainbed.algorithms.optimizers import OptimizerChoice
 from domainbed.datasets import by_size
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, Kind, choice, const, log2_int, log10_uniform
@@ -28,10 +29,10 @@ _log = logging.getLogger(__name__)
 class MLDG(ERM):
     """Meta-learning domain generalization (Li et al. 2017, arXiv 1710.03463, algorithm 1), first order.
 
-    For each pair of a meta-train and a meta-test environment, takes a trial step of a new Adam on the
-    meta-train risk. The pair's gradient is that of the meta-train risk at the weights, plus beta times that
-    of the meta-test risk after the trial step. As in upstream, the sum is divided by K, although there are K
-    - n_meta_test pairs, and the running statistics of batch norms never change.
+    For each pair of a meta-train and a meta-test environment, takes a trial step of a new optimizer, by
+    default Adam, on the meta-train risk. The pair's gradient is that of the meta-train risk at the weights,
+    plus beta times that of the meta-test risk after the trial step. As in upstream, the sum is divided by K,
+    although there are K - n_meta_test pairs, and the running statistics of batch norms never change.
 
     If K - 1 is less than `n_meta_test`, K - 1 environments are used for meta-test, with a warning.
 
@@ -68,10 +69,7 @@ class MLDG(ERM):
             train_gradients = torch.autograd.grad(
                 train_loss, list(parameters.values()), materialize_grads=True
             )
-            stepped = {
-                name: self._trial_step(parameter, gradient)
-                for (name, parameter), gradient in zip(parameters.items(), train_gradients, strict=True)
-            }
+            stepped = self._trial_step(parameters, train_gradients)
             test_loss = self._loss(stepped, xj, yj)
             test_gradients = torch.autograd.grad(test_loss, list(stepped.values()), materialize_grads=True)
             torch._foreach_add_(total, train_gradients, alpha=1 / num_domains)
@@ -89,12 +87,26 @@ class MLDG(ERM):
         buffers = {name: buffer.clone() for name, buffer in changing_buffers(self.network).items()}
         return F.cross_entropy(functional_call(self.network, {**parameters, **buffers}, (x,)), y)
 
-    def _trial_step(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """`parameter` after the first step of a new Adam, whose corrected moments are g and g^2."""
-        gradient = gradient + self.hparams["weight_decay"] * parameter.detach()
-        step = self.hparams["lr"] * gradient / (gradient.abs() + 1e-8)
-        stepped: Tensor = (parameter.detach() - step).requires_grad_()
-        return stepped
+    def _trial_step(self, parameters: Mapping[str, Tensor], gradients: Sequence[Tensor]) -> dict[str, Tensor]:
+        """`parameters` after the first step of a new optimizer."""
+        lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
+        if self.optimizer_choice(self.hparams) == OptimizerChoice():
+            rate, pairs = lr * self.rate_factor, zip(parameters.values(), gradients, strict=True)
+            values = [_first_adam_step(*pair, rate, weight_decay) for pair in pairs]
+            return dict(zip(parameters, values, strict=True))
+        copies = {name: nn.Parameter(value.detach().clone()) for name, value in parameters.items()}
+        for copied, gradient in zip(copies.values(), gradients, strict=True):
+            copied.grad = gradient.clone()  # which the optimizer may change
+        self.optimizer_over(copies.values(), lr, weight_decay).step()
+        return dict(copies)
+
+
+def _first_adam_step(parameter: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> Tensor:
+    """`parameter` after the first step of a new Adam, whose corrected moments are g and g^2."""
+    gradient = gradient + weight_decay * parameter.detach()
+    step = lr * gradient / (gradient.abs() + 1e-8)
+    stepped: Tensor = (parameter.detach() - step).requires_grad_()
+    return stepped
 
 
 @REGISTRY.register()

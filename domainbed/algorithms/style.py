@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
-from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.precision import at_least_float32
 from domainbed.hparams import Hparam, log10_uniform
 
@@ -46,8 +46,9 @@ class SagNet(Algorithm):
         )
         self.weight_adv = hparams["sag_w_adv"]
 
-    def _optimizer(self, network: nn.Module) -> optim.Adam:
-        return adam(network.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
+    def _optimizer(self, network: nn.Module) -> optim.Optimizer:
+        lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
+        return self.optimizer_over(network.parameters(), lr, weight_decay)
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         x, y = concatenate(minibatches)

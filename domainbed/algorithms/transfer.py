@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
-from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.optimizers import CHOICE, descend
 from domainbed.hparams import Hparam, Kind, choice, const, log10_uniform, uniform
 
 M = TypeVar("M", bound=nn.Module)
@@ -62,7 +62,7 @@ class Transfer(Algorithm):
         "weight_decay_d": Hparam(
             0.0, log10_uniform(-6, -2), "no effect (as in upstream)", kind=Kind.INCIDENTAL
         ),
-        "gda": Hparam(False, const(True), "SGD instead of Adam"),
+        "gda": Hparam(False, const(True), "plain SGD as optimizer, unless the run chooses one"),
         "beta1": Hparam(0.5, choice(0.0, 0.5), "no effect (as in upstream)", kind=Kind.INCIDENTAL),
         "lr_d": Hparam(1e-3, log10_uniform(-4.5, -2.5), "learning rate of the adversary", above=0),
     }
@@ -71,6 +71,8 @@ class Transfer(Algorithm):
             False, const(False), "with gda, do not train featurizer and classifier (as in upstream)"
         )
     }
+
+    FIXED_RATES = ("adv_opt",)
 
     update_count: Tensor
 
@@ -91,12 +93,12 @@ class Transfer(Algorithm):
 
     def _new_optimizer(self) -> optim.Optimizer:
         lr = self.hparams["lr"]
-        if self.hparams["gda"] and self.switch("upstream_gda"):
-            return optim.SGD(self.adv_classifier.parameters(), lr=lr)
         parameters = [*self.featurizer.parameters(), *self.classifier.parameters()]
-        if self.hparams["gda"]:
+        if self.hparams["gda"] and self.switch("upstream_gda"):
+            parameters = list(self.adv_classifier.parameters())
+        if self.hparams["gda"] and not any(name in self.hparams for name in CHOICE):
             return optim.SGD(parameters, lr=lr)
-        return adam(parameters, lr=lr, weight_decay=self.hparams["weight_decay"])
+        return self.optimizer_over(parameters, lr, self.hparams["weight_decay"])
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         weight = self.hparams["t_lambda"]

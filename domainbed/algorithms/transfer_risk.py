@@ -13,7 +13,7 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.environments import environment_losses
-from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.precision import full_precision
 from domainbed.algorithms.update_count import UpdateCount
 from domainbed.hparams import Hparam, log10_int, log10_uniform
@@ -28,10 +28,10 @@ class TRM(UpdateCount, Algorithm):
     """Transfer risk minimisation (Xu et al. 2021, arXiv 2110.09940).
 
     ERM for `iters` updates. Then a linear classifier of its own is fitted to the features of each environment
-    Q, by 30 steps of SGD. Beside the joint risk, the features are trained to lower the risk of that
-    classifier on the other environments, and to align the gradient of this risk, multiplied by an inverse
-    Hessian, with the gradient on Q. The other environments have weights alpha[Q], which grow exponentially
-    with their risks.
+    Q, by 30 steps of SGD, whatever the run's optimizer and schedule. Beside the joint risk, the features are
+    trained to lower the risk of that classifier on the other environments, and to align the gradient of this
+    risk, multiplied by an inverse Hessian, with the gradient on Q. The other environments have weights
+    alpha[Q], which grow exponentially with their risks.
 
     Cost: an ERM step, 30 K passes of linear classifiers on features, K^2 more with second derivatives, and
     memory for 2 K + 2 classifiers. The classifiers work in full precision under autocast.
@@ -43,6 +43,8 @@ class TRM(UpdateCount, Algorithm):
         "iters": Hparam(200, log10_int(0, 4), "number of updates of plain ERM at first", at_least=0),
         "groupdro_eta": Hparam(0.01, log10_uniform(-3, -1), "step size of the weights alpha", at_least=0),
     }
+
+    FIXED_RATES = ("optimizer_clist",)
 
     alpha: Tensor
 
@@ -58,12 +60,13 @@ class TRM(UpdateCount, Algorithm):
             nn.Linear(self.featurizer.n_outputs, num_classes) for _ in range(num_domains + 1)
         )
         self.optimizer_clist = optim.SGD(self.clist.parameters(), lr=1e-1)
-        self.optimizer_f = self._adam(self.featurizer)
-        self.optimizer_c = self._adam(self.classifier)
+        self.optimizer_f = self._optimizer(self.featurizer)
+        self.optimizer_c = self._optimizer(self.classifier)
         self.register_buffer("alpha", torch.ones(num_domains, num_domains) - torch.eye(num_domains))
 
-    def _adam(self, module: nn.Module) -> optim.Adam:
-        return adam(module.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
+    def _optimizer(self, module: nn.Module) -> optim.Optimizer:
+        lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
+        return self.optimizer_over(module.parameters(), lr, weight_decay)
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         self.featurizer.train()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 
+from domainbed.algorithms.base import Algorithm
 from domainbed.algorithms.erm import ERM
-from domainbed.algorithms.optimizers import adam
 
 
 class UpdateCount(nn.Module):
@@ -58,18 +59,26 @@ class AnnealedERM(UpdateCount, ERM):
         self.count_update()
 
 
-class AlternatingUpdates(UpdateCount):
-    """Mixin: updates of a discriminator and a generator, each with an optimizer, in turn.
+class AlternatingUpdates(UpdateCount, Algorithm):
+    """Base: updates of a discriminator and a generator, each with an optimizer, in turn.
 
     The hyper-parameter `d_steps_per_g_step` is the number d of discriminator updates for each generator
     update. With 0, every update is the generator's. `beta1` is that of both optimizers.
     """
 
-    hparams: dict[str, Any]
+    @classmethod
+    def unread_hparams(cls, given: Mapping[str, object]) -> dict[str, str]:
+        choice = cls.optimizer_choice(given)
+        found = super().unread_hparams(given)
+        if "beta1" in given and "betas" not in choice.accepted:
+            found["beta1"] = f"'optimizer' is {choice.name!r}"
+        elif "beta1" in given and "betas" in choice.options:
+            found["beta1"] = "'optimizer_options' sets betas"
+        return found
 
-    def adam_for(self, *modules: nn.Module, lr: float, weight_decay: float) -> optim.Adam:
-        """A new Adam over the parameters of `modules`."""
-        return adam(
+    def optimizer_for(self, *modules: nn.Module, lr: float, weight_decay: float) -> optim.Optimizer:
+        """A new optimizer over the parameters of `modules`."""
+        return self.optimizer_over(
             [parameter for module in modules for parameter in module.parameters()],
             lr=lr,
             weight_decay=weight_decay,

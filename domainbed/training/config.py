@@ -18,6 +18,7 @@ from domainbed.training.splits import SUFFIX, SplitRequest, check_request, parse
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
+    from domainbed.algorithms.schedules import Schedule
     from domainbed.datasets.base import MultipleDomainDataset
     from domainbed.networks.base import FeaturizerModule
 
@@ -303,7 +304,10 @@ class TrainConfig:
         check_request(self.split_request())
         if self.write_splits is not None and not self.write_splits.endswith(SUFFIX):
             raise UsageError(f"--write_splits takes a name that ends with .json, not {self.write_splits!r}")
-        if self.resolved_hparams()["class_balanced"] and self.sampling != "replacement":
+        hparams = self.resolved_hparams()
+        algorithm_class.optimizer_choice(hparams)
+        self.schedule(hparams)
+        if hparams["class_balanced"] and self.sampling != "replacement":
             raise UsageError("class_balanced draws with replacement: leave out --sampling epochs")
 
     def split_request(self) -> SplitRequest:
@@ -317,6 +321,14 @@ class TrainConfig:
             options=options,
             scheme=scheme,
         )
+
+    def schedule(self, hparams: Mapping[str, Any]) -> Schedule | None:
+        """The schedule of learning rates that `hparams` choose; None for constant ones. Raises UsageError."""
+        from domainbed import hparams_registry
+        from domainbed.algorithms.schedules import make_schedule
+
+        own = {**hparams_registry.table(self.algorithm), **hparams_registry.switches(self.algorithm)}
+        return make_schedule(hparams, self.steps or self.dataset_class().N_STEPS, own)
 
     def fill_placeholders(self, text: str) -> str:
         """`text` with this run's values for `{dataset}`, `{trial_seed}` and `{test_envs}`."""

@@ -2,7 +2,8 @@
 
 An algorithm reads what it declares (`HPARAMS`, `OPTIMISATION`, `SWITCHES`), and so do a dataset and a
 featurizer. The names that upstream declares for every algorithm are among them, whether or not a method reads
-them. Featurizers and datasets say in `READS` which optional hyper-parameters they read as well.
+them. Featurizers and datasets say in `READS` which optional hyper-parameters they read as well, algorithms
+in `unread_hparams` which ones they do not.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from domainbed import hparams_registry
+from domainbed.algorithms.optimizers import CHOICE
 from domainbed.console import shortened_list
 from domainbed.errors import UsageError, misspelt
 from domainbed.hparams import Hparam, Reader, Table, option
@@ -40,10 +42,13 @@ def unread(
         options: declarations of optional hyper-parameters.
     """
     found = {}
+    by_algorithm = hparams_registry.unread_by(algorithm, overrides)
     for name in typed:
-        if name in own:
+        if name in by_algorithm:
+            found[name] = by_algorithm[name]
+        elif name in own:
             continue
-        if name not in options:
+        elif name not in options:
             found[name] = f"neither {algorithm} nor the dataset nor the featurizer declares it"
         elif reason := _why_unread(name, options, dataset_class, overrides):
             found[name] = reason
@@ -77,6 +82,8 @@ def readers_of(name: str) -> Iterator[str]:
     if declared is not None and declared.only_if is not None:
         other, value = declared.only_if
         yield f"runs with {other!r}: {_json(value)}"
+    elif name in CHOICE:
+        yield "algorithms whose optimizer a run can choose"
     for kind, registry in (("featurizer", FEATURIZERS), ("dataset", DATASETS)):
         for entry in registry:
             with contextlib.suppress(Exception):  # a plugin that cannot be imported reads nothing

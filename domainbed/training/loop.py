@@ -170,6 +170,8 @@ class Loop:
         """Do one update of the algorithm."""
         # The seed depends on the number of the update alone, so a resumed run draws the same numbers.
         seed_all(counter_seed(*self.seed_counters, self.updates))
+        if self.run.schedule is not None:
+            self.run.schedule.apply(self.run.algorithm, self.updates)
         self.recorder.log(self.run.algorithm.update(minibatches, unlabeled))
         self.run.averaging.update()
         self.updates += 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from domainbed.accelerators import default_device
+from domainbed.algorithms import optimizers
 from domainbed.algorithms.base import Algorithm
 from domainbed.datasets import contract
 from domainbed.datasets.base import MultipleDomainDataset, labels_of
@@ -39,6 +40,7 @@ from domainbed.training.splits import make_splits
 from domainbed.training.swad import SWAD, LossValley
 
 if TYPE_CHECKING:
+    from domainbed.algorithms.schedules import Schedule
     from domainbed.training.splits import Parts
 
 _log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Run:
         unlabeled: minibatches of the targets' `uda` parts; None unless the task is domain adaptation.
         algorithm: the algorithm with its initial weights.
         frozen: the frozen stages of its featurizer.
+        schedule: learning rates of each update; None if the algorithm's own stay.
         averaging: decides which weights are evaluated and saved.
         num_workers: number of worker processes that load data.
         n_steps: number of updates.
@@ -77,6 +80,7 @@ class Run:
     unlabeled: Minibatches | None
     algorithm: Algorithm
     frozen: FrozenStages
+    schedule: Schedule | None
     averaging: Averaging
     num_workers: int
     n_steps: int
@@ -132,6 +136,8 @@ def build(config: TrainConfig) -> Run:
     # Seeding again gives every algorithm and dataset with this seed the same initial weights.
     seed_all(config.seed)
     algorithm = config.algorithm_class()(dataset.input_shape, dataset.num_classes, len(sources), hparams)
+    schedule = config.schedule(hparams)
+    check_learning_rates(algorithm, schedule)
     algorithm.to(device)
     accelerate(algorithm, config)
     frozen = FrozenStages(algorithm, dataset, folder, device)
@@ -148,6 +154,7 @@ def build(config: TrainConfig) -> Run:
         unlabeled=unlabeled,
         algorithm=algorithm,
         frozen=frozen,
+        schedule=schedule,
         averaging=make_averaging(algorithm, hparams, n_steps, has_validation),
         num_workers=choose_num_workers(config.num_workers, dataset, splits),
         n_steps=n_steps,
@@ -173,6 +180,18 @@ def replacements(run: Run) -> dict[str, str]:
         "featurizer": networks.FEATURIZERS.replacement(featurizer),
     }
     return {kind: module for kind, module in found.items() if module is not None}
+
+
+def check_learning_rates(algorithm: Algorithm, schedule: Schedule | None) -> None:
+    """Check that the optimizers of `algorithm` are those that its hyper-parameters choose.
+
+    Raises: UsageError if they are not, or if `schedule` cannot change their learning rates.
+    """
+    own = {**algorithm.hparams_table(), **algorithm.switches_table()}
+    given = [name for name in optimizers.CHOICE if name in algorithm.hparams and name not in own]
+    optimizers.refuse_unused(algorithm.optimizer_choice(algorithm.hparams), given, algorithm)
+    if schedule is not None:
+        schedule.check(algorithm)
 
 
 def choose_device(name: str) -> torch.device:

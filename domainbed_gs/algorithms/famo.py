@@ -44,6 +44,7 @@ class FAMO(LossWeightsMethod):
     """
 
     DISTRIBUTED = True
+    FIXED_RATES = ("logits_optimizer",)
     HPARAMS = {
         "famo_lr": Hparam(0.025, log10_uniform(-2.5, -1), "step size of the environments' logits", above=0),
         "famo_gamma": Hparam(1e-3, log10_uniform(-4, -2), "decay of the environments' logits", at_least=0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn, optim
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.optimizers import CHOICE
 from domainbed.hparams import Hparam, const, log10_uniform, uniform
 from domainbed.seeds import counter_seed
 
@@ -158,6 +159,11 @@ class GENIE(ERM):
         ),
     }
     OPTIMISATION = {"lr": Hparam(0.015, log10_uniform(-3, -1), "learning rate", above=0)}
+
+    @classmethod
+    def unread_hparams(cls, given: Mapping[str, object]) -> dict[str, str]:
+        reasons = dict.fromkeys(CHOICE, f"{cls.__name__} is an optimizer itself")
+        return super().unread_hparams(given) | reasons
 
     def new_optimizer(self, lr: float | None = None) -> optim.Optimizer:
         return GenieOptimizer(

@@ -13,7 +13,7 @@ from torch import Tensor, optim
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
-from domainbed.algorithms.optimizers import adam, descend
+from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.update_count import UpdateCount
 from domainbed.datasets import by_size
 from domainbed.gradients.pieces import Rows
@@ -72,17 +72,18 @@ def principal_gradient(offsets: Sequence[Tensor], directions: int) -> Tensor:
 class PGrad(UpdateCount, ERM):
     """PGrad (Wang et al. 2023): descends the principal directions of a short training trajectory.
 
-    Each minibatch is cut into `pgrad_passes` parts. An inner Adam with step size `lr` trains on the first
-    part of each environment in a random order, then on the second part of each in another order, and so on.
-    The points of this trajectory have principal directions. The sum of the `pgrad_directions` of largest
-    variance, each with its variance as weight and the sign of the way back from the last point to the first,
-    is given the length of that way. From the first point, the network then takes one step of plain descent
-    of step size `pgrad_outer_lr` along the sum, plus `weight_decay` times the weights.
+    Each minibatch is cut into `pgrad_passes` parts. An inner optimizer (Adam by default) with step size `lr`
+    trains on the first part of each environment in a random order, then on the second part of each in another
+    order, and so on. The points of this trajectory have principal directions. The sum of the
+    `pgrad_directions` of largest variance, each with its variance as weight and the sign of the way back from
+    the last point to the first, is given the length of that way. From the first point, the network then takes
+    one step of plain descent of step size `pgrad_outer_lr` along the sum, plus `weight_decay` times the
+    weights.
 
-    The inner Adam keeps its state from one update to the next. Running statistics of batch norms are those of
-    the trajectory. A part without samples is left out. The logged `loss` is the mean over the trajectory. The
-    authors' parallel variant takes all its steps from one point, so its direction is one environment's step;
-    it is not here.
+    The inner optimizer keeps its state from one update to the next. Running statistics of batch norms are
+    those of the trajectory. A part without samples is left out. The logged `loss` is the mean over the
+    trajectory. The authors' parallel variant takes all its steps from one point, so its direction is one
+    environment's step; it is not here.
 
     Cost: the samples of an ERM step, in `pgrad_passes` K small steps one after another. Memory for as many
     points of the trajectory: 9 tensors of the size of all parameters for K = 3.
@@ -121,7 +122,7 @@ class PGrad(UpdateCount, ERM):
         self.order_seed = torch.initial_seed() % 2**63
 
     def new_optimizer(self, lr: float | None = None) -> optim.Optimizer:
-        return adam(self.network.parameters(), self.hparams["lr"] if lr is None else lr)
+        return self.optimizer_over(self.network.parameters(), self.hparams["lr"] if lr is None else lr)
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         parameters = self.trained_parameters()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, optim
 
 from domainbed.algorithms.base import Metrics, Minibatch
 from domainbed.algorithms.environment_gradients import ComponentwiseMethod, EnvironmentGradients, GramMethod
-from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.optimizers import OptimizerChoice
 from domainbed.algorithms.update_count import UpdateCount
+from domainbed.errors import UsageError
 from domainbed.gradients.comparison import Combined
 from domainbed.gradients.vectors import flat, set_values
 from domainbed.hparams import Hparam, const
@@ -19,7 +21,9 @@ from domainbed.seeds import counter_seed
 
 
 class GradientSurgery(UpdateCount, EnvironmentGradients):
-    """Base: the K environments' gradients become one, which goes to Adam. Costs one ERM step and the rule.
+    """Base: the K environments' gradients become one, which the optimizer follows.
+
+    Cost: an ERM step and the rule.
 
     Random numbers of a rule come from generators of their own, seeded by the run's seed and the update.
 
@@ -51,12 +55,28 @@ class GradientSurgery(UpdateCount, EnvironmentGradients):
         # The run's seed, if the global generator was seeded with it as in `train`.
         self.surgery_seed = torch.initial_seed() % 2**63
 
+    @classmethod
+    def unread_hparams(cls, given: Mapping[str, object]) -> dict[str, str]:
+        found = super().unread_hparams(given)
+        if given.get("wd") == "coupled" and cls.optimizer_choice(given).name == "AdamW":
+            found["wd"] = "'optimizer' is 'AdamW', whose weight decay is decoupled"
+        return found
+
+    @classmethod
+    def optimizer_choice(cls, hparams: Mapping[str, Any]) -> OptimizerChoice:
+        choice = super().optimizer_choice(hparams)
+        if hparams.get("wd") != "decoupled" or choice.name == "AdamW":
+            return choice
+        if choice.name != "Adam":
+            raise UsageError(
+                f"wd decoupled makes AdamW of Adam, and optimizer is {choice.name}; leave one of the two out"
+            )
+        return replace(choice, name="AdamW")
+
     def new_optimizer(self, lr: float | None = None) -> optim.Optimizer:
-        if self.hparams["wd"] == "coupled":
-            return super().new_optimizer(lr)
-        decay = self.hparams["weight_decay"] if self.hparams["wd"] == "decoupled" else 0.0
+        decay = 0.0 if self.hparams["wd"] == "masked" else self.hparams["weight_decay"]
         lr = self.hparams["lr"] if lr is None else lr
-        return adam(self.network.parameters(), lr, decay, decoupled=True)
+        return self.optimizer_over(self.network.parameters(), lr, decay)
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         values = super().update(minibatches, unlabeled)

@@ -46,6 +46,19 @@ def test_what_some_run_reads_may_be_shared_and_other_runs_ignore_it(sweep):
     build_parser().parse_args(["--shared_hparams"])
 
 
+def test_an_optimizer_is_refused_if_every_run_of_the_sweep_has_one_of_its_own(sweep):
+    text = '{"optimizer": "SGD", "momentum": 0.5}'
+    with pytest.raises(UsageError, match="'optimizer' has no effect in this run, because GENIE is an optim"):
+        sweep(text, algorithms=["GENIE"])
+    with pytest.raises(UsageError, match="because GENIE is an optimizer itself"):
+        sweep(f'{{"GENIE": {text}}}', algorithms=["GENIE", "ERM"])
+    jobs = sweep(text, algorithms=["GENIE", "ERM"])
+    assert {name: job.train_args.get("shared_hparams") for name, job in jobs.items()} == {
+        "GENIE": True,
+        "ERM": None,
+    }
+
+
 def test_names_of_runs_are_hashes_of_the_text_as_typed(sweep):
     text = '{"irm_lambda": 7.0,   "lr":0.5}'
     job = sweep(text)["ERM"]
