@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from domainbed import hparams_registry
-from domainbed.algorithms.optimizers import CHOICE
 from domainbed.console import shortened_list
 from domainbed.errors import UsageError, misspelt
 from domainbed.hparams import Hparam, Reader, Table, option
@@ -75,6 +74,7 @@ def refuse_unread(found: Mapping[str, str], known: Mapping[str, object]) -> None
 def readers_of(name: str) -> Iterator[str]:
     """Who reads the hyper-parameter `name`, in words. Imports all algorithms, datasets and featurizers."""
     from domainbed.algorithms import REGISTRY as ALGORITHMS
+    from domainbed.algorithms.optimizers import CHOICE
     from domainbed.datasets import REGISTRY as DATASETS
     from domainbed.networks import FEATURIZERS
 
