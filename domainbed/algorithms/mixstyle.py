@@ -102,7 +102,6 @@ class MixStyle(ERM):
             "auto", const("auto"), 'blocks after which styles are mixed, such as "layer1 layer2"'
         ),
     }
-    COMPILABLE = False
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]

@@ -64,7 +64,6 @@ class MIRO(ERM):
             choices=("stem_block", "block"),
         ),
     }
-    COMPILABLE = False
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
