@@ -164,7 +164,9 @@ def test_every_shareable_algorithm_on_real_images(tmp_path, ranks):
     train_alone(tmp_path / "one", every)
     output_of(shared)
     for name in every:
-        assert_equal_runs(tmp_path / "shared" / name, tmp_path / "one" / name, 1e-5)
+        # FAMO's Adam over the weights makes steps of one length, also of changes that are rounding.
+        relative = 1e-4 if name == "FAMO" else 1e-5
+        assert_equal_runs(tmp_path / "shared" / name, tmp_path / "one" / name, relative)
 
 
 @pytest.mark.parametrize(
