@@ -64,7 +64,7 @@ def _decode_all(
         contents=np.zeros((count, CONTENT_BYTES), dtype=np.uint8),
         checksums=unknown,
     )
-    starts = write_facts(file, empty) + empty.ends() - 3 * sizes.prod(axis=1)
+    starts = write_facts(file, empty) + empty.end_positions() - 3 * sizes.prod(axis=1)
 
     def write_image(index: int) -> tuple[int, Finding, bytes, int]:
         image, finding, contents = environment.decoded(index)

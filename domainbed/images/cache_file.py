@@ -1,24 +1,19 @@
 """The file that caches the decoded images of an environment.
 
 Arrays about the images come first, with a checksum (`checked_arrays`), then the pixels of one image after the
-other. Each image has a checksum, which is verified when a process first reads it. Pixels are copied out of
-the file, not mapped: a file that is cut while it is in use then gives an error instead of a fatal signal.
+other, each with a checksum (`verified_file`).
 """
 
 from __future__ import annotations
 
-import os
-import weakref
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from domainbed.datasets.hashes import image_digest
-from domainbed.images.checked_arrays import DamagedCache, packed, read_packed
-
-_PAGE = 4096
+from domainbed.images.checked_arrays import packed, read_packed
+from domainbed.images.verified_file import VerifiedFile, page_aligned
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class ImageFacts:
     contents: np.ndarray
     checksums: np.ndarray
 
-    def ends(self) -> np.ndarray:
+    def end_positions(self) -> np.ndarray:
         """Position after each image's pixels, relative to those of the first, (N,) int64."""
         return np.cumsum(3 * self.sizes.prod(axis=1))
 
@@ -51,43 +46,31 @@ def write_facts(file: BinaryIO, facts: ImageFacts) -> int:
     """
     file.write(packed([getattr(facts, each.name) for each in fields(facts)]))
     file.flush()
-    return _page_aligned(file.tell())
+    return page_aligned(file.tell())
 
 
-class CacheFile:
-    """A cache file, open for reading. Copies in other processes open it again.
+class CacheFile(VerifiedFile):
+    """A cache file, open for reading.
 
     Args:
         path: the file.
         planar: whether an image is (3, H, W) rather than (H, W, 3).
 
     Attributes:
-        path, planar: see above.
+        planar: see above.
         facts: what the file says of its images.
 
     Raises: OSError; DamagedCache if the file does not begin or end as it should.
     """
 
     def __init__(self, path: Path, planar: bool) -> None:
-        self.path = path
         self.planar = planar
         with path.open("rb") as file:
             self.facts = ImageFacts(*read_packed(file, len(fields(ImageFacts))))
-            self._start = _page_aligned(file.tell())
-        self._ends = self.facts.ends()
-        self._verified = np.zeros(len(self._ends), dtype=bool)
-        self._descriptor: int | None = None
-        size = os.fstat(self._open()).st_size
-        if size != self._start + self.nbytes:
-            raise DamagedCache(f"it has {size} bytes, not {self._start + self.nbytes}")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_descriptor": None}
-
-    @property
-    def nbytes(self) -> int:
-        """Number of bytes of all pixels."""
-        return int(self._ends[-1])
+            start = page_aligned(file.tell())
+        self._ends = self.facts.end_positions()
+        content = "the pixels of image {} have"
+        super().__init__(path, start, int(self._ends[-1]), self.facts.checksums, content)
 
     def read(self, index: int) -> np.ndarray:
         """Image `index`, uint8 of shape (H, W, 3) or (3, H, W). Its checksum is verified the first time.
@@ -96,28 +79,5 @@ class CacheFile:
         """
         height, width = self.facts.sizes[index].tolist()
         pixels = np.empty((3, height, width) if self.planar else (height, width, 3), dtype=np.uint8)
-        position = self._start + int(self._ends[index]) - pixels.nbytes
-        if os.preadv(self._open(), [pixels.data], position) < pixels.nbytes:
-            raise DamagedCache("it was cut while it was in use")
-        if not self._verified[index]:
-            if image_digest(pixels) != int(self.facts.checksums[index]):
-                raise DamagedCache(f"the pixels of image {index} have changed")
-            self._verified[index] = True
+        self.read_into(pixels, index, int(self._ends[index]) - pixels.nbytes)
         return pixels
-
-    def is_at_its_path(self) -> bool:
-        """Whether no other file has taken the place of this one."""
-        try:
-            return os.path.samestat(os.fstat(self._open()), self.path.stat())
-        except OSError:
-            return False
-
-    def _open(self) -> int:
-        if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            weakref.finalize(self, os.close, self._descriptor)
-        return self._descriptor
-
-
-def _page_aligned(position: int) -> int:
-    return -(-position // _PAGE) * _PAGE

@@ -78,12 +78,12 @@ class CachedImages:
     @property
     def nbytes(self) -> int:
         """Number of bytes of all pixels."""
-        return int(self.facts.ends()[-1])
+        return int(self.facts.end_positions()[-1])
 
     def to(self, device: torch.device) -> DecodedImages:
         """The images on `device`."""
         pixels = torch.empty(self.nbytes, dtype=torch.uint8, device=device)
-        for index, end in enumerate(self.facts.ends().tolist()):
+        for index, end in enumerate(self.facts.end_positions().tolist()):
             image = self[index].flatten()
             pixels[end - len(image) : end] = image
         return DecodedImages(pixels, self.facts, self._planar)
@@ -116,7 +116,7 @@ class DecodedImages:
         self.facts = facts
         self._pixels = pixels
         self._planar = planar
-        self._ends = facts.ends()
+        self._ends = facts.end_positions()
         self._batch = None  # all images as one tensor, if they have the same size
         if (facts.sizes == facts.sizes[0]).all():
             self._batch = pixels.view(len(facts.sizes), *self._shape(0))
