@@ -20,27 +20,25 @@ def notes_on_pooling(records: Iterable[Record]) -> list[str]:
 
 
 def _notes_on_runs(methods: Sequence[MethodRuns]) -> Iterator[str]:
-    repeated = {_name(each): each.repeated for each in methods if each.repeated}
-    if repeated:
-        listed = [f"{name}, trial seed {', '.join(map(str, seeds))}" for name, seeds in repeated.items()]
-        yield (
-            "runs that differ in --seed only count as trials of their own, which share a split: "
-            f"{shortened_list(listed)}"
-        )
-    copies = {_name(each): each.copies for each in methods if each.copies}
-    if copies:
-        listed = [f"{name} ({count})" for name, count in copies.items()]
-        yield (
-            "runs that equal another one, seeds included, are left out (the one with the last step counts): "
-            f"{shortened_list(listed)}"
-        )
-    undeclared = {_name(each): each.undeclared for each in methods if each.undeclared}
-    if undeclared:
-        listed = [f"{name}: {', '.join(names)}" for name, names in undeclared.items()]
-        yield (
-            "hyper-parameters that no installed class declares, among whose values selection chooses: "
-            f"{shortened_list(listed)}"
-        )
+    repeated = [f"{_name(each)}, trial seed {_joined(each.repeated)}" for each in methods if each.repeated]
+    copies = [f"{_name(each)} ({each.copies})" for each in methods if each.copies]
+    undeclared = [f"{_name(each)}: {_joined(each.undeclared)}" for each in methods if each.undeclared]
+    kinds = (
+        (repeated, "runs that differ in --seed only count as trials of their own, which share a split"),
+        (
+            copies,
+            "runs that equal another one, seeds included, are left out (the one with the last step counts)",
+        ),
+        (
+            undeclared,
+            "hyper-parameters that no installed class declares, among whose values selection chooses",
+        ),
+    )
+    yield from (f"{what}: {shortened_list(items)}" for items, what in kinds if items)
+
+
+def _joined(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _notes_on_methods(methods: Sequence[MethodRuns]) -> Iterator[str]:
