@@ -45,20 +45,12 @@ class LFME(ERM):
     ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.experts = nn.ModuleList(
-            self._expert(input_shape, num_classes, hparams) for _ in range(num_domains)
+            networks.WholeFish(input_shape, num_classes, hparams) for _ in range(num_domains)
         )
         self.expert_optimizers = [
             self.optimizer_over(expert.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
             for expert in self.experts
         ]
-
-    @staticmethod
-    def _expert(input_shape: tuple[int, ...], num_classes: int, hparams: dict[str, Any]) -> nn.Module:
-        featurizer = networks.Featurizer(input_shape, hparams)
-        return nn.Sequential(
-            featurizer,
-            networks.Classifier(featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"]),
-        )
 
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         guidance = torch.cat([self._train_expert(k, *batch) for k, batch in enumerate(minibatches)])
