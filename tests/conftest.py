@@ -71,6 +71,22 @@ def vectors():
 
 
 @pytest.fixture(scope="session")
+def identical():
+    """`identical(a, b)`: whether two states, tensors in containers, are equal bit for bit."""
+
+    def compare(a, b):
+        if isinstance(a, torch.Tensor):
+            return torch.equal(a, b)
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(compare(a[key], b[key]) for key in a)
+        if isinstance(a, list | tuple):
+            return len(a) == len(b) and all(map(compare, a, b))
+        return a == b
+
+    return compare
+
+
+@pytest.fixture(scope="session")
 def write_mnist():
     """`write_mnist(root, train=60, test=30)`: MNIST's files in a data directory, by default the golden ones.
 

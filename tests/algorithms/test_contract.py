@@ -58,7 +58,7 @@ def through_a_file(content):
     return torch.load(buffer, weights_only=True)
 
 
-def test_six_updates_equal_three_and_three_more_in_a_new_object(name):
+def test_six_updates_equal_three_and_three_more_in_a_new_object(identical, name):
     """The state includes weights, optimizers, averages and counters; losses change between the updates."""
     thresholds = {key: 4 for key in default_hparams(name, "Debug28") if key.endswith("anneal_iters")}
     thresholds |= {
@@ -86,18 +86,7 @@ def test_six_updates_equal_three_and_three_more_in_a_new_object(name):
     expected, got = straight.state_dict(), second.state_dict()
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[key], got[key]) for key in expected)
-    assert equal(straight.training_state(), second.training_state())
-
-
-def equal(a, b):
-    """Whether two states are identical, bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
+    assert identical(straight.training_state(), second.training_state())
 
 
 def test_the_state_dict_can_be_loaded_without_executing_code(name):

@@ -42,19 +42,8 @@ def run(algorithm, schedule, steps):
         algorithm.update(minibatches(step))
 
 
-def equal(a, b):
-    """Whether two states are identical, bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
-
-
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_with_momentum_and_cosine_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(name):
+def test_with_momentum_and_cosine_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(identical, name):
     """Losses change, and optimizers are replaced, after the first of the remaining updates."""
     defaults = default_hparams(name, "Debug28")
     overrides = {key: 3 for key in defaults if key.endswith("anneal_iters")}
@@ -70,7 +59,7 @@ def test_with_momentum_and_cosine_a_resumed_run_equals_the_uninterrupted_one_to_
     second = make(name, seed=99, **overrides)
     second.load_training_state(state)
     run(second, schedule, range(2, 5))
-    assert equal(straight.training_state(), second.training_state())
+    assert identical(straight.training_state(), second.training_state())
     assert all(torch.isfinite(value).all() for value in second.state_dict().values())
     for attribute, optimizer in optimizers_of(second):
         for group in optimizer.param_groups:

@@ -4,15 +4,33 @@ import contextlib
 import json
 import os
 import signal
+import tarfile
 from pathlib import Path
 
 import pytest
+
+from domainbed.training import claims
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (
     *("--datasets", "Debug28", "--n_hparams", 1, "--n_trials", 1, "--single_test_envs"),
     *("--hparams", '{"batch_size": 8}', "--skip_model_save", "--skip_confirmation", "--output_dir", "sweep"),
 )
+
+
+@pytest.fixture
+def unpack_released(tmp_path, monkeypatch):
+    """`unpack_released(name)`: unpack tests/data/released/NAME.tar.xz into a new current directory."""
+
+    def unpack(name):
+        with tarfile.open(ROOT / "tests" / "data" / "released" / f"{name}.tar.xz") as archive:
+            archive.extractall(tmp_path, filter="data")
+        monkeypatch.chdir(tmp_path)
+        # Claims in it come from another host; a test need not watch one for half a minute.
+        monkeypatch.setattr(claims, "WATCH_SECONDS", 0.1)
+        return tmp_path
+
+    return unpack
 
 
 @pytest.fixture

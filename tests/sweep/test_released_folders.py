@@ -2,7 +2,6 @@
 
 import json
 import re
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from domainbed.scripts import collect_results
 from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
 from domainbed.sweep.manifest import read_manifest
-from domainbed.training import claims
 from domainbed.training.api import train
 from domainbed.training.config import TrainConfig
 from domainbed.training.model_file import load_model
@@ -37,13 +35,9 @@ SWEEPS = {
 
 
 @pytest.fixture
-def album(tmp_path, monkeypatch):
+def album(unpack_released):
     """The directory that holds both sweeps, the images and the cache; also the current one."""
-    with tarfile.open(RELEASED / "album.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(claims, "WATCH_SECONDS", 0.1)
-    return tmp_path
+    return unpack_released("album")
 
 
 def runs_of(name):

@@ -1,7 +1,6 @@
 """Sweeps that version 0.1.0 wrote (tests/data/released) still work: tables, states, job names, a relaunch."""
 
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from domainbed.scripts import collect_results
 from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
-from domainbed.training import claims
 from domainbed.training.config import TrainConfig
 
 RELEASED = Path(__file__).parents[1] / "data" / "released"
@@ -26,14 +24,9 @@ SWEEPS = {
 
 
 @pytest.fixture
-def sweeps(tmp_path, monkeypatch):
+def sweeps(unpack_released):
     """The directory that holds both sweeps; also the current one."""
-    with tarfile.open(RELEASED / "sweeps.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    monkeypatch.chdir(tmp_path)
-    # Their claims come from another host; a test need not watch one for half a minute.
-    monkeypatch.setattr(claims, "WATCH_SECONDS", 0.1)
-    return tmp_path
+    return unpack_released("sweeps")
 
 
 def runs_of(name):

@@ -206,7 +206,7 @@ LOSSES = [1.0, 0.7, 0.8, 2.0, 0.9, 2.0]
 )
 @pytest.mark.parametrize("freq", [1, 2])
 @pytest.mark.parametrize("cut", [2, 3, 4, 5])
-def test_averaging_resumes_in_a_new_object(averaging_of, freq, cut):
+def test_averaging_resumes_in_a_new_object(identical, averaging_of, freq, cut):
     def updates(algorithm, averaging, steps):
         for step in steps:
             algorithm.update([(x + step, y) for x, y in minibatches()])
@@ -233,16 +233,6 @@ def test_averaging_resumes_in_a_new_object(averaging_of, freq, cut):
         assert equal(weights_of(straight), weights_of(second))
     assert identical(averaging.state_dict(), after.state_dict())
     assert identical(state["averaging"], copied["averaging"])  # loaded tensors are copies
-
-
-def identical(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(identical(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(identical, a, b))
-    return a == b
 
 
 def test_averaging_is_off_by_default():
