@@ -13,7 +13,7 @@ from pathlib import Path
 from domainbed.errors import UsageError
 from domainbed.escaping import visible
 from domainbed.sweep import launch_folder
-from domainbed.sweep.defaults import kept_defaults
+from domainbed.sweep.defaults import kept_defaults, with_earlier_swad
 from domainbed.sweep.devices import default_slots
 from domainbed.sweep.flags import settings_of_runs
 from domainbed.sweep.grid import make_args_list
@@ -103,7 +103,7 @@ def choose_defaults(args: argparse.Namespace) -> None:
 
 def make_jobs(args: argparse.Namespace) -> list[Job]:
     """All jobs of the sweep. If it exists, they keep the defaults of its first launch."""
-    defaults = kept_defaults(read_manifest(Path(args.output_dir)))
+    manifest = read_manifest(Path(args.output_dir))
     args_of_runs = [
         train_args
         for settings in settings_of_runs(args)
@@ -124,6 +124,8 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
             test_envs=args.test_envs,
         )
     ]
+    args_of_runs = with_earlier_swad(manifest, args_of_runs)
+    defaults = kept_defaults(manifest)
     return [Job(train_args, args.output_dir, defaults) for train_args in with_shared_hparams(args_of_runs)]
 
 

@@ -6,11 +6,13 @@ runs give the earlier value. The names of runs do not depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from domainbed.sweep.flags import PASSED_ON
 from domainbed.sweep.manifest import Manifest
+from domainbed.training.config import SETTINGS
+from domainbed.training.run_settings import overrides_of
 
 DEFAULTS_0_1_0: Mapping[str, Any] = {
     "data_dir": None,
@@ -39,8 +41,9 @@ DEFAULTS_0_1_0: Mapping[str, Any] = {
 
 
 def todays_defaults() -> dict[str, Any]:
-    """Today's default of each setting that a sweep passes on to its runs."""
-    return {name: setting.default for name, setting in PASSED_ON.items()}
+    """Today's default of each setting that a sweep passes on to its runs, and of `earlier_swad`."""
+    defaults = {name: setting.default for name, setting in PASSED_ON.items()}
+    return {**defaults, "earlier_swad": SETTINGS["earlier_swad"].default}
 
 
 def kept_defaults(manifest: Manifest | None) -> dict[str, Any]:
@@ -50,3 +53,18 @@ def kept_defaults(manifest: Manifest | None) -> dict[str, Any]:
     first = manifest.defaults if manifest.defaults is not None else DEFAULTS_0_1_0
     then = {name: first.get(name, setting.value_before) for name, setting in PASSED_ON.items()}
     return {name: value for name, value in then.items() if value != PASSED_ON[name].default}
+
+
+def with_earlier_swad(
+    manifest: Manifest | None, args_of_runs: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Arguments of runs, with `earlier_swad` set in SWAD's runs of a sweep that is older than it."""
+    if manifest is None or "earlier_swad" in (manifest.defaults or {}):
+        return [dict(args) for args in args_of_runs]
+    return [{**args, "earlier_swad": True} if _needs_counting(args) else dict(args) for args in args_of_runs]
+
+
+def _needs_counting(args: Mapping[str, Any]) -> bool:
+    """Whether a run averages by SWAD and no hyper-parameter says how it counts."""
+    given = overrides_of(args)
+    return given.get("weight_averaging") == "swad" and "swad_counting" not in given

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from domainbed.errors import UsageError
 from domainbed.sweep import launch_folder
-from domainbed.sweep.defaults import kept_defaults
+from domainbed.sweep.defaults import kept_defaults, with_earlier_swad
 from domainbed.sweep.devices import Slot
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
@@ -70,7 +70,7 @@ def sweep_jobs(sweep_dir: Path) -> list[Job]:
     """All jobs of the sweep in `sweep_dir`, sorted by name. Raises UsageError if it contains no sweep."""
     manifest = manifest_of(sweep_dir)
     defaults = kept_defaults(manifest)
-    args_of_runs = [args for _, args in sorted(manifest.jobs.items())]
+    args_of_runs = with_earlier_swad(manifest, (args for _, args in sorted(manifest.jobs.items())))
     return [Job(args, str(sweep_dir), defaults) for args in with_shared_hparams(args_of_runs)]
 
 

@@ -87,10 +87,12 @@ class Averaging:
 
 
 class SimpleAverage(Averaging):
-    """Mean of the weights after each update from number `start` on (Teterwak et al. 2023, arXiv 2304.01973).
+    """Mean of the weights after each update from number `start` on.
 
-    As in ERM++, the weights before the first of these updates are included. Earlier in the run the current
-    weights are used. Needs memory for one copy of the parameters and buffers.
+    It is the moving average of EoA (Arpit et al. 2022, arXiv 2110.10832, section 3.1) and ERM++ (Teterwak et
+    al. 2023, arXiv 2304.01973), which includes the weights before the first of these updates: with `start` 1
+    the initial ones. Earlier in the run the current weights are used. Needs memory for one copy of the
+    parameters and buffers.
 
     Args:
         algorithm: the algorithm whose weights are averaged.
@@ -102,6 +104,8 @@ class SimpleAverage(Averaging):
         self.start = start
         self._updates = 0
         self._mean = StateMean()
+        if start == 1:
+            self._mean.add(tensors_of(algorithm))
 
     def update(self) -> None:
         self._updates += 1

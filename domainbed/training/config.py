@@ -10,9 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed.errors import UsageError, misspelt
-from domainbed.hparams import Hparam, HparamValues, Kind, Table, Value, option, override, parse_overrides
+from domainbed.hparams import (
+    OPTIONS,
+    Hparam,
+    HparamValues,
+    Kind,
+    Table,
+    Value,
+    option,
+    override,
+    parse_overrides,
+)
 from domainbed.training import tensorboard_events
 from domainbed.training.hparam_readers import refuse_unread, unread
+from domainbed.training.run_state import read_json
 from domainbed.training.settings import InSweep, setting, settings_of
 from domainbed.training.splits import SUFFIX, SplitRequest, check_request, parse_scheme
 
@@ -258,6 +269,13 @@ class TrainConfig:
         compared=False,
         in_sweep=InSweep.NEEDED,
     )
+    earlier_swad: bool = setting(
+        False,
+        "count SWAD's checkpoints as earlier releases did (swad_counting equal); their sweeps set it",
+        kind=Kind.INCIDENTAL,  # the hyper-parameter that it sets is recorded itself
+        recorded=False,
+        in_sweep=InSweep.NEEDED,
+    )
     tensorboard: bool = setting(
         False,
         "also write the records as TensorBoard events",
@@ -305,6 +323,12 @@ class TrainConfig:
         if self.write_splits is not None and not self.write_splits.endswith(SUFFIX):
             raise UsageError(f"--write_splits takes a name that ends with .json, not {self.write_splits!r}")
         hparams = self.resolved_hparams()
+        given = parse_overrides(self.hparams)
+        if self.earlier_swad and (given.get("weight_averaging") != "swad" or "swad_counting" in given):
+            raise UsageError(
+                "--earlier_swad has no effect unless --hparams has weight_averaging swad, without "
+                "swad_counting; leave it out"
+            )
         algorithm_class.optimizer_choice(hparams)
         self.schedule(hparams)
         if hparams["class_balanced"] and self.sampling != "replacement":
@@ -402,10 +426,21 @@ class TrainConfig:
         hparams = HparamValues({**more, **hparams})
         own = self._declared_hparams()
         override(hparams, overrides, {**optional_hparams(), **own}, self.dataset)
+        if option(hparams, "weight_averaging") == "swad":
+            hparams.setdefault("swad_counting", self._swad_counting())
         if self.compile and "passes" in own:
             # A compiled network does not expose its layers to a joint pass.
             hparams["passes"] = "separate"
         return hparams
+
+    def _swad_counting(self) -> Value:
+        """How SWAD counts if no hyper-parameter says it: as the run began, or its sweep, else as today."""
+        declared = OPTIONS["swad_counting"]
+        begun = {} if self.restart else read_json(Path(self.output_dir, "run.json")) or {}
+        if begun:
+            found: Value = begun.get("hparams", {}).get("swad_counting", declared.value_before)
+            return found
+        return declared.value_before if self.earlier_swad else declared.default
 
     def _check_unread(self) -> None:
         """Refuse hyper-parameters that no part of the run reads.

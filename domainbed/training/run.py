@@ -35,9 +35,10 @@ from domainbed.training.config import TrainConfig
 from domainbed.training.copies import describe_copies, split_copies
 from domainbed.training.frozen_outputs import FrozenStages
 from domainbed.training.grouping import group_minibatches
+from domainbed.training.loss_valley import COUNTINGS
 from domainbed.training.minibatches import EnvironmentSampler, Minibatches, is_in_memory
 from domainbed.training.splits import make_splits
-from domainbed.training.swad import SWAD, LossValley
+from domainbed.training.swad import SWAD
 
 if TYPE_CHECKING:
     from domainbed.algorithms.schedules import Schedule
@@ -255,7 +256,7 @@ def make_averaging(
                 "weight_averaging swad needs validation images in every source environment; increase "
                 "--holdout_fraction, or use weight_averaging sma"
             )
-        valley = LossValley(
+        valley = COUNTINGS[str(option(hparams, "swad_counting"))](
             n_s=int(option(hparams, "swad_n_s")),
             n_e=int(option(hparams, "swad_n_e")),
             r=float(option(hparams, "swad_r")),

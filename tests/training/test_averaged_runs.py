@@ -8,12 +8,15 @@ import torch.nn.functional as F
 
 import domainbed
 from domainbed.errors import UsageError
+from domainbed.hparams import Kind
 from domainbed.training import loop
+from domainbed.training.api import train
 from domainbed.training.config import TrainConfig
+from domainbed.training.loss_valley import PublicLossValley
 from domainbed.training.model_file import load_model
 from domainbed.training.run import build
 from domainbed.training.run_dir import RunDir
-from domainbed.training.swad import LossValley
+from domainbed.training.run_settings import Kinds, Run
 
 CHANGING = ("step_time", "mem_gb", "args", "hparams")
 
@@ -99,19 +102,51 @@ def test_a_short_run_averages_its_second_half(tmp_path):
 
 
 def test_swad_in_an_endless_valley_averages_the_means_between_checkpoints(tmp_path):
-    states, _ = run(tmp_path, steps=8, weight_averaging="swad", swad_n_s=1, swad_r=1e6)
+    endless = {"weight_averaging": "swad", "swad_n_s": 1, "swad_r": 1e6}
+    states, _ = run(tmp_path, steps=8, swad_counting="equal", **endless)
     # Checkpoints at steps 0, 2, 4, 6 and 7.
     segments = [mean_of(states[a:b]) for a, b in ((0, 1), (1, 3), (3, 5), (5, 7), (7, 8))]
     assert_close(saved(tmp_path), mean_of(segments))
     assert_close(saved(tmp_path, "model_step4.pkl"), mean_of(segments[:3]))
     assert [(r["swad_start"], r["swad_end"]) for r in records(tmp_path)] == [(0, s) for s in (0, 2, 4, 6, 7)]
+    # The public code counts the first checkpoint again at each of the next n_e - n_s.
+    again, _ = run(tmp_path, "public", steps=8, swad_n_e=3, **endless)
+    assert all(equal(a, b) for a, b in zip(states, again, strict=True))
+    assert_close(saved(tmp_path, name="public"), mean_of([segments[0], *segments]))
+    assert_close(saved(tmp_path, "model_step2.pkl", "public"), mean_of([segments[0], segments[1]]))
+
+
+def test_the_counting_of_swad_is_always_recorded(tmp_path):
+    for given, recorded in (({}, "public"), ({"swad_counting": "equal"}, "equal")):
+        config = TrainConfig(
+            dataset="Debug28",
+            steps=1,
+            hparams=json.dumps({"featurizer": "mlp", "weight_averaging": "swad"} | given),
+            output_dir=str(tmp_path / recorded),
+            skip_model_save=True,
+            device="cpu",
+        )
+        train(config)
+        (line,) = (tmp_path / recorded / "results.jsonl").read_text().splitlines()
+        assert json.loads(line)["hparams"]["swad_counting"] == recorded
+    config = TrainConfig(dataset="Debug28", hparams='{"weight_averaging": "sma"}')
+    assert "swad_counting" not in config.resolved_hparams()
+
+
+def test_a_record_without_the_counting_has_equal_weights():
+    def swad(**hparams):
+        args = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0], "trial_seed": 0}
+        return Run(args, {"weight_averaging": "swad", **hparams}, [])
+
+    runs = [swad(), swad(swad_counting="equal"), swad(swad_counting="public")]
+    assert Kinds().differing(runs)[Kind.DESIGN] == {"swad_counting": ["equal", "equal", "public"]}
 
 
 def test_swad_uses_the_loss_of_the_current_weights_on_the_sources_validation_parts(tmp_path, monkeypatch):
     judged = []
-    see = LossValley.add
+    see = PublicLossValley.add
     monkeypatch.setattr(
-        LossValley, "add", lambda self, step, loss: judged.append((step, loss)) or see(self, step, loss)
+        PublicLossValley, "add", lambda self, step, loss: judged.append((step, loss)) or see(self, step, loss)
     )
     states, built = run(tmp_path, weight_averaging="swad", swad_n_s=1, swad_r=1e6)
     assert [step for step, _ in judged] == [0, 2, 4, 6, 8]

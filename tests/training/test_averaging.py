@@ -13,8 +13,9 @@ from domainbed.algorithms.ermplusplus import ErmPlusPlusMovingAvg
 from domainbed.hparams_registry import default_hparams
 from domainbed.scripts.list import options
 from domainbed.training.averaging import Averaging, SimpleAverage
+from domainbed.training.loss_valley import LossValley, PublicLossValley
 from domainbed.training.run import make_averaging
-from domainbed.training.swad import SWAD, LossValley
+from domainbed.training.swad import SWAD
 
 SHAPE = (3, 16, 16)
 
@@ -70,7 +71,7 @@ def batch_norm_erm():
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_can_be_averaged_and_is_restored(name):
     algorithm, batches = make(name), minibatches()
-    averages = [SimpleAverage(algorithm, 1), SWAD(algorithm, LossValley(1, 1, 1e6))]
+    averages = [SimpleAverage(algorithm, 2), SWAD(algorithm, LossValley(1, 1, 1e6))]
     states = []
     for step in range(3):
         torch.manual_seed(step)
@@ -116,7 +117,7 @@ def test_a_parameter_with_two_names_is_averaged_once():
 
 def test_running_statistics_are_averaged_and_counters_copied():
     algorithm = batch_norm_erm()
-    averaging, states = SimpleAverage(algorithm, 1), []
+    averaging, states = SimpleAverage(algorithm, 1), [weights_of(algorithm)]
     for _ in range(4):
         algorithm.update(minibatches())
         averaging.update()
@@ -126,11 +127,12 @@ def test_running_statistics_are_averaged_and_counters_copied():
         assert algorithm.network[1].num_batches_tracked == 4
 
 
-def test_sma_equals_the_average_of_erm_plus_plus():
+@pytest.mark.parametrize("start", [1, 2, 3])
+def test_sma_equals_the_average_of_erm_plus_plus(start):
     """Exactly, except for the number of minibatches of batch norms, which ERM++ counts separately."""
     algorithm = batch_norm_erm()
-    averaging, theirs = SimpleAverage(algorithm, 3), ErmPlusPlusMovingAvg(algorithm.network)
-    theirs.sma_start_iter = 3
+    averaging, theirs = SimpleAverage(algorithm, start), ErmPlusPlusMovingAvg(algorithm.network)
+    theirs.sma_start_iter = start
     for update in range(1, 7):
         algorithm.update(minibatches())
         averaging.update()
@@ -139,6 +141,27 @@ def test_sma_equals_the_average_of_erm_plus_plus():
             ours = {k: v for k, v in weights_of(algorithm.network).items() if "num_batches" not in k}
         expected = {k: v for k, v in weights_of(theirs.network_sma).items() if "num_batches" not in k}
         assert equal(ours, expected), update
+
+
+@pytest.mark.parametrize("start", [1, 2, 4])
+def test_sma_is_the_moving_average_of_eoa(start):
+    """Arpit et al. (2022), section 3.1: t updates after t0 the average moves by 1 / (t + 1) to the weights.
+
+    t0 is the update before the first averaged one, so that a start of 1 averages from the initial weights on.
+    """
+    algorithm = make("ERM")
+    averaging = SimpleAverage(algorithm, start)
+    expected = weights_of(algorithm)
+    for update in range(1, 7):
+        algorithm.update(minibatches())
+        averaging.update()
+        t, current = update - (start - 1), weights_of(algorithm)
+        if t <= 0:
+            expected = current
+        else:
+            expected = {name: (t * old + current[name]) / (t + 1) for name, old in expected.items()}
+        with averaging.applied():
+            assert_close(weights_of(algorithm), expected)
 
 
 def test_buffers_changed_by_predict_are_restored():
@@ -202,6 +225,8 @@ LOSSES = [1.0, 0.7, 0.8, 2.0, 0.9, 2.0]
         lambda algorithm: SWAD(algorithm, LossValley(2, 1, 0.3)),  # the valley ends
         lambda algorithm: SWAD(algorithm, LossValley(2, 2, 0.3)),  # a loss above the tolerance is undecided
         lambda algorithm: SWAD(algorithm, LossValley(4, 2, 0.3)),  # the valley starts after the cut
+        lambda algorithm: SWAD(algorithm, PublicLossValley(2, 3, 0.3)),  # checkpoints count provisionally
+        lambda algorithm: SWAD(algorithm, PublicLossValley(2, 2, 0.3)),  # only the start counts for a while
     ],
 )
 @pytest.mark.parametrize("freq", [1, 2])
@@ -250,6 +275,7 @@ def test_averaging_is_off_by_default():
 def test_options_are_listed_with_their_defaults():
     listed = options(None)
     defaults = {"weight_averaging": "none", "sma_start": 600, "swad_n_s": 3, "swad_n_e": 6, "swad_r": 0.3}
+    defaults |= {"swad_counting": "public"}
     assert {name: listed[name]["default"] for name in defaults} == defaults
 
 

@@ -197,6 +197,27 @@ def test_a_run_can_be_stopped_at_any_moment_even_during_evaluations(
     assert stops > 5
 
 
+def test_a_swad_run_of_an_earlier_release_keeps_equal_weights(tmp_path, monkeypatch, assert_same):
+    hparams = {"batch_size": 4, "featurizer": "mlp", "weight_averaging": "swad", "swad_n_s": 1, "swad_r": 9.0}
+    settings = {"algorithm": "ERM", "hparams": json.dumps(hparams), "steps": 9}
+    attempt(tmp_path / "straight", earlier_swad=True, **settings)
+    attempt(tmp_path / "public", **settings)
+    path = tmp_path / "run"
+    attempt(path, monkeypatch, stop_at=30, earlier_swad=True, **settings)
+    # Earlier releases had neither the hyper-parameter nor provisional checkpoints.
+    summary = json.loads((path / "run.json").read_text())
+    assert summary["hparams"].pop("swad_counting") == "equal"
+    (path / "run.json").write_text(json.dumps(summary))
+    content = checkpoint.load(path)
+    assert content["averaging"].pop("provisional") == []
+    checkpoint.save(path, content)
+    attempt(path, **settings)
+    assert_same(path, tmp_path / "straight")
+    files = [torch.load(tmp_path / name / "model.pkl", weights_only=True) for name in ("straight", "public")]
+    weights = [file["model_dict"]["network.1.weight"] for file in files]
+    assert not torch.equal(*weights)
+
+
 def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch, shown):
     settings = {"algorithm": "ERM", "tensorboard": True, "steps": 7}
     attempt(tmp_path / "run", monkeypatch, stop_at=22, **settings)
