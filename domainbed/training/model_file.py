@@ -53,6 +53,14 @@ def load_model(path: Path) -> Algorithm:
 
     Raises: UsageError if the file is no such model, or would execute code.
     """
+    return load_model_and_args(path)[0]
+
+
+def load_model_and_args(path: Path) -> tuple[Algorithm, dict[str, Any]]:
+    """Load a model as `load_model` does, with the settings of its run as recorded.
+
+    Raises: UsageError if the file is no such model, or would execute code.
+    """
     from domainbed.algorithms import get_algorithm_class
     from domainbed.hparams_registry import default_hparams
 
@@ -74,7 +82,7 @@ def load_model(path: Path) -> Algorithm:
             hparams,
         )
         algorithm.load_state_dict(content["model_dict"])
-    return algorithm.eval()
+    return algorithm.eval(), args
 
 
 @contextlib.contextmanager

@@ -104,29 +104,7 @@ def build(config: TrainConfig) -> Run:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     torch.use_deterministic_algorithms(config.deterministic)
 
-    # Debug and the datasets derived from MNIST draw from the global generators.
-    seed_all(config.seed)
-    dataset = contract.build(
-        config.dataset_class(),
-        config.data_dir,
-        config.test_envs,
-        hparams,
-        config.duplicates,
-        remembered_hashes(cache_folder(config.cache_dir, needed=False)),
-    )
-    if config.truncated == "stop":
-        refuse_truncated_images(dataset.datasets)
-    has_images = any(isinstance(each, ImageEnvironment) for each in dataset.datasets)
-    folder = cache_folder(config.cache_dir, needed=has_images)
-    prepare(dataset, folder, device, config.check_images)
-    report_findings(dataset, keep_truncated=config.truncated == "keep")
-    contract.identify_contents(dataset)
-    if converts_images(dataset):
-        # Earlier releases made other pixels of the same files.
-        dataset.summary = {**dataset.summary, "version": dataset.VERSION + 1}
-
-    request = config.split_request()
-    splits = split_copies(dataset, make_splits(dataset, request), request, Path(config.output_dir))
+    dataset, splits, folder = build_data(config, hparams, device)
     sources = [index for index in range(len(dataset)) if index not in config.test_envs]
     n_steps = config.steps or dataset.N_STEPS
     images = _minibatches(config, hparams, splits, sources, "in", n_steps)
@@ -161,6 +139,48 @@ def build(config: TrainConfig) -> Run:
         n_steps=n_steps,
         checkpoint_freq=config.checkpoint_freq or dataset.CHECKPOINT_FREQ,
     )
+
+
+def build_data(
+    config: TrainConfig, hparams: dict[str, Any], device: torch.device
+) -> tuple[MultipleDomainDataset, list[Parts], Path | None]:
+    """Build the dataset of the run that `config` describes, and its splits.
+
+    Seeds the global generators of random numbers.
+
+    Args:
+        config: the settings.
+        hparams: the hyper-parameters in force.
+        device: device that images go to.
+
+    Returns: the dataset, the parts of every environment, and the cache folder, which may be None.
+
+    Raises: as `build`.
+    """
+    # Debug and the datasets derived from MNIST draw from the global generators.
+    seed_all(config.seed)
+    dataset = contract.build(
+        config.dataset_class(),
+        config.data_dir,
+        config.test_envs,
+        hparams,
+        config.duplicates,
+        remembered_hashes(cache_folder(config.cache_dir, needed=False)),
+    )
+    if config.truncated == "stop":
+        refuse_truncated_images(dataset.datasets)
+    has_images = any(isinstance(each, ImageEnvironment) for each in dataset.datasets)
+    folder = cache_folder(config.cache_dir, needed=has_images)
+    prepare(dataset, folder, device, config.check_images)
+    report_findings(dataset, keep_truncated=config.truncated == "keep")
+    contract.identify_contents(dataset)
+    if converts_images(dataset):
+        # Earlier releases made other pixels of the same files.
+        dataset.summary = {**dataset.summary, "version": dataset.VERSION + 1}
+
+    request = config.split_request()
+    splits = split_copies(dataset, make_splits(dataset, request), request, Path(config.output_dir))
+    return dataset, splits, folder
 
 
 def replacements(run: Run) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Gradients and Hessians of a network's loss on fixed samples, as functions of its trained parameters."""

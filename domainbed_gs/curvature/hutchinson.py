@@ -1,0 +1,102 @@
+"""Trace and diagonal of a Hessian by random probes (Hutchinson 1990; Bekas, Kokiopoulou and Saad 2007)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from domainbed_gs.curvature.losses import Loss
+from domainbed_gs.curvature.vectors import dot, signs
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over probes.
+
+    Attributes:
+        mean: the mean.
+        error: its standard error (ddof=1); NaN for a single probe.
+    """
+
+    mean: float
+    error: float
+
+
+def estimate(values: NDArray[np.float64]) -> Estimate:
+    """Mean and standard error of `values` (n,), one for each probe."""
+    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Estimate(float(values.mean()), error)
+
+
+def quadratic_forms(
+    losses: Sequence[Loss],
+    parameters: Tensor,
+    probes: int,
+    counters: tuple[int, ...],
+    advance: Callable[[], None] = lambda: None,
+) -> NDArray[np.float64]:
+    """z^T H z of each loss for the same random vectors z of signs; the mean over them estimates a trace.
+
+    The Hessian of a mean of losses is the mean of theirs, so its forms are means of these columns.
+
+    Args:
+        losses: L losses.
+        parameters: (P,).
+        probes: number n of vectors.
+        counters: counters of their random numbers; that of the vector is added.
+        advance: called after each Hessian-vector product.
+
+    Returns: (n, L).
+    """
+    forms = np.empty((probes, len(losses)))
+    product = torch.empty_like(parameters)
+    for number in range(probes):
+        z = signs(parameters, (*counters, number))
+        for position, loss in enumerate(losses):
+            loss.add_hessian_product(parameters, z, product.zero_())
+            forms[number, position] = dot(z, product)
+            advance()
+    return forms
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """An estimate of a Hessian's diagonal.
+
+    Attributes:
+        mean: (P,) mean over probes of z * Hz.
+        error: standard error of `mean` (ddof=1), the root of its sum of squares over components; NaN for a
+            single probe.
+    """
+
+    mean: Tensor
+    error: float
+
+
+def diagonal(
+    loss: Loss,
+    parameters: Tensor,
+    probes: int,
+    counters: tuple[int, ...],
+    advance: Callable[[], None] = lambda: None,
+) -> Diagonal:
+    """The diagonal of the Hessian of `loss`, by `probes` random vectors; arguments as `quadratic_forms`."""
+    mean, product = torch.zeros_like(parameters), torch.empty_like(parameters)
+    squares = 0.0
+    for number in range(probes):
+        z = signs(parameters, (*counters, number))
+        loss.add_hessian_product(parameters, z, product.zero_())
+        product.mul_(z)
+        squares += dot(product, product)
+        mean.add_(product, alpha=1 / probes)
+        advance()
+    if probes == 1:
+        return Diagonal(mean, math.nan)
+    variance = max(0.0, squares - probes * dot(mean, mean)) / (probes - 1)
+    return Diagonal(mean, math.sqrt(variance / probes))

@@ -1,0 +1,148 @@
+"""Losses as functions of a vector of parameters, with gradients and Hessian-vector products.
+
+Gradients and products are added to a vector of the caller, so that few vectors of P numbers exist at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from domainbed_gs.curvature.network import ParameterVector
+
+CHUNK_NUMBERS = 2**20
+"""Numbers in the inputs of one pass at most: 6 images of 224 pixels."""
+
+MOST_SAMPLES = 256
+"""Samples in one pass at most."""
+
+
+class Loss(Protocol):
+    """A twice differentiable function of P parameters."""
+
+    def value(self, parameters: Tensor) -> float:
+        """The loss at `parameters` (P,)."""
+
+    def add_gradient(self, parameters: Tensor, out: Tensor, factor: float = 1.0) -> None:
+        """Add `factor` times the gradient at `parameters` (P,) to `out` (P,)."""
+
+    def add_hessian_product(
+        self, parameters: Tensor, vector: Tensor, out: Tensor, factor: float = 1.0
+    ) -> None:
+        """Add `factor` times the Hessian at `parameters` (P,) times `vector` (P,) to `out` (P,)."""
+
+
+def gradient(loss: Loss, parameters: Tensor) -> Tensor:
+    """The gradient (P,) of `loss` at `parameters` (P,)."""
+    out = torch.zeros_like(parameters)
+    loss.add_gradient(parameters, out)
+    return out
+
+
+def hessian_product(loss: Loss, parameters: Tensor, vector: Tensor) -> Tensor:
+    """The Hessian of `loss` at `parameters` (P,) times `vector` (P,)."""
+    out = torch.zeros_like(parameters)
+    loss.add_hessian_product(parameters, vector, out)
+    return out
+
+
+class SampleLoss:
+    """Mean cross-entropy of a network on fixed samples; implements `Loss`.
+
+    Args:
+        network: maps inputs to logits (B, C). It stays in its mode, which should be that of evaluation.
+        parameters: the parameters that the loss is a function of.
+        x: inputs (N, ...), at least one.
+        y: int64 labels (N,).
+        chunk: number of samples in one pass; by default as many as `CHUNK_NUMBERS` allows.
+    """
+
+    def __init__(
+        self, network: nn.Module, parameters: ParameterVector, x: Tensor, y: Tensor, chunk: int | None = None
+    ) -> None:
+        self._network = network
+        self._parameters = parameters
+        chunk = chunk or min(MOST_SAMPLES, max(1, CHUNK_NUMBERS // max(1, x[0].numel())))
+        self._chunks = list(zip(x.split(chunk), y.split(chunk), strict=True))
+        self._count = len(y)
+
+    def value(self, parameters: Tensor) -> float:
+        """The loss at `parameters` (P,), summed over samples in float64."""
+        views = self._parameters.views(parameters)
+        total = torch.zeros((), dtype=torch.float64, device=parameters.device)
+        with torch.no_grad():
+            for x, y in self._chunks:
+                logits = functional_call(self._network, views, (x,))
+                total += F.cross_entropy(logits, y, reduction="none").double().sum()
+        return float(total) / self._count
+
+    def add_gradient(self, parameters: Tensor, out: Tensor, factor: float = 1.0) -> None:
+        """Add `factor` times the gradient at `parameters` (P,) to `out` (P,)."""
+        views, into = self._parameters.views(parameters), self._parameters.views(out)
+        for x, y in self._chunks:
+            found = grad(self._sum(x, y))(views)
+            for name, part in into.items():
+                part.add_(found.pop(name), alpha=factor / self._count)
+
+    def add_hessian_product(
+        self, parameters: Tensor, vector: Tensor, out: Tensor, factor: float = 1.0
+    ) -> None:
+        """Add `factor` times the Hessian at `parameters` (P,) times `vector` (P,) to `out` (P,)."""
+        views, into = self._parameters.views(parameters), self._parameters.views(out)
+        directions = self._parameters.views(vector)
+        _load_forward_derivatives()
+        # torch's fused attention has no forward derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            for x, y in self._chunks:
+                found: dict[str, Tensor] = jvp(grad(self._sum(x, y)), (views,), (directions,))[1]
+                for name, part in into.items():
+                    part.add_(found.pop(name), alpha=factor / self._count)
+
+    def _sum(self, x: Tensor, y: Tensor) -> Callable[[dict[str, Tensor]], Tensor]:
+        """The sum of the samples' losses as a function of the parameters by name."""
+
+        def of(parameters: dict[str, Tensor]) -> Tensor:
+            logits: Any = functional_call(self._network, parameters, (x,))
+            return F.cross_entropy(logits, y, reduction="sum")
+
+        return of
+
+
+@functools.cache
+def _load_forward_derivatives() -> None:
+    """Compute a first forward derivative, for which torch 2.15 loads code that it warns of itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        one = torch.ones(1)
+        jvp(torch.exp, (one,), (one,))
+
+
+class MeanLoss:
+    """The mean of several losses, such as those of the source environments; implements `Loss`."""
+
+    def __init__(self, losses: Sequence[Loss]) -> None:
+        self._losses = losses
+
+    def value(self, parameters: Tensor) -> float:
+        """The mean at `parameters` (P,)."""
+        return sum(loss.value(parameters) for loss in self._losses) / len(self._losses)
+
+    def add_gradient(self, parameters: Tensor, out: Tensor, factor: float = 1.0) -> None:
+        """Add `factor` times the gradient at `parameters` (P,) to `out` (P,)."""
+        for loss in self._losses:
+            loss.add_gradient(parameters, out, factor / len(self._losses))
+
+    def add_hessian_product(
+        self, parameters: Tensor, vector: Tensor, out: Tensor, factor: float = 1.0
+    ) -> None:
+        """Add `factor` times the Hessian at `parameters` (P,) times `vector` (P,) to `out` (P,)."""
+        for loss in self._losses:
+            loss.add_hessian_product(parameters, vector, out, factor / len(self._losses))
