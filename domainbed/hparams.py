@@ -25,6 +25,9 @@ from domainbed.registry import Registry
 Value = bool | int | float | str
 Draw = Callable[[np.random.RandomState], Value]
 
+REFERENCE_STEPS = 5000
+"""Number of updates for which upstream chose the defaults and ranges of hyper-parameters."""
+
 
 class Kind(enum.Enum):
     """Role of a setting or hyper-parameter in an experiment, which decides what one number may pool."""
@@ -108,6 +111,8 @@ class Hparam(Limits):
         reader: for an optional hyper-parameter that only some featurizers or datasets read: which of the two.
             A run of others refuses it.
         only_if: (name, value) of another optional hyper-parameter without which this one has no effect.
+        counts_updates: whether the value is a number of updates, such as the length of a warm-up, that is
+            chosen for runs of `REFERENCE_STEPS` updates.
     """
 
     default: Value
@@ -118,6 +123,7 @@ class Hparam(Limits):
     value_before: Value = None  # type: ignore[assignment] # as above
     reader: Reader | None = None
     only_if: tuple[str, Value] | None = None
+    counts_updates: bool = False
 
     def __post_init__(self) -> None:
         if vars(self)["kind"] is None:
@@ -130,6 +136,15 @@ class Hparam(Limits):
         """The random value as a plain Python one: JSON and `torch.load` refuse NumPy scalars."""
         value = self.random(random_state)
         return value.item() if isinstance(value, np.generic) else value
+
+    def scaled(self, value: Value, factor: float) -> Value:
+        """`value` for a run of `factor` times `REFERENCE_STEPS` updates, if it `counts_updates`; else itself.
+
+        An int is rounded down. The smallest valid value remains the smallest.
+        """
+        if not self.counts_updates or not isinstance(value, int | float):
+            return value
+        return type(value)(max(value * factor, self.at_least or 0))
 
     def check(self, name: str, value: object) -> Value:
         """`value`, if it is valid; an int is a valid float. Raises `UsageError` otherwise."""

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -103,3 +104,24 @@ def test_options_of_all_packages_are_found_after_one_import():
     code = "from domainbed import hparams_registry; print(*hparams_registry.options())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"input_size", "copies", "featurizer", "preset"} <= set(shown.stdout.split())
+
+
+def test_a_number_of_updates_is_scaled_with_the_length_of_the_run_and_other_values_are_not():
+    count = Hparam(500, const(500), at_least=1, counts_updates=True)
+    assert (count.scaled(500, 0.12), count.scaled(3001, 0.12), count.scaled(3, 0.12)) == (60, 360, 1)
+    real = Hparam(2500, const(316.2), type=float, at_least=0, counts_updates=True)
+    assert real.scaled(316.2, 0.5) == 158.1
+    assert Hparam(64, const(64)).scaled(64, 0.12) == 64
+
+
+def test_every_warm_up_of_an_algorithm_counts_updates():
+    from domainbed.algorithms import REGISTRY
+    from domainbed.hparams_registry import table
+
+    found = set()
+    for algorithm in REGISTRY:
+        for name, declaration in table(algorithm).items():
+            if re.search(r"iters$|warmup|linear_steps", name):
+                found.add(name)
+                assert hparams.resolve(declaration, "PACS").counts_updates, (algorithm, name)
+    assert {"irm_penalty_anneal_iters", "penalty_anneal_iters", "iters", "stch_warmup"} <= found

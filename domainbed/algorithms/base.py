@@ -123,7 +123,12 @@ class Algorithm(nn.Module):
         # Upstream's tables have these two for every algorithm; only ERM++ reads them.
         "lars": Hparam(False, const(False), "LARS as ERM++'s optimizer", kind=Kind.INCIDENTAL),
         "linear_steps": Hparam(
-            500, const(500), "ERM++: updates of the classifier alone", at_least=0, kind=Kind.INCIDENTAL
+            500,
+            const(500),
+            "ERM++: updates of the classifier alone",
+            at_least=0,
+            kind=Kind.INCIDENTAL,
+            counts_updates=True,
         ),
         "resnet_dropout": Hparam(
             0.0, choice(0.0, 0.1, 0.5), "dropout probability after the ResNet", at_least=0, at_most=1

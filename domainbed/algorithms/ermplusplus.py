@@ -148,7 +148,9 @@ class ERMPlusPlus(ERM, ErmPlusPlusMovingAvg):
 
     HPARAMS = {
         "lars": Hparam(False, const(False), "LARS as optimizer"),
-        "linear_steps": Hparam(500, const(500), "updates of the classifier alone", at_least=0),
+        "linear_steps": Hparam(
+            500, const(500), "updates of the classifier alone", at_least=0, counts_updates=True
+        ),
         "linear_lr": Hparam(5e-5, log10_uniform(-5, -3.5), "learning rate of the classifier alone", above=0),
     }
     STATE = ("global_iter", "lr_schedule", "lr_schedule_changes")

@@ -88,7 +88,11 @@ class Fishr(AnnealedERM):
     HPARAMS = {
         "lambda": Hparam(1000.0, log10_uniform(1, 4), "weight of the penalty", at_least=0),
         "penalty_anneal_iters": Hparam(
-            1500, uniform_int(0, 5000), "number of updates without the penalty", at_least=0
+            1500,
+            uniform_int(0, 5000),
+            "number of updates without the penalty",
+            at_least=0,
+            counts_updates=True,
         ),
         "ema": Hparam(
             0.95, uniform(0.90, 0.99), "weight of the past in the moving averages", at_least=0, below=1

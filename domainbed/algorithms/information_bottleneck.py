@@ -18,7 +18,11 @@ from domainbed.hparams import Declaration, Hparam, log10_int, log10_uniform
 BOTTLENECK: dict[str, Declaration] = {
     "ib_lambda": Hparam(100.0, log10_uniform(-1, 5), "weight of the features' variance", at_least=0),
     "ib_penalty_anneal_iters": Hparam(
-        500, log10_int(0, 4), "number of updates without the features' variance", at_least=0
+        500,
+        log10_int(0, 4),
+        "number of updates without the features' variance",
+        at_least=0,
+        counts_updates=True,
     ),
 }
 

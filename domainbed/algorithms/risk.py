@@ -42,7 +42,11 @@ class IRM(AnnealedERM):
     HPARAMS = {
         "irm_lambda": Hparam(100.0, log10_uniform(-1, 5), "weight of the penalty", at_least=0),
         "irm_penalty_anneal_iters": Hparam(
-            500, log10_int(0, 4), "number of updates before the penalty has its weight", at_least=0
+            500,
+            log10_int(0, 4),
+            "number of updates before the penalty has its weight",
+            at_least=0,
+            counts_updates=True,
         ),
     }
 
@@ -89,7 +93,11 @@ class VREx(AnnealedERM):
     HPARAMS = {
         "vrex_lambda": Hparam(10.0, log10_uniform(-1, 5), "weight of the penalty", at_least=0),
         "vrex_penalty_anneal_iters": Hparam(
-            500, log10_int(0, 4), "number of updates before the penalty has its weight", at_least=0
+            500,
+            log10_int(0, 4),
+            "number of updates before the penalty has its weight",
+            at_least=0,
+            counts_updates=True,
         ),
     }
 
@@ -162,7 +170,12 @@ class EQRM(AnnealedERM):
             0.75, uniform(0.5, 0.99), "the quantile alpha; if negative, the logarithm of 1 - alpha", below=1
         ),
         "eqrm_burnin_iters": Hparam(
-            2500, log10_uniform(2.5, 3.5), "number of updates with the mean risk", type=float, at_least=0
+            2500,
+            log10_uniform(2.5, 3.5),
+            "number of updates with the mean risk",
+            type=float,
+            at_least=0,
+            counts_updates=True,
         ),
         "eqrm_lr": Hparam(1e-6, log10_uniform(-7, -5), "learning rate after the burn-in", above=0),
     }

@@ -27,7 +27,13 @@ def _weight(default: float, low: float, high: float) -> Hparam:
 
 
 def _annealing(default: int, low: int, high: int) -> Hparam:
-    return Hparam(default, uniform_int(low, high), "number of updates without the penalties", at_least=0)
+    return Hparam(
+        default,
+        uniform_int(low, high),
+        "number of updates without the penalties",
+        at_least=0,
+        counts_updates=True,
+    )
 
 
 def _batch_size(default: int, low: int, high: int) -> Hparam:

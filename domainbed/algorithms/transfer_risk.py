@@ -40,7 +40,9 @@ class TRM(UpdateCount, Algorithm):
     MIN_DOMAINS = 2  # one to transfer from and one to transfer to
     HPARAMS = {
         "cos_lambda": Hparam(1e-4, log10_uniform(-5, 0), "weight of the gradients' alignment", at_least=0),
-        "iters": Hparam(200, log10_int(0, 4), "number of updates of plain ERM at first", at_least=0),
+        "iters": Hparam(
+            200, log10_int(0, 4), "number of updates of plain ERM at first", at_least=0, counts_updates=True
+        ),
         "groupdro_eta": Hparam(0.01, log10_uniform(-3, -1), "step size of the weights alpha", at_least=0),
     }
 

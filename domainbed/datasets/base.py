@@ -134,17 +134,23 @@ class MultipleDomainDataset:
         return None
 
     @classmethod
-    def with_command(cls, problem: str, root: str | None, verify: bool = False) -> str:
+    def missing_for(cls, root: str | None, hparams: Mapping[str, Any]) -> str | None:
+        """As `missing`, for a run with these hyper-parameters, which may need fewer files."""
+        return cls.missing(root)
+
+    @classmethod
+    def with_command(cls, problem: str, root: str | None, verify: bool = False, source: str = "") -> str:
         """`problem`, followed by the command that downloads the data if the dataset is `DOWNLOADABLE`.
 
         Args:
             problem: what is missing.
             root: the data directory; None stands for a directory of the user's choice, "DATA".
             verify: name the command that lists everything that is wrong with existing data instead.
+            source: name of the source to download; by default, that of the dataset.
         """
         if not vars(cls).get("DOWNLOADABLE", False):
             return problem
-        command = ["python", "-m", "domainbed.scripts.download", "--datasets", cls.__name__]
+        command = ["python", "-m", "domainbed.scripts.download", "--datasets", source or cls.__name__]
         command += ["--data_dir", root or "DATA"]
         if verify:
             return f'{problem}; run "{shlex.join([*command, "--verify"])}" to list everything that is wrong'

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Parameter = TypeVar("Parameter")
 
-# For ColoredDigits and ColoredMNIST_IRM; ColoredMNIST is upstream's.
+# The first two are for ColoredDigits and ColoredMNIST_IRM; ColoredMNIST is upstream's.
 OPTIONS["copies"] = Hparam(
     1,
     const(1),
@@ -37,6 +37,15 @@ OPTIONS["grey"] = Hparam(
     False,
     const(False),
     "ColoredDigits, ColoredMNIST_IRM: fill both channels, so that images have no colour",
+    reader=Reader.DATASET,
+)
+
+OPTIONS["mnist"] = Hparam(
+    "all",
+    const("all"),
+    "MNIST datasets: all 70,000 digits (ColoredMNIST_IRM: the training set's 60,000), or test, the 10,000 of "
+    "the test set alone, which need two of the four files",
+    choices=("all", "test"),
     reader=Reader.DATASET,
 )
 

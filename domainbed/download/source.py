@@ -51,6 +51,7 @@ class Source:
         classes: expected number of class folders in each of `holds`.
         checksum: expected "sha256:..." of the manifest (see `manifest.checksum`).
         note: anything else that a user should know.
+        part_of: name of the source of which this is a part; a part is installed only if it is named.
         limits: bounds on the unpacked size of the archives.
         arrange: from the folder of unpacked files and `holds`, makes the folder to install.
         inventory: counts the samples of a folder and finds missing and surplus files.
@@ -67,6 +68,7 @@ class Source:
     classes: int | None = None
     checksum: str = ""
     note: str = ""
+    part_of: str = ""
     limits: Limits = field(default_factory=Limits)
     arrange: Callable[[Path, tuple[str, ...]], Path] = find_folder
     inventory: Callable[[Path, Mapping[str, int]], Inventory] = image_tree

@@ -8,6 +8,7 @@ If a number is wrong, a download is refused unless the user passes `--accept`.
 from __future__ import annotations
 
 from domainbed.datasets.domain_folders import PACS, SVIRO, VLCS, DomainNet, OfficeHome, TerraIncognita
+from domainbed.datasets.mnist import TEST_SOURCE
 from domainbed.datasets.spawrious import IMAGES_PER_CLASS
 from domainbed.datasets.wilds import WILDSCamelyon, WILDSFMoW
 from domainbed.download import SOURCES
@@ -34,49 +35,42 @@ def _add(source: Source) -> None:
     SOURCES[source.name] = source
 
 
+_MNIST_FILES = tuple(
+    File(f"{name}.gz", f"{_MNIST}/{name}.gz", size, f"md5:{checksum}")
+    for name, size, checksum in (
+        ("train-images-idx3-ubyte", 9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        ("train-labels-idx1-ubyte", 28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
+        ("t10k-images-idx3-ubyte", 1_648_877, "9fb629c4189551a2d022fa330f9573f3"),
+        ("t10k-labels-idx1-ubyte", 4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
+    )
+)
+_MNIST_COUNTS = {
+    "train-images-idx3-ubyte": 60_000,
+    "train-labels-idx1-ubyte": 60_000,
+    "t10k-images-idx3-ubyte": 10_000,
+    "t10k-labels-idx1-ubyte": 10_000,
+}
 _add(
     Source(
         "MNIST",
-        (
-            File(
-                "train-images-idx3-ubyte.gz",
-                f"{_MNIST}/train-images-idx3-ubyte.gz",
-                9_912_422,
-                "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            ),
-            File(
-                "train-labels-idx1-ubyte.gz",
-                f"{_MNIST}/train-labels-idx1-ubyte.gz",
-                28_881,
-                "md5:d53e105ee54ea40749a09fcbcd1e9432",
-            ),
-            File(
-                "t10k-images-idx3-ubyte.gz",
-                f"{_MNIST}/t10k-images-idx3-ubyte.gz",
-                1_648_877,
-                "md5:9fb629c4189551a2d022fa330f9573f3",
-            ),
-            File(
-                "t10k-labels-idx1-ubyte.gz",
-                f"{_MNIST}/t10k-labels-idx1-ubyte.gz",
-                4_542,
-                "md5:ec29112dd5afa0611ce80d1b7f02629c",
-            ),
-        ),
+        _MNIST_FILES,
         folder="MNIST/raw",
-        holds=(
-            "train-images-idx3-ubyte",
-            "train-labels-idx1-ubyte",
-            "t10k-images-idx3-ubyte",
-            "t10k-labels-idx1-ubyte",
-        ),
+        holds=tuple(_MNIST_COUNTS),
         serves=("ColoredMNIST", "RotatedMNIST", "ColoredMNIST_IRM"),
-        counts={
-            "train-images-idx3-ubyte": 60_000,
-            "train-labels-idx1-ubyte": 60_000,
-            "t10k-images-idx3-ubyte": 10_000,
-            "t10k-labels-idx1-ubyte": 10_000,
-        },
+        counts=_MNIST_COUNTS,
+        inventory=idx_files,
+    )
+)
+_add(
+    Source(
+        TEST_SOURCE,
+        _MNIST_FILES[2:],
+        folder="MNIST/raw",
+        holds=tuple(_MNIST_COUNTS)[2:],
+        serves=("ColoredMNIST", "RotatedMNIST", "ColoredMNIST_IRM"),
+        counts={name: count for name, count in _MNIST_COUNTS.items() if name.startswith("t10k")},
+        note='for runs with the hyper-parameter "mnist": "test"',
+        part_of="MNIST",
         inventory=idx_files,
     )
 )

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError("--timeout must be above 0, and --retries 1 or more")
     data_dir = None if args.data_dir is None else Path(args.data_dir)
     if args.list:
-        for source in _sources(args.datasets, args.data_dir):
+        for source in _sources(args.datasets, args.data_dir) if args.datasets else SOURCES.values():
             _print_declaration(source, data_dir)
         print("Declared by upstream, packages and the literature; docs/datasets.md says what is unverified.")
         return 0
@@ -78,9 +78,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sources(names: Sequence[str] | None, data_dir: str | None) -> list[Source]:
-    """The sources of the datasets called `names`; by default, all sources."""
+    """The sources of the datasets called `names`; by default, all sources that are no part of another."""
     if not names:
-        return list(SOURCES.values())
+        return [source for source in SOURCES.values() if not source.part_of]
     sources = []
     for name in names:
         source = source_of(name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from domainbed.errors import UsageError, misspelt
 from domainbed.hparams import (
     OPTIONS,
+    REFERENCE_STEPS,
     Hparam,
     HparamValues,
     Kind,
@@ -20,6 +21,7 @@ from domainbed.hparams import (
     option,
     override,
     parse_overrides,
+    resolve,
 )
 from domainbed.training import tensorboard_events
 from domainbed.training.hparam_readers import refuse_unread, unread
@@ -276,6 +278,12 @@ class TrainConfig:
         recorded=False,
         in_sweep=InSweep.NEEDED,
     )
+    scale_warmups: bool = setting(
+        False,
+        "multiply default and random hyper-parameters that count updates, such as penalties' warm-ups, by "
+        "steps / 5000",
+        in_sweep=InSweep.GIVEN,
+    )
     tensorboard: bool = setting(
         False,
         "also write the records as TensorBoard events",
@@ -299,7 +307,7 @@ class TrainConfig:
         """
         algorithm_class = self.algorithm_class()
         dataset_class = self.dataset_class()
-        missing = dataset_class.missing(self.data_dir)
+        missing = dataset_class.missing_for(self.data_dir, parse_overrides(self.hparams))
         if missing:
             raise UsageError(missing)
         for name, declared in SETTINGS.items():
@@ -352,7 +360,11 @@ class TrainConfig:
         from domainbed.algorithms.schedules import make_schedule
 
         own = {**hparams_registry.table(self.algorithm), **hparams_registry.switches(self.algorithm)}
-        return make_schedule(hparams, self.steps or self.dataset_class().N_STEPS, own)
+        return make_schedule(hparams, self.n_steps(), own)
+
+    def n_steps(self) -> int:
+        """Number of updates of the run."""
+        return self.steps or self.dataset_class().N_STEPS
 
     def fill_placeholders(self, text: str) -> str:
         """`text` with this run's values for `{dataset}`, `{trial_seed}` and `{test_envs}`."""
@@ -425,6 +437,10 @@ class TrainConfig:
             more = {name: value for name, (_, value) in pairs.items()}
         hparams = HparamValues({**more, **hparams})
         own = self._declared_hparams()
+        if self.scale_warmups:
+            factor = self.n_steps() / REFERENCE_STEPS
+            for name in hparams.keys() & own.keys():
+                hparams[name] = resolve(own[name], self.dataset).scaled(hparams[name], factor)
         override(hparams, overrides, {**optional_hparams(), **own}, self.dataset)
         if option(hparams, "weight_averaging") == "swad":
             hparams.setdefault("swad_counting", self._swad_counting())

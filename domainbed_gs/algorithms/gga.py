@@ -50,9 +50,13 @@ class GGA(UpdateCount, ERM):
 
     DISTRIBUTED = False
     HPARAMS = {
-        "gga_start": Hparam(100, const(100), "first update with a search", at_least=0),
+        "gga_start": Hparam(100, const(100), "first update with a search", at_least=0, counts_updates=True),
         "gga_length": Hparam(
-            100, choice(50, 100), "updates from the first to the last one with a search", at_least=0
+            100,
+            choice(50, 100),
+            "updates from the first to the last one with a search",
+            at_least=0,
+            counts_updates=True,
         ),
         "gga_trials": Hparam(250, const(250), "random moves in an update with a search", at_least=0),
         "gga_radius": Hparam(1e-5, log10_uniform(-6, -4), "largest move of a component", at_least=0),

@@ -39,9 +39,19 @@ class STCH(UpdateCount, LossWeightsMethod):
     DISTRIBUTED = True
     HPARAMS = {
         "stch_mu": Hparam(1.0, choice(0.1, 0.3, 1.0), "mu, smoothing: small for the maximum", above=0),
-        "stch_warmup": Hparam(500, const(500), "updates that descend the sum of log losses", at_least=1),
+        "stch_warmup": Hparam(
+            500,
+            const(500),
+            "updates that descend the sum of log losses",
+            at_least=1,
+            counts_updates=True,
+        ),
         "stch_nadir_updates": Hparam(
-            100, const(100), "last updates of the warm-up, whose mean losses are the unit", at_least=1
+            100,
+            const(100),
+            "last updates of the warm-up, whose mean losses are the unit",
+            at_least=1,
+            counts_updates=True,
         ),
         "stch_form": Hparam(
             "ratio",

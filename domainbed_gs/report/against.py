@@ -15,12 +15,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from domainbed.errors import UsageError
+from domainbed.hparams_registry import options
 from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import Accuracies, ShownDataset, compute_accuracies
 from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
+from domainbed.training.config import SETTINGS
 from domainbed_gs.report.comparison import AVERAGE
 from domainbed_gs.report.paired import selection_name
 from domainbed_gs.report.paired_tables import NOTHING, Table
@@ -38,7 +40,8 @@ class AgainstSection:
         group.add_argument(
             "--against",
             metavar="NAME",
-            help="iccv2021 (the paper's Table 1), or a CSV file with columns dataset,target,method,mean,std",
+            help="iccv2021 (the paper's Table 1), colored_mnist (Fishr, SAND-mask), or a CSV file "
+            "with columns dataset,target,method,mean,std",
         )
 
     def wanted(self, args: argparse.Namespace) -> bool:
@@ -52,8 +55,8 @@ class AgainstSection:
             UsageError: the published table cannot be read, or has no cell of this sweep.
             UnknownName: --paired_selection is unknown.
         """
-        published = load(context.args.against)
         selection = selection_name(context)
+        published = load(context.args.against, selection)
         method = METHODS[selection]
         cells = match_cells(compute_accuracies(context.records, method), published)
         if context.format == "csv":
@@ -191,16 +194,26 @@ def different_settings(records: Q[Record], cells: Sequence[MatchedCell], publish
         if method in shown:
             runs[*method, *args["test_envs"], args["trial_seed"], args["hparams_seed"]] = record
     counts: Counter[tuple[str, str, str]] = Counter()
+    # Of settings that are newer than a record, and of options that a run does not set.
+    defaults: dict[str, object] = {name: each.value_before for name, each in SETTINGS.items()}
+    defaults |= {name: each.default for name, each in options().items()}
     for record in runs.values():
         settings = ((record["args"], published.args), (record.get("hparams", {}), published.hparams))
         for ours, theirs in settings:
             for name, value in theirs.items():
-                if ours.get(name) != value:
-                    counts[name, json.dumps(ours.get(name)), json.dumps(value)] += 1
-    return [
+                found = ours.get(name, defaults.get(name))
+                if found != value:
+                    counts[name, json.dumps(found), json.dumps(value)] += 1
+    clauses = [
         f"{name} is {ours}, published with {theirs} ({number} of {len(runs)} runs)"
         for (name, ours, theirs), number in counts.items()
     ]
+    tried = sorted(Counter(run[:-1] for run in runs).values())
+    if published.settings is not None and runs and {*tried} != {published.settings}:
+        found = f"{tried[0]}" if tried[0] == tried[-1] else f"{tried[0]} to {tried[-1]}"
+        wanted = published.settings
+        clauses.append(f"settings of hyper-parameters tried: {found}, published with {wanted}")
+    return clauses
 
 
 def _table(cells: Sequence[MatchedCell]) -> Table:

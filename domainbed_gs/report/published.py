@@ -4,8 +4,11 @@ dataset,target,method,mean,std,note          accuracies in %; std (over trials) 
 PACS,A,Agr-Sum,58.13,1.65,
 PACS,Avg,Agr-Sum,65.80,,
 
+A column `selection` restricts a line to reports with that selection method, for tables of several.
+
 title = "Table 1 of ..."                     the TOML file; every key is optional
 trials = 20
+settings = 1                                 random settings of hyper-parameters that the search tried
 selection = ["iccv2021"]
 [args]                                       flags of the runs, by name
 steps = 1000
@@ -58,6 +61,7 @@ class Published:
         cells: (dataset, target, method) -> cell. Names are as `plain` returns them; target "avg" is the
             average over targets.
         trials: number of trials behind each cell; None if unknown.
+        settings: number of settings of the hyper-parameters among which was selected; None if unknown.
         selection: names of selection methods that match the publication's; may be empty.
         args: flags of the published runs.
         hparams: hyper-parameters of the published runs.
@@ -66,6 +70,7 @@ class Published:
     title: str
     cells: Mapping[tuple[str, str, str], PublishedCell]
     trials: int | None
+    settings: int | None
     selection: tuple[str, ...]
     args: Mapping[str, Any]
     hparams: Mapping[str, Any]
@@ -77,13 +82,14 @@ def plain(name: str) -> str:
     return ALIASES.get(short, short)
 
 
-def load(name: str) -> Published:
+def load(name: str, selection: str) -> Published:
     """Load a table.
 
     Args:
         name: name of a table that comes with this package, or path of a CSV file.
+        selection: name of the report's selection method. Lines for another one are left out.
 
-    Raises: UsageError if the table does not exist or cannot be read.
+    Raises: UsageError if the table does not exist, cannot be read, or has no line for `selection`.
     """
     path = PACKAGED / f"{name}.csv"
     if not path.exists():
@@ -94,8 +100,9 @@ def load(name: str) -> Published:
     origin = _read_origin(path.with_suffix(".toml"))
     return Published(
         title=origin.get("title", str(path)),
-        cells=_read_cells(path),
+        cells=_read_cells(path, selection),
         trials=origin.get("trials"),
+        settings=origin.get("settings"),
         selection=tuple(origin.get("selection", ())),
         args=origin.get("args", {}),
         hparams=origin.get("hparams", {}),
@@ -111,7 +118,7 @@ def _read_origin(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}, which describes the published accuracies: {error}") from None
 
 
-def _read_cells(path: Path) -> dict[tuple[str, str, str], PublishedCell]:
+def _read_cells(path: Path, selection: str) -> dict[tuple[str, str, str], PublishedCell]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -121,14 +128,23 @@ def _read_cells(path: Path) -> dict[tuple[str, str, str], PublishedCell]:
     if missing:
         raise UsageError(
             f"{path} has no column {missing[0]}; required columns: {', '.join(REQUIRED_COLUMNS)}; optional: "
-            "std, note"
+            "std, note, selection"
         )
-    cells = {}
+    cells: dict[tuple[str, str, str], PublishedCell] = {}
+    others: dict[str, None] = {}
     for number, row in enumerate(reader, start=2):
+        if (row.get("selection") or selection) != selection:
+            others[row["selection"]] = None
+            continue
         try:
             std = float(row["std"]) if row.get("std") else None
             cell = PublishedCell(mean=float(row["mean"]), std=std, note=row.get("note") or "")
         except (TypeError, ValueError):
             raise UsageError(f"{path}, line {number}: mean and std must be numbers in %") from None
         cells[plain(row["dataset"]), plain(row["target"]), plain(row["method"])] = cell
+    if others and not cells:
+        raise UsageError(
+            f"{path} has no accuracy for selection by {selection}; pass --paired_selection "
+            f"{' or '.join(others)}"
+        )
     return cells

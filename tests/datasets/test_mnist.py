@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
+import domainbed
 from domainbed.datasets import contract, get_dataset_class
 from domainbed.errors import RunError, UsageError
 
@@ -142,3 +143,60 @@ def test_a_damaged_file_fails_in_one_line(root):
 def test_five_steps_of_training(name, tmp_path, write_mnist, assert_cache_changes_nothing):
     write_mnist(tmp_path, *((420, 60) if name == "RotatedMNIST" else (60, 30)))
     assert_cache_changes_nothing(name, tmp_path, in_memory=True)
+
+
+@pytest.fixture
+def test_part(root):
+    """The data directory without the files of the training set."""
+    for path in (root / "MNIST" / "raw").glob("train-*"):
+        path.unlink()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("ColoredMNIST", [10] * 3), ("RotatedMNIST", [5] * 6), ("ColoredMNIST_IRM", [13, 12, 5])],
+)
+def test_the_test_set_alone_needs_two_files_and_makes_smaller_environments(name, sizes, test_part):
+    hparams = {"mnist": "test"}
+    cls = get_dataset_class(name)
+    assert cls.missing_for(str(test_part), hparams) is None
+    torch.manual_seed(0)
+    dataset = cls(str(test_part), [0], hparams)
+    assert [len(environment) for environment in dataset.datasets] == sizes
+    (test_part / "MNIST/raw/t10k-labels-idx1-ubyte").unlink()
+    message = cls.missing_for(str(test_part), hparams)
+    assert "which lacks t10k-labels-idx1-ubyte; run " in message
+    assert "--datasets MNIST_test" in message
+    with pytest.raises(UsageError, match="lacks t10k-labels-idx1-ubyte"):
+        cls(str(test_part), [0], hparams)
+
+
+def test_without_the_training_set_an_error_says_how_to_use_the_test_set(test_part):
+    message = get_dataset_class("ColoredMNIST").missing(str(test_part))
+    assert """labels-idx1-ubyte (--hparams '{"mnist": "test"}' needs the test set alone); run """ in message
+
+
+def test_a_run_on_the_test_set_needs_no_more_and_says_so_in_its_records(tmp_path, write_mnist):
+    write_mnist(tmp_path, train=0, test=120)
+    for path in (tmp_path / "MNIST" / "raw").glob("train-*"):
+        path.unlink()
+    settings = {"dataset": "ColoredMNIST", "data_dir": str(tmp_path), "steps": 1}
+    hparams = {"mnist": "test", "batch_size": 2}
+    domainbed.train(**settings, hparams=hparams, output_dir=str(tmp_path / "run"))
+    (line,) = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    assert json.loads(line)["hparams"]["mnist"] == "test"
+    with pytest.raises(UsageError, match=r"which lacks train-images-idx3-ubyte, train-labels-idx1-ubyte \("):
+        domainbed.train(**settings, hparams={"batch_size": 2}, output_dir=str(tmp_path / "all"))
+
+
+def test_another_value_is_refused_with_the_choices(root):
+    with pytest.raises(UsageError, match=r"hyper-parameter mnist must be one of all, test, not 'tset'"):
+        get_dataset_class("ColoredMNIST").missing_for(str(root), {"mnist": "tset"})
+
+
+def test_files_that_do_not_belong_together_fail_in_one_line(root):
+    labels = root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    labels.write_bytes((root / "MNIST" / "raw" / "train-labels-idx1-ubyte").read_bytes())
+    with pytest.raises(RunError, match=r"MNIST/raw are damaged \(30 images, but 60 labels\)"):
+        build("ColoredMNIST", root)

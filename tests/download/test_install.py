@@ -215,7 +215,7 @@ def terra(make_image):
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if name != "MNIST"])
+@pytest.mark.parametrize("name", [name for name in SOURCES if not name.startswith("MNIST")])
 def test_datasets_read_what_their_known_sources_install(name, server, tree, pack, make_image, tmp_path):
     contents = real_layout(name, tree, pack, make_image)
     files = [
@@ -259,3 +259,25 @@ def test_datasets_read_the_installed_mnist_files(server, write_mnist, tmp_path):
         assert get_dataset_class(name)(str(tmp_path / "data"), [0], {"grey": False, "copies": 1}).datasets
     # The same files serve all datasets, unpacked as by torchvision.
     assert visible(tmp_path / "data/MNIST/raw") == sorted(source.holds)
+
+
+def test_mnists_test_set_alone_is_checked_by_the_official_sums_and_serves_runs_on_it(
+    server, write_mnist, tmp_path
+):
+    import gzip
+
+    write_mnist(tmp_path / "made")
+    made = tmp_path / "made/MNIST/raw"
+    declared = SOURCES["MNIST_test"]
+    assert declared.files == SOURCES["MNIST"].files[2:]
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in declared.files:
+        (data / file.name).write_bytes(gzip.compress((made / file.name[:-3]).read_bytes()))
+    with pytest.raises(RunError, match=r"has the md5 checksum \w+, not 9fb629c4189551a2d022fa330f9573f3"):
+        install(declared, data, OPTIONS)
+    source = replace(declared, files=tuple(replace(file, checksum="") for file in declared.files), counts={})
+    assert install(source, data, OPTIONS).problems == {}
+    assert visible(data / "MNIST/raw") == sorted(declared.holds)
+    for name in source.datasets:
+        assert get_dataset_class(name)(str(data), [0], {"mnist": "test"}).datasets

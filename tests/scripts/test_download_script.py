@@ -191,3 +191,10 @@ def test_a_plugin_adds_a_source_and_errors_have_one_line(tmp_path, script, one_l
     assert "put it at" in one_line_error(failed, 1)
     misspelt = script("download", "--data_dir", tmp_path, "--datasets", "Tinny", env=env)
     assert one_line_error(misspelt, 2).endswith("not found: Tinny. Did you mean Tiny?")
+
+
+def test_a_part_of_a_source_is_listed_and_installed_only_by_its_name(tmp_path, capsys):
+    assert main(["--list"]) == 0
+    assert "\nMNIST_test: for ColoredMNIST, RotatedMNIST, ColoredMNIST_IRM\n" in capsys.readouterr().out
+    assert main(["--verify", "--data_dir", str(tmp_path)]) == 0
+    assert "MNIST_test" not in capsys.readouterr().out

@@ -8,6 +8,7 @@ from domainbed.errors import UsageError
 from domainbed.sweep.actions import check_jobs, make_jobs
 from domainbed.sweep.flags import FLAGS, parse
 from domainbed.sweep.sweep_file import read_sweep_file
+from domainbed.training.config import TrainConfig
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -150,6 +151,12 @@ def test_every_sweep_file_of_ours_makes_runs_that_train_accepts(name, preset, da
         assert len(jobs) == 3 * 8 * 4 * 20
     if name == "quickstart.toml":
         assert len(jobs) == 4 * 4 * 8
+    if name == "colored_mnist.toml":
+        assert len(jobs) == 6 * 3 * 3 * (20 if preset == "domainbed" else 8)
+        hparams = [TrainConfig(**job.train_args).resolved_hparams() for job in jobs]
+        assert {values.get("mnist") for values in hparams} == {"all" if preset == "domainbed" else "test"}
+        warm_ups = [values["penalty_anneal_iters"] for values in hparams if "penalty_anneal_iters" in values]
+        assert (max(warm_ups) < 600) is (preset != "domainbed")
     if name in ("colored_digits.toml", "colored_mnist_irm.toml"):
         assert len(jobs) == (10 if preset == "grey" else 7 * 10)
         assert {tuple(job.train_args["test_envs"]) for job in jobs} == {(2,)}

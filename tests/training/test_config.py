@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -139,3 +141,28 @@ def test_records_have_upstreams_sixteen_arguments_and_no_settings_of_execution()
     assert not {"device", "num_workers", "restart"} & recorded.keys()
     with pytest.raises(UnknownName):
         TrainConfig(algorithm="x").algorithm_class()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name"), [("IRM", "irm_penalty_anneal_iters"), ("Fishr", "penalty_anneal_iters")]
+)
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_default_and_random_warm_ups_are_scaled_with_the_number_of_updates(algorithm, name, seed):
+    plain = TrainConfig(dataset="Debug28", algorithm=algorithm, hparams_seed=seed, steps=600)
+    scaled = replace(plain, scale_warmups=True)
+    before, after = plain.resolved_hparams(), scaled.resolved_hparams()
+    for count in (name, "linear_steps"):
+        assert after.pop(count) == int(before.pop(count) * 600 / 5000)
+    assert after == before
+    assert scaled.recorded()["scale_warmups"]
+
+
+def test_a_warm_up_that_the_user_gives_is_not_scaled():
+    config = TrainConfig(
+        dataset="Debug28",
+        algorithm="IRM",
+        hparams='{"irm_penalty_anneal_iters": 190}',
+        steps=600,
+        scale_warmups=True,
+    )
+    assert config.resolved_hparams()["irm_penalty_anneal_iters"] == 190

@@ -130,3 +130,50 @@ def test_no_common_cell_is_an_error(sweep, collect):
         UsageError, match=r"no accuracy for any cell.*datasets: officehome, pacs, vlcs; methods"
     ):
         collect(sweep({"ERM": {0: OURS}}), "--against", "iccv2021")
+
+
+@pytest.fixture
+def colored(sweep):
+    """A small search on ColoredMNIST: two methods of the published table, and one that it lacks."""
+    ours = {target: [0.5, 0.52] for target in range(3)}
+    records = sweep(
+        {"SANDMask": ours, "ERM": ours, "AgrSum": ours}, dataset="ColoredMNIST", steps=600, splits="holdout"
+    )
+    for record in records:
+        record["hparams"] = {"mnist": "test"}
+    return records
+
+
+@pytest.mark.parametrize(("selection", "sandmask", "erm"), [("oracle", 62.3, 57.8), ("iid", 51.8, 51.5)])
+def test_published_colored_mnist_by_selection_with_what_differs(colored, collect, selection, sandmask, erm):
+    flags = ["--against", "colored_mnist", "--paired_selection", selection, "--format", "csv"]
+    out = collect(colored, *flags)
+    found = {row["algorithm"]: row for row in rows_of(out.out)}
+    assert {name: float(row["published_mean_percent"]) for name, row in found.items()} == {
+        "SANDMask": sandmask,
+        "ERM": erm,
+    }
+    assert {row["target"] for row in found.values()} == {"Average"}
+    assert "recalled" in found["SANDMask"]["note"]
+    assert found["ERM"]["note"] == ""
+    text = " ".join(out.err.split())
+    for clause in (
+        "steps is 600, published with 5001 (12 of 12 runs)",
+        'mnist is "test", published with "all" (12 of 12 runs)',
+        "settings of hyper-parameters tried: 1, published with 20",
+    ):
+        assert clause in text
+    assert "sampling" not in text.split("settings differ from the published ones")[1]
+
+
+def test_a_hyper_parameter_that_runs_do_not_set_has_its_default(colored, collect):
+    for record in colored:
+        record["hparams"] = {}
+    text = collect(colored, "--against", "colored_mnist", "--paired_selection", "oracle").out
+    assert "mnist is" not in " ".join(text.split())
+
+
+def test_a_table_of_another_selection_names_what_it_has(colored, collect):
+    message = r"no accuracy for selection by last; pass --paired_selection oracle or iid"
+    with pytest.raises(UsageError, match=message):
+        collect(colored, "--against", "colored_mnist", "--paired_selection", "last")
