@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from domainbed_gs.curvature import layerwise
 from domainbed_gs.curvature.network import ParameterVector
 
 CHUNK_NUMBERS = 2**20
@@ -63,16 +64,27 @@ class SampleLoss:
         x: inputs (N, ...), at least one.
         y: int64 labels (N,).
         chunk: number of samples in one pass; by default as many as `CHUNK_NUMBERS` allows.
+        by_layers: whether gradients are made layer by layer, which takes less memory; by default if the
+            network allows it.
     """
 
     def __init__(
-        self, network: nn.Module, parameters: ParameterVector, x: Tensor, y: Tensor, chunk: int | None = None
+        self,
+        network: nn.Module,
+        parameters: ParameterVector,
+        x: Tensor,
+        y: Tensor,
+        chunk: int | None = None,
+        by_layers: bool | None = None,
     ) -> None:
         self._network = network
         self._parameters = parameters
         chunk = chunk or min(MOST_SAMPLES, max(1, CHUNK_NUMBERS // max(1, x[0].numel())))
         self._chunks = list(zip(x.split(chunk), y.split(chunk), strict=True))
         self._count = len(y)
+        if by_layers is None:
+            by_layers = layerwise.is_separable(network, parameters.names, x[:1], y[:1])
+        self._by_layers = by_layers
 
     def value(self, parameters: Tensor) -> float:
         """The loss at `parameters` (P,), summed over samples in float64."""
@@ -88,6 +100,9 @@ class SampleLoss:
         """Add `factor` times the gradient at `parameters` (P,) to `out` (P,)."""
         views, into = self._parameters.views(parameters), self._parameters.views(out)
         for x, y in self._chunks:
+            if self._by_layers:
+                layerwise.add_gradient(self._network, views, x, y, into, factor / self._count)
+                continue
             found = grad(self._sum(x, y))(views)
             for name, part in into.items():
                 part.add_(found.pop(name), alpha=factor / self._count)
@@ -99,12 +114,17 @@ class SampleLoss:
         views, into = self._parameters.views(parameters), self._parameters.views(out)
         directions = self._parameters.views(vector)
         _load_forward_derivatives()
-        # torch's fused attention has no forward derivative.
-        with sdpa_kernel(SDPBackend.MATH):
-            for x, y in self._chunks:
+        for x, y in self._chunks:
+            if self._by_layers:
+                layerwise.add_hessian_product(
+                    self._network, views, directions, x, y, into, factor / self._count
+                )
+                continue
+            # torch's fused attention has no forward derivative.
+            with sdpa_kernel(SDPBackend.MATH):
                 found: dict[str, Tensor] = jvp(grad(self._sum(x, y)), (views,), (directions,))[1]
-                for name, part in into.items():
-                    part.add_(found.pop(name), alpha=factor / self._count)
+            for name, part in into.items():
+                part.add_(found.pop(name), alpha=factor / self._count)
 
     def _sum(self, x: Tensor, y: Tensor) -> Callable[[dict[str, Tensor]], Tensor]:
         """The sum of the samples' losses as a function of the parameters by name."""

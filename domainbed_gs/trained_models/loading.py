@@ -119,6 +119,8 @@ def load(file: Path, options: LoadOptions | None = None) -> TrainedModel:
     algorithm, args = load_model_and_args(file)
     config = _config(file, args, options)
     device = choose_device(config.device)
+    # torch's default allows TF32 in convolutions, whose differences would drown in rounding errors.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     dataset, splits, _ = build_data(config, dict(algorithm.hparams), device)
     _check_data(file, dataset)
     args = with_method_name({**args, "test_envs": list(config.test_envs)})

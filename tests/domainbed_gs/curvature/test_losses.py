@@ -8,6 +8,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from domainbed.errors import UsageError
+from domainbed_gs.curvature.layerwise import is_separable
 from domainbed_gs.curvature.losses import MeanLoss, SampleLoss, gradient, hessian_product
 from domainbed_gs.curvature.network import ParameterVector, trained_names
 
@@ -39,17 +40,29 @@ class Attention(nn.Module):
         return self.head(self.attention(x, x, x, need_weights=False)[0][:, 0])
 
 
-NETWORKS = {"linear": (linear, (4,)), "conv": (convolutional, (1, 4, 4)), "attention": (Attention, (2, 4))}
+def normalised():
+    """Layers over positions, with norms that look at one sample at a time, and no bias."""
+    layers = (nn.Linear(4, 6, bias=False), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 5), nn.Flatten())
+    return nn.Sequential(*layers, nn.Linear(10, CLASSES))
 
 
-def make(name, n=7, chunk=3):
+NETWORKS = {
+    "linear": (linear, (4,)),
+    "conv": (convolutional, (1, 4, 4)),
+    "norms": (normalised, (2, 4)),
+    "attention": (Attention, (2, 4)),
+}
+BY_LAYERS = ("linear", "conv", "norms")
+
+
+def make(name, n=7, chunk=3, by_layers=None):
     """A network in float64, its parameters, and samples."""
     torch.manual_seed(1)
     build, shape = NETWORKS[name]
     network = build().double().eval()
     x, y = torch.randn(n, *shape, dtype=torch.float64), torch.randint(CLASSES, (n,))
     parameters = ParameterVector(network, trained_names(network, x[:2]))
-    return network, parameters, x, y, SampleLoss(network, parameters, x, y, chunk)
+    return network, parameters, x, y, SampleLoss(network, parameters, x, y, chunk, by_layers)
 
 
 def dense(network, parameters, x, y):
@@ -61,9 +74,25 @@ def dense(network, parameters, x, y):
     return loss
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_gradients_and_products_are_those_of_the_dense_hessian(name):
-    network, parameters, x, y, loss = make(name)
+def test_networks_whose_parameters_belong_to_layers_are_found():
+    for name in NETWORKS:
+        network, parameters, x, y, _ = make(name)
+        assert is_separable(network, parameters.names, x[:1], y[:1]) == (name in BY_LAYERS)
+
+
+def test_a_layer_with_a_parameter_that_it_does_not_use_is_differentiated_as_a_whole():
+    network, _, x, y, _ = make("linear")
+    network.unused = nn.Parameter(torch.zeros(2))
+    names = trained_names(network, x[:2])
+    assert names == ["weight", "bias"]
+    assert not is_separable(network, names, x[:1], y[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "by_layers"), [*((name, True) for name in BY_LAYERS), *((name, False) for name in NETWORKS)]
+)
+def test_gradients_and_products_are_those_of_the_dense_hessian(name, by_layers):
+    network, parameters, x, y, loss = make(name, by_layers=by_layers)
     at = parameters.values + 0.1
     expected = dense(network, parameters, x, y)
     with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
