@@ -11,7 +11,8 @@ from domainbed.errors import UsageError
 from domainbed.hparams import Table
 
 Provenance = Mapping[str, str]
-"""Origin of initial weights: their `name`, and the `sha256` of their file."""
+"""Origin of initial weights: their `name`, and the `sha256` of their file. For a user's file of which parts
+were left out or renamed also what was `adapted`, in words."""
 
 NO_WEIGHTS: Provenance = {"name": "none", "sha256": ""}
 """Provenance of a network with random initial weights."""

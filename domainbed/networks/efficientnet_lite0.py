@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,8 +53,8 @@ class EfficientNetLite0(TimmNetwork):
         super().__init__(ARCHITECTURE, input_shape, hparams, WEIGHTS)
 
     @classmethod
-    def read_weights(cls, path: Path) -> dict[str, Tensor]:
-        return with_timms_names(super().read_weights(path))
+    def with_timms_format(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return with_timms_names(state)
 
 
 def with_timms_names(state: dict[str, Tensor]) -> dict[str, Tensor]:

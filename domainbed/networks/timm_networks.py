@@ -17,13 +17,14 @@ from domainbed.errors import UsageError
 from domainbed.hparams import option
 from domainbed.networks.backbones import Backbone, has_attention, train_attention_only
 from domainbed.networks.base import NO_WEIGHTS
+from domainbed.networks.checkpoint_names import own_names
 from domainbed.networks.default_weights import WeightsSource
 from domainbed.networks.libraries import timm_config, timm_network
 from domainbed.networks.options import reads
 from domainbed.networks.published import of_timm
 from domainbed.networks.stages import Stage
 from domainbed.networks.timm_stages import chain_of, is_chain
-from domainbed.networks.weights import mismatch, read, weights_file
+from domainbed.networks.weights import mismatch, read, weights_file, with_changes
 
 MOST_BLOCKS = 5
 """Number of blocks whose features methods look at, where a network tells more."""
@@ -66,14 +67,19 @@ class TimmNetwork(Backbone):
         source = source or of_timm(name)
         found = weights_file(source, hparams)
         random = partial(timm_network, name, num_classes=0, **options)
-        make = partial(self._pretrained, name, found[0], source, options) if found else random
+        make, provenance = random, NO_WEIGHTS
+        if found:
+            path, provenance = found
+            state, changes = self._state_in(path, config)
+            provenance = with_changes(provenance, changes, hparams)
+            make = partial(self._pretrained, name, state, path, source, options)
         try:
             network, n_outputs = _checked(name, input_shape, make)
         except UsageError:
             _checked(name, input_shape, random)  # raises if the cause is the inputs, not the weights
             raise
         dropout = "vit_dropout" if has_attention(network) else "resnet_dropout"
-        super().__init__(network, n_outputs, hparams, dropout, found[1] if found else NO_WEIGHTS)
+        super().__init__(network, n_outputs, hparams, dropout, provenance)
         same = (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD) or channels != 3
         self.renormalise = nn.Identity() if same else Renormalise(config.mean, config.std)
         if hparams["vit_attn_tune"]:
@@ -117,19 +123,42 @@ class TimmNetwork(Backbone):
         super().freeze(last, input_shape)
 
     @classmethod
-    def read_weights(cls, path: Path) -> dict[str, Tensor]:
-        """The state dict in a file of weights, in a format that timm can load."""
-        return read(path)
+    def with_timms_format(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict in a format that timm can load; by default `state` itself."""
+        return state
 
     @classmethod
-    def _pretrained(cls, name: str, path: Path, source: WeightsSource, options: dict[str, Any]) -> nn.Module:
-        """timm's network with all weights in `path` and no random ones, without its last layer.
+    def _state_in(cls, path: Path, config: Any) -> tuple[dict[str, Tensor], str]:  # noqa: ANN401 - timm's
+        """The state dict in a file of weights, and what was changed of it, in words.
+
+        A last layer that is not a linear one, such as MoCo's projection, is left out.
+        """
+        own = own_names(read(path))
+        last = _last_layer(config)
+        is_linear = {name for name in own.state if name.startswith(f"{last}.")} <= {
+            f"{last}.weight",
+            f"{last}.bias",
+        }
+        own, changes = own.without(() if is_linear or not last else (f"{last}.",))
+        return cls.with_timms_format(own.state), changes
+
+    @classmethod
+    def _pretrained(
+        cls, name: str, state: dict[str, Tensor], path: Path, source: WeightsSource, options: dict[str, Any]
+    ) -> nn.Module:
+        """timm's network with all weights in `state` and no random ones, without its last layer.
+
+        Args:
+            name: timm's name of the network.
+            state: the state dict in `path`.
+            path: the file, for messages.
+            source: the published weights, for messages.
+            options: options for timm.
 
         Raises: UsageError if they are the weights of another network.
         """
-        state, config = cls.read_weights(path), timm_config(name)
-        last = config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
-        head = state.get(f"{last}.weight")
+        config = timm_config(name)
+        head = state.get(f"{_last_layer(config)}.weight")
         # A file without the last layer was saved without one, or is in another format that timm can convert.
         candidates = [config.num_classes, 0] if head is None else [len(head)]
         errors = []
@@ -173,6 +202,11 @@ def timm_featurizer(name: str) -> Callable[[tuple[int, ...], dict[str, Any]], Ti
     """
     timm_config(name)
     return partial(TimmNetwork, name)
+
+
+def _last_layer(config: Any) -> str:  # noqa: ANN401 - timm's PretrainedCfg
+    """Name of a network's last layer; the first one if it has several, empty if timm tells none."""
+    return config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
 
 
 def _with_tag(name: str, tag: str) -> str:

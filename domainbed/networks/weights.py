@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from domainbed.errors import UsageError
 from domainbed.hparams import option
 from domainbed.networks.base import NO_WEIGHTS, Provenance
+from domainbed.networks.checkpoint_names import own_names
 from domainbed.networks.default_weights import WeightsSource
 
 
@@ -55,18 +56,27 @@ def initialise(
         hparams: optionally `pretrained` and `weights_file`.
         ignored: prefixes of names in the file to skip, such as those of the last layer.
 
-    Raises: UsageError if the file is missing, damaged, or has the weights of another network.
+    Raises: UsageError if the file is missing, damaged, or has the weights of another network: nothing but the
+        last layer may be missing.
     """
     found = weights_file(source, hparams)
     if found is None:
         return NO_WEIGHTS
     path, provenance = found
-    state = {name: value for name, value in read(path).items() if not name.startswith(ignored)}
+    own, changes = own_names(read(path)).without(ignored)
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(own.state)
     except RuntimeError as error:
         raise mismatch(path, source, error) from None
-    return provenance
+    return with_changes(provenance, changes, hparams)
+
+
+def with_changes(provenance: Provenance, changes: str, hparams: Mapping[str, Any]) -> Provenance:
+    """`provenance` with what was changed of the user's file, in words, as `adapted`.
+
+    Published files are those of the network itself; that their last layer is dropped goes without saying.
+    """
+    return {**provenance, "adapted": changes} if changes and option(hparams, "weights_file") else provenance
 
 
 def mismatch(path: Path, source: WeightsSource, error: Exception) -> UsageError:

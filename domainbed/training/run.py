@@ -28,6 +28,7 @@ from domainbed.hparams import option
 from domainbed.images.cache import cache_folder
 from domainbed.images.known_contents import remembered_hashes
 from domainbed.images.prepared import prepare
+from domainbed.networks.base import provenance_of
 from domainbed.seeds import seed_all
 from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.averaging import Averaging, SimpleAverage
@@ -340,6 +341,8 @@ def describe(run: Run) -> Iterator[str]:
             classes = f"{len(counts)} classes, {min(counts.values())} to {max(counts.values())} images each"
         line = f"environment {index} ({name}, {role}): {sum(counts.values())} images ({classes}); {parts}"
         yield f"\t{visible(line)}"
+    if adapted := provenance_of(run.algorithm).get("adapted"):
+        yield f"\tinitial weights: {visible(adapted)}"
     if run.frozen.note:
         yield f"\tfrozen stages of the featurizer are {run.frozen.note}"
     for index, sampler in zip(run.sources, run.minibatches.samplers, strict=True):

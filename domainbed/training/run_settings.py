@@ -33,8 +33,15 @@ DATA = ("data.checksum", "data.version", "data.contents", "environments")
 MAY_BE_UNKNOWN = ("data.", "weights.", "environments")
 """Beginnings of the names of entries that older records, and upstream's, do not have."""
 
-INCIDENTAL_ENTRIES = ("data.counts", "data.skipped", "data.copies.images", "data.copies.other_class")
-"""Entries of records that follow from the data, of which `data.checksum` is the identity."""
+INCIDENTAL_ENTRIES = (
+    "data.counts",
+    "data.skipped",
+    "data.copies.images",
+    "data.copies.other_class",
+    "weights.adapted",
+)
+"""Entries of records that follow from data or weights, whose identities are `data.checksum` and
+`weights.sha256`."""
 
 ENTRIES_BEFORE: Mapping[str, Hashable] = {"data.copies.split": "apart"}
 """Values of entries in records that are older than the entry. The others are unknown in such records."""
