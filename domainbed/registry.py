@@ -130,6 +130,7 @@ class Registry(MutableMapping[str, T]):
 
         Raises: NameConflict if another module uses the name.
         """
+        self._search_home()
         self._names[name] = None
         if self._claim(name, target.partition(":")[0]):
             self._lazy[name] = target
@@ -139,6 +140,7 @@ class Registry(MutableMapping[str, T]):
 
         The names are read from the modules' source code. They are listed by module, those in `first` before.
         """
+        self._search_home()
         found: dict[str, str] = {}
         home = importlib.import_module(package)
         for module in pkgutil.iter_modules(home.__path__, prefix=f"{package}."):
@@ -195,13 +197,22 @@ class Registry(MutableMapping[str, T]):
         self._load()
         return name in self._names
 
+    def _search_home(self) -> None:
+        """Search `home`, once; before anything is added, so that its objects are listed first."""
+        home, self._home = self._home, None
+        try:
+            if home is not None:
+                self.add_package(home)
+        except NameConflict:
+            self._home = home  # so that the next look-up does not pass in silence
+            raise
+
     def _load(self) -> None:
         if self._loaded:
             return
         self._loaded = True
         try:
-            if self._home is not None:
-                self.add_package(self._home)
+            self._search_home()
             if self._setup is not None:
                 self._setup()
             plugins.load()

@@ -13,6 +13,7 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.environments import environment_labels
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.precision import at_least_float32
 from domainbed.algorithms.update_count import AlternatingUpdates
@@ -126,14 +127,27 @@ def gradient_penalty(losses: Tensor, inputs: Tensor) -> Tensor:
 
 @REGISTRY.register()
 class DANN(AbstractDANN):
-    """Domain-adversarial neural networks (Ganin et al. 2015, arXiv 1505.07818, section 4).
+    """Domain-adversarial neural networks (Ganin et al. 2015, section 4).
 
     A discriminator is trained to recognise the environment from the features, and the featurizer to prevent
-    that. Discriminator and generator updates alternate instead of reversing the gradient.
-
-    Cost: a generator update is an ERM step and a pass through the discriminator, a discriminator update only
-    a forward pass of the featurizer. A gradient penalty differentiates the discriminator twice.
+    that. Discriminator and generator updates alternate.
     """
+
+    FACTS = Facts(
+        year=2015,
+        paper="Ganin et al., Domain-adversarial training of neural networks, arXiv 1505.07818",
+        idea="A discriminator must not recognise the environment from the features",
+        time="2 / 3",
+        cost=(
+            "A generator update is an ERM step, a discriminator update a forward pass; by default they "
+            "alternate. A gradient penalty differentiates the discriminator twice."
+        ),
+        one_environment="ERM",
+        departures=(
+            "Updates of the two alternate instead of reversing the gradient, as upstream. A gradient "
+            "penalty of weight 0 is not computed."
+        ),
+    )
 
 
 @REGISTRY.register()
@@ -141,8 +155,18 @@ class CDANN(AbstractDANN):
     """Conditional invariant adversarial networks (Li et al., ECCV 2018).
 
     DANN with a discriminator that also sees the label, through an embedding added to the features, and whose
-    loss has the same weight for every class. Cost: as DANN.
+    loss has the same weight for every class.
     """
+
+    FACTS = Facts(
+        year=2018,
+        paper="Li et al., Deep domain generalization via conditional invariant adversarial networks, ECCV",
+        idea="DANN whose discriminator also sees the label, with equal weight for every class",
+        time="2 / 3",
+        cost="As DANN.",
+        one_environment="ERM",
+        departures="As DANN. Classes are counted up to the largest label in the batch, as upstream.",
+    )
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]

@@ -13,6 +13,7 @@ from domainbed.algorithms import REGISTRY, discrepancy
 from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.environments import environment_losses
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.hparams import Hparam, log10_uniform
 
 
@@ -82,11 +83,23 @@ class AbstractMMD(Alignment):
 class MMD(AbstractMMD):
     """Maximum mean discrepancy between the features of environments (Li et al., CVPR 2018).
 
-    Only the discrepancy of that paper, without its adversarial autoencoder. With one environment it is ERM.
-
-    Cost: an ERM step and the kernel of all features with each other, some ten matrices (N, N) where N is the
-    number of samples of all environments.
+    The penalty is the biased estimate of the squared discrepancy, with a sum of seven Gaussian kernels.
     """
+
+    FACTS = Facts(
+        year=2018,
+        paper="Li et al., Domain generalization with adversarial feature learning, CVPR",
+        idea=(
+            "Aligns the features' distributions of each pair of environments by their maximum mean "
+            "discrepancy"
+        ),
+        cost=(
+            "The kernel of all features with each other: some ten matrices (N, N) of the N samples of all "
+            "environments."
+        ),
+        one_environment="ERM",
+        departures="Without the paper's adversarial autoencoder, as upstream.",
+    )
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
@@ -96,12 +109,21 @@ class MMD(AbstractMMD):
 
 @REGISTRY.register()
 class CORAL(AbstractMMD):
-    """Deep CORAL (Sun and Saenko 2016, arXiv 1607.01719, equation 1), for means as well as covariances.
+    """Deep CORAL (Sun and Saenko 2016, equation 1), for means as well as covariances.
 
     With one environment it is ERM. Otherwise each minibatch needs two samples or more.
-
-    Cost: an ERM step and K covariance matrices (d, d) of the d features.
     """
+
+    FACTS = Facts(
+        year=2016,
+        paper=(
+            "Sun and Saenko, Deep CORAL: Correlation alignment for deep domain adaptation, arXiv 1607.01719"
+        ),
+        idea="Aligns means and covariances of the features of each pair of environments",
+        cost="K covariance matrices (d, d) of the d features.",
+        one_environment="ERM",
+        departures="One sample in an environment is refused (upstream: NaN).",
+    )
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
@@ -128,10 +150,16 @@ class AbstractCausIRL(Alignment):
 
 @REGISTRY.register()
 class CausIRL_CORAL(AbstractCausIRL):
-    """Causal invariant representations with CORAL's discrepancy (Chevalley et al. 2022, arXiv 2206.11646).
+    """Causal invariant representations with CORAL's discrepancy (Chevalley et al. 2022)."""
 
-    Cost: an ERM step and two covariance matrices of the features.
-    """
+    FACTS = Facts(
+        year=2022,
+        paper="Chevalley et al., Invariant causal mechanisms through distribution matching, arXiv 2206.11646",
+        idea="Aligns random parts of the minibatches by CORAL's discrepancy",
+        cost="Two covariance matrices of the features.",
+        one_environment="an alignment of parts of one environment",
+        departures="Nothing is added to the logits (upstream: 1e-16).",
+    )
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
@@ -141,10 +169,16 @@ class CausIRL_CORAL(AbstractCausIRL):
 
 @REGISTRY.register()
 class CausIRL_MMD(AbstractCausIRL):
-    """Causal invariant representations with MMD's discrepancy (Chevalley et al. 2022, arXiv 2206.11646).
+    """Causal invariant representations with MMD's discrepancy (Chevalley et al. 2022)."""
 
-    Cost: as MMD.
-    """
+    FACTS = Facts(
+        year=2022,
+        paper="Chevalley et al., Invariant causal mechanisms through distribution matching, arXiv 2206.11646",
+        idea="Aligns random parts of the minibatches by MMD's discrepancy",
+        cost="As MMD.",
+        one_environment="an alignment of parts of one environment",
+        departures="Nothing is added to the logits (upstream: 1e-16).",
+    )
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]

@@ -5,8 +5,9 @@ subclasses `domainbed.algorithms.erm.ERM`, which builds the featurizer, the clas
 
     @REGISTRY.register()
     class LogitPenalty(ERM):
-        '''ERM with a penalty on the size of the logits.'''
+        '''ERM with a penalty on the size of the logits (Doe 2026, equation 1).'''
 
+        FACTS = Facts(year=2026, paper="Doe, Small logits, TMLR", idea="A penalty on the size of the logits")
         HPARAMS = {
             "penalty": Hparam(0.1, log10_uniform(-3, 0), "weight of the mean squared logit", at_least=0)
         }
@@ -38,6 +39,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor, nn, optim
 
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import BETAS, OptimizerChoice, chosen, scale
 from domainbed.datasets import by_size
 from domainbed.datasets.minibatch import Minibatch as Minibatch
@@ -106,6 +108,9 @@ class Algorithm(nn.Module):
 
     Raises: UsageError if `num_domains` is less than `MIN_DOMAINS`.
     """
+
+    FACTS: ClassVar[Facts | None] = None
+    """Paper, idea and costs, for the catalogue. Not inherited; None if a class says nothing of itself."""
 
     HPARAMS: ClassVar[Table] = {
         "data_augmentation": Hparam(True, const(True), "augment the source environments' images"),
@@ -219,6 +224,8 @@ class Algorithm(nn.Module):
         )
         if "DISTRIBUTED" not in cls.__dict__ and not inherits:
             cls.DISTRIBUTED = False
+        if "FACTS" not in cls.__dict__:
+            cls.FACTS = None
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.environments import environment_labels
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.supervised_contrastive import different_samples, same, similarities
 from domainbed.hparams import Hparam, choice, const
@@ -119,20 +120,38 @@ def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
 
 @REGISTRY.register()
 class CAD(AbstractCAD):
-    """Contrastive adversarial domain bottleneck (Ruan et al. 2021, arXiv 2201.00057).
+    """Contrastive adversarial domain bottleneck (Ruan et al. 2022).
 
     Makes the features of a sample as similar to those of other environments as to those of its own.
-
-    Cost: an ERM step and similarities (B, B) of all samples.
     """
+
+    FACTS = Facts(
+        year=2022,
+        paper="Ruan, Dubois and Maddison, Optimal representations for covariate shift, arXiv 2201.00057",
+        idea="Features are as similar to those of other environments as to those of their own",
+        cost="Similarities (B, B) of all samples.",
+        one_environment="ERM",
+        departures=(
+            "`is_project` works (upstream's fails). Infinite terms are left out, with a finite gradient."
+        ),
+    )
 
 
 @REGISTRY.register()
 class CondCAD(AbstractCAD):
-    """Conditional contrastive adversarial domain bottleneck (Ruan et al. 2021, arXiv 2201.00057).
+    """Conditional contrastive adversarial domain bottleneck (Ruan et al. 2022).
 
-    CAD among samples of the same label. Cost: as CAD.
+    CAD among samples of the same label.
     """
+
+    FACTS = Facts(
+        year=2022,
+        paper="Ruan, Dubois and Maddison, Optimal representations for covariate shift, arXiv 2201.00057",
+        idea="CAD among samples of the same label",
+        cost="As CAD.",
+        one_environment="ERM",
+        departures="As CAD.",
+    )
 
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]

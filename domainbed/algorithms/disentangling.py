@@ -13,6 +13,7 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.environments import environment_labels
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.supervised_contrastive import SupConLossLambda
 from domainbed.algorithms.update_count import AlternatingUpdates
@@ -22,17 +23,36 @@ from domainbed.hparams import Hparam, choice, const
 
 @REGISTRY.register()
 class ADRMX(AlternatingUpdates):
-    """Additive disentanglement of domain features with remix loss (Demirel et al. 2023, arXiv 2308.06624).
+    """Additive disentanglement of domain features with remix loss (Demirel et al. 2023).
 
     A second featurizer is trained to recognise the environment. Its features are subtracted from those of the
     first one, and a discriminator must not recognise the environment from the difference. Updates of the
     discriminator and of everything else alternate.
 
-    Cost: a second featurizer, so twice the time and memory of ERM, and similarities (B, B) of all samples. A
-    discriminator update has no backward pass through the featurizers.
-
     Draws in the other updates: for each class, `torch.randperm` of its number of samples, on the CPU.
     """
+
+    FACTS = Facts(
+        year=2023,
+        paper=(
+            "Demirel et al., ADRMX: Additive disentanglement of domain features with remix loss, arXiv "
+            "2308.06624"
+        ),
+        idea="Subtracts features of the environment, which a second network learns, from the features",
+        time="10 / 9",
+        memory="4",
+        cost=(
+            "A second featurizer with its optimizer, and similarities (B, B) of all samples. Of three "
+            "updates by default, two train the discriminator, without a backward pass through the "
+            "featurizers."
+        ),
+        one_environment="without adversary and environment features",
+        departures=(
+            "As upstream it remixes by wrong indices and ignores `weight_decay`; `remix_within_class` and "
+            "`use_weight_decay` correct that. Without a class of two samples the remix loss is 0 "
+            "(upstream: an exception)."
+        ),
+    )
 
     HPARAMS = {
         "cnt_lambda": Hparam(1.0, const(1.0), "weight of the contrastive losses", at_least=0),

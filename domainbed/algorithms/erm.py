@@ -11,6 +11,7 @@ from torch import Tensor, nn, optim
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import descend
 
 
@@ -26,6 +27,12 @@ class ERM(Algorithm):
         network: both in sequence.
         optimizer: optimizer over `network`, by default Adam.
     """
+
+    FACTS = Facts(
+        year=1998,
+        paper="Vapnik, Statistical learning theory, Wiley",
+        idea="The mean loss over the minibatches of all source environments; also called Deep-All",
+    )
 
     DISTRIBUTED = True
 

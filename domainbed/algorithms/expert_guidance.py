@@ -13,13 +13,14 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import descend
 from domainbed.hparams import Hparam, log10_uniform
 
 
 @REGISTRY.register()
 class LFME(ERM):
-    """LFME, learning from multiple experts (Chen et al. 2024, NeurIPS, arXiv 2410.17020).
+    """LFME, learning from multiple experts (Chen et al. 2024, NeurIPS).
 
     Each source environment trains an expert of its own, a network of the same architecture with the same
     initial weights' source. The network that predicts is trained on all environments: its loss is the risk
@@ -27,14 +28,29 @@ class LFME(ERM):
     probabilities that the expert of a sample's environment gives it. In an update the experts come first;
     their probabilities are those before their own step.
 
-    The network that predicts has ERM's initial weights (the authors' code draws those of the experts first).
-
-    Cost: two ERM steps, and memory for K more networks with their optimizers.
+    The network that predicts has ERM's initial weights.
 
     Attributes:
         experts: one network for each source environment.
         expert_optimizers: one optimizer for each expert.
     """
+
+    FACTS = Facts(
+        year=2024,
+        paper=(
+            "Chen et al., LFME: A simple framework for learning from multiple experts in domain "
+            "generalization, NeurIPS, arXiv 2410.17020"
+        ),
+        idea="An expert of each environment guides the logits of the network that predicts",
+        time="2",
+        memory="4 * K",
+        cost="K more networks with their optimizers.",
+        one_environment="guided by one expert of the same environment",
+        departures=(
+            "The network that predicts has ERM's initial weights (the authors' code draws the experts' "
+            "first). Environments may differ in size."
+        ),
+    )
 
     HPARAMS = {
         "lfme_reg": Hparam(1.0, log10_uniform(-2, 1), "weight alpha of the experts' guidance", at_least=0)
@@ -71,11 +87,23 @@ class LFME(ERM):
 
 @REGISTRY.register()
 class ERMPlus(ERM):
-    """ERM+ (Chen et al. 2024, arXiv 2410.17020): the risk plus the squared distance of logits and labels.
+    """ERM+ (Chen et al. 2024): the risk plus the squared distance of logits and labels.
 
     The loss is the cross-entropy plus alpha times the mean squared difference, over samples and classes, of
     the logits and the one-hot labels. It is LFME with experts that are always right. Cost: an ERM step.
     """
+
+    FACTS = Facts(
+        year=2024,
+        paper=(
+            "Chen et al., LFME: A simple framework for learning from multiple experts in domain "
+            "generalization, NeurIPS, arXiv 2410.17020"
+        ),
+        idea=(
+            "ERM with a penalty on the distance of the logits to the one-hot labels: LFME with perfect "
+            "experts"
+        ),
+    )
 
     HPARAMS = {
         "ermplus_reg": Hparam(1.0, log10_uniform(-2, 1), "weight alpha of the squared distance", at_least=0)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.precision import full_precision
 from domainbed.algorithms.update_count import AnnealedERM
 from domainbed.errors import UsageError
@@ -71,19 +72,33 @@ def l2_between_dicts(d1: Mapping[str, Tensor], d2: Mapping[str, Tensor]) -> Tens
 
 @REGISTRY.register()
 class Fishr(AnnealedERM):
-    """Fishr (Rame et al., ICML 2022, arXiv 2109.02934).
+    """Fishr (Rame et al., ICML 2022).
 
     The risk over all samples plus lambda times the mean squared distance of the environments' gradient
     variances from their mean. The variance is that of the per-sample gradients of the classifier, as a moving
     average over updates for each environment. The averages start at the first update; the penalty is added
     after `penalty_anneal_iters` updates, with a new optimizer.
 
-    Cost: an ERM step, two small matrix products for each environment and linear layer of the classifier
-    (variances have a closed form), and memory for K averages of the classifier's size. The classifier works
-    in full precision under autocast.
-
     Raises: UsageError if the classifier has layers without a closed form.
     """
+
+    FACTS = Facts(
+        year=2022,
+        paper=(
+            "Rame et al., Fishr: Invariant gradient variances for out-of-distribution generalization, "
+            "arXiv 2109.02934"
+        ),
+        idea="A penalty on the distances of the environments' gradient variances, of the classifier",
+        cost=(
+            "Two small matrix products for each environment and layer of the classifier; K averages of "
+            "the classifier's size."
+        ),
+        one_environment="ERM",
+        departures=(
+            "Variances have a closed form (upstream: per-sample gradients by BackPACK). Averages are "
+            "saved with a run."
+        ),
+    )
 
     HPARAMS = {
         "lambda": Hparam(1000.0, log10_uniform(1, 4), "weight of the penalty", at_least=0),

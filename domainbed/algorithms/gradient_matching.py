@@ -15,6 +15,7 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import descend
 from domainbed.hparams import Hparam, choice, const, log10_uniform
 
@@ -36,14 +37,27 @@ def gradient_spread(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
 
 @REGISTRY.register()
 class IGA(ERM):
-    """Inter-environment gradient alignment (Koyama and Yamaguchi 2020, arXiv 2008.01883).
+    """Inter-environment gradient alignment (Koyama and Yamaguchi 2020).
 
     The mean risk plus `penalty` times the summed squared distance of the environments' gradients, by all
     parameters, from their mean.
-
-    Cost: second derivatives, so about three times the arithmetic of an ERM step. All K gradients and the
-    graphs of all K forward passes are in memory at once.
     """
+
+    FACTS = Facts(
+        year=2020,
+        paper=(
+            "Koyama and Yamaguchi, When is invariance useful in an out-of-distribution generalization "
+            "problem?, arXiv 2008.01883"
+        ),
+        idea="A penalty on the distance of the environments' gradients from their mean",
+        time="3",
+        memory="2.5 * K",
+        cost="Second derivatives, with the graphs of all K forward passes in memory.",
+        one_environment="ERM",
+        departures=(
+            "The mean gradient is that of the K gradients, which upstream computes by one more backward pass."
+        ),
+    )
 
     HPARAMS = {"penalty": Hparam(1000, log10_uniform(1, 5), "weight of the penalty", type=float, at_least=0)}
     COMPILABLE = False
@@ -99,16 +113,31 @@ class ParamDict(OrderedDict[str, Tensor]):
 
 @REGISTRY.register()
 class Fish(Algorithm):
-    """Fish (Shi et al. 2021, arXiv 2104.09937, algorithm 1).
+    """Fish (Shi et al. 2021, algorithm 1).
 
     Takes one step of the optimizer on each environment in turn, then moves the weights from their initial
     values toward the final ones by a fraction `meta_lr`. Running statistics of batch norms move likewise.
     Adam's moments carry over between updates. The logged `loss` is that of the last environment.
 
-    Cost: an ERM step, K steps of the optimizer, and a copy of the weights during an update.
-
     Draws nothing or, with `upstream_draws`, the initial weights of a new network.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper="Shi et al., Gradient matching for domain generalization, arXiv 2104.09937",
+        idea=(
+            "A step on each environment in turn, then a part of the way: gradients come to have common "
+            "directions"
+        ),
+        memory="3",
+        cost="K steps of the optimizer in an update, one after the other.",
+        one_environment="ERM, on a part of the way",
+        departures=(
+            "Copies the weights where upstream builds a new network in each update (`upstream_draws` "
+            "repeats its draws); `network_inner.*` in state dicts is ignored. The authors' own code visits "
+            "environments in random order."
+        ),
+    )
 
     HPARAMS = {
         "meta_lr": Hparam(0.5, choice(0.05, 0.1, 0.5), "fraction of the way to the final weights", above=0)

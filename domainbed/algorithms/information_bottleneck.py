@@ -11,6 +11,7 @@ from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.discrepancy import variance
 from domainbed.algorithms.environments import environment_losses
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.risk import IRM
 from domainbed.algorithms.update_count import AnnealedERM
 from domainbed.hparams import Declaration, Hparam, log10_int, log10_uniform
@@ -59,13 +60,21 @@ def joint_features(
 
 @REGISTRY.register()
 class IB_ERM(AnnealedERM):
-    """ERM with an information bottleneck (Ahuja et al. 2021, arXiv 2106.06607).
+    """ERM with an information bottleneck (Ahuja et al. 2021).
 
     The mean risk plus lambda times the variance of the features, which is added after
     `ib_penalty_anneal_iters` updates, with a new optimizer. As in upstream, the logged `nll` equals `loss`.
-
-    Cost: about an ERM step.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper=(
+            "Ahuja et al., Invariance principle meets information bottleneck for out-of-distribution "
+            "generalization, arXiv 2106.06607"
+        ),
+        idea="ERM with a penalty on the variance of the features",
+        departures="One sample in an environment is refused (upstream: NaN).",
+    )
 
     HPARAMS = BOTTLENECK
 
@@ -78,13 +87,23 @@ class IB_ERM(AnnealedERM):
 
 @REGISTRY.register()
 class IB_IRM(IRM):
-    """IRM with an information bottleneck (Ahuja et al. 2021, arXiv 2106.06607).
+    """IRM with an information bottleneck (Ahuja et al. 2021).
 
     IRM's loss plus lambda times the variance of the features. A new optimizer is built when either penalty
     reaches its weight. As in upstream, the logged `nll` equals `loss`.
-
-    Cost: as IRM.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper=(
+            "Ahuja et al., Invariance principle meets information bottleneck for out-of-distribution "
+            "generalization, arXiv 2106.06607"
+        ),
+        idea="IRM with a penalty on the variance of the features",
+        cost="As IRM.",
+        one_environment="a penalty without invariance",
+        departures="One sample in an environment is refused (upstream: NaN).",
+    )
 
     HPARAMS = BOTTLENECK
 

@@ -12,23 +12,31 @@ from torch import Tensor
 from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, scalar
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import descend
 from domainbed.hparams import Hparam, choice, const
 
 
 @REGISTRY.register()
 class MTL(Algorithm):
-    """Marginal transfer learning (Blanchard et al. 2017, arXiv 1711.07910), with a neural network.
+    """Marginal transfer learning (Blanchard et al. 2017), with a neural network.
 
     The classifier's inputs are the features of a sample and an embedding of its environment: the mean of the
     features over the minibatch, averaged over updates. The loss is the sum over environments. As in upstream,
     standard normal noise replaces the embedding unless `mtl_embedding` is set. Then predictions, whose
     environment is unknown, use the mean over the current batch.
 
-    Cost: an ERM step.
-
     Draws B * n_outputs normal numbers in each forward pass, on the device, unless `mtl_embedding` is set.
     """
+
+    FACTS = Facts(
+        year=2017,
+        paper="Blanchard et al., Domain generalization by marginal transfer learning, arXiv 1711.07910",
+        idea="The classifier also sees an embedding of the sample's environment, the mean of its features",
+        cost="A forward pass for each environment.",
+        one_environment="ERM with a constant or noise beside the features",
+        departures="Noise stands in for the embedding, as upstream; `mtl_embedding` uses the embedding.",
+    )
 
     HPARAMS = {
         "mtl_ema": Hparam(

@@ -13,6 +13,7 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch
 from domainbed.algorithms.environment_gradients import ComponentwiseMethod
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.update_count import UpdateCount
 from domainbed.errors import UsageError
 from domainbed.gradients.comparison import Combined
@@ -48,12 +49,25 @@ def mean_sign(gradients: Sequence[Tensor]) -> Tensor:
 
 @REGISTRY.register()
 class ANDMask(MaskedMean):
-    """AND-mask (Parascandolo et al. 2020, arXiv 2009.00329, section 3).
+    """AND-mask (Parascandolo et al. 2020, section 3).
 
     Components whose |mean sign| is tau or more keep their mean, the others are 0; each parameter tensor is
     then divided by the share of components that it kept. |mean sign| takes the values |K - 2j| / K only:
-    for three environments every tau above 1/3 is the same method. Costs one ERM step and memory for the mask.
+    for three environments every tau above 1/3 is the same method.
     """
+
+    FACTS = Facts(
+        year=2020,
+        paper="Parascandolo et al., Learning explanations that are hard to vary, arXiv 2009.00329",
+        idea="Keeps the components of the mean gradient in whose sign the environments agree",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM with other step lengths",
+        departures=(
+            "`tau` above 1, which trains nothing, is refused. A parameter without gradient counts as 0 "
+            "(upstream: an exception)."
+        ),
+    )
 
     HPARAMS = {
         "tau": Hparam(
@@ -68,13 +82,29 @@ class ANDMask(MaskedMean):
 
 @REGISTRY.register()
 class SANDMask(UpdateCount, MaskedMean):
-    """SAND-mask (Shahtalebi et al. 2021, arXiv 2106.02266, section 3).
+    """SAND-mask (Shahtalebi et al. 2021, section 3).
 
     AND-mask with a smooth edge: the mask is max(0, tanh(k (|mean sign| - tau) / variance)), variance over
     the environments. tau must be below 1: at upstream's default of 1 every mask is 0 and nothing trains;
     the switch `upstream_tau` allows that. With one environment the mask is 1 where the gradient is not
-    0. Costs one ERM step and memory for the mask.
+    0.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper=(
+            "Shahtalebi et al., SAND-mask: An enhanced gradient masking strategy for the discovery of "
+            "invariances in domain generalization, arXiv 2106.02266"
+        ),
+        idea="ANDMask with a smooth edge, by the variance of the gradients over environments",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM with other step lengths",
+        departures=(
+            "`tau` is 0.5; upstream's 1 trains nothing and needs `upstream_tau`. A parameter without "
+            "gradient counts as 0 (upstream: an exception)."
+        ),
+    )
 
     HPARAMS = {
         "tau": Hparam(0.5, uniform(0.0, 1.0), "|mean sign| where the mask begins", at_least=0),

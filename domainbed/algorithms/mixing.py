@@ -12,22 +12,28 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.minibatch_pairs import random_pairs_of_minibatches
 from domainbed.hparams import Hparam, log10_uniform
 
 
 @REGISTRY.register()
 class Mixup(ERM):
-    """Inter-domain mixup (Yan et al. 2020, arXiv 2001.00677).
+    """Inter-domain mixup (Yan et al. 2020).
 
     Mixes the minibatches of each two neighbours in a random cyclic order of environments. The loss of a
     mixture is the mixture of the losses for both labels.
 
-    Cost: an ERM step.
-
     Draws a permutation of K from torch's global generator and, for each pair, one Beta(alpha, alpha) number
     from NumPy's.
     """
+
+    FACTS = Facts(
+        year=2020,
+        paper="Yan et al., Improve unsupervised domain adaptation with mixup training, arXiv 2001.00677",
+        idea="Trains on mixtures of samples of two environments, and of their labels",
+        one_environment="ERM",
+    )
 
     CHANGES_INPUTS = True
     HPARAMS = {

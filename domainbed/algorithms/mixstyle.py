@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.precision import at_least_float32
 from domainbed.errors import UsageError, misspelt
 from domainbed.hparams import Hparam, choice, const
@@ -69,7 +70,7 @@ def crossdomain_partners(sizes: Sequence[int]) -> Tensor:
 
 @REGISTRY.register()
 class MixStyle(ERM):
-    """MixStyle (Zhou et al. 2021, ICLR, arXiv 2104.02008): ERM on features with mixed styles.
+    """MixStyle (Zhou et al. 2021, ICLR): ERM on features with mixed styles.
 
     After some blocks of the featurizer, with the probability `mixstyle_p` for each block and update, the mean
     and deviation of each channel become lambda times the sample's own plus 1 - lambda times those of another
@@ -81,13 +82,21 @@ class MixStyle(ERM):
     By default styles are mixed after the second block and those that follow, three at most, but not after
     the last: layer1 to layer3 of a ResNet, as in the authors' code for PACS.
 
-    Cost: an ERM step.
-
     Attributes:
         mixed: names of the blocks after which styles are mixed.
 
     Raises: UsageError if the featurizer has no such block, or its output is no map of more than one position.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper="Zhou et al., Domain generalization with MixStyle, ICLR, arXiv 2104.02008",
+        idea="Mixes the means and deviations of feature maps of different samples",
+        departures=(
+            "`crossdomain` takes any number of environments of any size; the authors' code takes two of "
+            "one size."
+        ),
+    )
 
     HPARAMS = {
         "mixstyle_p": Hparam(0.5, const(0.5), "probability of mixing, for each block", at_least=0, at_most=1),

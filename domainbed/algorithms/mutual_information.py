@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.precision import at_least_float32
 from domainbed.hparams import Hparam, choice, const
 from domainbed.networks.block_outputs import blocks_of, output_shapes, recorded
@@ -24,7 +25,7 @@ _INITIAL_VARIANCE = 0.1
 
 @REGISTRY.register()
 class MIRO(ERM):
-    """Mutual information regularisation with oracle (Cha et al. 2022, ECCV, arXiv 2203.10789).
+    """Mutual information regularisation with oracle (Cha et al. 2022, ECCV).
 
     A copy of the initial featurizer, usually a pretrained one, stays as it is. The loss is the risk plus
     lambda sum_l R_l over layers l of the featurizer,
@@ -37,10 +38,8 @@ class MIRO(ERM):
     featurizer's blocks: of a ResNet those of the stem and of its four layers; of a network of timm those of
     its feature info; frozen blocks are left out.
 
-    The copy is in evaluation mode and has no gradient (the authors' one follows the mode of the network). The
+    The copy is in evaluation mode and has no gradient. The
     published setting has frozen batch norms (`freeze_bn`). Logs `loss`, `nll` and `reg_loss`, the sum of R_l.
-
-    Cost: 4/3 of an ERM step, and memory for one more featurizer.
 
     Attributes:
         reference: the copy.
@@ -49,6 +48,23 @@ class MIRO(ERM):
 
     Raises: UsageError if the featurizer has no trained blocks.
     """
+
+    FACTS = Facts(
+        year=2022,
+        paper=(
+            "Cha et al., Domain generalization by mutual-information regularization with pre-trained "
+            "models, ECCV, arXiv 2203.10789"
+        ),
+        idea="The features of each layer stay close to those of the pretrained network",
+        time="4 / 3",
+        memory="1",
+        cost="A forward pass and a copy of the initial featurizer.",
+        pretrained=True,
+        departures=(
+            "The copy is always in evaluation mode (the authors' follows the mode of the network). Layers "
+            "of any featurizer with blocks, not of four kinds alone."
+        ),
+    )
 
     HPARAMS = {
         "miro_lambda": Hparam(

@@ -13,6 +13,7 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.precision import at_least_float32
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, log10_uniform
@@ -32,13 +33,21 @@ class RIDG(ERM):
     batch of the mean of |S - M|^2 / C over the class's samples.
 
     A class's M is the batch's mean when the class is first seen; later, before each use, it moves towards the
-    batch's mean by the share `ridg_momentum`. It is a constant for the gradient. Features are computed once
-    (the authors' code computes them twice, with two dropout masks).
-
-    Cost: an ERM step. Memory for M: C^2 D values.
+    batch's mean by the share `ridg_momentum`. It is a constant for the gradient.
 
     Raises: UsageError if `nonlinear_classifier` is set.
     """
+
+    FACTS = Facts(
+        year=2023,
+        paper="Chen et al., Domain generalization via rationale invariance, ICCV, arXiv 2308.11158",
+        idea="Each class's contributions of features to logits stay near their running mean",
+        cost="A running mean of C x C x D values, for C classes and D features.",
+        departures=(
+            "Features are computed once (the authors' code: twice, with two dropout masks). Running means "
+            "are saved with a run, and keep no graph of earlier updates."
+        ),
+    )
 
     HPARAMS = {
         "ridg_reg": Hparam(0.01, log10_uniform(-2, -1), "weight w of the penalty", at_least=0),

@@ -12,20 +12,26 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.precision import at_least_float32
 from domainbed.hparams import Hparam, log10_uniform, uniform
 
 
 @REGISTRY.register()
 class RSC(ERM):
-    """Representation self-challenging (Huang et al. 2020, arXiv 2007.02454, algorithm 1).
+    """Representation self-challenging (Huang et al. 2020, algorithm 1).
 
     Drops, of each sample's features, the fraction `rsc_f_drop_factor` with the largest gradients of the logit
     of its label. This is done in the fraction `rsc_b_drop_factor` of samples whose confidence falls most by
     it.
-
-    Cost: an ERM step and two passes of the classifier.
     """
+
+    FACTS = Facts(
+        year=2020,
+        paper="Huang et al., Self-challenging improves cross-domain generalization, arXiv 2007.02454",
+        idea="Drops the features on which a sample's label depends most",
+        cost="Two more passes of the classifier.",
+    )
 
     HPARAMS = {
         "rsc_f_drop_factor": Hparam(
@@ -78,10 +84,15 @@ def _confidence(logits: Tensor, y: Tensor) -> Tensor:
 
 @REGISTRY.register()
 class SD(ERM):
-    """Spectral decoupling (Pezeshki et al. 2020, arXiv 2011.09468, equation 25): a penalty on the logits.
+    """Spectral decoupling (Pezeshki et al. 2020, equation 25): a penalty on the logits."""
 
-    Cost: an ERM step.
-    """
+    FACTS = Facts(
+        year=2020,
+        paper=(
+            "Pezeshki et al., Gradient starvation: A learning proclivity in neural networks, arXiv 2011.09468"
+        ),
+        idea="A penalty on the squared logits",
+    )
 
     HPARAMS = {"sd_reg": Hparam(0.1, log10_uniform(-5, -1), "weight of the mean squared logit", at_least=0)}
 

@@ -15,6 +15,7 @@ from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.densities import Distribution1D, Nonparametric
 from domainbed.algorithms.environments import environment_losses
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.update_count import AnnealedERM
 from domainbed.errors import UsageError
 from domainbed.hparams import Hparam, const, log10_int, log10_uniform, uniform
@@ -30,14 +31,21 @@ class InvariantRisk(NamedTuple):
 
 @REGISTRY.register()
 class IRM(AnnealedERM):
-    """Invariant risk minimisation (Arjovsky et al. 2019, arXiv 1907.02893, IRMv1 in section 3.1).
+    """Invariant risk minimisation (Arjovsky et al. 2019, IRMv1 in section 3.1).
 
     The mean risk plus lambda times the mean penalty, from one forward pass over all environments. The penalty
     has the weight 1 before `irm_penalty_anneal_iters` updates; then it has the weight lambda, with a new
     optimizer.
-
-    Cost: an ERM step, and second derivatives by the logits only.
     """
+
+    FACTS = Facts(
+        year=2019,
+        paper="Arjovsky et al., Invariant risk minimization, arXiv 1907.02893",
+        idea="One classifier is to be optimal in every environment: a penalty on a slope of each risk",
+        cost="Second derivatives by the logits only.",
+        one_environment="a penalty without invariance",
+        departures="With one sample in an environment its penalty is 0 (upstream: NaN).",
+    )
 
     HPARAMS = {
         "irm_lambda": Hparam(100.0, log10_uniform(-1, 5), "weight of the penalty", at_least=0),
@@ -81,14 +89,19 @@ class IRM(AnnealedERM):
 
 @REGISTRY.register()
 class VREx(AnnealedERM):
-    """Variance risk extrapolation (Krueger et al. 2020, arXiv 2003.00688, section 3).
+    """Variance risk extrapolation (Krueger et al. 2020, section 3).
 
     The mean risk plus lambda times the variance of the environments' risks, from one forward pass over all of
     them. The penalty has the weight 1 before `vrex_penalty_anneal_iters` updates; then it has the weight
     lambda, with a new optimizer. As in upstream, the logged `nll` is the risk of the last environment.
-
-    Cost: an ERM step.
     """
+
+    FACTS = Facts(
+        year=2020,
+        paper="Krueger et al., Out-of-distribution generalization via risk extrapolation, arXiv 2003.00688",
+        idea="A penalty on the variance of the environments' risks",
+        one_environment="ERM",
+    )
 
     HPARAMS = {
         "vrex_lambda": Hparam(10.0, log10_uniform(-1, 5), "weight of the penalty", at_least=0),
@@ -113,13 +126,20 @@ class VREx(AnnealedERM):
 
 @REGISTRY.register()
 class GroupDRO(ERM):
-    """Group distributionally robust optimisation (Sagawa et al. 2020, arXiv 1911.08731, algorithm 1).
+    """Group distributionally robust optimisation (Sagawa et al. 2020, algorithm 1).
 
     The risks are weighted by q, which grows exponentially with an environment's risk: q_e <- q_e exp(eta
     l_e), normalised to sum 1.
-
-    Cost: an ERM step, in one forward pass for each environment.
     """
+
+    FACTS = Facts(
+        year=2020,
+        paper="Sagawa et al., Distributionally robust neural networks for group shifts, arXiv 1911.08731",
+        idea="Environments with a high risk gain weight exponentially",
+        cost="A forward pass for each environment.",
+        one_environment="ERM",
+        departures="The state dict of a trained model can be loaded.",
+    )
 
     HPARAMS = {"groupdro_eta": Hparam(0.01, log10_uniform(-3, -1), "step size of the weights q", at_least=0)}
 
@@ -149,20 +169,30 @@ class GroupDRO(ERM):
 
 @REGISTRY.register()
 class EQRM(AnnealedERM):
-    """Empirical quantile risk minimisation (Eastwood et al. 2022, arXiv 2207.09944, algorithm 1).
+    """Empirical quantile risk minimisation (Eastwood et al. 2022, algorithm 1).
 
     The mean risk for `eqrm_burnin_iters` updates, then the alpha-quantile of a distribution that is fitted to
     the K risks, with a new optimizer whose learning rate is `eqrm_lr`. As in upstream, a burn-in that is not
     an integer, such as a random one, never changes the optimizer unless `eqrm_round_burnin` is set.
-
-    Cost: an ERM step, in one forward pass for each environment. The search for the quantile needs a device
-    with float64.
 
     Args:
         dist: distribution to fit to the risks; a kernel density estimate by default.
 
     Raises: UsageError if `eqrm_quantile` is 0.
     """
+
+    FACTS = Facts(
+        year=2022,
+        paper=(
+            "Eastwood et al., Probable domain generalization via quantile risk minimization, arXiv 2207.09944"
+        ),
+        idea="Lowers a high quantile of the distribution of the environments' risks",
+        cost="A forward pass for each environment. Needs a device with float64.",
+        departures=(
+            "One source environment, and a quantile of 0 or 1, are refused. A burn-in that is no integer "
+            "leaves the learning rate alone, as upstream, unless `eqrm_round_burnin` is set."
+        ),
+    )
 
     MIN_DOMAINS = 2  # one risk has no spread
     HPARAMS = {

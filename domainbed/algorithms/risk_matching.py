@@ -11,6 +11,7 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.discrepancy import GAMMAS, gaussian_mmd, variance
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.update_count import AnnealedERM
 from domainbed.datasets import by_size
 from domainbed.errors import UsageError
@@ -45,15 +46,24 @@ _NO_VARIANCE = Hparam(0.0, choice(0.0), "weight of the variance penalty", at_lea
 
 @REGISTRY.register()
 class RDM(AnnealedERM):
-    """Risk distribution matching (Nguyen et al. 2023, arXiv 2310.18598).
+    """Risk distribution matching (Nguyen et al. 2023).
 
     The mean risk and, after `rdm_penalty_anneal_iters` updates, two penalties: the squared maximum mean
     discrepancy between the samples' risks in the worst environment and in all of them, and the sum of the
     variances of both. At that point a new optimizer is built, with the learning rate `rdm_lr`. The penalties
     are logged from the start. Minibatches must have equal sizes of two samples or more.
-
-    Cost: an ERM step and the kernel of all risks, ten matrices (N, N) with N = (K + 1) B.
     """
+
+    FACTS = Facts(
+        year=2023,
+        paper="Nguyen et al., Domain generalisation via risk distribution matching, arXiv 2310.18598",
+        idea="The samples' risks in the worst environment are to be distributed as those in all",
+        cost="The kernel of all risks: ten matrices (N, N) with N = (K + 1) B.",
+        departures=(
+            "On any device (upstream: CUDA). One source environment, unequal minibatches and one sample "
+            "in an environment are refused."
+        ),
+    )
 
     MIN_DOMAINS = 2
     EQUAL_SIZES = True

@@ -13,23 +13,33 @@ from torch import Tensor, nn
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.hparams import Hparam, const
 
 
 @REGISTRY.register()
 class SelfReg(ERM):
-    """Self-supervised contrastive regularisation (Kim et al. 2021, arXiv 2104.09841).
+    """Self-supervised contrastive regularisation (Kim et al. 2021).
 
     The logits of a sample are pulled toward those of another sample of its class (weight lambda) and toward a
     mixture of two (weight 1 - lambda). Its features are pulled in the same way toward the projected features
     of those samples. As in upstream, the projection `cdpl` is not trained unless `selfreg_train_projection`
     is set. The minibatches together need two samples or more.
 
-    Cost: an ERM step and a pass of three small layers.
-
     Draws lambda ~ Beta(1/2, 1/2) from NumPy's global generator and then, for each class in ascending order,
     two permutations of its samples from torch's.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper=(
+            "Kim et al., SelfReg: Self-supervised contrastive regularization for domain generalization, "
+            "arXiv 2104.09841"
+        ),
+        idea="Pulls features and logits of samples of one class together, also toward their mixtures",
+        cost="A pass of three linear layers.",
+        departures="The projection is not trained, as upstream, unless `selfreg_train_projection` is set.",
+    )
 
     SWITCHES = {
         "selfreg_train_projection": Hparam(

@@ -13,6 +13,7 @@ from domainbed import networks
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.environments import environment_losses
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.precision import full_precision
 from domainbed.algorithms.update_count import UpdateCount
@@ -25,17 +26,30 @@ _NEUMANN_LIMIT = 10.0
 
 @REGISTRY.register()
 class TRM(UpdateCount, Algorithm):
-    """Transfer risk minimisation (Xu et al. 2021, arXiv 2110.09940).
+    """Transfer risk minimisation (Xu and Jaakkola 2021).
 
     ERM for `iters` updates. Then a linear classifier of its own is fitted to the features of each environment
     Q, by 30 steps of SGD, whatever the run's optimizer and schedule. Beside the joint risk, the features are
     trained to lower the risk of that classifier on the other environments, and to align the gradient of this
     risk, multiplied by an inverse Hessian, with the gradient on Q. The other environments have weights
     alpha[Q], which grow exponentially with their risks.
-
-    Cost: an ERM step, 30 K passes of linear classifiers on features, K^2 more with second derivatives, and
-    memory for 2 K + 2 classifiers. The classifiers work in full precision under autocast.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper=(
+            "Xu and Jaakkola, Learning representations that support robust transfer of predictors, arXiv "
+            "2110.09940"
+        ),
+        idea="A classifier fitted to one environment must do well on the others",
+        cost=(
+            "30 K passes of linear classifiers on features, K^2 more with second derivatives; memory for "
+            "2 K + 2 classifiers."
+        ),
+        departures=(
+            "On any device (upstream: CUDA). The environments' classifiers and weights are saved with a run."
+        ),
+    )
 
     MIN_DOMAINS = 2  # one to transfer from and one to transfer to
     HPARAMS = {

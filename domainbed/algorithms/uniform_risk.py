@@ -12,6 +12,7 @@ from torch import Tensor, nn, optim
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import adam, descend
 from domainbed.datasets import by_size
 from domainbed.errors import UsageError
@@ -31,13 +32,25 @@ class URM(ERM):
     An activation bounds the features. A discriminator is trained to distinguish them from uniform noise of
     their shape, and the featurizer to prevent that.
 
-    Cost: an ERM step and three passes of a small network.
-
     Draws the noise from the global generator of the features' device and, with label smoothing, targets for
     the noise and for the features.
 
     Raises: UsageError for a featurizer without the module `activation`.
     """
+
+    FACTS = Facts(
+        year=2024,
+        paper=(
+            "Krishnamachari et al., Uniformly distributed feature representations for fair and robust "
+            "learning, TMLR, OpenReview PgLbS5yp8n"
+        ),
+        idea="A discriminator must not distinguish the features from uniform noise",
+        cost="Three passes of a small network.",
+        departures=(
+            "Any featurizer with an `activation` (upstream: four). Generator output `identity` is refused "
+            "at the start."
+        ),
+    )
 
     HPARAMS = {
         "urm": Hparam(

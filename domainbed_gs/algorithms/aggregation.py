@@ -1,4 +1,4 @@
-"""Any aggregator of TorchJD by name (Quinton and Rey 2024, arXiv 2406.16232)."""
+"""Any aggregator of TorchJD by name (Quinton and Rey 2024)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Minibatch
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.precision import full_precision
 from domainbed.errors import UsageError, misspelt
 from domainbed.gradients.comparison import Combined
@@ -21,7 +22,7 @@ from domainbed_gs.algorithms.upgrad import UPGrad
 
 @REGISTRY.register()
 class Aggregation(UPGrad):
-    """An aggregator of TorchJD by name (Quinton and Rey 2024, arXiv 2406.16232).
+    """An aggregator of TorchJD by name (Quinton and Rey 2024).
 
     `aggregator` is "torchjd:ConFIG", say, or "torchjd:TrimmedMean(trim_number=1)". A weighting may be an
     argument: "torchjd:GramianWeightedAggregator(gramian_weighting=CRMOGMWeighting(weighting=MGDAWeighting))".
@@ -32,6 +33,15 @@ class Aggregation(UPGrad):
     counts as one on the scale of a mean, whatever it is (with `reduction` "mean", the default, it is used as
     it is), and `removed` is not logged.
     """
+
+    FACTS = Facts(
+        year=2024,
+        paper="Quinton and Rey, Jacobian descent for multi-objective optimization, arXiv 2406.16232",
+        idea="Any aggregator of the library TorchJD by name",
+        memory="K + 1",
+        cost="By default, UPGrad. One of TorchJD's gets a K x P matrix, a second copy of the gradients.",
+        one_environment="ERM",
+    )
 
     HPARAMS = {
         "aggregator": Hparam("UPGrad", const("UPGrad"), f"UPGrad, or {PREFIX}NAME, one of TorchJD's"),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.gradients.comparison import Combined, signs_agree
 from domainbed.gradients.vectors import Layout, total
 from domainbed.hparams import Hparam, const
@@ -20,6 +21,15 @@ class AgrSum(ComponentwiseSurgery):
 
     A component that is 0 in every environment counts as disagreeing, as in the authors' code.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper="Mansilla et al., Domain generalization via gradient surgery, ICCV, arXiv 2108.01621",
+        idea="Sums the environments' gradients where all their signs agree, else 0",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM",
+    )
 
     SWITCHES = {
         "zero_agrees": Hparam(False, const(False), "removed; only false is accepted", choices=(False,)),
@@ -35,8 +45,21 @@ class AgrRand(AgrSum):
 
     The noise is Normal(0, sigma^2), where sigma is the mean absolute value of the sum over the components
     that agree. It is logged as `sigma`. Where no component agrees there is no noise; `no_agreement` logs the
-    share of such updates. Costs P normal draws beside Agr-Sum.
+    share of such updates.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper="Mansilla et al., Domain generalization via gradient surgery, ICCV, arXiv 2108.01621",
+        idea="Agr-Sum with noise in the components whose signs disagree",
+        memory="K + 1",
+        cost="P normal draws. Less memory in a joint pass.",
+        one_environment="ERM with noise where the gradient is 0",
+        departures=(
+            "Where no component agrees there is no noise (the authors' is NaN). Draws depend on the run's "
+            "seed and the update alone."
+        ),
+    )
 
     HPARAMS = {
         "sigma": Hparam(

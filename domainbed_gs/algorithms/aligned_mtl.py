@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.hparams import Hparam, const
 from domainbed_gs.algorithms.active_sets import has_gradient, mean_weights
 from domainbed_gs.algorithms.ranks import numerical_ranks
@@ -43,6 +44,19 @@ class AlignedMTL(GramSurgery):
     `aligned_scale` chooses s, the common eigenvalue: the smallest of those kept (min), their median (the
     lower one of two), or their mean (rmse). The plain mean if all gradients are 0.
     """
+
+    FACTS = Facts(
+        year=2023,
+        paper="Senushkin et al., Independent component alignment for multi-task learning, CVPR",
+        idea="The mean of gradients that were made orthogonal and equally long",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM",
+        departures=(
+            "Where only rounding decides the gradients' rank, a mixture of the answers (public code: one "
+            "rank by a threshold)."
+        ),
+    )
 
     HPARAMS = {
         "aligned_scale": Hparam(

@@ -1,10 +1,11 @@
-"""CAGrad (Liu et al. 2021, arXiv 2110.14048)."""
+"""CAGrad (Liu et al. 2021)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.hparams import Hparam, const, uniform
 from domainbed_gs.algorithms.active_sets import (
     MAX_ENUMERATED,
@@ -134,6 +135,21 @@ class CAGrad(GramSurgery):
     ERM's gradient over equally large minibatches. The step grows by up to 1 + c, unless
     `cagrad_rescale` divides by that.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper=(
+            "Liu et al., Conflict-averse gradient descent for multi-task learning, NeurIPS, arXiv 2110.14048"
+        ),
+        idea="Near the mean gradient, the direction that is best for the worst-off environment",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM",
+        departures=(
+            "Solved exactly (the authors' code: SLSQP), and on the scale of a mean (theirs: multiplied by "
+            "K, and in part divided by 1 + c^2, `cagrad_rescale`)."
+        ),
+    )
 
     HPARAMS = {
         "cagrad_c": Hparam(0.5, uniform(0.1, 0.9), "c, radius around the mean gradient", at_least=0),

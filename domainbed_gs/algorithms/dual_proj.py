@@ -1,10 +1,11 @@
-"""DualProj (GEM, Lopez-Paz and Ranzato 2017, arXiv 1706.08840), and the projection that UPGrad shares."""
+"""DualProj (GEM, Lopez-Paz and Ranzato 2017), and the projection that UPGrad shares."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed_gs.algorithms.active_sets import (
     MAX_ENUMERATED,
     has_gradient,
@@ -92,6 +93,21 @@ class DualProj(GramSurgery):
 
     As little as it takes: it is projected onto {d : d.g_k >= 0 for all k}. Solved exactly.
     """
+
+    FACTS = Facts(
+        year=2017,
+        paper=(
+            "Lopez-Paz and Ranzato, Gradient episodic memory for continual learning, NeurIPS, arXiv "
+            "1706.08840"
+        ),
+        idea="The mean gradient, moved to conflict with none",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM",
+        departures=(
+            "The constraints are the source environments (in the paper: earlier tasks). Solved exactly."
+        ),
+    )
 
     def weights(self, gram: np.ndarray) -> np.ndarray:
         return dual_proj_weights(gram, self.tolerance)

@@ -1,4 +1,4 @@
-"""ExcessMTL (He et al. 2024, "Robust multi-task learning with excess risks", arXiv 2402.02009)."""
+"""ExcessMTL (He et al. 2024, "Robust multi-task learning with excess risks")."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Minibatch
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.precision import full_precision
 from domainbed.gradients.comparison import Combined
 from domainbed.hparams import Hparam, const, log10_uniform
@@ -28,14 +29,24 @@ class ExcessMTL(GradientSurgery):
     divided by their sum. As the factors compound, one environment may end up with all the weight; the logged
     `largest_weight` shows it.
 
-    Cost: an ERM step; memory for the K gradients and for S, 2 K tensors of the size of all parameters. With
-    `excess_of` "classifier", e and S are of the classifier's parameters alone.
-
     Attributes:
         squares: S (K, M) by the M components that count; None before the first update.
         unit: of the excess risks, (K,); None before the first update.
         log_weights: logarithms of the weights (K,), without their normalisation.
     """
+
+    FACTS = Facts(
+        year=2024,
+        paper="He et al., Robust multi-task learning with excess risks, ICML, arXiv 2402.02009",
+        idea="Environments whose excess risk stays high gain weight",
+        memory="5 * K + 1",
+        cost=(
+            "2 K between updates and at the least: gradients, and sums of their squares. With `excess_of` "
+            "classifier the sums are of the classifier's parameters alone."
+        ),
+        one_environment="ERM",
+        departures="Weights add up to 1 (the authors' code: to K).",
+    )
 
     DISTRIBUTED = False
     HPARAMS = {

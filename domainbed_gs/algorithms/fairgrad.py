@@ -1,10 +1,11 @@
-"""FairGrad (Ban and Ji 2024, "Fair resource allocation in multi-task learning", arXiv 2402.15638)."""
+"""FairGrad (Ban and Ji 2024, "Fair resource allocation in multi-task learning")."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.gradients.gram import NoDirection, norm_of
 from domainbed.hparams import Hparam, choice, const
 from domainbed_gs.algorithms.active_sets import has_gradient, mean_weights, unit_gram
@@ -97,6 +98,20 @@ class FairGrad(GramSurgery):
     shorter, down to 0, where a convex combination of the unit gradients is 0 but for rounding: there nobody
     can gain.
     """
+
+    FACTS = Facts(
+        year=2024,
+        paper="Ban and Ji, Fair resource allocation in multi-task learning, ICML, arXiv 2402.15638",
+        idea="The direction that divides the gains alpha-fairly among environments",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM",
+        departures=(
+            "Solved at any scale by Newton's method (the authors' code: SciPy, whose tolerances end early "
+            "for small gradients). The direction has the length of the mean gradient; `fairgrad_length` "
+            "reference is theirs."
+        ),
+    )
 
     HPARAMS = {
         "fairgrad_alpha": Hparam(

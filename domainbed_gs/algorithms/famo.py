@@ -1,4 +1,4 @@
-"""FAMO (Liu et al. 2023, "FAMO: Fast adaptive multitask optimization", arXiv 2306.03792)."""
+"""FAMO (Liu et al. 2023, "FAMO: Fast adaptive multitask optimization")."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn, optim
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Minibatch
 from domainbed.algorithms.environments import environment_losses
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.loss_weights import LossWeightsMethod
 from domainbed.algorithms.optimizers import adam
 from domainbed.hparams import Hparam, const, log10_uniform
@@ -30,18 +31,29 @@ class FAMO(LossWeightsMethod):
 
     with step size `famo_lr` and coupled decay `famo_gamma`, by Adam as in the authors' code or by plain
     descent as in the paper's box. The number itself says nothing about progress. A loss below
-    `famo_min_loss` has no logarithm, and training fails. The network's gradient is not clipped; the authors'
-    code clips it to length 1.
+    `famo_min_loss` has no logarithm, and training fails.
 
     The second pass has the dropout masks of the first and leaves batch norms' running statistics alone, so
-    that delta is what the step changed. `famo_second_pass` "fresh" is the authors' way: new masks, and a
-    second update of the statistics.
-
-    Cost: an ERM step and a forward pass, 4/3 of ERM's.
+    that delta is what the step changed. `famo_second_pass` "fresh" draws new masks, and updates the
+    statistics again.
 
     Attributes:
         logits: xi (K,).
     """
+
+    FACTS = Facts(
+        year=2023,
+        paper="Liu et al., FAMO: Fast adaptive multitask optimization, NeurIPS, arXiv 2306.03792",
+        idea="Environments whose losses fall slowly gain weight",
+        time="4 / 3",
+        cost="A forward pass after the step.",
+        one_environment="ERM",
+        departures=(
+            "The second pass has the dropout masks of the first, and leaves batch norms' statistics alone "
+            "(`famo_second_pass` fresh is the authors' way). The network's gradient is not clipped (their "
+            "code: to length 1)."
+        ),
+    )
 
     DISTRIBUTED = True
     FIXED_RATES = ("logits_optimizer",)

@@ -1,4 +1,4 @@
-"""GAM, gradient norm aware minimisation (Zhang et al. 2023, CVPR, arXiv 2303.03108)."""
+"""GAM, gradient norm aware minimisation (Zhang et al. 2023, CVPR)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
+from domainbed.algorithms.facts import Facts
 from domainbed.gradients.vectors import set_gradient, set_values
 from domainbed.hparams import Hparam, choice, const, uniform
 from domainbed_gs.algorithms.sharpness import (
@@ -38,9 +39,19 @@ class GAM(SharpnessAware):
     weight decay is the optimizer's, and in no g. Running statistics of batch norms are updated in the first
     pass only; dropout draws new masks in each. Logs the risk at theta as `loss`, and `sharpness`, the risk at
     theta + rho' u(g0) minus it.
-
-    Cost: four ERM steps, and memory for theta and four gradients.
     """
+
+    FACTS = Facts(
+        year=2023,
+        paper=(
+            "Zhang et al., Gradient norm aware minimization seeks first-order flatness and improves "
+            "generalization, CVPR, arXiv 2303.03108"
+        ),
+        idea="Flattens the norm of the gradient near the weights, without second derivatives",
+        time="4",
+        memory="10",
+        departures="h- is the paper's; the authors' code weighs g0 by 1 (`gam_h_minus` code).",
+    )
 
     HPARAMS = {
         "rho": Hparam(

@@ -1,4 +1,4 @@
-"""GENIE (Cho, Kim and Kim, ICML 2025, arXiv 2606.16301)."""
+"""GENIE (Cho, Kim and Kim, ICML 2025)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn, optim
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import CHOICE
 from domainbed.hparams import Hparam, const, log10_uniform, uniform
 from domainbed.seeds import counter_seed
@@ -139,11 +140,20 @@ class GENIE(ERM):
     mask M is 0 with probability p = `genie_p`. This is the authors' code. Their paper's box has the gain
     q = E[g]^2 / E[g^2] by averages that are not corrected, so with the variance of one gradient, not of their
     mean: `genie_gain` "paper". Without `genie_noise` and with p = 0, preconditioning alone is left. The noise
-    is small unless the variance of a component is above 0.1. At the first update, where the code leaves the
-    variance to rounding, it is 1e-8.
-
-    Cost: an ERM step; memory as Adam, two tensors of the size of all parameters.
+    is small unless the variance of a component is above 0.1.
     """
+
+    FACTS = Facts(
+        year=2025,
+        paper="Cho, Kim and Kim, ICML (PMLR 267), arXiv 2606.16301",
+        idea="An optimizer that follows what the gradients of many updates agree on",
+        memory="1",
+        cost="Moving averages as Adam's, between updates.",
+        departures=(
+            "At the first update variances are 1e-8 (the authors' code leaves them to rounding). The step "
+            "size is `lr`, which their code ignores."
+        ),
+    )
 
     HPARAMS = {
         "genie_beta": Hparam(

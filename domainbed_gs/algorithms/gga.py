@@ -1,4 +1,4 @@
-"""GGA (Ballas and Diou 2025, "Gradient-guided annealing for domain generalization", arXiv 2502.20162)."""
+"""GGA (Ballas and Diou 2025, "Gradient-guided annealing for domain generalization")."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.update_count import UpdateCount
 from domainbed.gradients.comparison import cosines
 from domainbed.gradients.engine import GradientEngine
@@ -41,12 +42,23 @@ class GGA(UpdateCount, ERM):
     Each trial draws new dropout masks, as in the authors' code, so the search selects masks too;
     `gga_same_masks` keeps them. Running statistics of batch norms are not changed by the search. In updates
     with a search, `accepted` (number of moves) and `lowest_cosine` (at the best point) are logged.
-
-    Cost: an ERM step, and one for each trial, of `gga_trials` + 1 in an update with a search: with the
-    defaults 25,000 ERM steps in all, five times a run of 5,000 (6.7 times with the authors' code, which needs
-    another forward pass in a trial). Memory for the K gradients, less in a joint pass, and 3 times the
-    featurizer's parameters.
     """
+
+    FACTS = Facts(
+        year=2025,
+        paper="Ballas and Diou, Gradient-guided annealing for domain generalization, CVPR, arXiv 2502.20162",
+        idea="ERM that for some updates first searches for weights where the gradients agree",
+        memory="K + 5",
+        cost=(
+            "`gga_trials` + 2 = 252 ERM steps in each of the 101 updates with a search: 25,000 in all, five "
+            "times a run of 5,000. The memory is that of the search, less in a joint pass."
+        ),
+        one_environment="ERM",
+        departures=(
+            "A trial's loss is that of its gradients' pass (the authors' code: another forward pass, 6.7 "
+            "times a run). Running statistics are not changed by the search."
+        ),
+    )
 
     DISTRIBUTED = False
     HPARAMS = {

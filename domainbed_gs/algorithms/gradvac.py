@@ -1,4 +1,4 @@
-"""GradVac (Wang et al. 2020, "Gradient vaccine", arXiv 2010.05874)."""
+"""GradVac (Wang et al. 2020, "Gradient vaccine")."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.hparams import Hparam, log10_uniform
 from domainbed_gs.algorithms.pcgrad import PairwiseSurgery
 from domainbed_gs.algorithms.ranks import trust
@@ -24,6 +25,19 @@ class GradVac(PairwiseSurgery):
     first update, this is PCGrad. For the targets, a gradient that is 0 has cosine 0 to all, and so has one of
     which corrections leave rounding alone.
     """
+
+    FACTS = Facts(
+        year=2020,
+        paper=(
+            "Wang et al., Gradient vaccine: Investigating and improving multi-task optimization in "
+            "massively multilingual models, arXiv 2010.05874"
+        ),
+        idea="PCGrad towards a target cosine of each pair, a running mean of those found",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM",
+        departures="The whole network at once; public code also offers it by layer or tensor.",
+    )
 
     HPARAMS = {
         "gradvac_beta": Hparam(

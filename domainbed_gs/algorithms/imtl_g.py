@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.gradients.gram import NoDirection
 from domainbed_gs.algorithms.active_sets import has_gradient, mean_weights
 from domainbed_gs.algorithms.ranks import numerical_ranks, trust
@@ -50,9 +51,21 @@ class IMTLG(GramSurgery):
     inverse stands for the inverse, as in Quinton and Rey 2024 (arXiv 2406.16232); see `ranks` for a G that
     is singular but for rounding. The mean stands in (`fallback`) if all gradients are 0, or if the weights
     before normalisation nearly cancel, so that the normalised ones would be large; it does so by degrees
-    where the sum of their absolute values is 100 to 200. The loss balancing of the same paper, IMTL-L, is
-    no part of it.
+    where the sum of their absolute values is 100 to 200.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper="Liu et al., Towards impartial multi-task learning, ICLR",
+        idea="The direction with equal projections on all gradients",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM",
+        departures=(
+            "Without the paper's balancing of losses (IMTL-L). With a tiny normaliser it is the mean "
+            "gradient (public code: 0)."
+        ),
+    )
 
     def weights(self, gram: np.ndarray) -> np.ndarray:
         return imtl_g_weights(gram, self.tolerance)

@@ -1,10 +1,11 @@
-"""MGDA (Désidéri 2012; Sener and Koltun 2018, arXiv 1810.04650)."""
+"""MGDA (Désidéri 2012; Sener and Koltun 2018)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed_gs.algorithms.active_sets import (
     MAX_ENUMERATED,
     has_gradient,
@@ -86,11 +87,27 @@ def _non_negative_least_squares(cosines: np.ndarray, shares: np.ndarray) -> np.n
 
 @REGISTRY.register()
 class MGDA(GramSurgery):
-    """MGDA (Desideri 2012; Sener and Koltun 2018, arXiv 1810.04650): the shortest convex combination.
+    """MGDA (Desideri 2012; Sener and Koltun 2018): the shortest convex combination.
 
     Minimises |sum_k w_k g_k| over the simplex, exactly. Every environment's loss falls, unless none can fall
     without another's rising. On the scale of a mean, and shorter than it.
     """
+
+    FACTS = Facts(
+        year=2018,
+        paper=(
+            "Sener and Koltun, Multi-task learning as multi-objective optimization, NeurIPS, arXiv "
+            "1810.04650; Desideri 2012"
+        ),
+        idea="The shortest convex combination of the gradients",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM",
+        departures=(
+            "Solved exactly (public code: Frank-Wolfe steps), of the gradients as they are (public code "
+            "can normalise them first)."
+        ),
+    )
 
     def weights(self, gram: np.ndarray) -> np.ndarray:
         return mgda_weights(gram)

@@ -1,4 +1,4 @@
-"""MoDo ("Three-way trade-off in multi-objective learning", JMLR 25, 2024, arXiv 2305.20057)."""
+"""MoDo (Chen et al. 2024, "Three-way trade-off in multi-objective learning", JMLR 25)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.hparams import Hparam, choice, log10_uniform
 from domainbed_gs.algorithms.active_sets import mean_weights
 from domainbed_gs.algorithms.independent_minibatches import IndependentMinibatches, nearest_in_simplex
@@ -16,18 +17,31 @@ from domainbed_gs.algorithms.independent_minibatches import IndependentMinibatch
 
 @REGISTRY.register()
 class MoDo(IndependentMinibatches):
-    """MoDo (2024, JMLR 25, arXiv 2305.20057): MGDA's weights, improved by one small step an update.
+    """MoDo (Chen et al. 2024): MGDA's weights, improved by one small step an update.
 
     Each minibatch is cut into two halves, with gradients J1 and J2 (K, P). The weights lambda move to the
     nearest vector in the simplex to lambda - gamma (J1 J2^T lambda + rho lambda), where gamma is `modo_gamma`
     and rho is `modo_rho`. The update is lambda_k times the mean of environment k's two gradients. For
     gamma = 0 it is the mean gradient. gamma is relative to the squared length of the gradients.
 
-    Cost: an ERM step and K x K algebra; memory for 2 K gradients, less in a joint pass.
-
     Attributes:
         shares: lambda (K,).
     """
+
+    FACTS = Facts(
+        year=2024,
+        paper=(
+            "Chen et al., Three-way trade-off in multi-objective learning: Optimization, generalization "
+            "and conflict-avoidance, JMLR 25, arXiv 2305.20057"
+        ),
+        idea="MGDA's weights, improved by one small step an update, from independent minibatches",
+        memory="2.7 * K",
+        cost="The parts of a minibatch together cost its arithmetic. Less memory in a joint pass.",
+        one_environment="ERM",
+        departures=(
+            "Each minibatch is cut into two, and both halves make the update (LibMTL: a third minibatch)."
+        ),
+    )
 
     DISTRIBUTED = True
     HPARAMS = {

@@ -1,4 +1,4 @@
-"""Nash-MTL (Navon et al. 2022, arXiv 2202.01017)."""
+"""Nash-MTL (Navon et al. 2022)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.gradients.gram import NoDirection, norm_of
 from domainbed.hparams import Hparam, const
 from domainbed_gs.algorithms.active_sets import has_gradient, mean_weights, unit_gram
@@ -78,6 +79,19 @@ class NashMTL(GramSurgery):
     with the Frobenius norm, but at most `nash_max_norm`; "solution" leaves it. It is shorter, down to 0,
     where a convex combination of the unit gradients is 0 but for rounding: there nobody can gain.
     """
+
+    FACTS = Facts(
+        year=2022,
+        paper="Navon et al., Multi-task learning as a bargaining game, ICML, arXiv 2202.01017",
+        idea="The bargaining solution: a direction that every environment gains from",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM",
+        departures=(
+            "Solved exactly, by Newton's method (the authors' code: 20 convex programs). The direction "
+            "has the length of the mean gradient; `nash_length` reference is theirs."
+        ),
+    )
 
     HPARAMS = {
         "nash_length": Hparam(

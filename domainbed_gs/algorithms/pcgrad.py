@@ -1,10 +1,11 @@
-"""PCGrad (Yu et al. 2020, "Gradient surgery for multi-task learning", arXiv 2001.06782)."""
+"""PCGrad (Yu et al. 2020, "Gradient surgery for multi-task learning")."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.hparams import Hparam, const
 from domainbed.seeds import generator
 from domainbed_gs.algorithms.surgery import GramSurgery
@@ -49,6 +50,20 @@ class PCGrad(PairwiseSurgery):
     Environment i starts from v = g_i and, for each other j in random order with v.g_j < 0, loses its
     component along the original g_j. Inner products are enough: with v = sum_m c_m g_m, v.g_j = (gram c)_j.
     """
+
+    FACTS = Facts(
+        year=2020,
+        paper="Yu et al., Gradient surgery for multi-task learning, NeurIPS, arXiv 2001.06782",
+        idea="Projects each gradient off those that it conflicts with, then sums",
+        memory="K + 1",
+        cost="Less memory in a joint pass.",
+        one_environment="ERM",
+        departures=(
+            "Each environment visits the others in an order of its own, as in the paper; the ICCV 2021 "
+            "code shares one (`order` shared). Some public codes visit an environment itself too "
+            "(`include_self`)."
+        ),
+    )
 
     HPARAMS = {
         "include_self": Hparam(False, const(False), "an environment visits itself too (some public codes)"),

@@ -1,4 +1,4 @@
-"""PGrad (Wang, Grigsby and Qi 2023, "PGrad: Learning principal gradients", arXiv 2305.01134)."""
+"""PGrad (Wang, Grigsby and Qi 2023, "PGrad: Learning principal gradients")."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, optim
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import descend
 from domainbed.algorithms.update_count import UpdateCount
 from domainbed.datasets import by_size
@@ -82,12 +83,27 @@ class PGrad(UpdateCount, ERM):
 
     The inner optimizer keeps its state from one update to the next. Running statistics of batch norms are
     those of the trajectory. A part without samples is left out. The logged `loss` is the mean over the
-    trajectory. The authors' parallel variant takes all its steps from one point, so its direction is one
-    environment's step; it is not here.
-
-    Cost: the samples of an ERM step, in `pgrad_passes` K small steps one after another. Memory for as many
-    points of the trajectory: 9 tensors of the size of all parameters for K = 3.
+    trajectory.
     """
+
+    FACTS = Facts(
+        year=2023,
+        paper=(
+            "Wang, Grigsby and Qi, PGrad: Learning principal gradients for domain generalization, ICLR, "
+            "arXiv 2305.01134"
+        ),
+        idea="Descends the principal directions of a short training trajectory",
+        memory="3 * K + 4",
+        cost=(
+            "The samples of an ERM step, in `pgrad_passes` K small steps one after another, and as many "
+            "points of the trajectory."
+        ),
+        departures=(
+            "Without the authors' parallel variant, whose direction is one environment's step. Directions "
+            "that are rounding are left out. Running statistics are those of the trajectory (their code: "
+            "never change)."
+        ),
+    )
 
     HPARAMS = {
         "pgrad_passes": Hparam(3, const(3), "parts of each minibatch", at_least=1),

@@ -1,4 +1,4 @@
-"""Any scalarizer of TorchJD by name (Quinton and Rey 2024, arXiv 2406.16232)."""
+"""Any scalarizer of TorchJD by name (Quinton and Rey 2024)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Minibatch
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.loss_weights import LossWeightsMethod
 from domainbed.algorithms.update_count import UpdateCount
 from domainbed.errors import UsageError, misspelt
@@ -20,7 +21,7 @@ from domainbed_gs.algorithms.torchjd_objects import PREFIX, SCALARIZERS, TorchJD
 
 @REGISTRY.register()
 class Scalarization(UpdateCount, LossWeightsMethod):
-    """A scalarizer of TorchJD by name (Quinton and Rey 2024, arXiv 2406.16232): one number of the K losses.
+    """A scalarizer of TorchJD by name (Quinton and Rey 2024): one number of the K losses.
 
     `scalarizer` is "torchjd:DWA", say, or "torchjd:STCH(mu=0.1)"; parameters `shape` are K by themselves. By
     default the mean, which is ERM and needs no TorchJD. What a scalarizer remembers is saved with the run.
@@ -28,9 +29,15 @@ class Scalarization(UpdateCount, LossWeightsMethod):
     wants the losses after the step (FAMO) gets them from another forward pass, with the dropout masks of the
     first; one that counts epochs (DWA) has one every `scalarizer_epoch` updates. What one draws comes from
     torch's global generator, seeded for it by the run's seed and the update, and restored.
-
-    Cost: an ERM step; FAMO 4/3.
     """
+
+    FACTS = Facts(
+        year=2024,
+        paper="Quinton and Rey, Jacobian descent for multi-objective optimization, arXiv 2406.16232",
+        idea="Any scalarizer of the library TorchJD by name: one number of the losses",
+        cost="By default the mean. TorchJD's FAMO costs another forward pass.",
+        one_environment="ERM",
+    )
 
     DISTRIBUTED = False
     HPARAMS = {

@@ -1,4 +1,4 @@
-"""SDMGrad (Xiao, Ban and Ji 2023, "Direction-oriented multi-objective learning", arXiv 2305.18409)."""
+"""SDMGrad (Xiao, Ban and Ji 2023, "Direction-oriented multi-objective learning")."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.hparams import Hparam, choice, const, log10_uniform
 from domainbed_gs.algorithms.active_sets import mean_weights
 from domainbed_gs.algorithms.independent_minibatches import IndependentMinibatches, nearest_in_simplex
@@ -51,11 +52,25 @@ class SDMGrad(IndependentMinibatches):
     `sdmgrad_lr` is the size of the steps. With that of TorchJD's class, 10, they jump between the corners of
     the simplex, and rounding may decide where they end; with 0.1 they do not.
 
-    Cost: an ERM step and K x K algebra; memory for 3 K gradients, less in a joint pass.
-
     Attributes:
         shares: w (K,).
     """
+
+    FACTS = Facts(
+        year=2023,
+        paper=(
+            "Xiao, Ban and Ji, Direction-oriented multi-objective learning: Simple and provable "
+            "stochastic algorithms, NeurIPS, arXiv 2305.18409"
+        ),
+        idea="MGDA's weights pulled towards the mean, from independent minibatches",
+        memory="4 * K",
+        cost="The parts of a minibatch together cost its arithmetic. Less memory in a joint pass.",
+        one_environment="ERM on a third of the minibatch",
+        departures=(
+            "Each minibatch is cut into three (public code: draws three). `sdmgrad_lr` is 0.1 (TorchJD: "
+            "10, which jumps between corners)."
+        ),
+    )
 
     DISTRIBUTED = True
     PARTS = 3

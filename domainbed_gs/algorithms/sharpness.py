@@ -19,6 +19,7 @@ from torch.func import functional_call
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.update_count import UpdateCount
 from domainbed.gradients.vectors import flat, set_gradient, set_values
 from domainbed.hparams import Hparam, choice, log10_uniform
@@ -86,14 +87,23 @@ class SharpnessAware(ERM):
 
 @REGISTRY.register()
 class SAM(SharpnessAware):
-    """Sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412, algorithm 1 with p = 2).
+    """Sharpness-aware minimisation (Foret et al. 2021, algorithm 1 with p = 2).
 
     The gradient of the risk at theta + rho g / |g|. Running statistics of batch norms are updated in the
     first forward pass only. Dropout draws new masks in the second. Besides `loss`, `sharpness` is logged: the
     risk at the perturbed weights minus the risk at theta.
-
-    Cost: two ERM steps, and memory for theta and g.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper=(
+            "Foret et al., Sharpness-aware minimization for efficiently improving generalization, ICLR, "
+            "arXiv 2010.01412"
+        ),
+        idea="Follows the gradient at weights perturbed along the gradient, to find flat minima",
+        time="2",
+        memory="4",
+    )
 
     def perturbation(self, gradient: Tensor, weights: Tensor) -> Tensor:
         """The perturbation of theta = `weights`, given g = `gradient`."""
@@ -135,11 +145,22 @@ class SAM(SharpnessAware):
 
 @REGISTRY.register()
 class ASAM(SAM):
-    """Adaptive SAM (Kwon et al. 2021, arXiv 2102.11600, algorithm 1).
+    """Adaptive SAM (Kwon et al. 2021, algorithm 1).
 
     The perturbation is rho theta^2 g / |theta g|, whose length is measured relative to each weight, so that
-    it is invariant to rescaling of layers. Cost: as SAM.
+    it is invariant to rescaling of layers.
     """
+
+    FACTS = Facts(
+        year=2021,
+        paper=(
+            "Kwon et al., ASAM: Adaptive sharpness-aware minimization for scale-invariant learning of "
+            "deep neural networks, ICML, arXiv 2102.11600"
+        ),
+        idea="SAM whose perturbation is measured relative to each weight",
+        time="2",
+        memory="4",
+    )
 
     HPARAMS = {
         "rho": Hparam(0.5, choice(0.1, 0.2, 0.5, 1.0), "relative length of the perturbation", at_least=0)
@@ -152,12 +173,24 @@ class ASAM(SAM):
 
 @REGISTRY.register()
 class GSAM(SAM):
-    """Surrogate gap guided SAM (Zhuang et al. 2022, arXiv 2203.08065, algorithm 1).
+    """Surrogate gap guided SAM (Zhuang et al. 2022, algorithm 1).
 
     The gradient is g_p - alpha (g - part of g along g_p). The subtracted component of g is orthogonal to g_p,
     so this lowers the surrogate gap without changing the perturbed risk to first order. The learning rate and
-    rho are constant here. Cost: as SAM.
+    rho are constant here.
     """
+
+    FACTS = Facts(
+        year=2022,
+        paper=(
+            "Zhuang et al., Surrogate gap minimization improves sharpness-aware training, ICLR, arXiv "
+            "2203.08065"
+        ),
+        idea="SAM less the part of the gradient that raises the gap between perturbed and plain risk",
+        time="2",
+        memory="5",
+        departures="rho is constant (the authors': follows the learning rate).",
+    )
 
     HPARAMS = {
         "gsam_alpha": Hparam(
@@ -180,11 +213,25 @@ def _sagm_alpha(dataset: str) -> Hparam:
 
 @REGISTRY.register()
 class SAGM(SAM):
-    """Sharpness-aware gradient matching (Wang et al. 2023, arXiv 2303.10353).
+    """Sharpness-aware gradient matching (Wang et al. 2023).
 
     The perturbation is (rho / |g| - alpha) g, and the gradient is (g + g_p) / 2: both risks fall, and the
-    gradients become similar. Cost: as SAM.
+    gradients become similar.
     """
+
+    FACTS = Facts(
+        year=2023,
+        paper=(
+            "Wang et al., Sharpness-aware gradient matching for domain generalization, CVPR, arXiv 2303.10353"
+        ),
+        idea="SAM that lowers both the plain and the perturbed risk, and makes their gradients similar",
+        time="2",
+        memory="5",
+        departures=(
+            "`rho` has an effect (the authors' code: 0.05 whatever it is). Random `sagm_alpha` covers the "
+            "published values (theirs excludes them)."
+        ),
+    )
 
     HPARAMS = {"sagm_alpha": _sagm_alpha}
 
@@ -198,12 +245,24 @@ class SAGM(SAM):
 
 @REGISTRY.register()
 class DISAM(SAM):
-    """Domain-inspired SAM (Zhang et al. 2024, arXiv 2405.18861).
+    """Domain-inspired SAM (Zhang et al. 2024).
 
     The perturbation follows the gradient of the risk minus lambda times the variance of the environments'
     risks (over K, not K - 1), so that it raises all of them alike. The gradient at the perturbed weights is
-    that of the risk. With one environment, or with lambda = 0, it is SAM. Cost: as SAM.
+    that of the risk. With one environment, or with lambda = 0, it is SAM.
     """
+
+    FACTS = Facts(
+        year=2024,
+        paper=(
+            "Zhang et al., Domain-inspired sharpness-aware minimization under domain shifts, ICLR, arXiv "
+            "2405.18861"
+        ),
+        idea="SAM whose perturbation raises the risks of all environments alike",
+        time="2",
+        memory="4",
+        one_environment="SAM",
+    )
 
     HPARAMS = {
         "disam_lambda": Hparam(0.1, choice(0.05, 0.1, 0.2), "weight lambda of the variance", at_least=0)
@@ -230,7 +289,7 @@ def gradual_ascent(losses: Sequence[Loss], parameters: Parameters, rho: float) -
 
 @REGISTRY.register()
 class DGSAM(UpdateCount, SharpnessAware):
-    """Individual sharpness-aware minimisation of each environment (Song et al. 2025, arXiv 2503.23430).
+    """Individual sharpness-aware minimisation of each environment (Song et al. 2025).
 
     Visits the environments in a random order, and the first one again at the end. Each visit takes the
     gradient of that environment's risk and then perturbs the weights along it. The gradient for the optimizer
@@ -239,10 +298,22 @@ class DGSAM(UpdateCount, SharpnessAware):
     logged `loss` is the mean of the environments' risks on their first visits.
 
     The order depends only on the seed of the run and the number of the update.
-
-    Cost: K + 1 gradients of one environment, so (K + 1) / K of the time of an ERM step, and memory for theta
-    and the sum.
     """
+
+    FACTS = Facts(
+        year=2025,
+        paper=(
+            "Song et al., DGSAM: Domain generalization via individual sharpness-aware minimization, arXiv "
+            "2503.23430"
+        ),
+        idea="Gradual ascent over the environments, whose gradients on the way are summed",
+        time="(K + 1) / K",
+        memory="6",
+        departures=(
+            "After a description of the authors' code, which was not found in public. Running statistics "
+            "are not updated on the last visit."
+        ),
+    )
 
     STATE = ("order_seed",)
 

@@ -1,4 +1,4 @@
-"""STCH (Lin et al. 2024, "Smooth Tchebycheff scalarization", arXiv 2402.19078)."""
+"""STCH (Lin et al. 2024, "Smooth Tchebycheff scalarization")."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.loss_weights import LossWeightsMethod
 from domainbed.algorithms.update_count import UpdateCount
 from domainbed.hparams import Hparam, choice, const
@@ -32,9 +33,18 @@ class STCH(UpdateCount, LossWeightsMethod):
 
     `stch_form` "plain" is the paper's equation with equal preferences 1/K and the ideal point 0:
     mu log sum_k exp(L_k / (K mu)), without warm-up.
-
-    Cost: an ERM step.
     """
+
+    FACTS = Facts(
+        year=2024,
+        paper=(
+            "Lin et al., Smooth Tchebycheff scalarization for multi-objective optimization, ICML, arXiv "
+            "2402.19078"
+        ),
+        idea="Descends a smooth maximum of the environments' losses",
+        one_environment="ERM",
+        departures="The warm-up is counted in updates (the authors' code: epochs).",
+    )
 
     DISTRIBUTED = True
     HPARAMS = {

@@ -46,8 +46,14 @@ def test_upstreams_algorithms_are_listed_first():
     assert len(algorithms.ALGORITHMS) >= 66
 
 
-def test_the_order_of_algorithms_does_not_depend_on_what_was_imported_before():
-    program = "import domainbed_gs.algorithms.sharpness, domainbed.algorithms as a; print(*a.ALGORITHMS)"
+@pytest.mark.parametrize(
+    "first", ["import domainbed_gs.algorithms.sharpness", "domainbed.networks:FEATURIZERS"]
+)
+def test_the_order_of_algorithms_does_not_depend_on_what_was_looked_up_before(first):
+    if ":" in first:  # which loads the plugins
+        module, _, registry = first.partition(":")
+        first = f"from {module} import {registry}; list({registry})"
+    program = f"{first}; import domainbed.algorithms as a; print(*a.ALGORITHMS)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     check_order(run.stdout.split())
 
