@@ -16,6 +16,7 @@ from domainbed.records.environments import environments, out_acc, validated_sour
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
+from domainbed.records.target_sets import target_validation
 from domainbed.registry import Registry
 
 RunAcc = dict[str, float]
@@ -236,7 +237,10 @@ class LeaveOneOutSelectionMethod(SelectionMethod):
 
 @METHODS.register("oracle")
 class OracleSelectionMethod(SelectionMethod):
-    """The last step. The accuracy on the target's own out-split decides between hparams seeds."""
+    """The last step. The accuracy on the target's own out-split decides between hparams seeds.
+
+    With several targets at once, the mean accuracy on their out-splits decides.
+    """
 
     name = "test-domain validation set (oracle)"
     chosen_by = "the accuracy on the target's own out-split at the last step"
@@ -259,7 +263,7 @@ class OracleSelectionMethod(SelectionMethod):
             return None
         last = test_records.sorted(key=lambda record: record["step"])[-1]
         (target,) = last["args"]["test_envs"]
-        val_acc, test_acc = last.get(f"env{target}_out_acc"), cls.reported_acc(last)
+        val_acc, test_acc = target_validation(last, target), cls.reported_acc(last)
         return None if val_acc is None or test_acc is None else {"val_acc": val_acc, "test_acc": test_acc}
 
 

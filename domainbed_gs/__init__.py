@@ -16,6 +16,7 @@ def register() -> None:
     model_selection.METHODS.add_lazy("iccv2021", "domainbed_gs.selection:ICCV2021SelectionMethod")
     model_selection.METHODS.add_lazy("iccv2021_macro", "domainbed_gs.selection:ICCV2021MacroSelectionMethod")
     model_selection.METHODS.add_lazy("last", "domainbed_gs.selection:LastSelectionMethod")
+    model_selection.METHODS.add_lazy("iid_pooled", "domainbed_gs.selection:PooledSelectionMethod")
     report.SECTIONS.add_lazy("paired", "domainbed_gs.report.paired:SECTION")
     report.SECTIONS.add_lazy("control", "domainbed_gs.report.control:SECTION")
     report.SECTIONS.add_lazy("against", "domainbed_gs.report.against:SECTION")

@@ -82,3 +82,12 @@ class LastSelectionMethod(ICCV2021SelectionMethod):
     @classmethod
     def _candidates(cls, records: list[Record], sources: tuple[int, ...]) -> list[tuple[float, Record]]:
         return [(cls._val_acc(record, sources), record) for record in records[-1:]]
+
+
+class PooledSelectionMethod(ICCV2021SelectionMethod):
+    """The step of `ICCV2021SelectionMethod`, for upstream's splits: the target's in-split is reported."""
+
+    name = "training-domain validation set, pooled over its images"
+    reported = "the accuracy on the target's in-split at that step"
+    test_key = "env{}_in_acc"
+    needs = "a run that holds out this target alone, with its accuracy on in-splits"

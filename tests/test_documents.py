@@ -31,6 +31,10 @@ CONTROL = f"{SMALL} --algorithms AgrSum --test_envs 0 --grouping domain pooled"
 PILOT = "--config sweeps/quickstart.toml --n_trials 4 --output_dir runs/pilot --skip_confirmation --quiet"
 QUICK = """--steps 1 --hparams '{"pretrained": false, "batch_size": 2}'"""
 SEARCH = "--skip_confirmation --n_trials 2 --n_hparams 2 --steps 1"
+SINGLE_SOURCE = (
+    "--datasets EmojiStyles --algorithms ERM --n_hparams 1 --target_sets single_source "
+    "--output_dir runs/single_source"
+)
 COLORED = f"{SMALL} --algorithms ERM Fishr"
 SIMILARITY = (
     "--dataset EmojiStyles --test_envs 3 --splits 70/10/20 --steps 161 "
@@ -47,6 +51,7 @@ SHORTENED = {
     f"{SWEEP} --config sweeps/colored_mnist.toml --data_dir DATA": f"{SEARCH} --algorithms ERM SANDMask",
     f"{SWEEP} --config sweeps/iccv2021_control.toml --preset emoji_styles": CONTROL,
     f"{SWEEP} --config sweeps/quickstart.toml --skip_confirmation --quiet": SMALL,
+    f"{SWEEP} {SINGLE_SOURCE}": SMALL,
     f"{SWEEP} {PILOT}": "--n_trials 2 --steps 1 --algorithms ERM AgrSum --test_envs 0",
     f"{STUDY} --dataset EmojiStyles --test_envs 2 --output_dir runs/similarity": "--steps 2 --samples 2",
     f"{STUDY} {SIMILARITY}": "--steps 2 --samples 2",

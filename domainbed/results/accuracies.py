@@ -13,9 +13,11 @@ from domainbed.model_selection import SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
+from domainbed.records.target_sets import TARGET_SETS, columns
 from domainbed.results.environment_names import recorded_names
 from domainbed.results.experiments import pool
 from domainbed.results.missing_cells import CellKey, MissingResult, MissingTrials, Reason, explain
+from domainbed.results.target_sets import column_names
 from domainbed.results.trials import Trial
 
 _ACCURACY = re.compile(r"env(\d+)_(in|out|test)_acc")
@@ -29,11 +31,24 @@ class ShownDataset:
         name: name of the dataset.
         environments: names of its environments, in order.
         registered: whether `domainbed.datasets` has the dataset. A folder of images, for example, is not.
+        target_sets: the sets of targets that its runs hold out at once; empty if each environment is held out
+            in turn.
     """
 
     name: str
     environments: tuple[str, ...]
     registered: bool = True
+    target_sets: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets, by their numbers in `Accuracies`: environments, or columns of sets."""
+        return column_names(self.target_sets, self.environments) if self.target_sets else self.environments
+
+    def sources(self, target: int) -> list[int]:
+        """The environments that runs with this target train on."""
+        held_out = columns(self.target_sets)[target].targets if self.target_sets else (target,)
+        return [index for index in range(len(self.environments)) if index not in held_out]
 
 
 @dataclass
@@ -45,9 +60,12 @@ class Accuracies:
         algorithms: names of the algorithms, in the order of table rows.
         datasets: the datasets, in the order of tables.
         about: what the method selects by and what it reports, as the beginning of a sentence.
-        by_target: (dataset, algorithm, target) -> trial -> accuracy, trials in order of appearance.
+        by_target: (dataset, algorithm, target) -> trial -> accuracy, trials in order of appearance. "target"
+            is the index of an environment; of a dataset with sets of targets, the number of a column
+            (`domainbed.records.target_sets`).
         by_trial: (dataset, algorithm) -> trial -> accuracies of all targets of the trial.
         missing: (dataset, algorithm, target) -> trial -> why this trial has no result despite its records.
+        images: (dataset, target) -> trial -> number of images behind the accuracy; for sets of targets only.
         validated: (dataset, target) -> sources whose validation accuracies decided, of methods that use them.
     """
 
@@ -58,6 +76,7 @@ class Accuracies:
     by_target: dict[CellKey, dict[Trial, float]] = field(default_factory=dict)
     by_trial: dict[tuple[str, str], dict[Trial, list[float]]] = field(default_factory=dict)
     missing: MissingTrials = field(default_factory=dict)
+    images: dict[tuple[str, int], dict[Trial, int]] = field(default_factory=dict)
     validated: dict[tuple[str, int], set[int]] = field(default_factory=dict)
 
     def trials(self, dataset: str, algorithm: str, target: int) -> list[float]:
@@ -109,6 +128,9 @@ def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Acc
             sources = None if method.selects_on_target else method.validated(every)
             if sources is not None:
                 result.validated.setdefault((of_method.dataset, target), set()).update(sources)
+            number = _images(method, ranked[0][1][0])
+            if number is not None:
+                result.images.setdefault((of_method.dataset, target), {})[trial] = number
             accuracy = ranked[0][0]["test_acc"]
             result.by_target.setdefault((*row, target), {})[trial] = accuracy
             result.by_trial.setdefault(row, {}).setdefault(trial, []).append(accuracy)
@@ -117,6 +139,15 @@ def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Acc
             for trial, target in of_method.places:
                 result.missing.setdefault((*row, target), {})[trial] = missing
     return result
+
+
+def _images(method: type[SelectionMethod], record: Record) -> int | None:
+    """Number of images behind the reported accuracy, if the run holds out a set of targets; else None."""
+    if TARGET_SETS not in record or not method.test_key:
+        return None
+    key = method.test_key.format(*record["args"]["test_envs"])
+    size: int | None = record.get("sizes", {}).get(key.removeprefix("fd_").removesuffix("_acc"))
+    return size
 
 
 def shown_datasets(records: Q[Record]) -> list[ShownDataset]:
@@ -135,7 +166,8 @@ def shown_datasets(records: Q[Record]) -> list[ShownDataset]:
         else:
             environments = environments or _numbered(of_dataset)
         if environments:
-            shown.append(ShownDataset(name, environments, registered=name in registered))
+            sets = tuple(tuple(sorted(each)) for each in of_dataset[0].get(TARGET_SETS, ()))
+            shown.append(ShownDataset(name, environments, name in registered, sets))
     return shown
 
 

@@ -45,7 +45,7 @@ class Average:
 
     def missing(self) -> list[str]:
         """Names of the missing targets, with the trials that lack them unless no algorithm has the target."""
-        names = self.dataset.environments
+        names = self.dataset.targets
         found = [f"{names[target]} ({trials_text(seeds)})" for target, seeds in self.lacking.items()]
         return [names[target] for target in self.absent] + found
 
@@ -79,5 +79,5 @@ def average_of(accuracies: Accuracies, dataset: ShownDataset, algorithm: str) ->
         upstream=list(means.values()),
         trials=len(accuracies.trials_of(dataset.name)),
         lacking={target: seeds for target, seeds in lacking.items() if seeds},
-        absent=[target for target in range(len(dataset.environments)) if target not in reported],
+        absent=[target for target in range(len(dataset.targets)) if target not in reported],
     )

@@ -42,6 +42,7 @@ def collect_results(
     relaunch_best: Path | None = None,
     section_args: argparse.Namespace | None = None,
     command: str = "",
+    target_sets: Sequence[str] | None = None,
 ) -> None:
     """Print the report on a sweep to `sys.stdout` and keep a copy of it; notes go to stderr.
 
@@ -61,6 +62,7 @@ def collect_results(
             method; by default none is written.
         section_args: options of the report sections; by default the report has no sections.
         command: the command line that made the report, for the page to show.
+        target_sets: sets of targets such as "0 1" and "2 3"; by default those of the sweep's launch.
 
     Raises:
         UsageError: `input_dir` does not exist, `html` is no file, a condition or `by` names no setting, or
@@ -74,7 +76,13 @@ def collect_results(
         check_page_path(html)
     if by is not None and relaunch_best is not None:
         raise UsageError("--relaunch_best needs one experiment; choose it with --where, without --by")
-    sweep = load_sweep(input_dir, finished_only=finished_only, mix_data=mix_data, where=where)
+    sweep = load_sweep(
+        input_dir,
+        finished_only=finished_only,
+        mix_data=mix_data,
+        where=where,
+        target_sets=target_sets,
+    )
     methods = sweep.selection_methods(selection)
     args = default_section_args() if section_args is None else section_args
     parts = [

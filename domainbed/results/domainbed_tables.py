@@ -1,6 +1,7 @@
 """The DomainBed tables: what they contain, and how each format prints them to `sys.stdout`.
 
-Each dataset has a table of algorithms by target environments. A table of averages by datasets follows.
+Each dataset has a table of algorithms by target environments; with sets of targets, one by sets, and one for
+each set. A table of averages by datasets follows.
 """
 
 from __future__ import annotations
@@ -8,63 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from domainbed.escaping import csv_line, latex_escape, markdown_escape, visible
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.averages import Average, average_of
 from domainbed.results.printing import print_footer, print_lines, wrapped_footer
+from domainbed.results.table_content import (
+    ERROR,
+    LATEX,
+    RENDERED,
+    TEXT,
+    DomainBedTable,
+    Style,
+    marked,
+    mean_cells,
+    target_cells,
+)
 from domainbed.results.tables import format_mean, latex_width, print_table, render_table
-
-_ERROR = "mean +/- standard error over trials (ddof=0)"
-
-
-@dataclass(frozen=True)
-class DomainBedTable:
-    """One table, as text.
-
-    Attributes:
-        subject: name of the dataset, or "Averages".
-        title: the line above the table.
-        columns: labels of all columns, including that of the row labels.
-        rows: labels of the rows.
-        cells: one list of texts for each row.
-        colwidth: width of a column in plain text.
-        footer: one sentence on the selection method and the meaning of the numbers.
-        incomplete: which targets which trials lack, of the marked averages; empty without any.
-        absent: targets that no average includes; empty without any.
-    """
-
-    subject: str
-    title: str
-    columns: list[str]
-    rows: list[str]
-    cells: list[list[str]]
-    colwidth: int
-    footer: str
-    incomplete: str = ""
-    absent: str = ""
-
-
-@dataclass(frozen=True)
-class Style:
-    """How averages are shown.
-
-    Attributes:
-        mark: written behind averages where trials lack targets.
-        upstream: show upstream's averages, of every trial over the targets that it has, instead of averages
-            over complete trials. The two are equal unless trials lack targets of the table.
-        latex: write plus-minus signs for LaTeX.
-    """
-
-    mark: str
-    upstream: bool = False
-    latex: bool = False
-
-
-TEXT = Style(mark="*", upstream=True)
-LATEX = Style(mark="$^\\dag$", latex=True)
-RENDERED = Style(mark="†")
+from domainbed.results.target_set_tables import overview_of_sets, summaries, tables_of_sets
 
 
 def domainbed_tables(accuracies: Accuracies, style: Style) -> Iterator[DomainBedTable]:
@@ -77,17 +38,21 @@ def domainbed_tables(accuracies: Accuracies, style: Style) -> Iterator[DomainBed
     }
     for dataset in accuracies.datasets:
         own = [averages[dataset.name, algorithm] for algorithm in accuracies.algorithms]
-        cells = [_target_cells(accuracies, average, style) for average in own]
-        yield DomainBedTable(
+        table = DomainBedTable(
             subject=dataset.name,
             title=f"Dataset: {dataset.name}, {selection}",
-            columns=["Algorithm", *dataset.environments, "Avg"],
+            columns=["Algorithm", *dataset.targets, "Avg"],
             rows=accuracies.algorithms,
-            cells=cells,
+            cells=[target_cells(accuracies, average, style) for average in own],
             colwidth=20,
-            footer=f"{accuracies.about} in %, {_ERROR}.",
+            footer=f"{accuracies.about} in %, {ERROR}.",
             incomplete=_incomplete([average for average in own if not average.has_empty_target], style),
         )
+        if dataset.target_sets:
+            yield overview_of_sets(table, accuracies, own, style)
+            yield from tables_of_sets(table, accuracies, own, style, selection)
+        else:
+            yield table
     by_algorithm = [
         [averages[dataset.name, algorithm] for dataset in accuracies.datasets]
         for algorithm in accuracies.algorithms
@@ -99,26 +64,10 @@ def domainbed_tables(accuracies: Accuracies, style: Style) -> Iterator[DomainBed
         rows=accuracies.algorithms,
         cells=[_average_cells(row, style) for row in by_algorithm],
         colwidth=25,
-        footer=f"{accuracies.about} in %, averaged over the targets in each trial, {_ERROR}.",
+        footer=f"{accuracies.about} in %, averaged over the targets in each trial, {ERROR}.",
         incomplete=_incomplete(list(averages.values()), style),
         absent=_absent([row[0] for row in zip(*by_algorithm, strict=True)]),
     )
-
-
-def _target_cells(accuracies: Accuracies, average: Average, style: Style) -> list[str]:
-    """Cells of a row in a dataset's table: mean and error on each target, then the average over targets.
-
-    The average is the mean of the targets' means, as in upstream, or X if a target has none. With trials that
-    lack targets, it is that over complete trials unless `style` shows upstream's.
-    """
-    targets = range(len(average.dataset.environments))
-    columns = [accuracies.trials(average.dataset.name, average.algorithm, target) for target in targets]
-    *cells, mean = _cells(columns, style.latex)
-    if average.lacking and not average.has_empty_target:
-        if not style.upstream:
-            mean = f"{100 * float(np.mean(average.complete)):.1f}" if average.complete else "X"
-        mean = _marked(mean, style)
-    return [*cells, mean]
 
 
 def _average_cells(averages: Sequence[Average], style: Style) -> list[str]:
@@ -128,7 +77,7 @@ def _average_cells(averages: Sequence[Average], style: Style) -> list[str]:
     algorithm has some target of the dataset.
     """
     columns = [average.upstream if style.upstream else average.complete for average in averages]
-    *texts, mean = _cells(columns, style.latex)
+    *texts, mean = mean_cells(columns, style.latex)
     if not style.upstream:
         texts = [average.cell(style.latex) for average in averages]
     partial = [
@@ -136,19 +85,7 @@ def _average_cells(averages: Sequence[Average], style: Style) -> list[str]:
         for average in averages
     ]
     pairs = zip([*texts, mean], [*partial, any(partial)], strict=True)
-    return [_marked(text, style) if marked else text for text, marked in pairs]
-
-
-def _marked(cell: str, style: Style) -> str:
-    return cell if cell == "X" else cell + style.mark
-
-
-def _cells(columns: Sequence[list[float]], latex: bool) -> list[str]:
-    """Mean and error of each column, then the mean of the means, or X if a column has no accuracies."""
-    formatted = [format_mean(trials, latex) for trials in columns]
-    means = [mean for mean, _, _ in formatted if mean is not None]
-    complete = bool(means) and len(means) == len(columns)
-    return [text for _, _, text in formatted] + [f"{sum(means) / len(means):.1f}" if complete else "X"]
+    return [marked(text, style) if lacks else text for text, lacks in pairs]
 
 
 def _incomplete(averages: Sequence[Average], style: Style) -> str:
@@ -167,9 +104,9 @@ def _incomplete(averages: Sequence[Average], style: Style) -> str:
 def _absent(averages: Sequence[Average]) -> str:
     """Which targets no algorithm has, given an average of each dataset; empty if there are none."""
     listed = [
-        f"{average.dataset.name} without {', '.join(average.dataset.environments[i] for i in average.absent)}"
+        f"{average.dataset.name} without {', '.join(average.dataset.targets[i] for i in average.absent)}"
         for average in averages
-        if 0 < len(average.absent) < len(average.dataset.environments)
+        if 0 < len(average.absent) < len(average.dataset.targets)
     ]
     return f"Averaged over the targets with results of some algorithm: {'; '.join(listed)}." if listed else ""
 
@@ -249,16 +186,19 @@ def print_csv_rows(short_name: str, accuracies: Accuracies) -> None:
 def _tidy_rows(accuracies: Accuracies) -> Iterator[tuple[str, str, str, list[float], str]]:
     """(dataset, algorithm, environment, accuracies of the trials, what is missing) of each cell.
 
-    Environment "Avg" is a cell of the table of averages.
+    Environment "Avg" is a cell of the table of averages, which follows those that sum up sets of targets.
     """
     for dataset in accuracies.datasets:
         for algorithm in accuracies.algorithms:
-            for target, environment in enumerate(dataset.environments):
+            for target, environment in enumerate(dataset.targets):
                 trials = accuracies.trials(dataset.name, algorithm, target)
                 reasons = [] if trials else accuracies.reasons(dataset.name, algorithm, target)
                 yield dataset.name, algorithm, environment, trials, "; ".join(map(str, reasons))
             average = average_of(accuracies, dataset, algorithm)
-            yield dataset.name, algorithm, "Avg", average.complete, "; ".join(average.missing())
+            missing = "; ".join(average.missing())
+            for label, trials in summaries(accuracies, average).items():
+                yield dataset.name, algorithm, label, trials, "" if trials else missing
+            yield dataset.name, algorithm, "Avg", average.complete, missing
 
 
 def _print_latex_head(records: int) -> None:

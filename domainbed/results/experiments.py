@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from domainbed.hparams import Kind
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
+from domainbed.records.target_sets import TARGET_SETS, columns_of
 from domainbed.results.trials import Trial, Trials
 from domainbed.training.config import SETTINGS
 from domainbed.training.run_settings import DATA, Kinds, Run, as_text, runs_of
@@ -80,8 +81,9 @@ class MethodRuns:
         runs: all of them, in order of appearance.
         conflict: what makes them several experiments; None if they are one.
         cells: (trial, target) -> the variants that selection chooses among, by ascending hparams seed. A
-            variant is the records of the runs that hold out the target, alone or with a second environment.
-            Empty if there is a conflict.
+            variant is the records of the runs that hold out the target, alone or with a second environment;
+            with sets of targets (`domainbed.records.target_sets`), "target" is the number of a column. Empty
+            if there is a conflict.
         repeated: trial seeds with repetitions.
         copies: number of runs that are left out, because another run has equal settings and seeds.
         undeclared: hyper-parameters that differ and that nothing declares; they count as searched.
@@ -99,7 +101,11 @@ class MethodRuns:
     @property
     def places(self) -> list[tuple[Trial, int]]:
         """(trial, target) of all runs, without regard to repetitions."""
-        places = [(Trial(run.args["trial_seed"]), i) for run in self.runs for i in run.args["test_envs"]]
+        places = [
+            (Trial(run.args["trial_seed"]), target)
+            for run in self.runs
+            for target in columns_of(run.args["test_envs"], run.records[0].get(TARGET_SETS, ()))
+        ]
         return list(dict.fromkeys(places))
 
 

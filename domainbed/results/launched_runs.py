@@ -10,6 +10,7 @@ from typing import Any
 
 from domainbed.console import shortened_list
 from domainbed.model_selection import SelectionMethod
+from domainbed.records.target_sets import columns_of
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.missing_cells import CellKey, MissingResult, Reason
 from domainbed.results.trials import Trial
@@ -45,9 +46,11 @@ class LaunchedRuns:
         that hold out pairs, so NOT_RECORDED is replaced.
         """
         runs: dict[tuple[CellKey, Trial], list[str]] = defaultdict(list)
+        sets = {dataset.name: dataset.target_sets for dataset in accuracies.datasets}
         for name, args in self.args.items():
-            if len(args.get("test_envs", ())) == 1 or method.reads_pairs:
-                for target in args.get("test_envs", ()):
+            of_dataset = sets.get(str(args.get("dataset")), ())
+            if of_dataset or len(args.get("test_envs", ())) == 1 or method.reads_pairs:
+                for target in columns_of(args.get("test_envs", ()), of_dataset):
                     cell = args["dataset"], args["algorithm"], target
                     runs[cell, Trial(args["trial_seed"])].append(name)
         for (cell, trial), names in runs.items():

@@ -32,6 +32,7 @@ from domainbed.results.machines import notes_on_machines
 from domainbed.results.method_names import with_method_name, with_method_names
 from domainbed.results.notes import notes_on_runs
 from domainbed.results.resumed_runs import complete_resumed_runs
+from domainbed.results.target_sets import named_sets, notes_on_several_targets, with_target_sets
 from domainbed.sweep.manifest import Manifest, read_manifest
 from domainbed.training.run_settings import DATA, as_text, runs_of
 
@@ -105,7 +106,12 @@ class LoadedSweep:
 
 
 def load_sweep(
-    directory: Path, *, finished_only: bool = False, mix_data: bool = False, where: Sequence[str] = ()
+    directory: Path,
+    *,
+    finished_only: bool = False,
+    mix_data: bool = False,
+    where: Sequence[str] = (),
+    target_sets: Sequence[str] | None = None,
 ) -> LoadedSweep:
     """Read the sweep in `directory`. The notes are also written to the log.
 
@@ -114,10 +120,12 @@ def load_sweep(
         finished_only: leave out unfinished runs.
         mix_data: pool runs of one dataset that used different data.
         where: conditions that runs must meet, such as "steps>=300"; see `domainbed.results.conditions`.
+        target_sets: sets of targets, as `sweep launch --target_sets` takes them; by default those of its
+            sweep.json.
 
     Raises:
-        UsageError: `directory` does not exist, or a condition cannot be read.
-        RunError: there are no records, or no run meets the conditions.
+        UsageError: `directory` does not exist, or a condition or a set of targets cannot be read.
+        RunError: there are no records, or no run meets the conditions or holds out a set of targets.
     """
     conditions = [parse_condition(text) for text in where]
     runs = read_sweep_records(directory)
@@ -132,24 +140,36 @@ def load_sweep(
         *notes_on_runs(runs, manifest, finished_only),
         *notes_on_machines(run.path for run in runs.runs),
     ]
-    records = Q(with_method_names((runs.finished() if finished_only else runs).records()))
+    records = with_method_names((runs.finished() if finished_only else runs).records())
     if not records:
         raise RunError(_no_records(directory, finished_only))
     spellings = spellings_of(records)
-    records = Q(records_with_one_spelling(records, spellings))
+    records = records_with_one_spelling(records, spellings)
     if mix_data:
-        records = Q(without_data_identity(records))
+        records = without_data_identity(records)
     if manifest is not None:
         jobs = {
             name: with_one_spelling(with_method_name(args), spellings) for name, args in manifest.jobs.items()
         }
         manifest = replace(manifest, jobs=jobs)
+    launched_sets = manifest.target_sets if manifest else {}
+    sets = {spellings.get(name, name): of_dataset for name, of_dataset in launched_sets.items()}
+    records, left_out = with_target_sets(
+        records, sets if target_sets is None else named_sets(records, target_sets)
+    )
+    notes += notes_on_several_targets(records)
+    notes += [
+        f"{number} runs on {dataset} hold out other environments than the sets of targets; left out"
+        for dataset, number in left_out.items()
+    ]
+    if not records:
+        raise RunError(f"no run in {directory} holds out one of the sets of targets; give --target_sets")
     with_records = {run.path.name: run.file.records[0]["args"] for run in runs.runs if run.file.records}
     named = {
         name: with_one_spelling(with_method_name(args), spellings) for name, args in with_records.items()
     }
     launched = LaunchedRuns(directory, named | (manifest.jobs if manifest else {}))
-    sweep = LoadedSweep(directory, records, manifest, (), launched, spellings)
+    sweep = LoadedSweep(directory, Q(records), manifest, (), launched, spellings)
     if conditions:
         sweep = sweep.chosen(conditions)
         counts = [len(runs_of(each)) for each in (sweep.records, records)]
@@ -174,6 +194,13 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="only runs with this value of a setting or hyper-parameter, also with != >= <= > <, such as "
         "'steps>=300'; several are combined",
+    )
+    parser.add_argument(
+        "--target_sets",
+        nargs="+",
+        metavar="SET",
+        help='sets of environments that runs hold out at once, such as "0 1" "2 3", or single_source '
+        "(default: those of the sweep's launch)",
     )
 
 

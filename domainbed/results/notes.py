@@ -58,7 +58,7 @@ def _unvalidated(accuracies: Mapping[str, Accuracies]) -> list[str]:
             lacking: set[int] = set()
             for (own, target), sources in results.validated.items():
                 if own == dataset.name:
-                    lacking |= set(range(len(dataset.environments))) - {target} - sources
+                    lacking |= {*dataset.sources(target)} - sources
             for source in sorted(lacking):
                 found.setdefault(f"{dataset.environments[source]} of {dataset.name}", []).append(name)
     return [f"{source} ({', '.join(names)})" for source, names in found.items()]
@@ -90,7 +90,7 @@ def _missing(results: Accuracies) -> Iterator[tuple[str, bool, MissingResult, li
     """(cell in words, whether other trials of it have a result, reason, trials without a result)."""
     for dataset in results.datasets:
         for algorithm in results.algorithms:
-            for target, environment in enumerate(dataset.environments):
+            for target, environment in enumerate(dataset.targets):
                 has_result = bool(results.trials(dataset.name, algorithm, target))
                 reasons = results.reasons(dataset.name, algorithm, target)
                 if not has_result and not reasons:

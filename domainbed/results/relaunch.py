@@ -10,6 +10,7 @@ from typing import Any
 
 from domainbed.errors import RunError
 from domainbed.model_selection import SelectionMethod
+from domainbed.records.target_sets import TARGET_SETS
 from domainbed.results.hparam_search import Candidate, HparamSetting, hparam_settings
 from domainbed.results.method_names import algorithm_and_condition
 from domainbed.results.sweep_from_records import Part, shared_flags, write_sweep
@@ -98,8 +99,8 @@ def write_sweep_of_best(
 
 def _part(dataset: str, condition: str, settings: Mapping[str, HparamSetting], pairs: bool) -> Part:
     """One dataset and condition. `pairs`: whether selection needs pairs of targets."""
-    args_of_runs = [
-        record["args"]
+    records = [
+        record
         for setting in settings.values()
         for candidate in setting.candidates
         for record in candidate.records
@@ -109,11 +110,12 @@ def _part(dataset: str, condition: str, settings: Mapping[str, HparamSetting], p
         condition=condition,
         targets=sorted({target for setting in settings.values() for target in setting.targets}),
         pairs=pairs,
-        flags=shared_flags(args_of_runs, dataset, OPTION),
+        flags=shared_flags([record["args"] for record in records], dataset, OPTION),
         hparams={algorithm: setting.hparams for algorithm, setting in settings.items()},
         comments={
             algorithm: f"Validation {100 * setting.val_acc:.2f} %, target {100 * setting.test_acc:.2f} %, "
             f"means of {len(setting.candidates)} runs."
             for algorithm, setting in settings.items()
         },
+        target_sets=records[0].get(TARGET_SETS, ()),
     )

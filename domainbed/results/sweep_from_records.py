@@ -15,6 +15,7 @@ from domainbed.errors import RunError
 from domainbed.escaping import toml_key, toml_value, visible
 from domainbed.files import write_atomic
 from domainbed.hparams import Value
+from domainbed.records.target_sets import TargetSets
 from domainbed.sweep.flags import PASSED_ON
 from domainbed.training.settings import InSweep
 
@@ -34,6 +35,7 @@ class Part:
         flags: further flags of `sweep` by name.
         hparams: hyper-parameters of each algorithm.
         comments: a line above the hyper-parameters of an algorithm.
+        target_sets: the sets of targets that runs hold out at once, instead of `targets` and `pairs`.
     """
 
     dataset: str
@@ -43,6 +45,7 @@ class Part:
     flags: Mapping[str, object]
     hparams: Mapping[str, Mapping[str, object]]
     comments: Mapping[str, str] = field(default_factory=dict)
+    target_sets: TargetSets = ()
 
 
 def shared_flags(args_of_runs: Sequence[Mapping[str, Any]], place: str, option: str) -> dict[str, object]:
@@ -128,9 +131,11 @@ def _lines(preset: str | None, part: Part) -> Iterator[str]:
     flags: dict[str, object] = {
         "datasets": [part.dataset],
         "algorithms": REGISTRY.order(list(part.hparams)),
-        "test_envs": sorted(part.targets),
-        "single_test_envs": not part.pairs,
     }
+    if part.target_sets:
+        flags["target_sets"] = [" ".join(map(str, each)) for each in part.target_sets]
+    else:
+        flags |= {"test_envs": sorted(part.targets), "single_test_envs": not part.pairs}
     if part.condition != "domain":
         flags["grouping"] = [part.condition]
     yield from (f"{name} = {toml_value(value)}" for name, value in (flags | {**part.flags}).items())

@@ -9,8 +9,9 @@ from domainbed.errors import RunError
 from domainbed.model_selection import RunAcc, SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
+from domainbed.records.target_sets import columns, sets_by_dataset, targets_of
 from domainbed.results.experiments import pool
-from domainbed.results.hparam_search import ranked_candidates
+from domainbed.results.hparam_search import Candidate, ranked_candidates
 from domainbed.results.loading import load_sweep
 from domainbed.results.printing import print_lines
 from domainbed.results.relaunch import train_command_line
@@ -27,6 +28,7 @@ def list_top_hparams(
     finished_only: bool = False,
     mix_data: bool = False,
     where: Sequence[str] = (),
+    target_sets: Sequence[str] | None = None,
 ) -> None:
     """Print the hyper-parameters of each trial in descending order of validation accuracy.
 
@@ -41,13 +43,21 @@ def list_top_hparams(
         finished_only: leave out unfinished runs.
         mix_data: pool runs of one dataset that used different data.
         where: conditions that runs must meet, such as "steps>=300".
+        target_sets: sets of targets such as "0 1" and "2 3"; by default those of the sweep's launch. Each set
+            with the target has a list of its own.
 
     Raises:
         UsageError: `input_dir` does not exist.
         UnknownName: no selection method has the name.
         RunError: there are no such records, or the runs are several experiments.
     """
-    sweep = load_sweep(input_dir, finished_only=finished_only, mix_data=mix_data, where=where)
+    sweep = load_sweep(
+        input_dir,
+        finished_only=finished_only,
+        mix_data=mix_data,
+        where=where,
+        target_sets=target_sets,
+    )
     methods = sweep.selection_methods(selection)
     dataset = sweep.spellings.get(dataset, dataset)
     own = [runs for runs in pool(sweep.records) if (runs.dataset, runs.method) == (dataset, algorithm)]
@@ -61,20 +71,34 @@ def list_top_hparams(
     if runs.conflict is not None:
         raise RunError(str(runs.conflict))
     print_lines(f"Total records: {len(sweep.records)}")
-    trials = {trial: variants for (trial, target), variants in runs.cells.items() if target == test_env}
-    for method in methods.values():
-        _print_method(method, trials)
+    sets = sets_by_dataset(sweep.records).get(dataset, ())
+    of_target = [i for i, each in enumerate(columns(sets)) if each.target == test_env]
+    own_columns = of_target if sets else [test_env]
+    for column in own_columns:
+        if sets:
+            print_lines(f"Targets: {' '.join(map(str, columns(sets)[column].targets))}")
+        for method in methods.values():
+            _print_method(method, {key[0]: each for key, each in runs.cells.items() if key[1] == column})
     own_records = sweep.records.filter_equals("args.dataset, args.algorithm", (dataset, algorithm))
     for name, method in methods.items():
         print_lines(f"Commands to rerun the best, selected by {method.name}:")
         for best, *_ in ranked_candidates(own_records, method):
-            if best.target == test_env and best.run:
-                repetition = f".{best.trial.repetition}" if best.trial.repetition else ""
-                folder = f"{dataset}-{algorithm}-{test_env}-trial{best.trial.seed}{repetition}"
-                folder = folder.replace("/", "_")
-                output_dir = f"winners/{name}/{folder}"
-                args = best.run[0]["args"]
-                print_lines(train_command_line(args, hparams=dict(best.hparams), output_dir=output_dir))
+            if best.target in own_columns and best.run:
+                print_lines(_command(best, f"winners/{name}"))
+
+
+def _command(best: Candidate, folder: str) -> str:
+    """The command line that runs `best` again, into a folder of its own below `folder`."""
+    targets = targets_of(best.run[0])
+    held_out = "_".join(map(str, targets))
+    repetition = f".{best.trial.repetition}" if best.trial.repetition else ""
+    place = f"{best.dataset}-{best.algorithm}-{held_out}-trial{best.trial.seed}{repetition}"
+    return train_command_line(
+        best.run[0]["args"],
+        test_envs=targets,
+        hparams=dict(best.hparams),
+        output_dir=f"{folder}/{place.replace('/', '_')}",
+    )
 
 
 def _print_method(method: type[SelectionMethod], trials: Mapping[Trial, Sequence[Q[Record]]]) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
+from domainbed.records.target_sets import by_column
 from domainbed.training.run_settings import Run
 
 Key = tuple[str, str]
@@ -70,16 +71,19 @@ class Trials:
         return tuple(sorted({slot.trial_seed for slot, runs in self._runs[key].items() if len(runs) > 1}))
 
     def cells(self, key: Key) -> dict[tuple[Trial, int], list[Q[Record]]]:
-        """(trial, target) -> records of each variant, by ascending hparams seed."""
+        """(trial, target) -> records of each variant, by ascending hparams seed.
+
+        With sets of targets, "target" is the number of a column (`domainbed.records.target_sets`).
+        """
         cells: dict[tuple[Trial, int], dict[tuple[int, tuple[Hashable, ...]], list[Record]]] = {}
         shared = self._seeds(key[0])
         for slot, runs in self._runs[key].items():
             order = shared.get(slot.trial_seed) or sorted(runs)
             for seed, run in runs.items():
                 trial = Trial(slot.trial_seed, order.index(seed))
-                for target in slot.test_envs:
+                for target, records in by_column(run.records).items():
                     variants = cells.setdefault((trial, target), {})
-                    variants.setdefault((slot.hparams_seed, slot.searched), []).extend(run.records)
+                    variants.setdefault((slot.hparams_seed, slot.searched), []).extend(records)
         return {
             cell: [Q(variants[each]) for each in sorted(variants, key=lambda variant: variant[0])]
             for cell, variants in cells.items()

@@ -8,6 +8,7 @@ from typing import Any
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
+from domainbed.records.target_sets import TARGET_SETS, columns_of
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.trials import Trial
 
@@ -23,7 +24,7 @@ def note_on_unrecorded_parts(accuracies: Mapping[str, Accuracies], records: Q[Re
     for args, (first, *_) in by_run(records):
         if args.get("evaluate") == "reported":
             run = args["dataset"], args["algorithm"], Trial(args["trial_seed"])
-            cells |= {(*run, target) for target in args["test_envs"]}
+            cells |= {(*run, target) for target in columns_of(args["test_envs"], first.get(TARGET_SETS, ()))}
             parts |= unrecorded_parts(args, first)
     lacking = [name for name, results in accuracies.items() if _lacks_a_result(results, cells)]
     if not parts or not lacking:

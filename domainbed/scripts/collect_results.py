@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         html=args.html,
         relaunch_best=args.relaunch_best,
         section_args=args,
+        target_sets=args.target_sets,
         command=shlex.join(["python", "-m", "domainbed.scripts.collect_results", *argv]),
     )
     return 0

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finished_only=args.finished_only,
         mix_data=args.mix_data,
         where=args.where,
+        target_sets=args.target_sets,
     )
     return 0
 

@@ -24,6 +24,7 @@ from domainbed.sweep.manifest import read_manifest
 from domainbed.sweep.other_designs import different_designs
 from domainbed.sweep.shared_hparams import check_shared, with_shared_hparams
 from domainbed.sweep.status import print_status, print_summary
+from domainbed.sweep.target_sets import check_same_protocol
 from domainbed.sweep.validation_images import validation_warnings
 from domainbed.sweep.worker import work
 from domainbed.training.config import SETTINGS
@@ -55,6 +56,7 @@ def run_action(args: argparse.Namespace, argv: Sequence[str]) -> int:
 def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Run `launch` or `delete_incomplete` in the folder in which the sweep was or is launched."""
     choose_defaults(args)
+    check_protocol(args)
     jobs = make_jobs(args)
     if args.command == "launch":
         check_jobs(args, jobs)
@@ -78,6 +80,7 @@ def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
         selection=args.selection or (),
         command=shlex.join(["python", "-m", "domainbed.scripts.sweep", *argv]),
         confirm=confirm,
+        target_sets=launched_sets(args, jobs),
     )
 
 
@@ -122,11 +125,33 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
             seed_scheme=args.seed_scheme,
             extra=settings,
             test_envs=args.test_envs,
+            target_sets=args.target_sets,
         )
     ]
     args_of_runs = with_earlier_swad(manifest, args_of_runs)
     defaults = kept_defaults(manifest)
     return [Job(train_args, args.output_dir, defaults) for train_args in with_shared_hparams(args_of_runs)]
+
+
+def launched_sets(args: argparse.Namespace, jobs: Sequence[Job]) -> dict[str, list[list[int]]]:
+    """Dataset -> the sets of targets that its runs hold out at once; empty without `--target_sets`."""
+    sets: dict[str, list[list[int]]] = defaultdict(list)
+    for job in jobs if args.target_sets is not None else ():
+        of_dataset, held_out = sets[job.train_args["dataset"]], job.train_args["test_envs"]
+        if held_out not in of_dataset:
+            of_dataset.append(held_out)
+    return sets
+
+
+def check_protocol(args: argparse.Namespace) -> None:
+    """Check the flags that choose what the runs hold out, together and with those of earlier launches.
+
+    Raises: UsageError.
+    """
+    has_sets = args.target_sets is not None
+    if has_sets and args.single_test_envs:
+        raise UsageError("--target_sets and --single_test_envs choose other targets; leave out one of them")
+    check_same_protocol(read_manifest(Path(args.output_dir)), args.output_dir, args.datasets, has_sets)
 
 
 def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:

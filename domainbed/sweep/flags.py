@@ -47,6 +47,11 @@ class SweepFlags:
     test_envs: list[int] | None = flag(
         None, "only runs that hold out one of these environments (default: each in turn)"
     )
+    target_sets: list[str] | None = flag(
+        None,
+        'hold out these sets of environments, each at once, such as "0 1" "2 3"; single_source: train on one '
+        "environment at a time",
+    )
     skip_confirmation: bool = flag(False, "do not ask for confirmation")
     quiet: bool = flag(False, "do not list every run")
     seed_scheme: str = flag(

@@ -9,6 +9,7 @@ from typing import Any
 from domainbed.errors import UsageError
 from domainbed.hparams import parse_overrides
 from domainbed.seeds import seed_hash
+from domainbed.sweep.target_sets import parse_target_sets
 
 MOST_RUNS = 1_000_000
 """Most runs of one grid. Each is listed in sweep.json and has a directory."""
@@ -25,26 +26,36 @@ def all_test_env_combinations(n: int) -> Iterator[list[int]]:
             yield [i, j]
 
 
-def targets(dataset: str, single: bool, wanted: Sequence[int] | None) -> list[list[int]]:
-    """The sets of target environments of the runs on `dataset`, in upstream's order.
+def targets(
+    dataset: str,
+    single: bool,
+    wanted: Sequence[int] | None,
+    target_sets: Sequence[str] | None = None,
+) -> list[list[int]]:
+    """The sets of target environments of the runs on `dataset`, by default in upstream's order.
 
     Args:
         dataset: its name.
         single: sets of one environment only, no pairs.
         wanted: only sets that have at least one of these environments, as leave-one-domain-out selection
             needs them; None: all sets.
+        target_sets: these sets instead of each environment and each pair; see `parse_target_sets`.
 
     Raises: UsageError if `dataset` is too small for pairs, or has no environment of a wanted index.
     """
-    from domainbed.datasets import num_environments
+    from domainbed.datasets import get_dataset_class
 
-    n = num_environments(dataset)
-    if n < 3 and not single:
+    environments = get_dataset_class(dataset).ENVIRONMENTS
+    n = len(environments)
+    if n < 3 and not single and target_sets is None:
         raise UsageError(f"{dataset} has {n} environments, too few to hold out two; give --single_test_envs")
     for index in wanted or ():
         if not 0 <= index < n:
             raise UsageError(f"--test_envs {index} is out of range: {dataset} has environments 0 to {n - 1}")
-    combinations = [[i] for i in range(n)] if single else list(all_test_env_combinations(n))
+    if target_sets is not None:
+        combinations = parse_target_sets(target_sets, environments, dataset)
+    else:
+        combinations = [[i] for i in range(n)] if single else list(all_test_env_combinations(n))
     return combinations if wanted is None else [each for each in combinations if {*each} & {*wanted}]
 
 
@@ -97,6 +108,7 @@ def make_args_list(
     seed_scheme: str = "upstream",
     extra: Mapping[str, Any] | None = None,
     test_envs: Sequence[int] | None = None,
+    target_sets: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Arguments of all runs, in upstream's order (docs/compatibility.md, "Sweep directories").
 
@@ -116,11 +128,12 @@ def make_args_list(
         extra: more settings of all runs. One that is None is not in the arguments, so that the arguments of
             upstream's sweeps, and the names of their jobs, stay as they are.
         test_envs: only runs with a target among these; None: all.
+        target_sets: see `targets`.
 
     Raises: UsageError for an unknown dataset, one that is too small for pairs of targets, unknown targets, or
         more than `MOST_RUNS` runs.
     """
-    targets_of = {name: targets(name, single_test_envs, test_envs) for name in dataset_names}
+    targets_of = {name: targets(name, single_test_envs, test_envs, target_sets) for name in dataset_names}
     n_targets = sum(len(targets_of[name]) for name in dataset_names)
     n_runs = n_trials * n_targets * len(algorithms) * max(0, n_hparams - n_hparams_from)
     if n_runs > MOST_RUNS:

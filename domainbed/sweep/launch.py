@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from domainbed.errors import UsageError
+from domainbed.records.target_sets import TargetSets
 from domainbed.sweep.defaults import todays_defaults
 from domainbed.sweep.disk_space import check_disk_space
 from domainbed.sweep.job import Job
@@ -29,6 +30,7 @@ def launch(
     selection: Sequence[str] = (),
     command: str | None = None,
     confirm: Confirm = lambda: None,
+    target_sets: Mapping[str, TargetSets] | None = None,
 ) -> int:
     """Launch the jobs that have not started, and again those that failed or were stopped.
 
@@ -39,6 +41,7 @@ def launch(
         selection: default selection methods for reports of the sweep.
         command: command line of this launch, for sweep.json.
         confirm: see `Confirm`.
+        target_sets: dataset -> the sets of targets that its runs hold out at once, for sweep.json.
 
     Returns: exit status. It is 0 if the launcher does not wait for the runs, else that of `print_summary`.
 
@@ -64,6 +67,7 @@ def launch(
         command,
         folder=Path.cwd(),
         defaults=todays_defaults(),
+        target_sets=target_sets,
     )
     if not to_launch:
         if folder_is_gone(options.output_dir):

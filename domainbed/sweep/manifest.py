@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from domainbed.escaping import shortened
 from domainbed.files import file_lock, write_atomic
 from domainbed.json_input import parse_json
 from domainbed.records.checks import problem_of_args
+from domainbed.records.target_sets import TargetSets
 
 NAME = "sweep.json"
 
@@ -28,6 +29,8 @@ class Manifest:
         folder: where the sweep was launched; relative paths in the arguments start there. None for launches
             by older versions.
         defaults: today's defaults of settings, at the first launch; None for one by an older version.
+        target_sets: dataset -> the sets of targets that its runs hold out at once. Datasets are left out
+            whose runs hold out each environment, and pairs for leave-one-domain-out selection.
     """
 
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -35,6 +38,7 @@ class Manifest:
     commands: tuple[str, ...] = ()
     folder: Path | None = None
     defaults: dict[str, Any] | None = None
+    target_sets: Mapping[str, TargetSets] = field(default_factory=dict)
 
 
 def read_manifest(sweep_dir: Path) -> Manifest | None:
@@ -49,12 +53,13 @@ def read_manifest(sweep_dir: Path) -> Manifest | None:
         _check_kinds(jobs, selection, content.get("commands", ()))
         folder = Path(content["folder"]) if "folder" in content else None
         defaults = dict(content["defaults"]) if "defaults" in content else None
-        return Manifest(jobs, selection, tuple(content.get("commands", ())), folder, defaults)
+        sets = _target_sets(content.get("target_sets", {}))
+        return Manifest(jobs, selection, tuple(content.get("commands", ())), folder, defaults, sets)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged ({error}); delete it and launch the sweep again") from None
 
 
@@ -66,6 +71,16 @@ def _check_kinds(jobs: dict[str, Any], *texts: Iterable[object]) -> None:
             raise TypeError(f"job {shortened(name)}: {problem}")
     if not all(isinstance(each, str) for items in texts for each in items):
         raise TypeError("a selection method or command is no text")
+
+
+def _target_sets(content: Any) -> dict[str, TargetSets]:  # noqa: ANN401 - whatever the file has
+    """The sets of targets in sweep.json. Raises TypeError or AttributeError if they are something else."""
+    sets: dict[str, TargetSets] = {
+        name: tuple(tuple(each) for each in of_dataset) for name, of_dataset in content.items()
+    }
+    if not all(type(i) is int for of_dataset in sets.values() for each in of_dataset for i in each):
+        raise TypeError("a target is no index")
+    return sets
 
 
 def manifest_of(sweep_dir: Path) -> Manifest:
@@ -85,6 +100,7 @@ def add_to_manifest(
     command: str | None = None,
     folder: Path | None = None,
     defaults: dict[str, Any] | None = None,
+    target_sets: Mapping[str, TargetSets] | None = None,
 ) -> None:
     """Add a launch to the manifest of `sweep_dir`. Concurrent launches into one directory are all kept.
 
@@ -95,6 +111,7 @@ def add_to_manifest(
         command: command line of the launch.
         folder: where the launch is made. That of the first launch is kept, as long as it exists.
         defaults: today's defaults of settings. Those of the first launch are kept.
+        target_sets: dataset -> the sets of targets of the launch. Those of earlier launches are kept.
 
     Raises:
         RunError: the existing manifest is damaged.
@@ -105,12 +122,19 @@ def add_to_manifest(
         commands = dict.fromkeys((*before.commands, *([command] if command else ())))
         if before.folder is not None and before.folder.is_dir():
             folder = before.folder
+        sets: dict[str, list[list[int]]] = {
+            name: [[*each] for each in of_dataset] for name, of_dataset in before.target_sets.items()
+        }
+        for name, of_dataset in (target_sets or {}).items():
+            known = sets.setdefault(name, [])
+            known += [[*each] for each in of_dataset if [*each] not in known]
         content = {
             "jobs": before.jobs | jobs,
             "selection": list(selection or before.selection),
             **({"commands": list(commands)} if commands else {}),
             **({"folder": str(folder)} if folder else {}),
             **({"defaults": before.defaults} if before.defaults is not None else {}),
+            **({"target_sets": sets} if sets else {}),
             "version": 1,
         }
         write_atomic(sweep_dir / NAME, json.dumps(content, indent=1, sort_keys=True) + "\n")

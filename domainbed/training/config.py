@@ -523,18 +523,18 @@ def optional_hparams() -> Mapping[str, Hparam]:
     return hparams_registry.options()
 
 
-def check_test_envs(test_envs: Sequence[int], environments: Sequence[str], dataset: str) -> None:
+def check_test_envs(
+    test_envs: Sequence[int], environments: Sequence[str], dataset: str, flag: str = "--test_envs"
+) -> None:
     """Check that target environments exist, are distinct, and leave at least one source.
 
-    Raises: UsageError.
+    Raises: UsageError, which names `flag`.
     """
     listed = ", ".join(f"{i} ({name})" for i, name in enumerate(environments))
     for index in test_envs:
         if not 0 <= index < len(environments):
-            raise UsageError(f"--test_envs {index} is out of range: {dataset} has environments {listed}")
+            raise UsageError(f"{flag} {index} is out of range: {dataset} has environments {listed}")
     if len(set(test_envs)) < len(test_envs):
-        raise UsageError(f"--test_envs {' '.join(map(str, test_envs))} names an environment twice")
+        raise UsageError(f"{flag} {' '.join(map(str, test_envs))} names an environment twice")
     if len(test_envs) == len(environments):
-        raise UsageError(
-            f"--test_envs holds out all environments of {dataset} ({listed}); leave one to train on"
-        )
+        raise UsageError(f"{flag} holds out all environments of {dataset} ({listed}); leave one to train on")

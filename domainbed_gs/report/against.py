@@ -149,8 +149,8 @@ def _match_dataset(
     dataset = plain(Path(columns.name).name)
     targets = {target for of_dataset, target, _ in published.cells if of_dataset == dataset}
     rows: list[tuple[str, str, int | None]] = [
-        (environment, _published_target(environment, columns.environments, targets), index)
-        for index, environment in enumerate(columns.environments)
+        (environment, _published_target(environment, columns.targets, targets), index)
+        for index, environment in enumerate(columns.targets)
     ]
     for environment, target, index in [*rows, (AVERAGE, plain(AVERAGE), None)]:
         for algorithm in accuracies.algorithms:
@@ -174,7 +174,7 @@ def _match_dataset(
 def _averages(accuracies: Accuracies, columns: ShownDataset, algorithm: str) -> list[float]:
     """Mean over all targets, for each trial that has all of them."""
     trials = accuracies.by_trial.get((columns.name, algorithm), {}).values()
-    return [fmean(shares) for shares in trials if len(shares) == len(columns.environments)]
+    return [fmean(shares) for shares in trials if len(shares) == len(columns.targets)]
 
 
 def _published_target(environment: str, environments: Sequence[str], published: set[str]) -> str:

@@ -79,8 +79,8 @@ class BudgetSection:
                 if context.format == "html" and have_matplotlib():
                     title = f"Dataset: {dataset}, target accuracy by search budget"
                     print_panels(title, [("all algorithms", _figure(of_dataset))], _CAPTION)
-        environments = {dataset.name: dataset.environments for dataset in shown_datasets(context.records)}
-        print_paragraphs([*describe(method.name), *_left_out(curves, environments)], context.format)
+        targets = {dataset.name: dataset.targets for dataset in shown_datasets(context.records)}
+        print_paragraphs([*describe(method.name), *_left_out(curves, targets)], context.format)
 
 
 SECTION = BudgetSection()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from domainbed.model_selection import get_test_records
 from domainbed.records.checks import problem_of_args
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
+from domainbed.records.target_sets import columns_of, sets_by_dataset
+from domainbed.results.accuracies import shown_datasets
 from domainbed.results.experiments import pool
 from domainbed.results.trials import Trial
 from domainbed.sweep.manifest import Manifest
@@ -17,7 +19,7 @@ from domainbed_gs.report.statistics import ALPHA
 from domainbed_gs.report.trial_splits import split_settings
 
 Key = tuple[str, int, str]
-"""(dataset, target, algorithm)"""
+"""(dataset, target, algorithm), with the number of the target's column for sets of targets"""
 
 Runs = dict[Key, dict[tuple[Trial, int], Record]]
 """Last records of the runs with one target: key -> (trial, hparams seed) -> record."""
@@ -42,10 +44,17 @@ def cautions(report: PairedReport, records: Q[Record], manifest: Manifest | None
                 key = method.dataset, target, method.method
                 runs[key][trial, record["args"]["hparams_seed"]] = record
     listed = manifest.jobs.values() if manifest else ()
-    jobs = [job for job in listed if not problem_of_args(job) and len(job["test_envs"]) == 1]
+    sets = sets_by_dataset(records)
+    jobs = [
+        {**job, "target": target}
+        for job in listed
+        if not problem_of_args(job) and (job["dataset"] in sets or len(job["test_envs"]) == 1)
+        for target in columns_of(job["test_envs"], sets.get(job["dataset"], ()))
+    ]
+    names = {each.name: each.targets for each in shown_datasets(records) if each.target_sets}
     return [
         *dict.fromkeys(f"{method.conflict}." for method in pooled if method.conflict),
-        *_without_results(report, runs, jobs),
+        *_without_results(report, runs, jobs, names),
         *_missing_trials(report, runs, jobs),
         *_unequal_searches(report, runs),
         *_false_pairs(report, runs),
@@ -53,9 +62,11 @@ def cautions(report: PairedReport, records: Q[Record], manifest: Manifest | None
     ]
 
 
-def _without_results(report: PairedReport, runs: Runs, jobs: list[Record]) -> Iterator[str]:
+def _without_results(
+    report: PairedReport, runs: Runs, jobs: list[Record], names: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
     """Datasets, methods and targets that were launched but have no results."""
-    launched = {(job["dataset"], job["test_envs"][0], job["algorithm"]) for job in jobs} | runs.keys()
+    launched = {(job["dataset"], job["target"], job["algorithm"]) for job in jobs} | runs.keys()
     for dataset in sorted({dataset for dataset, _, _ in launched}):
         cells = report.of(dataset)
         if not cells:
@@ -65,7 +76,11 @@ def _without_results(report: PairedReport, runs: Runs, jobs: list[Record]) -> It
         methods = {algorithm for _, _, algorithm in of_dataset} - {cell.algorithm for cell in cells}
         targets = {target for _, target, _ in of_dataset} - {cell.target for cell in cells}
         yield from (f"{dataset}: no results for {method}." for method in sorted(methods))
-        yield from (f"{dataset}: no results for target environment {target}." for target in sorted(targets))
+        of_sets = names.get(dataset)
+        yield from (
+            f"{dataset}: no results for target {of_sets[target] if of_sets else f'environment {target}'}."
+            for target in sorted(targets)
+        )
 
 
 def _missing_trials(report: PairedReport, runs: Runs, jobs: list[Record]) -> Iterator[str]:

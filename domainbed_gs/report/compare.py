@@ -189,7 +189,7 @@ def _missing_targets(cells: Sequence[SweepCell], this: Sweep, other: Sweep) -> I
         for algorithm in this.accuracies.algorithms:
             lacking = [
                 environment
-                for target, environment in enumerate(dataset.environments)
+                for target, environment in enumerate(dataset.targets)
                 if bool(this.trials((dataset.name, algorithm, target)))
                 != bool(other.trials((dataset.name, algorithm, target)))
             ]

@@ -127,7 +127,7 @@ def _cells(
             yield Cell(
                 dataset=dataset.name,
                 target=target,
-                target_name=dataset.environments[target],
+                target_name=dataset.targets[target],
                 algorithm=method,
                 trials=trials,
                 primary=len(targets) == 1,
@@ -166,7 +166,7 @@ def _average(
         comparison=None
         if method == baseline
         else _compare_shared(average(method, shared), average(baseline, shared), rope),
-        left_out=tuple(dataset.environments[target] for target in targets if target not in shared),
+        left_out=tuple(dataset.targets[target] for target in targets if target not in shared),
     )
 
 

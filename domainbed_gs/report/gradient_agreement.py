@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from domainbed.algorithms import REGISTRY
-from domainbed.model_selection import get_test_records
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
+from domainbed.records.target_sets import shown_records
 from domainbed.results.accuracies import ShownDataset, shown_datasets
 from domainbed.results.curves import LearningCurve, curve_data, draw_curve, learning_curve, logged
 from domainbed.results.plots import BLUE, INK, PALE, have_matplotlib, plain_axes
@@ -82,9 +82,9 @@ SECTION = GradientsSection()
 
 
 def _curves(records: Q[Record], columns: ShownDataset) -> Curves:
-    """Curves of the runs with one target on one dataset."""
+    """Curves of the runs on one dataset with one target, or with a set of targets."""
     found: Curves = {}
-    of_dataset = get_test_records(records.filter_equals("args.dataset", columns.name))
+    of_dataset = shown_records(records.filter_equals("args.dataset", columns.name))
     for algorithm, own in of_dataset.group("args.algorithm"):
         runs = own.group("args.trial_seed, args.test_envs, args.hparams_seed")
         for name in MEASURES:
@@ -103,7 +103,7 @@ def _rows(curves: Curves) -> Iterator[list[str]]:
 
 
 def _print_figures(columns: ShownDataset, curves: Curves) -> None:
-    sources = len(columns.environments) - 1
+    sources = len(columns.sources(0))
     chance = {"agreement": 2.0 ** (1 - sources), "cosine": 0.0}
     panels = [
         (f"{name} of {algorithm}", _panel(algorithm, name, own[name], chance[name]))

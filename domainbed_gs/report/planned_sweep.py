@@ -13,6 +13,7 @@ from domainbed.hparams import parse_overrides
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
+from domainbed.records.target_sets import TargetSets, sets_by_dataset
 from domainbed.results.method_names import algorithm_and_condition
 from domainbed.results.sweep_from_records import Part, shared_flags, shared_value, write_sweep
 from domainbed.training.config import SETTINGS
@@ -79,9 +80,10 @@ def _parts(records: Q[Record]) -> list[Part]:
     of_method: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for args, _ in by_run(records):
         of_method[args["dataset"], args["algorithm"]].append(args)
+    sets = sets_by_dataset(records)
     parts: list[Part] = []
     for dataset, method in sorted(of_method, key=_rank):
-        part = _part(dataset, method, of_method[dataset, method])
+        part = _part(dataset, method, of_method[dataset, method], sets.get(dataset, ()))
         equal = [i for i, other in enumerate(parts) if _settings(other) == _settings(part)]
         if equal:
             parts[equal[0]] = _joined(parts[equal[0]], part)
@@ -110,7 +112,7 @@ def _rank(key: tuple[str, str]) -> tuple[str, bool, str, str]:
     return key[0], condition != "domain", condition, algorithm
 
 
-def _part(dataset: str, method: str, args_of_runs: Sequence[Mapping[str, Any]]) -> Part:
+def _part(dataset: str, method: str, args_of_runs: Sequence[Mapping[str, Any]], sets: TargetSets) -> Part:
     """The runs of one method on one dataset."""
     place = f"{dataset} by {method}"
     algorithm, condition = algorithm_and_condition(method)
@@ -128,4 +130,5 @@ def _part(dataset: str, method: str, args_of_runs: Sequence[Mapping[str, Any]]) 
         pairs=any(len(args["test_envs"]) > 1 for args in args_of_runs),
         flags=flags | ({"n_hparams_from": min(seeds)} if min(seeds) else {}) | {"n_hparams": max(seeds) + 1},
         hparams={algorithm: parse_overrides(None if overrides is None else str(overrides))},
+        target_sets=sets,
     )

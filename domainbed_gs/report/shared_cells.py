@@ -74,7 +74,7 @@ def shared_cells(accuracies: Accuracies) -> SharedCells:
         common = _common(runs, dataset.name, algorithms)
         remarks += _missing(dataset, {name: runs[dataset.name, name] for name in algorithms}, common)
         for target in sorted({target for target, _ in common}):
-            key = dataset.name, dataset.environments[target]
+            key = dataset.name, dataset.targets[target]
             trials = sorted(trial for each, trial in common if each == target)
             result.trials[key] = trials
             result.accuracies[key] = np.array(
@@ -110,7 +110,7 @@ def _missing(dataset: ShownDataset, runs: Mapping[str, Runs], common: set[tuple[
     for name, own in runs.items():
         missing = Counter(target for target, _ in known - own.keys())
         texts = [
-            dataset.environments[target]
+            dataset.targets[target]
             + ("" if count == of_target[target] else f" ({count} of {of_target[target]} trials)")
             for target, count in sorted(missing.items())
         ]

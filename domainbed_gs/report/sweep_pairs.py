@@ -106,17 +106,17 @@ def compare_sweeps(this: Sweep, other: Sweep) -> list[SweepCell]:
             by_algorithm = [_cells_of(dataset, algorithm, this, other) for algorithm in algorithms]
             cells += sorted(
                 (cell for of_algorithm in by_algorithm for cell in of_algorithm),
-                key=lambda cell: [*dataset.environments, AVERAGE].index(cell.target),
+                key=lambda cell: [*dataset.targets, AVERAGE].index(cell.target),
             )
     return _with_holm(cells)
 
 
 def _cells_of(dataset: ShownDataset, algorithm: str, this: Sweep, other: Sweep) -> list[SweepCell]:
-    keys = [(dataset.name, algorithm, target) for target in range(len(dataset.environments))]
+    keys = [(dataset.name, algorithm, target) for target in range(len(dataset.targets))]
     shared = [key for key in keys if this.trials(key) and other.trials(key)]
     cells = [
         _cell(
-            dataset.environments[key[2]],
+            dataset.targets[key[2]],
             key,
             this.trials(key),
             other.trials(key),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from domainbed.model_selection import get_test_records
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
+from domainbed.records.target_sets import shown_records
 from domainbed.results.experiments import pool
 from domainbed.training.config import SETTINGS
 from domainbed.training.run_settings import Kinds, runs_of
@@ -58,14 +58,14 @@ def split_settings(record: Record) -> dict[str, object]:
 
 
 def trial_splits(records: Q[Record]) -> TrialSplits:
-    """How the trials of the runs with one target were split.
+    """How the trials of the runs were split that have one target, or a set of targets.
 
     By the split scheme's declaration. Trials of one dataset that ran with different values of `--splits`,
     such as one split file each, do not share a split either.
     """
     trials: dict[tuple[str, str], set[int]] = defaultdict(set)
     all_trials: dict[str, set[int]] = defaultdict(set)
-    for record in get_test_records(records):
+    for record in shown_records(records):
         args = record["args"]
         splits = args.get("splits", SETTINGS["splits"].default)
         trials[args["dataset"], splits].add(args["trial_seed"])

@@ -68,7 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from domainbed_gs.report.trial_splits import trial_splits
 
     sweep = load_sweep(
-        args.input_dir, finished_only=args.finished_only, mix_data=args.mix_data, where=args.where
+        args.input_dir,
+        finished_only=args.finished_only,
+        mix_data=args.mix_data,
+        where=args.where,
+        target_sets=args.target_sets,
     )
     context = ReportContext(sweep.records, args.input_dir, args, args.format, sweep.manifest)
     selection = selection_name(context)

@@ -33,6 +33,23 @@ def unpack_released(tmp_path, monkeypatch):
     return unpack
 
 
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Folders of the datasets of image files, without images, and MNIST's files, without content."""
+    from domainbed.datasets import REGISTRY
+
+    root = tmp_path_factory.mktemp("data")
+    for name in ("PACS", "VLCS", "OfficeHome", "TerraIncognita", "DomainNet"):
+        for environment in REGISTRY[name].FOLDERS.values():
+            (root / REGISTRY[name].FOLDER / environment / "dog").mkdir(parents=True)
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").touch()
+        (raw / f"{part}-labels-idx1-ubyte").touch()
+    return root
+
+
 @pytest.fixture
 def sweep(forked_script):
     """`sweep(command, *flags)`: the sweep script on Debug28, by default with three runs of ERM."""

@@ -11,6 +11,8 @@ from domainbed.sweep.sweep_file import read_sweep_file
 from domainbed.training.config import TrainConfig
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
+PROTOCOLS = ("cvpr2024_protocol.toml", "domainbed_protocol.toml")
+"""Tested by `test_protocol_files.py`: they have tens of thousands of runs."""
 
 EXAMPLE = """
 datasets = ["Debug28"]
@@ -113,25 +115,8 @@ def test_unreadable_files_are_refused(tmp_path):
         parse(["launch", "--preset", "fast"])
 
 
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    """Folders of PACS, VLCS and OfficeHome, without images, and MNIST's files, without content."""
-    from domainbed.datasets import REGISTRY
-
-    root = tmp_path_factory.mktemp("data")
-    for name in ("PACS", "VLCS", "OfficeHome"):
-        for environment in REGISTRY[name].FOLDERS.values():
-            (root / REGISTRY[name].FOLDER / environment / "dog").mkdir(parents=True)
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for part in ("train", "t10k"):
-        (raw / f"{part}-images-idx3-ubyte").touch()
-        (raw / f"{part}-labels-idx1-ubyte").touch()
-    return root
-
-
 def presets():
-    for path in sorted(SWEEPS.glob("*.toml")):
+    for path in sorted({*SWEEPS.glob("*.toml")} - {SWEEPS / name for name in PROTOCOLS}):
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         if "preset" not in content:
             yield path.name, None

@@ -14,6 +14,7 @@ from domainbed.results.machines import describe_machines
 from domainbed.results.page.content import PageContent
 from domainbed.results.plots import HOW_TO_GET, have_matplotlib
 from domainbed.results.printing import print_lines, print_paragraphs, print_section_table
+from domainbed.results.target_sets import set_names
 
 _DIFFER_BY_DESIGN = (
     "algorithm",
@@ -129,12 +130,19 @@ def _print_data(dataset: ShownDataset, runs: list[Record]) -> None:
     print_section_table(f"Data: {dataset.name}", header, rows, "html")
     print_paragraphs(
         [
-            "Sample counts are those of the first run. Each environment is held out in turn.",
+            f"Sample counts are those of the first run. {_held_out(dataset)}",
             f"Data: {_identities(runs, 'data')}.",
             f"Initial weights: {_identities(runs, 'weights')}.",
         ],
         "html",
     )
+
+
+def _held_out(dataset: ShownDataset) -> str:
+    if not dataset.target_sets:
+        return "Each environment is held out in turn."
+    listed = "; ".join(set_names(dataset.target_sets, dataset.environments))
+    return f"Several environments are held out at once: {listed}."
 
 
 def _identities(runs: Iterable[Record], key: str) -> str:
