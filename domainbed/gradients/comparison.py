@@ -19,6 +19,24 @@ def signs_agree(gradients: Sequence[Tensor]) -> Tensor:
     return torch.maximum(lowest, -highest).relu().sign()
 
 
+def any_is_zero(gradients: Sequence[Tensor]) -> Tensor:
+    """1 where at least one of K gradients (m,) is 0, and 0 elsewhere; (m,), of their dtype.
+
+    Units that no sample of a minibatch activates have gradients of exactly 0, which agree with no sign.
+    """
+    return 1 - reduce(torch.minimum, [each.abs() for each in gradients]).sign()
+
+
+def agreement_by_chance(num_environments: int, zeros: float) -> float:
+    """Expected share of components with the same sign in all K environments, if signs are independent.
+
+    Args:
+        num_environments: K.
+        zeros: share of components that are 0 in at least one environment.
+    """
+    return (1 - zeros) * 2.0 ** (1 - num_environments)
+
+
 def cosines(gram: Tensor) -> Tensor:
     """Cosine similarities (K, K) of gradients, from their inner products (K, K); 0 with a zero gradient."""
     norms = gram.diagonal().clamp_min(0).sqrt()
@@ -43,6 +61,7 @@ class Combined:
         gradient: (P,).
         gram: inner products (K, K) of the environments' gradients, float64.
         agreeing: number of components where all K signs are equal and not 0; 0-d.
+        zeros: number of components that are 0 in at least one environment; 0-d.
         norm: of `gradient`; 0-d, float64.
         magnitude: sum of the absolute values of `gradient`, of a componentwise rule; 0-d, float64.
         weights: each component's weight (P,), of a componentwise rule that gives one.
@@ -53,6 +72,7 @@ class Combined:
     gradient: Tensor
     gram: Tensor
     agreeing: Tensor
+    zeros: Tensor
     norm: Tensor
     magnitude: Tensor | None = None
     weights: Tensor | None = None
@@ -66,8 +86,13 @@ class Combined:
 
     @property
     def agreement(self) -> Tensor:
-        """Share of components where all K signs are equal and not 0; 0-d. 2^(1 - K) for random signs."""
+        """Share of components where all K signs are equal and not 0; 0-d. See `agreement_by_chance`."""
         return self.agreeing / len(self.gradient)
+
+    @property
+    def zero_share(self) -> Tensor:
+        """Share of components that are 0 in at least one environment; 0-d."""
+        return self.zeros / len(self.gradient)
 
     @property
     def cosine(self) -> Tensor:

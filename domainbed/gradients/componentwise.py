@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from domainbed.gradients.comparison import Combined, signs_agree
+from domainbed.gradients.comparison import Combined, any_is_zero, signs_agree
 from domainbed.gradients.compilation import compiled
 from domainbed.gradients.pieces import OuterProducts, Piece, inner_products
 from domainbed.process_group import ProcessGroup
 
-Numbers = tuple[Tensor, Tensor, Tensor]
+Numbers = tuple[Tensor, Tensor, Tensor, Tensor]
 
 _COMPILED_FROM = 2**16  # components of a block; smaller ones take longer to hand over than to compute
 
@@ -73,9 +73,9 @@ class Componentwise:
         if self._weights is not None:
             weights = group.gather_shards(self._weights[shard], len(self._out))
         sums = torch.stack([torch.stack(numbers).double() for numbers in self._numbers]).sum(0)
-        agreeing, magnitude, squares = group.sum(sums)
+        agreeing, zeros, magnitude, squares = group.sum(sums)
         gram = group.sum(torch.stack(self._grams).sum(0))
-        return Combined(gradient, gram, agreeing, squares.sqrt(), magnitude, weights)
+        return Combined(gradient, gram, agreeing, zeros, squares.sqrt(), magnitude, weights)
 
     def _add(self, piece: Piece, out: Tensor) -> None:
         """Apply the rule to `piece` and write its combined gradient (M,) to `out`."""
@@ -104,11 +104,13 @@ class Componentwise:
 def _apply(rule: Rule, gradients: Block, scale: float, out: Tensor) -> tuple[Numbers, Tensor | None]:
     """Write the combined gradient of a block to `out` (m,).
 
-    Returns: number of components that agree in sign, sum of absolute values, sum of squares; and the weights.
+    Returns: number of components that agree in sign, number that are 0 in an environment, sum of absolute
+    values, sum of squares; and the weights.
     """
     result = rule(gradients)
     combined, weights = result if isinstance(result, tuple) else (result, None)
     if scale != 1:
         combined = combined * scale
     out.copy_(combined)
-    return (signs_agree(gradients).sum(), combined.abs().sum(), combined.square().sum()), weights
+    counts = signs_agree(gradients).sum(), any_is_zero(gradients).sum()
+    return (*counts, combined.abs().sum(), combined.square().sum()), weights

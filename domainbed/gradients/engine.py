@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from domainbed.datasets.minibatch import Minibatch
 from domainbed.errors import UsageError
-from domainbed.gradients.comparison import Combined, signs_agree
+from domainbed.gradients.comparison import Combined, any_is_zero, signs_agree
 from domainbed.gradients.compilation import compiled, compiles
 from domainbed.gradients.componentwise import Componentwise, Rule
 from domainbed.gradients.gram import Weights, combine_by_weights
@@ -131,8 +131,9 @@ class GradientEngine:
                         for target, row in zip(targets, rows, strict=True):
                             target[start : start + len(row)] = row
             gradient = rule(matrix) * scale
-            agreeing, gram = signs_agree(matrix.unbind()).sum(), inner_products(matrix.double().unbind())
-        return passes.losses, Combined(gradient, gram, agreeing, gradient.double().norm())
+            agreeing, zeros = signs_agree(matrix.unbind()).sum(), any_is_zero(matrix.unbind()).sum()
+            gram = inner_products(matrix.double().unbind())
+        return passes.losses, Combined(gradient, gram, agreeing, zeros, gradient.double().norm())
 
     def add_noise_where_zero(self, values: Tensor, sigma: Tensor, seed: int) -> None:
         """Add draws from Normal(0, sigma^2) to the components of `values` (P,) that are 0.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from domainbed.gradients.comparison import Combined, signs_agree
+from domainbed.gradients.comparison import Combined, any_is_zero, signs_agree
 from domainbed.gradients.compilation import compiled
 from domainbed.gradients.pieces import Piece
 from domainbed.process_group import ProcessGroup
@@ -68,14 +68,14 @@ def combine_by_weights(
         compile_count: whether signs are counted by compiled code.
         group: the processes that share the update.
     """
-    count = compiled(_count_agreeing) if compile_count else _count_agreeing
+    count = compiled(_count_signs) if compile_count else _count_signs
     kept, grams, counts = [], [], []
     for piece in pieces:
         kept.append(piece)
         grams.append(piece.gradients.gram())
         counts += [count(gradients) for _, gradients in piece.gradients.blocks()]
     gram = group.sum(torch.stack(grams).sum(0))
-    agreeing = group.sum(torch.stack(counts).sum().double())
+    agreeing, zeros = group.sum(torch.stack(counts).double().sum(0))
     on_host = gram.cpu().numpy()  # the one copy that an update waits for
     weights, fell_back = _weights_or(rule, on_host, fallback)
     weights *= scale
@@ -87,7 +87,7 @@ def combine_by_weights(
             piece.gradients.write(factors, target)
     norm = torch.tensor(norm_of(on_host, weights), dtype=torch.float64)
     gradient = group.gather_shards(out[group.shard(len(out))], len(out))
-    return Combined(gradient, torch.from_numpy(on_host), agreeing, norm, fallback=fell_back)
+    return Combined(gradient, torch.from_numpy(on_host), agreeing, zeros, norm, fallback=fell_back)
 
 
 def _range(dtype: torch.dtype) -> tuple[float, float]:
@@ -113,5 +113,6 @@ def _weights_or(rule: Weights, gram: np.ndarray, fallback: float) -> tuple[np.nd
     return np.full(len(gram), fallback), True
 
 
-def _count_agreeing(gradients: list[Tensor]) -> Tensor:
-    return signs_agree(gradients).sum()
+def _count_signs(gradients: list[Tensor]) -> Tensor:
+    """Number of components that agree in sign, and of those that are 0 in an environment; (2,)."""
+    return torch.stack([signs_agree(gradients).sum(), any_is_zero(gradients).sum()])

@@ -70,7 +70,7 @@ class IndependentMinibatches(GramSurgery):
 
     def finish(self, combined: Combined) -> None:
         super().finish(combined)
-        del combined.logged["agreement"]
+        del combined.logged["agreement"], combined.logged["zeros"]
 
     def _cut(self, minibatch: Minibatch) -> list[Minibatch]:
         """The parts of a minibatch, of sizes that differ by one at most."""

@@ -28,7 +28,9 @@ class GradientSurgery(UpdateCount, EnvironmentGradients):
     Random numbers of a rule come from generators of their own, seeded by the run's seed and the update.
 
     Every update returns, beside `loss` (the mean over environments):
-        agreement: share of components in which all environments' signs agree (2^(1-K) by chance);
+        agreement: share of components in which all environments' signs agree;
+        zeros: share of components that are 0 in at least one environment; 2^(1-K) (1 - zeros) agree by
+            chance;
         cosine: mean cosine similarity over pairs of environments, for K > 1;
         removed: 1 - |g*| / |sum_k g_k| with both as sums, the share of the summed gradient's norm that the
             surgery removes (without the noise that a method adds; negative if the norm grows).
@@ -86,6 +88,7 @@ class GradientSurgery(UpdateCount, EnvironmentGradients):
     def finish(self, combined: Combined) -> None:
         k = combined.num_environments
         combined.logged["agreement"] = combined.agreement
+        combined.logged["zeros"] = combined.zero_share
         if k > 1:
             combined.logged["cosine"] = combined.cosine
         combined.logged["removed"] = combined.removed(k if self.hparams["reduction"] == "mean" else 1)

@@ -6,10 +6,11 @@ python -m domainbed.scripts.collect_results --input_dir DIR --gradients
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from domainbed.algorithms import REGISTRY
+from domainbed.gradients.comparison import agreement_by_chance
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.target_sets import shown_records
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 
 MEASURES = {
     "agreement": "share of components with the same sign in all environments",
+    "zeros": "share of components that are 0 in an environment, and so agree with no sign",
     "cosine": "mean cosine similarity over pairs of environments",
 }
 
-COLUMNS = ["Algorithm", "Measure", "First record", "Halfway", "Last record"]
-"""Columns of the table: values of a measure at the first, middle and last record."""
+COLUMNS = ["Algorithm", "Measure", "First record", "Halfway", "Last record", "By chance"]
+"""Columns of the table: values of a measure at the first, middle and last record, and what chance gives."""
 
 Curves = dict[str, dict[str, LearningCurve]]
 """Algorithm -> measure -> curve."""
@@ -66,11 +68,14 @@ class GradientsSection:
         for columns, curves in datasets:
             title = f"Dataset: {columns.name}, agreement of gradients"
             if curves:
-                print_section_table(title, COLUMNS, list(_rows(curves)), context.format)
+                rows = list(_rows(curves, len(columns.sources(0))))
+                print_section_table(title, COLUMNS, rows, context.format)
         lines = [f"{name}: {meaning}." for name, meaning in MEASURES.items()]
         lines.append(
             "Each record is a mean over the updates since the previous record. Numbers: mean +/- standard "
-            "error over trials."
+            "error over trials. By chance: expected of independent signs at the last record, "
+            "2^(1-K) (1 - zeros) for the agreement of K sources, and 0 for the cosine; records without zeros "
+            "count as having none."
         )
         print_paragraphs(lines, context.format)
         if context.format == "html" and have_matplotlib():
@@ -94,39 +99,44 @@ def _curves(records: Q[Record], columns: ShownDataset) -> Curves:
     return {name: found[name] for name in REGISTRY.order(list(found))}
 
 
-def _rows(curves: Curves) -> Iterator[list[str]]:
+def _by_chance(name: str, own: Mapping[str, LearningCurve], sources: int) -> float | None:
+    """What independent signs would give at the last record, or None if chance says nothing of the measure."""
+    if name == "agreement":
+        return agreement_by_chance(sources, own["zeros"].means[-1] if "zeros" in own else 0.0)
+    return 0.0 if name == "cosine" else None
+
+
+def _rows(curves: Curves, sources: int) -> Iterator[list[str]]:
     for algorithm, own in curves.items():
         for name, measured in own.items():
             places = (0, len(measured.steps) // 2, len(measured.steps) - 1)
             texts = [f"{measured.means[i]:.3f} +/- {measured.errors[i]:.3f}" for i in places]
-            yield [algorithm, name, *texts]
+            chance = _by_chance(name, own, sources)
+            yield [algorithm, name, *texts, "" if chance is None else f"{chance:.3f}"]
 
 
 def _print_figures(columns: ShownDataset, curves: Curves) -> None:
     sources = len(columns.sources(0))
-    chance = {"agreement": 2.0 ** (1 - sources), "cosine": 0.0}
     panels = [
-        (f"{name} of {algorithm}", _panel(algorithm, name, own[name], chance[name]))
+        (f"{name} of {algorithm}", _panel(algorithm, name, own[name], _by_chance(name, own, sources)))
         for name in MEASURES
         for algorithm, own in curves.items()
         if name in own
     ]
     title = f"Dataset: {columns.name}, agreement and cosine over the updates"
-    caption = (
-        "Band: standard error over trials. Dashed: value expected by chance, 2^(1-K) for the agreement of K "
-        "sources and 0 for the cosine."
-    )
+    caption = "Band: standard error over trials. Dashed: value expected by chance at the last record."
     named = [([algorithm, name], own[name]) for algorithm, own in curves.items() for name in own]
     print_panels(title, panels, caption, curve_data(named, ["Algorithm", "Measure"], digits=4))
 
 
-def _panel(algorithm: str, name: str, measured: LearningCurve, chance: float) -> Figure:
+def _panel(algorithm: str, name: str, measured: LearningCurve, chance: float | None) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.4, 2.4), layout="constrained")
     axis = figure.subplots()
     draw_curve(axis, measured, name, BLUE, "solid", "o")
-    axis.axhline(chance, color=PALE, linewidth=0.9, linestyle="dashed")
+    if chance is not None:
+        axis.axhline(chance, color=PALE, linewidth=0.9, linestyle="dashed")
     axis.set_title(algorithm, color=INK, fontsize=11)
     axis.set_xlabel("updates", color=INK)
     axis.set_ylabel(name, color=INK)

@@ -55,12 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     study.train(config, study.Study(**own))
     folder = Path(config.output_dir)
     rows = table.read(folder / table.NAME)
-    print(*summary.describe(rows), f"Table: {folder / table.NAME}", sep="\n")
     names = config.dataset_class().ENVIRONMENTS
+    sources = len(names) - len(config.test_envs)
+    print(*summary.describe(rows, sources), f"Table: {folder / table.NAME}", sep="\n")
     targets = ", ".join(names[target] for target in config.test_envs)
     title = f"{Path(config.dataset).name}, target {targets} ({config.algorithm})"
     try:
-        picture = figure.figure_png(rows, title, len(names) - len(config.test_envs))
+        picture = figure.figure_png(rows, title, sources)
     except UsageError as error:  # matplotlib is missing; the run itself succeeded
         print(f"warning: {error}", file=sys.stderr)
         return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from domainbed.results.plots import BLUE, GREY, INK, ORANGE, PALE, plain_axes, png, require_matplotlib
 from domainbed_gs.similarity.measure import KINDS
-from domainbed_gs.similarity.summary import window_means
+from domainbed_gs.similarity.summary import agreement_by_chance, window_means
 from domainbed_gs.similarity.table import Row
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def similarity_figure(rows: Sequence[Row], title: str, environments: int) -> Fig
         _draw_curve(signs, rows, f"{kind}_agreement", f"two samples {kind} environments", colour, dashes)
     _draw_curve(signs, rows, "consensus", f"means of the {environments} environments", GREY, "dotted")
     cosines.axhline(0, color=PALE, linewidth=0.9)
-    for chance in (0.5, 2.0 ** (1 - environments)):
-        signs.axhline(chance, color=PALE, linewidth=0.9)
+    for kind in (*KINDS, "consensus"):
+        signs.axhline(agreement_by_chance(rows, kind, environments), color=PALE, linewidth=0.9)
     _label_axes(cosines, "cosine similarity of gradients")
     _label_axes(signs, "share of components with equal signs")
     figure.suptitle(title, color=INK, fontsize=14, fontweight="bold")

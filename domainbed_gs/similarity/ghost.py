@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbed.errors import UsageError
-from domainbed.gradients.comparison import signs_agree
+from domainbed.gradients.comparison import any_is_zero, signs_agree
 from domainbed.gradients.recording import LayerPass, NotSeparable, Recording
 from domainbed_gs.similarity.layers import factors, per_sample_gradients
 
@@ -35,14 +35,18 @@ class Pairwise:
     Attributes:
         gram: inner products (N, N) float64.
         equal: number of components in which both signs are the same and not 0 (N, N) float64.
+        nonzero: number of components in which neither gradient is 0 (N, N) float64.
         consensus: number of components in which the signs of all K environments' mean gradients are the
             same and not 0; float64, 0-d.
+        zeros: number of components in which an environment's mean gradient is 0; float64, 0-d.
         components: P, the number of components.
     """
 
     gram: Tensor
     equal: Tensor
+    nonzero: Tensor
     consensus: Tensor
+    zeros: Tensor
     components: int = 0
 
 
@@ -58,7 +62,8 @@ def pairwise(network: nn.Module, x: Tensor, y: Tensor, sizes: Sequence[int]) -> 
     Raises: UsageError if the network mixes samples, or has a layer that this cannot be done for.
     """
     zeros = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
-    result = Pairwise(zeros, zeros.clone(), zeros.new_zeros(()))
+    counts = zeros.new_zeros(2)
+    result = Pairwise(zeros, zeros.clone(), zeros.clone(), *counts)
     passes = _passes(network, x, y)
     while passes:
         _, layer_pass = passes.popitem()  # its memory is freed with it
@@ -97,10 +102,10 @@ def _add_layer(result: Pairwise, layer_pass: LayerPass, sizes: Sequence[int]) ->
 def _add_gradients(result: Pairwise, gradients: Tensor, sizes: Sequence[int]) -> None:
     """Add per-sample gradients by some components (N, m)."""
     result.gram += gradients @ gradients.T
-    for signs in (gradients > 0, gradients < 0):
-        ones = signs.to(gradients.dtype)
-        result.equal += ones @ ones.T
-    result.consensus += signs_agree([part.sum(0) for part in gradients.split(list(sizes))]).sum()
+    signs = gradients.sign()
+    nonzero = signs.abs()
+    _count_signs(result, signs @ signs.T, nonzero @ nonzero.T)
+    _count_means(result, [part.sum(0) for part in gradients.split(list(sizes))])
     result.components += gradients.shape[1]
 
 
@@ -108,13 +113,25 @@ def _add_outer_products(result: Pairwise, a: Tensor, b: Tensor, sizes: Sequence[
     """Add the outer products b a^T of each sample; a is (N, G, p) and b (N, G, q)."""
     result.gram += _inner_products(a, b)
     signs = (a.sign(), b.sign())
-    result.equal += (_inner_products(*signs) + _inner_products(signs[0].abs(), signs[1].abs())) / 2
+    _count_signs(result, _inner_products(*signs), _inner_products(signs[0].abs(), signs[1].abs()))
     inputs = a.split(list(sizes))
     for rows in b.split(_rows(len(sizes), a), dim=2):
         pairs = zip(inputs, rows.split(list(sizes)), strict=True)
         means = [torch.einsum("ngq,ngp->gqp", b_k, a_k) for a_k, b_k in pairs]
-        result.consensus += signs_agree(means).sum()
+        _count_means(result, means)
     result.components += a.shape[1] * a.shape[2] * b.shape[2]
+
+
+def _count_signs(result: Pairwise, products: Tensor, nonzero: Tensor) -> None:
+    """Add what follows from inner products (N, N) of signs, and of their absolute values."""
+    result.equal += (products + nonzero) / 2
+    result.nonzero += nonzero
+
+
+def _count_means(result: Pairwise, means: Sequence[Tensor]) -> None:
+    """Add signs of the K environments' mean gradients by some components."""
+    result.consensus += signs_agree(means).sum()
+    result.zeros += any_is_zero(means).sum()
 
 
 def _inner_products(a: Tensor, b: Tensor) -> Tensor:

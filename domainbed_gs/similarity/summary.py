@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from domainbed.gradients.comparison import agreement_by_chance as by_chance
 from domainbed_gs.similarity.measure import KINDS, mean_and_error
 from domainbed_gs.similarity.table import Row
 
@@ -48,8 +49,25 @@ def column_of(rows: Sequence[Row], column: str) -> NDArray[np.float64]:
     return np.array([float(row[column]) for row in rows])
 
 
-def describe(rows: Sequence[Row]) -> list[str]:
-    """Summary in a few lines: means over all measurements, with their standard errors."""
+def agreement_by_chance(rows: Sequence[Row], kind: str, environments: int) -> float:
+    """Mean over measurements of the share of equal signs that independent signs would have.
+
+    Args:
+        rows: at least one measurement.
+        kind: one of `KINDS`, for two samples; or "consensus", for the mean gradients of all environments.
+        environments: number K of source environments.
+    """
+    signs, column = (environments, "zeros") if kind == "consensus" else (2, f"{kind}_zeros")
+    return by_chance(signs, float(np.nanmean(column_of(rows, column))))
+
+
+def describe(rows: Sequence[Row], environments: int) -> list[str]:
+    """Summary in a few lines: means over all measurements, with their standard errors.
+
+    Args:
+        rows: at least one measurement.
+        environments: number K of source environments.
+    """
     within, between = (column_of(rows, f"{kind}_cosine") for kind in KINDS)
     larger = np.mean(within > between)
     gap, error = mean_and_error((within - between)[np.isfinite(within - between)])
@@ -58,14 +76,21 @@ def describe(rows: Sequence[Row]) -> list[str]:
         f"in {100 * larger:.0f} % of them; mean difference {gap:.4f} +/- {error:.4f}."
     ]
     for kind in KINDS:
-        parts = [f"{name} {_text(rows, f'{kind}_{name}')}" for name in ("cosine", "sign agreement")]
-        lines.append(f"{kind:>8} environments: {', '.join(parts)}")
-    lines.append(f"consensus of the environments' signs: {_text(rows, 'consensus')}")
+        lines.append(
+            f"{kind:>8} environments: cosine {_text(rows, f'{kind}_cosine')}, "
+            f"sign agreement {_text(rows, f'{kind}_agreement')} "
+            f"(by chance {agreement_by_chance(rows, kind, environments):.4f})"
+        )
+    lines.append(
+        f"consensus of the environments' signs: {_text(rows, 'consensus')} "
+        f"(by chance {agreement_by_chance(rows, 'consensus', environments):.4f}, "
+        f"since {100 * np.mean(column_of(rows, 'zeros')):.1f} % of the components are 0 in an environment)"
+    )
     skipped = int(column_of(rows, "skipped").sum())
     return lines + ([f"Samples with a zero gradient, left out: {skipped}."] if skipped else [])
 
 
 def _text(rows: Sequence[Row], column: str) -> str:
-    values = column_of(rows, column.replace("sign ", ""))
+    values = column_of(rows, column)
     mean, error = mean_and_error(values[np.isfinite(values)])
     return f"{mean:.4f} +/- {error:.4f}"

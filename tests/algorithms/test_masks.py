@@ -42,7 +42,12 @@ def masked(cls, stack, sizes=None, **hparams):
     )
     gradient, mask = cls.combine(method, list(stack))
     combined = Combined(
-        gradient, gram=stack @ stack.T, agreeing=torch.tensor(0), norm=gradient.norm(), weights=mask
+        gradient,
+        gram=stack @ stack.T,
+        agreeing=torch.tensor(0),
+        zeros=torch.tensor(0),
+        norm=gradient.norm(),
+        weights=mask,
     )
     cls.finish(method, combined)
     return combined.gradient

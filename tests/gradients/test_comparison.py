@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from domainbed.gradients.comparison import Combined, mean_cosine, signs_agree
+from domainbed.gradients.comparison import (
+    Combined,
+    agreement_by_chance,
+    any_is_zero,
+    mean_cosine,
+    signs_agree,
+)
 
 EXAMPLE = torch.tensor(
     [[3, -4, -1, 0, -2, 0, -2, 3], [1, 1, -2, 0, -1, 3, 1, -3], [2, 0, -1, 0, 4, -3, 2, -2]],
@@ -28,7 +34,8 @@ def stacks(min_k=1, max_k=5):
 
 def combined_of(stack, gradient):
     """`Combined` of gradients (K, P) and what a rule made of them (P,)."""
-    return Combined(gradient, stack @ stack.T, signs_agree(list(stack)).sum(), gradient.norm())
+    agreeing, zeros = signs_agree(list(stack)).sum(), any_is_zero(list(stack)).sum()
+    return Combined(gradient, stack @ stack.T, agreeing, zeros, gradient.norm())
 
 
 class TestSignsAgree:
@@ -79,6 +86,30 @@ class TestSignsAgree:
         for k in (2, 3, 5):
             stack = torch.randn(k, 100_000)
             assert combined_of(stack, stack.sum(0)).agreement.item() == pytest.approx(2 ** (1 - k), abs=0.01)
+
+
+class TestZeros:
+    @settings(deadline=None)
+    @given(stacks())
+    def test_components_that_are_0_in_an_environment(self, stack):
+        for dtype in (torch.float32, torch.float64):
+            rows = stack.to(dtype)
+            expected = (rows == 0).any(0).to(dtype)
+            torch.testing.assert_close(any_is_zero(list(rows)), expected, rtol=0, atol=0)
+
+    @settings(deadline=None)
+    @given(stacks())
+    def test_a_component_that_agrees_is_not_0_anywhere(self, stack):
+        assert (signs_agree(list(stack)) * any_is_zero(list(stack)) == 0).all()
+
+    def test_random_signs_with_zeros_agree_as_chance_says(self):
+        torch.manual_seed(0)
+        for k in (2, 3, 5):
+            stack = torch.randn(k, 100_000)
+            stack[0, :20_000] = stack[-1, 10_000:30_000] = 0
+            found = combined_of(stack, stack.sum(0))
+            assert found.zero_share.item() == pytest.approx(0.3)
+            assert found.agreement.item() == pytest.approx(agreement_by_chance(k, 0.3), abs=0.01)
 
 
 class TestMeanCosine:

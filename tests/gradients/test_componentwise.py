@@ -14,7 +14,9 @@ K, P = 3, 50
 @pytest.fixture
 def gradients(float64):
     torch.manual_seed(0)
-    return torch.randn(K, P)
+    values = torch.randn(K, P)
+    values[0, ::7] = values[1, ::5] = 0
+    return values
 
 
 def pieces(gradients):
@@ -43,6 +45,7 @@ def test_gradient_and_measures_are_those_of_the_whole(gradients, block_size, sca
     torch.testing.assert_close(found.gradient, expected)
     torch.testing.assert_close(found.gram, gradients @ gradients.T)
     assert found.agreeing == (gradients.sign().sum(0).abs() == K).sum()
+    assert found.zeros == (gradients == 0).any(0).sum() > 0
     assert found.norm == pytest.approx(expected.norm().item())
     assert found.magnitude == pytest.approx(expected.abs().sum().item())
     assert found.weights is None
@@ -81,6 +84,7 @@ def test_a_gram_rule_gives_the_weighted_sum(gradients, block_size):
     torch.testing.assert_close(found.gradient, 3 * weights @ gradients)
     assert found.norm == pytest.approx(found.gradient.norm().item())
     assert found.agreeing == (gradients.sign().sum(0).abs() == K).sum()
+    assert found.zeros == (gradients == 0).any(0).sum() > 0
     assert not found.fallback
     assert weights.tolist() == [0.5, -1.0, 2.0]
 

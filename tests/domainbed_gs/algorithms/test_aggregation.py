@@ -39,7 +39,7 @@ def test_config_by_name(make, minibatches, gradients_of, given_to_adam, torchjd)
     g = gradients_of(algorithm, minibatches())
     found, returned = update(algorithm, minibatches, given_to_adam)
     torch.testing.assert_close(found, torchjd.ConFIG()(g), rtol=1e-9, atol=1e-12)
-    assert set(returned) == {"loss", "agreement", "cosine"}
+    assert set(returned) == {"loss", "agreement", "zeros", "cosine"}
     _, logged = update(make("UPGrad"), minibatches, given_to_adam)
     assert returned == pytest.approx({name: logged[name] for name in returned})
     # The purpose of ConFIG: equal cosines with all gradients.

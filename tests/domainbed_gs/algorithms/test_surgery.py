@@ -114,7 +114,7 @@ def test_updates_log_how_far_the_gradients_agree(
         removed = 1 - scale * given_to_adam(algorithm).norm().item() / g.sum(0).norm().item()
         assert returned["removed"] == pytest.approx(removed, abs=1e-6)
     own = ({"fallback"} if name in GRAM else set()) | NOISY.get(name, set()) | WEIGHTS.get(name, set())
-    assert set(returned) == {"loss", "agreement", "cosine", "removed"} | own
+    assert set(returned) == {"loss", "agreement", "zeros", "cosine", "removed"} | own
     assert returned.get("fallback", 0) == 0
 
 

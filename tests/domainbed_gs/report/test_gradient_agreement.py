@@ -15,14 +15,17 @@ def records(sweep):
         found += sweep({"ERM": {0: [0.5, 0.6]}}, step=step)
         surgery = sweep({"AgrSum": {0: [0.5, 0.6]}}, step=step)
         shares = zip(surgery, (agreement - 0.1, agreement + 0.1), strict=True)
-        found += [record | {"agreement": share, "cosine": share / 2} for record, share in shares]
+        found += [
+            record | {"agreement": share, "cosine": share / 2, "zeros": 0.2} for record, share in shares
+        ]
     return found
 
 
 def test_first_middle_and_last_record_with_errors(records, collect):
     out = collect(records, "--gradients").out
-    assert re.search(r"AgrSum +agreement +0.500 \+/- 0.071 +0.400 \+/- 0.071 +0.300 \+/- 0.071", out)
-    assert re.search(r"AgrSum +cosine +0.250 \+/- 0.035", out)
+    assert re.search(r"AgrSum +agreement +0.500 \+/- 0.071 +0.400 \+/- 0.071 +0.300 \+/- 0.071 +0.200", out)
+    assert re.search(r"AgrSum +cosine +0.250 \+/- 0.035.* 0.000 *\n", out)
+    assert re.search(r"AgrSum +zeros +0.200 \+/- 0.000 +0.200 \+/- 0.000 +0.200 \+/- 0.000 *\n", out)
     assert "ERM  " not in out.partition("agreement of gradients")[2]
 
 

@@ -35,12 +35,13 @@ def test_similarities_are_means_over_all_pairs_of_distinct_samples(network):
     x, y = torch.randn(6, 5), torch.full((6,), 2)
     gradients = explicit(network, x, y)
     environments = np.repeat(range(3), SIZES)
-    cosines, agreement = {True: [], False: []}, {True: [], False: []}
+    cosines, agreement, zeros = ({True: [], False: []} for _ in range(3))
     for i, j in itertools.combinations(range(6), 2):
         a, b = gradients[i], gradients[j]
         same = environments[i] == environments[j]
         cosines[same].append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
         agreement[same].append(np.mean(a * b > 0))
+        zeros[same].append(np.mean(a * b == 0))
     found = similarities(network, x, y, SIZES)
     assert tuple(found) == COLUMNS
     assert (found["samples"], found["skipped"]) == (6, 0)
@@ -50,8 +51,11 @@ def test_similarities_are_means_over_all_pairs_of_distinct_samples(network):
             assert found[f"{kind}_{name}"] == pytest.approx(np.mean(values), rel=1e-12)
             error = np.std(values, ddof=1) / np.sqrt(len(values))
             assert found[f"{kind}_{name}_se"] == pytest.approx(error, rel=1e-10)
+        assert np.mean(zeros[same]) > 0
+        assert found[f"{kind}_zeros"] == pytest.approx(np.mean(zeros[same]))
     means = [np.mean([gradients[i] for i in np.flatnonzero(environments == e)], axis=0) for e in range(3)]
     assert found["consensus"] == pytest.approx(np.mean(np.abs(np.sum(np.sign(means), axis=0)) == 3))
+    assert found["zeros"] == pytest.approx(np.mean(np.any(np.equal(means, 0), axis=0)))
 
 
 def test_equal_samples_have_similarity_one(network):

@@ -13,7 +13,8 @@ from domainbed_gs.similarity import figure, summary, table
 
 
 def row(step, **values):
-    numbers = dict.fromkeys(table.HEADER, 0.0) | {"skipped": 0, "samples": 12, "consensus": 0.3}
+    numbers = dict.fromkeys(table.HEADER, 0.0) | {"skipped": 0, "samples": 12, "consensus": 0.3, "zeros": 0.3}
+    numbers |= {"within_zeros": 0.1, "between_zeros": 0.2}
     numbers |= {"within_cosine": 0.5 + 0.01 * step, "between_cosine": 0.4, "within_agreement": 0.6}
     return numbers | {"between_agreement": 0.55, "step": step, "class": "a, b"} | values
 
@@ -61,13 +62,16 @@ def test_window_means_and_their_errors():
 
 
 def test_the_summary_has_means_and_the_paired_difference():
-    lines = summary.describe([row(0), row(2), row(4, skipped=3)])
+    lines = summary.describe([row(0), row(2), row(4, skipped=3)], environments=3)
     assert lines == [
         "3 measurements. The mean cosine is larger within environments than between environments in 100 % of "
         "them; mean difference 0.1200 +/- 0.0115.",
-        "  within environments: cosine 0.5200 +/- 0.0115, sign agreement 0.6000 +/- 0.0000",
-        " between environments: cosine 0.4000 +/- 0.0000, sign agreement 0.5500 +/- 0.0000",
-        "consensus of the environments' signs: 0.3000 +/- 0.0000",
+        "  within environments: cosine 0.5200 +/- 0.0115, sign agreement 0.6000 +/- 0.0000 "
+        "(by chance 0.4500)",
+        " between environments: cosine 0.4000 +/- 0.0000, sign agreement 0.5500 +/- 0.0000 "
+        "(by chance 0.4000)",
+        "consensus of the environments' signs: 0.3000 +/- 0.0000 (by chance 0.1750, since 30.0 % of "
+        "the components are 0 in an environment)",
         "Samples with a zero gradient, left out: 3.",
     ]
 
@@ -82,6 +86,7 @@ def test_the_figure_shows_all_similarities():
     within = cosines.get_lines()[0].get_ydata()
     np.testing.assert_allclose(within, [0.5 + 0.01 * step for step in range(6)])
     assert [text.get_text() for text in signs.get_legend().get_texts()][2] == "means of the 3 environments"
-    assert 0.25 in [line.get_ydata()[0] for line in signs.get_lines()]  # by chance
+    by_chance = [line.get_ydata()[0] for line in signs.get_lines()[3:]]
+    np.testing.assert_allclose(by_chance, [0.45, 0.4, 0.175])
     with Image.open(io.BytesIO(figure.figure_png(rows, "PACS, target A", 3))) as image:
         assert image.format == "PNG"
