@@ -3,9 +3,10 @@
     python benchmarks/evaluation.py [--rounds 7] [--device cpu]
 
 On EmojiStyles with its small CNN: only the parts that selection methods read (the default of `train`), all
-parts, and the rival on all parts. Then the share that evaluation has in a run of the paper's protocol on
-PACS, by `--evaluate`: computed from the seconds of an image in training and in evaluation, and the protocol's
-counts.
+parts, all parts without metrics (accuracies alone), and the rival on all parts. Then the cost of the metrics,
+as the ratio of evaluations with and without them that alternate in the same run. Then the share that
+evaluation has in a run of the paper's protocol on PACS, by `--evaluate`: computed from the seconds of an
+image in training and in evaluation, and the protocol's counts.
 """
 
 import argparse
@@ -17,10 +18,12 @@ from torch.utils.data import DataLoader
 
 from domainbed.algorithms import get_algorithm_class
 from domainbed.hparams_registry import default_hparams
+from domainbed.metrics import METRICS
 from domainbed.training import run
 from domainbed.training.config import TrainConfig
 from domainbed.training.evaluation import EVALUATION, Evaluator, PartBatches, parts_to_evaluate
 from domainbed.training.prefetcher import Prefetcher
+from domainbed.training.scores import Scores
 from domainbed.training.train_command import keep_freed_memory
 
 PACS = (2048, 2344, 1670, 3929)
@@ -43,9 +46,17 @@ def main():
     keep_freed_memory()
     made = run.build(TrainConfig(dataset="EmojiStyles", test_envs=[0], device=args.device))
     assert isinstance(made.algorithm, get_algorithm_class("ERM"))
-    ways = {name: ours(made, name) for name in ("selection", "all")} | {"rival": textbook(made)}
+    ways = {
+        "selection": ours(made, "selection"),
+        "all": ours(made, "all"),
+        "without metrics": ours(made, "all", metrics={}),
+        "rival": textbook(made),
+    }
     print_environment()
-    report("Accuracies of one checkpoint", interleaved(ways, args.rounds, args.warmup), "rival")
+    times = interleaved(ways, args.rounds, args.warmup)
+    report("Accuracies of one checkpoint", times, "rival")
+    ratio = statistics.median(a / b for a, b in zip(times["all"], times["without metrics"], strict=True))
+    print(f"\nCost of the metrics: {100 * (ratio - 1):.1f} % of an evaluation")
     print("\n### Share of evaluation in a run of the paper's protocol on PACS, mean over targets, in %\n")
     print("| | " + " | ".join(f"`{which}`" for which in evaluated(0)) + " |")
     print("|---|" + "---:|" * len(evaluated(0)))
@@ -94,11 +105,17 @@ def shares_of_evaluation(training, evaluation):
     return shares
 
 
-def ours(made, which):
+def ours(made, which, metrics=METRICS):
     parts = parts_to_evaluate(made.splits, [0], which)
     prefetcher = Prefetcher({EVALUATION: PartBatches(parts)}, made.num_workers)
     evaluator = Evaluator(made.algorithm, parts, made.device, prefetcher, seed=0)
-    return lambda: evaluator.accuracies(0)
+
+    def evaluate():
+        scores = Scores(metrics)
+        evaluator.evaluate([scores], 0)
+        return scores.accuracies() | scores.metrics()
+
+    return evaluate
 
 
 def textbook(made):

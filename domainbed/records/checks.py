@@ -8,6 +8,7 @@ from typing import Any
 
 from domainbed.escaping import shortened
 from domainbed.json_input import NestedTooDeep
+from domainbed.metrics import is_metric_key
 
 _LARGEST = 1 << 63
 """Integers of this size or more are no steps, seeds or numbers of samples."""
@@ -69,7 +70,8 @@ def _fits(key: str, entry: object) -> bool:
         return isinstance(entry, dict)
     if key == "environments":
         return isinstance(entry, list)
-    return not key.endswith(_MEASURED) or isinstance(entry, float) or is_finite_number(entry)
+    is_measured = key.endswith(_MEASURED) or (key.startswith("env") and is_metric_key(key))
+    return not is_measured or isinstance(entry, float) or is_finite_number(entry)
 
 
 def _is_plain(value: object) -> bool:

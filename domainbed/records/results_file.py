@@ -28,6 +28,7 @@ Record = dict[str, Any]
 | `args` | the settings of the run: `dataset`, `algorithm`, `test_envs`, `trial_seed`, `hparams_seed`, ... |
 | `hparams` | its hyper-parameters |
 | `env{i}_in_acc`, `env{i}_out_acc`, `env{i}_test_acc` | accuracy on a split of environment i, in [0, 1] |
+| `env{i}_in_nll` and so on | metrics of `domainbed.metrics` on the same splits; may be infinite or NaN |
 | `sizes` | number of samples in each split, as `env{i}_in` and so on |
 | `data`, `weights` | what identifies the images and the initial weights |
 | `environments` | names of all environments, in order |

@@ -1,8 +1,13 @@
-"""Accuracy and loss of an algorithm on parts of the environments."""
+"""Predictions of an algorithm for parts of the environments.
+
+One pass over a part hands the logits and labels of the whole part to consumers: to `Scores`, for accuracy and
+metrics, and to whatever else needs them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from domainbed.algorithms.base import Algorithm, Minibatch
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
+from domainbed.metrics import nll, predicted_classes
 from domainbed.seeds import Purpose, counter_seed, seed_all
 from domainbed.training.minibatches import is_in_memory, load_minibatch
 from domainbed.training.prefetcher import Prefetcher
@@ -94,6 +99,32 @@ class PartBatches:
 
 
 @dataclass(frozen=True)
+class PartOutputs:
+    """What the algorithm predicts for a whole part, in the order of the part's samples.
+
+    Attributes:
+        name: name of the part, such as "env0_in". `Evaluator.parts` has its samples.
+        logits: (N, C) on the algorithm's device, as `predict` returned them: its dtype, and a single column
+            for some algorithms with two classes.
+        labels: (N,), int64, on the same device.
+    """
+
+    name: str
+    logits: Tensor
+    labels: Tensor
+
+
+Consumer = Callable[[PartOutputs], None]
+"""Receives the outputs of each part in an evaluation, once, after the part's last batch.
+
+It is called without gradients, mostly under `torch.inference_mode`, and should neither change the tensors nor
+read them on the host, which would wait for the device: compute there, and read results after the evaluation.
+Logits that no consumer keeps are freed before the next part. An evaluation that is stopped and repeated after
+a resume starts with the first part again: make new consumers for every evaluation.
+"""
+
+
+@dataclass(frozen=True)
 class Evaluator:
     """Evaluates an algorithm on parts of the environments, in evaluation mode and without gradients.
 
@@ -113,48 +144,60 @@ class Evaluator:
     prefetcher: Prefetcher
     seed: int
 
-    def accuracies(self, step: int, before_batch: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """Share of correctly classified samples of each part, as "env0_in_acc" and so on.
+    def evaluate(
+        self,
+        consumers: Sequence[Consumer],
+        step: int,
+        before_batch: Callable[[], None] = lambda: None,
+        names: Iterable[str] | None = None,
+    ) -> None:
+        """Predict each part once, and hand its outputs to all consumers.
 
         Args:
+            consumers: receive the outputs of each part.
             step: step of the checkpoint, for random numbers.
             before_batch: called before each batch. An exception ends the evaluation.
+            names: names of the parts; by default all.
         """
-        means = self._means(is_correct, self.parts, step, before_batch)
-        return {f"{name}_acc": mean for name, mean in means.items()}
+        draws = (self.seed, step)
+        keys = [
+            (name, start, (*draws, Purpose.EVALUATION, _part_number(name), start))
+            for name in (self.parts if names is None else names)
+            for start in range(0, len(self.parts[name]), BATCH_SIZE)
+        ]
+        batches = zip(keys, self.prefetcher.read(EVALUATION, keys), strict=True)
+        with _evaluation_mode(self.algorithm):
+            for name, batches_of_part in itertools.groupby(batches, key=lambda batch: batch[0][0]):
+                logits, labels = [], []
+                for (_, start, _), (x, y) in batches_of_part:
+                    before_batch()
+                    seed_all(counter_seed(*draws, Purpose.PREDICTION, _part_number(name), start))
+                    with self._without_gradients():
+                        logits.append(self.algorithm.predict(x.to(self.device)))
+                        labels.append(y.to(self.device).view(-1).long())
+                with self._without_gradients():
+                    outputs = PartOutputs(name, torch.cat(logits), torch.cat(labels))
+                    del logits, labels
+                    for consumer in consumers:
+                        consumer(outputs)
 
     def mean_loss(
         self, names: Iterable[str], step: int, before_batch: Callable[[], None] = lambda: None
     ) -> float:
-        """Mean of the cross-entropies of the parts called `names`. Other arguments as for `accuracies`."""
-        losses = self._means(_cross_entropies, names, step, before_batch)
-        return sum(losses.values()) / len(losses)
+        """Mean over the parts called `names` of their mean cross-entropy. Arguments as for `evaluate`."""
+        losses: list[Tensor] = []
+        self.evaluate(
+            [lambda outputs: losses.append(nll(outputs.logits, outputs.labels))], step, before_batch, names
+        )
+        return float(torch.stack(losses).mean())
 
-    def _means(
-        self,
-        measure: Callable[[Tensor, Tensor], Tensor],
-        names: Iterable[str],
-        step: int,
-        before_batch: Callable[[], None],
-    ) -> dict[str, float]:
-        """Mean over each part's samples of `measure`, which maps logits (B, C) and labels (B,) to (B,)."""
-        # Sums of ones are exact in float32 for up to 2^24 samples in a part.
-        sums = {name: torch.zeros((), device=self.device) for name in names}
-        draws = (self.seed, step)
-        keys = [
-            (name, start, (*draws, Purpose.EVALUATION, _part_number(name), start))
-            for name in sums
-            for start in range(0, len(self.parts[name]), BATCH_SIZE)
-        ]
-        with _evaluation_mode(self.algorithm):
-            for (name, start, _), (x, y) in zip(keys, self.prefetcher.read(EVALUATION, keys), strict=True):
-                before_batch()
-                seed_all(counter_seed(*draws, Purpose.PREDICTION, _part_number(name), start))
-                # Not around the whole loop: minibatches for training may arrive meanwhile, and tensors
-                # created in inference mode cannot be used with gradients later.
-                with torch.inference_mode() if self.algorithm.INFERENCE_MODE else torch.no_grad():
-                    sums[name] += measure(self.algorithm.predict(x.to(self.device)), y.to(self.device)).sum()
-        return {name: float(total) / len(self.parts[name]) for name, total in sums.items()}
+    def _without_gradients(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which no gradients are recorded.
+
+        Not for a whole evaluation: minibatches for training may arrive meanwhile, and tensors created in
+        inference mode cannot be used with gradients later.
+        """
+        return torch.inference_mode() if self.algorithm.INFERENCE_MODE else torch.no_grad()
 
 
 def accuracy(
@@ -181,7 +224,8 @@ def accuracy(
     with _evaluation_mode(network), torch.no_grad():
         for x, y in loader:
             batch_weights = _weights_of_batch(weights, loader, seen, len(x)).to(device)
-            hits.append((is_correct(network.predict(x.to(device)), y.to(device)) * batch_weights).sum())
+            correct = predicted_classes(network.predict(x.to(device))) == y.to(device).view(-1)
+            hits.append((correct * batch_weights).sum())
             totals.append(batch_weights.sum())
             seen += len(x)
     # Waits for the device once, not for each batch.
@@ -189,21 +233,6 @@ def accuracy(
     if not total:
         raise UsageError("accuracy of no samples: the loader is empty, or all weights are zero")
     return hit / total
-
-
-def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B,) bool: whether the first maximum of each row of logits (B, C) is at its label.
-
-    With a single column, class 1 is predicted where the logit is positive.
-    """
-    labels = labels.view(-1)
-    if logits.size(1) == 1:
-        return (logits[:, 0] > 0) == labels
-    return logits.argmax(1) == labels
-
-
-def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.float(), labels.view(-1), reduction="none")
 
 
 def _part_number(name: str) -> int:

@@ -22,6 +22,7 @@ from domainbed.training import tensorboard_events
 from domainbed.training.evaluation import Evaluator
 from domainbed.training.run import Run, replacements
 from domainbed.training.run_dir import RunDir
+from domainbed.training.scores import Scores
 
 
 class Stopwatch:
@@ -108,7 +109,7 @@ class Recorder:
         self.stopwatch.seconds = 0.0
 
     def finish(self, check: Callable[[], None]) -> None:
-        """Add accuracies of the algorithm to the begun record, print it, and append it to results.jsonl.
+        """Add accuracies to the begun record, print it, and append it with the metrics to results.jsonl.
 
         Args:
             check: called before each batch of the evaluation. If it raises, the record stays begun.
@@ -117,10 +118,12 @@ class Recorder:
         """
         assert self._begun is not None
         step = self._begun["step"]
-        record = self._begun | self._evaluator.accuracies(step, check)
+        scores = Scores()
+        self._evaluator.evaluate([scores], step, check)
+        record = self._begun | scores.accuracies()
         self._print(record)
         self._directory.check_claim()
-        append_record(self._directory.path / RESULTS_FILE, record | self.constant)
+        append_record(self._directory.path / RESULTS_FILE, record | scores.metrics() | self.constant)
         if self._run.config.tensorboard:
             tensorboard_events.update(self._directory.path)
         self._check_finite(record)

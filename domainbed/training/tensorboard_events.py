@@ -15,6 +15,7 @@ from pathlib import Path
 from domainbed.errors import UsageError
 from domainbed.escaping import visible
 from domainbed.files import write_atomic
+from domainbed.metrics import is_metric_key
 from domainbed.records.results_file import RESULTS_FILE, Record, read_records
 
 NAME = "events.out.tfevents.records"
@@ -73,8 +74,14 @@ def encode(records: Iterable[Record]) -> bytes:
 
 
 def _tagged_values(record: Record) -> Iterator[tuple[str, float]]:
-    """Tag and value of every number in a record. Accuracies have a group of their own."""
+    """Tag and value of every number in a record. Accuracies and metrics have groups of their own."""
     for name in sorted(record):
         value = record[name]
         if isinstance(value, int | float) and name != "step":
-            yield f"{'accuracy' if _ACCURACY.fullmatch(name) else 'training'}/{visible(name)}", float(value)
+            yield f"{_group(name)}/{visible(name)}", float(value)
+
+
+def _group(name: str) -> str:
+    if _ACCURACY.fullmatch(name):
+        return "accuracy"
+    return "metrics" if is_metric_key(name) else "training"

@@ -19,6 +19,7 @@ from domainbed.training.evaluation import (
     without_augmentation,
 )
 from domainbed.training.prefetcher import Prefetcher
+from domainbed.training.scores import Scores
 from domainbed.training.splits import make_splits
 from domainbed.training.upstream_loaders import FastDataLoader
 
@@ -45,6 +46,13 @@ class Noisy(Constant):
         return torch.rand(len(x), self.classes) + x.flatten(1).mean(1, keepdim=True)
 
 
+class Inputs(Constant):
+    """Has some of the inputs as logits."""
+
+    def predict(self, x):
+        return x.flatten(1)[:, : self.classes]
+
+
 class OnDisk:
     """Images with random pixels, drawn when they are read."""
 
@@ -59,6 +67,12 @@ def evaluator(model, parts, num_workers=0, seed=0):
     return Evaluator(model, parts, torch.device("cpu"), prefetcher, seed)
 
 
+def accuracies(of, step):
+    scores = Scores()
+    of.evaluate([scores], step)
+    return scores.accuracies()
+
+
 @pytest.fixture(scope="module")
 def emoji():
     return get_dataset_class("EmojiStyles")(None, [], {})
@@ -68,11 +82,27 @@ def test_accuracy_is_the_share_of_samples_in_evaluation_mode(emoji):
     model = Constant(3)
     model.train()
     parts = {f"env{i}_in": SplitDataset(emoji[i], list(range(600))) for i in range(2)}
-    result = evaluator(model, parts).accuracies(0)
+    result = accuracies(evaluator(model, parts), 0)
     for i in range(2):
         assert result[f"env{i}_in_acc"] == np.mean(np.asarray(emoji[i].targets)[:600] == 3)
     assert model.modes == {(False, False, True)}
     assert model.training
+
+
+def test_consumers_get_the_logits_and_labels_of_each_whole_part_once_and_in_order(emoji):
+    keys = list(range(599, -1, -1))  # more than two batches
+    parts = {f"env{i}_out": SplitDataset(emoji[i], keys) for i in (1, 0)}
+    received, calls = [], []
+    made = evaluator(Inputs(3), parts)
+    made.evaluate([received.append, lambda outputs: calls.append(outputs.name)], 0)
+    assert calls == [outputs.name for outputs in received] == ["env1_out", "env0_out"]
+    for i, outputs in zip((1, 0), received, strict=True):
+        assert outputs.labels.dtype == torch.int64
+        assert outputs.labels.tolist() == np.asarray(emoji[i].targets)[keys].tolist()
+        expected = torch.stack([emoji[i][key][0].flatten()[:7] for key in keys])
+        assert outputs.logits.equal(expected)
+    made.evaluate([received.append], 0, names=["env0_out"])
+    assert [outputs.name for outputs in received[2:]] == ["env0_out"]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -82,10 +112,10 @@ def test_random_numbers_of_a_part_do_not_depend_on_workers_or_other_parts(num_wo
     }
     torch.manual_seed(num_workers)
     helped = evaluator(Noisy(0), parts, num_workers, seed=3)
-    found = helped.accuracies(4)
+    found = accuracies(helped, 4)
     helped.prefetcher.close()
     alone = {name: parts[name] for name in ("env1_out", "env0_in")}
-    assert evaluator(Noisy(0), alone, seed=3).accuracies(4) == {
+    assert accuracies(evaluator(Noisy(0), alone, seed=3), 4) == {
         f"{name}_acc": found[f"{name}_acc"] for name in alone
     }
     assert len(set(found.values())) > 1
@@ -112,7 +142,7 @@ def test_minibatches_prefetched_during_an_evaluation_can_be_trained_on(prefetche
     made = prefetcher({"labeled": PartBatches(parts), EVALUATION: PartBatches(parts)}, 1)
     labeled = made.read("labeled", [("env0_in", start, (0,)) for start in range(0, 300, 50)])
     next(labeled)
-    Evaluator(Noisy(0), parts, torch.device("cpu"), made, 0).accuracies(0)
+    accuracies(Evaluator(Noisy(0), parts, torch.device("cpu"), made, 0), 0)
     assert not any(x.is_inference() for x, _ in labeled)
 
 
@@ -153,7 +183,7 @@ def test_without_augmentation_reaches_through_parts_of_parts():
 def test_numbers_drawn_from_a_seed_never_change():
     """Augmented samples and draws in `predict` give 40 of 300 correct, as in earlier releases."""
     parts = {"env0_in": SplitDataset(OnDisk(), list(range(300)))}
-    assert evaluator(Noisy(0), parts, seed=3).accuracies(4) == {"env0_in_acc": 40 / 300}
+    assert accuracies(evaluator(Noisy(0), parts, seed=3), 4) == {"env0_in_acc": 40 / 300}
 
 
 class Echo(nn.Module):

@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
 
 from domainbed.errors import RunError
+from domainbed.metrics import METRICS
 from domainbed.training import recorder
 from domainbed.training.config import TrainConfig
+from domainbed.training.evaluation import PartOutputs
 from domainbed.training.recorder import Recorder, Stopwatch
 from domainbed.training.run import build
 from domainbed.training.run_dir import RunDir
@@ -30,13 +33,15 @@ def clock(monkeypatch):
 
 
 class FixedEvaluator:
-    """Returns the same accuracy at every step, after a call of `before_batch`."""
+    """Has the same outputs at every step, after a call of `before_batch`: one of two samples is correct."""
 
     parts = {}
+    logits = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
 
-    def accuracies(self, step, before_batch):
+    def evaluate(self, consumers, step, before_batch):
         before_batch()
-        return {"env0_in_acc": 0.5}
+        for consumer in consumers:
+            consumer(PartOutputs("env0_in", self.logits, torch.tensor([0, 1])))
 
 
 @pytest.fixture
@@ -120,3 +125,24 @@ def test_a_loss_that_is_not_finite_is_an_error_after_it_was_recorded(run, direct
     with pytest.raises(RunError, match=r"loss is nan at step 0 .* try a smaller lr"):
         records.finish(go_on)
     assert len(records_of(directory)) == 1
+
+
+class ImpossibleLabel(FixedEvaluator):
+    """Gives the label of one sample probability 0."""
+
+    logits = torch.tensor([[1.0, -torch.inf], [1.0, -torch.inf]])
+
+
+def test_metrics_are_recorded_but_not_printed_and_an_infinite_one_stops_no_run(
+    run, directory, capsys, monkeypatch
+):
+    monkeypatch.setitem(METRICS, "loss_like", METRICS["nll"])
+    records = Recorder(run, directory, ImpossibleLabel())
+    records.begin(0, go_on)
+    records.finish(go_on)
+    (record,) = records_of(directory)
+    assert record["env0_in_nll"] == record["env0_in_loss_like"] == float("inf")
+    assert (record["env0_in_balanced"], record["env0_in_worst"], record["env0_in_acc"]) == (0.5, 0.0, 0.5)
+    header, values = capsys.readouterr().out.splitlines()
+    assert header.split() == ["env0_in_acc", "epoch", "mem_gb", "step", "step_time"]
+    assert len(values.split()) == 5

@@ -218,6 +218,12 @@ def test_a_swad_run_of_an_earlier_release_keeps_equal_weights(tmp_path, monkeypa
     assert not torch.equal(*weights)
 
 
+def group(name):
+    if name.endswith("_acc"):
+        return "accuracy"
+    return "metrics" if name.startswith("env") else "training"
+
+
 def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch, shown):
     settings = {"algorithm": "ERM", "tensorboard": True, "steps": 7}
     attempt(tmp_path / "run", monkeypatch, stop_at=22, **settings)
@@ -226,7 +232,7 @@ def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch, shown):
     attempt(tmp_path / "run", **settings)
     lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
     expected = {
-        (f"{'accuracy' if name.startswith('env') else 'training'}/{name}", record["step"]): value
+        (f"{group(name)}/{name}", record["step"]): value
         for record in map(json.loads, lines)
         for name, value in record.items()
         if isinstance(value, int | float) and name != "step"

@@ -11,6 +11,7 @@ from PIL import Image
 
 import domainbed
 from domainbed.errors import RunError, UsageError
+from domainbed.metrics import METRICS
 from domainbed.training.api import launched_by_torchrun
 from domainbed.training.config import TrainConfig
 from domainbed.training.run import build, choose_device, describe
@@ -51,6 +52,10 @@ def test_train_returns_the_records(tmp_path, capsys):
         domainbed.train(algorithm="AgrSum", step=3)
 
 
+def entries_of(*parts):
+    return {f"{part}_{name}" for part in parts for name in ("acc", *METRICS)}
+
+
 def test_files_and_keys_of_a_run(tmp_path):
     domainbed.train(output_dir=tmp_path, test_envs=[1], **QUICK)
     files = {file.name for file in tmp_path.iterdir()}
@@ -60,10 +65,11 @@ def test_files_and_keys_of_a_run(tmp_path):
         assert line == json.dumps(record, sort_keys=True)
     record = records_of(tmp_path)[-1]
     assert record.keys() == {
-        *("args", "env0_out_acc", "env1_in_acc", "env1_out_acc", "env2_out_acc"),
+        *("args", *entries_of("env0_out", "env1_in", "env1_out", "env2_out")),
         *("data", "epoch", "hparams", "loss", "mem_gb", "sizes", "step", "step_time", "weights"),
         "environments",
     }
+    assert {"nll", "ece", "balanced", "worst", "f1"} <= set(METRICS)
     assert record["environments"] == ["0", "1", "2"]
     assert record["epoch"] == 4 / (13 / 8)
     assert record["sizes"] == {f"env{i}_{kind}": n for i in range(3) for kind, n in (("in", 13), ("out", 3))}
@@ -107,12 +113,12 @@ def test_other_evaluated_parts_change_no_number(folder, tmp_path):
         domainbed.train(output_dir=tmp_path / evaluate, evaluate=evaluate, **settings)
         runs[evaluate] = without_times(records_of(tmp_path / evaluate))
     for full, needed in zip(runs["all"], runs["selection"], strict=True):
-        assert full.keys() - needed.keys() == {"env0_in_acc", "env2_in_acc"}
+        assert full.keys() - needed.keys() == entries_of("env0_in", "env2_in")
         assert {name: full[name] for name in needed if name != "args"} == {
             name: needed[name] for name in needed if name != "args"
         }
     for needed, few in zip(runs["selection"], runs["reported"], strict=True):
-        assert needed.keys() - few.keys() == {"env1_out_acc"}
+        assert needed.keys() - few.keys() == entries_of("env1_out")
         assert few["args"]["evaluate"] == "reported"
         assert needed | few | {"args": None} == needed | {"args": None}
 
