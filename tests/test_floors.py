@@ -22,7 +22,7 @@ networks    networks
 gradients   gradients
 algorithms  algorithms hparams_registry
 selection   model_selection
-training    training
+training    training inference
 sweep       sweep command_launchers
 results     download results
 scripts     scripts

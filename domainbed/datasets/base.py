@@ -19,6 +19,7 @@ from domainbed.hparams import Table
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from domainbed.datasets.preprocessing import Preprocessing
     from domainbed.datasets.reading_rules import Skipped
 
     Environment = Dataset[tuple[Any, Any]]
@@ -54,6 +55,8 @@ class MultipleDomainDataset:
             inherited. A run on the dataset has a value for each in `hparams`.
         READS: optional hyper-parameters (`domainbed.hparams.OPTIONS`) that the dataset reads; a run on it
             refuses others. None if it does not say. Not inherited by classes of plugins.
+        PREPROCESSING: how an image file becomes an input, for datasets of images that have no files; see
+            `dataset_preprocessing.preprocessing_of`.
         VERSION: incremented when the same files yield different data. Reports do not pool versions.
         datasets: the environments.
         input_shape: shape of an input, a tuple.
@@ -87,6 +90,7 @@ class MultipleDomainDataset:
     SAME_CLASSES: ClassVar[bool] = True
     HPARAMS: ClassVar[Table] = {}
     READS: ClassVar[tuple[str, ...] | None] = None
+    PREPROCESSING: ClassVar[Preprocessing | None] = None
     VERSION: ClassVar[int] = 1
 
     datasets: Sequence[Environment]
@@ -167,9 +171,13 @@ class MultipleDomainDataset:
             raise UsageError(missing)
         return Path(root or ".")
 
+    def label_names(self) -> list[str]:
+        """The name of each label: `class_names`, or else the labels as text."""
+        return [*self.class_names] or [str(label) for label in range(self.num_classes)]
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Number of samples by environment and class name, without reading inputs."""
-        names = self.class_names or [str(label) for label in range(self.num_classes)]
+        names = self.label_names()
         table = {}
         for name, environment in zip(self.ENVIRONMENTS, self.datasets, strict=True):
             per_class = np.bincount(labels_of(environment), minlength=self.num_classes)

@@ -19,6 +19,7 @@ from domainbed.datasets.digit_environments import (
     distribute,
     rotated,
 )
+from domainbed.datasets.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,6 +91,7 @@ class RotatedDigits(Digits):
 
     ENVIRONMENTS = tuple(ANGLES)
     INPUT_SHAPE = (1, 8, 8)
+    PREPROCESSING = Preprocessing(side=8, mean=(0.0,), std=(1.0,))
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         self.datasets = distribute(*self.read(), list(ANGLES.values()), rotated)

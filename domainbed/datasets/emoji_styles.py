@@ -12,6 +12,7 @@ import numpy as np
 
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.base import MultipleDomainDataset
+from domainbed.datasets.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from domainbed.datasets.uint8_images import UInt8Images
@@ -37,6 +38,7 @@ class EmojiStyles(MultipleDomainDataset):
     CHECKPOINT_FREQ = 50
     SMALL_IMAGES = True
     NEEDS_DATA = False
+    PREPROCESSING = Preprocessing(side=64, mean=(0.0, 0.0, 0.0), std=(0.25, 0.25, 0.25), inverted=True)
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         self.input_shape = self.INPUT_SHAPE

@@ -172,19 +172,29 @@ def _open(file: _Bytes, rules: ReadingRules) -> Decoded:
     from PIL import Image
 
     with Image.open(file, formats=readable_formats() if rules.converts else None) as image:
-        if not rules.converts:
-            return Decoded(image.convert("RGB"), Finding.NOTHING)
-        image.load()
-        if image.mode.startswith("I") or image.mode == "F":
-            values = _as_uint8(file.path, np.asarray(image))
-            return Decoded(Image.fromarray(values).convert("RGB"), Finding.SCALED)
-        if not image.has_transparency_data:
-            return Decoded(image.convert("RGB"), Finding.NOTHING)
-        with_alpha = image.convert("RGBA")
-        if np.asarray(with_alpha.getchannel("A")).min() == 255:
-            return Decoded(with_alpha.convert("RGB"), Finding.NOTHING)
-        white = Image.new("RGBA", with_alpha.size, "white")
-        return Decoded(Image.alpha_composite(white, with_alpha).convert("RGB"), Finding.TRANSPARENT)
+        return to_rgb(image, rules, file.path)
+
+
+def to_rgb(image: Image, rules: ReadingRules = UPSTREAM, name: str = "") -> Decoded:
+    """An image of any mode in RGB, converted as `decode` converts the image of a file called `name`.
+
+    Raises: UnreadableImage for values that no rule covers; errors of PIL if it has yet to decode the image.
+    """
+    from PIL import Image
+
+    if not rules.converts:
+        return Decoded(image.convert("RGB"), Finding.NOTHING)
+    image.load()
+    if image.mode.startswith("I") or image.mode == "F":
+        values = _as_uint8(name, np.asarray(image))
+        return Decoded(Image.fromarray(values).convert("RGB"), Finding.SCALED)
+    if not image.has_transparency_data:
+        return Decoded(image.convert("RGB"), Finding.NOTHING)
+    with_alpha = image.convert("RGBA")
+    if np.asarray(with_alpha.getchannel("A")).min() == 255:
+        return Decoded(with_alpha.convert("RGB"), Finding.NOTHING)
+    white = Image.new("RGBA", with_alpha.size, "white")
+    return Decoded(Image.alpha_composite(white, with_alpha).convert("RGB"), Finding.TRANSPARENT)
 
 
 def _as_uint8(path: str, values: np.ndarray) -> np.ndarray:

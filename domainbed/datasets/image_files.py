@@ -39,7 +39,10 @@ class ImageEnvironment(Environment):
 
     Attributes:
         targets, transform: see above.
+        rules: how image files are decoded; None if that is not one of the known ways.
     """
+
+    rules: ReadingRules | None = None
 
     def __init__(
         self,
@@ -98,6 +101,7 @@ class ImageFiles(ImageEnvironment):
         refuses_truncated: whether `image` raises UnreadableImage for a truncated image.
     """
 
+    rules: ReadingRules
     refuses_truncated = False
 
     def __init__(

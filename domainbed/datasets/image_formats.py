@@ -26,7 +26,8 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
 
 ALL_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
-_RELATED = ("MPO", "DIB")  # what PIL calls a JPEG with several pictures, and a BMP without a file header
+# What PIL calls a JPEG with several pictures, which its JPEG reader opens, and a BMP without a file header.
+_RELATED = ("MPO", "DIB")
 _NEEDS_FEATURE = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
 _FORMAT_OF = {suffix: name for name, suffixes in SUFFIXES.items() for suffix in suffixes}
 
@@ -46,7 +47,7 @@ def readable_formats() -> tuple[str, ...]:
         for name in SUFFIXES
         if name in Image.OPEN and (name not in _NEEDS_FEATURE or features.check(_NEEDS_FEATURE[name]))
     ]
-    return (*readable, *_RELATED)
+    return (*readable, *(name for name in _RELATED if name in Image.OPEN))
 
 
 def is_readable(suffix: str) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from domainbed.datasets.preprocessing import resized
 from domainbed.hparams import OPTIONS, Hparam, Reader, const, option
 
 if TYPE_CHECKING:
@@ -71,19 +71,23 @@ class PlainTransform:
 
     Attributes:
         side: side of an input (3, side, side).
+        stored_size, reencode: see `preprocessing.resized`.
+        mean, std: of the normalisation, a value for each channel.
         planar: whether `cached_pixels` returns channels first.
     """
 
     planar: ClassVar[bool] = True
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
     def __init__(self, hparams: Mapping[str, Any]) -> None:
         from torchvision import transforms
 
         self.side = input_shape(hparams)[1]
-        self._stored_size = int(option(hparams, "stored_size"))
-        self._reencode = bool(option(hparams, "reencode"))
+        self.stored_size = int(option(hparams, "stored_size"))
+        self.reencode = bool(option(hparams, "reencode"))
         self._resize = True
-        normalize = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        normalize = transforms.Normalize(self.mean, self.std)
         self._to_input = transforms.Compose([transforms.ToTensor(), normalize])
 
     def __call__(self, image: Image) -> Tensor:
@@ -92,13 +96,7 @@ class PlainTransform:
 
     def before_augmentation(self, image: Image) -> Image:
         """The image after the deterministic steps, which come before the random ones."""
-        from torchvision.transforms import functional
-
-        if self._stored_size:
-            image = functional.resize(image, [self._stored_size, self._stored_size])
-        if self._reencode:
-            image = _through_jpeg(image, quality=75)
-        return functional.resize(image, [self.side, self.side]) if self._resize else image
+        return resized(image, self.side if self._resize else 0, self.stored_size, self.reencode)
 
     def cached(self, image: Image) -> Image:
         """The image that a cache stores: after `before_augmentation`, and reduced to `cached_size`."""
@@ -113,15 +111,15 @@ class PlainTransform:
         """Width and height of the cached image for an image file of width and height `size`."""
         if self._resize:
             return self.side, self.side
-        if self._stored_size:
-            size = self._stored_size, self._stored_size
+        if self.stored_size:
+            size = self.stored_size, self.stored_size
         factor = min(1.0, CACHED_SCALE * self.side / min(size))
         return round(factor * size[0]), round(factor * size[1])
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
         """Width and height of every cached image, if they do not depend on the image file."""
-        return self.cached_size((1, 1)) if self._resize or self._stored_size else None
+        return self.cached_size((1, 1)) if self._resize or self.stored_size else None
 
     def cached_pixels(self, image: Image) -> np.ndarray:
         """Pixels of the cached image: uint8 of shape (H, W, 3), or (3, H, W) if `planar`."""
@@ -133,8 +131,14 @@ class PlainTransform:
 
     def cache_key(self) -> str:
         """Text that differs between transforms whose cached images differ."""
-        names = ("side", "planar", "_stored_size", "_reencode", "_resize")
-        return " ".join([f"kept={CACHED_SCALE}", *(f"{name}={getattr(self, name)}" for name in names)])
+        steps = {
+            "side": self.side,
+            "planar": self.planar,
+            "_stored_size": self.stored_size,  # the names of earlier releases, whose caches remain valid
+            "_reencode": self.reencode,
+            "_resize": self._resize,
+        }
+        return " ".join([f"kept={CACHED_SCALE}", *(f"{name}={value}" for name, value in steps.items())])
 
 
 class AugmentingTransform(PlainTransform):
@@ -173,12 +177,3 @@ class AugmentingTransform(PlainTransform):
     def __call__(self, image: Image) -> Tensor:
         x: Tensor = self._to_input(self._augment(self.before_augmentation(image)))
         return x
-
-
-def _through_jpeg(image: Image, quality: int) -> Image:
-    """The image after encoding as JPEG and decoding, in memory."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return Image.open(file).convert("RGB")

@@ -40,7 +40,7 @@ class Row:
     Attributes:
         line: line number in the list.
         path: file of the image.
-        label, environment: names of its class and environment.
+        label, environment: names of its class and environment; "" if the list need not say.
         split: part that it belongs to, one of `PARTS`, or "" if the list does not say.
     """
 
@@ -129,16 +129,16 @@ def list_dataset(path: Path) -> type[MultipleDomainDataset]:
     return type(encodable(path.stem), (ListFileDataset,), members)
 
 
-def read_list(path: Path) -> list[Row]:
-    """The rows of a list, in order.
+def read_list(path: Path, required: Sequence[str] = _REQUIRED) -> list[Row]:
+    """The rows of a list, in order. Each has the `required` columns.
 
     Raises: UsageError that names the invalid line.
     """
     rows: list[Row] = []
     lines: dict[Path, int] = {}
     try:
-        for line, entry in _entries(path):
-            row = _parse_row(path, line, entry)
+        for line, entry in _entries(path, required):
+            row = _parse_row(path, line, entry, required)
             if row.path in lines:
                 raise _error(path, line, f"{entry['path']} is already on line {lines[row.path]}")
             lines[row.path] = line
@@ -148,21 +148,21 @@ def read_list(path: Path) -> list[Row]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 ({error})") from None
     if not rows:
-        raise UsageError(f"{path} lists no images; expected are lines with {', '.join(_REQUIRED)}")
+        raise UsageError(f"{path} lists no images; expected are lines with {', '.join(required)}")
     return rows
 
 
-def _entries(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _entries(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Line number and fields of each entry."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix.lower() == ".jsonl":
             for line, text in enumerate(file, start=1):
                 if text.strip():
-                    yield line, _parse_object(path, line, text)
+                    yield line, _parse_object(path, line, text, required)
             return
         reader = csv.DictReader(file, strict=True)
         try:
-            _check_columns(path, 1, reader.fieldnames or ())
+            _check_columns(path, 1, reader.fieldnames or (), required)
             for entry in reader:
                 if None in entry or None in entry.values():
                     expected = f"expected are {len(reader.fieldnames or ())} fields, as in line 1"
@@ -172,7 +172,7 @@ def _entries(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
             raise _error(path, reader.reader.line_num, f"not valid CSV ({error})") from None
 
 
-def _parse_object(path: Path, line: int, text: str) -> Mapping[str, object]:
+def _parse_object(path: Path, line: int, text: str, required: Sequence[str]) -> Mapping[str, object]:
     try:
         entry = json_without_duplicates(text)
     except DuplicateKey as error:
@@ -180,25 +180,27 @@ def _parse_object(path: Path, line: int, text: str) -> Mapping[str, object]:
     except ValueError as error:
         raise _error(path, line, f"not valid JSON ({error})") from None
     if not isinstance(entry, dict):
-        raise _error(path, line, f"expected is a JSON object with {', '.join(_REQUIRED)}")
-    _check_columns(path, line, entry)
+        raise _error(path, line, f"expected is a JSON object with {', '.join(required)}")
+    _check_columns(path, line, entry, required)
     return entry
 
 
-def _check_columns(path: Path, line: int, found: Sequence[str] | Mapping[str, object]) -> None:
-    for name in _REQUIRED:
+def _check_columns(
+    path: Path, line: int, found: Sequence[str] | Mapping[str, object], required: Sequence[str]
+) -> None:
+    for name in required:
         if name not in found:
             raise misspelt(f"{path}, line {line}: {name} is missing", name, found)
 
 
-def _parse_row(path: Path, line: int, entry: Mapping[str, object]) -> Row:
+def _parse_row(path: Path, line: int, entry: Mapping[str, object], required: Sequence[str]) -> Row:
     texts = {}
     for name in _COLUMNS:
         value = entry.get(name, "")
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise _error(path, line, f"{name} must be text or a whole number, not {json.dumps(value)}")
         texts[name] = str(value).strip()
-        if name in _REQUIRED and not texts[name]:
+        if name in required and not texts[name]:
             raise _error(path, line, f"{name} is empty")
     if texts["split"] not in ("", *PARTS):
         raise _error(path, line, f"split must be one of {', '.join(PARTS)}, not {texts['split']!r}")

@@ -17,6 +17,7 @@ from domainbed.datasets.digit_environments import (
     distribute,
     rotated,
 )
+from domainbed.datasets.preprocessing import Preprocessing
 from domainbed.errors import RunError, UsageError
 from domainbed.hparams import option
 
@@ -221,6 +222,7 @@ class RotatedMNIST(MultipleEnvironmentMNIST):
 
     ENVIRONMENTS = tuple(ANGLES)
     INPUT_SHAPE = (1, 28, 28)
+    PREPROCESSING = Preprocessing(side=28, mean=(0.0,), std=(1.0,))
 
     def __init__(self, root: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         angles = list(ANGLES.values())

@@ -26,6 +26,7 @@ from domainbed.datasets.image_transforms import (
     PlainTransform,
     input_shape,
 )
+from domainbed.datasets.reading_rules import UPSTREAM
 from domainbed.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class WILDSEnvironment(ImageEnvironment):
         targets: labels (N,) int64.
         transform: see above.
     """
+
+    rules = UPSTREAM  # the package converts images as upstream does
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import csv
 import io
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -76,7 +76,12 @@ def wrapped_footer(line: str) -> list[str]:
 def note_formulas(text: str) -> None:
     """Note on stderr the cells of a CSV file that a spreadsheet would calculate, in one line if any."""
     rows = csv.reader(io.StringIO(text, newline=""))
-    cells = dict.fromkeys(visible(cell) for row in rows for cell in row if is_formula(cell))
+    note_formula_cells(visible(cell) for row in rows for cell in row if is_formula(cell))
+
+
+def note_formula_cells(formulas: Iterable[str]) -> None:
+    """Note on stderr, in one line, cells of a CSV file that a spreadsheet would calculate, if any."""
+    cells = dict.fromkeys(formulas)
     if cells:
         print_lines(
             f"note: a spreadsheet would calculate these cells: {shortened_list(list(cells), 5)}; import the "

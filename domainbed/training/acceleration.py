@@ -57,7 +57,7 @@ def accelerate(algorithm: Algorithm, config: TrainConfig) -> None:
         "--compile": config.compile,
     }
     enabled = [option for option, is_enabled in options.items() if is_enabled]
-    featurizers = [module for module in algorithm.modules() if isinstance(module, FeaturizerModule)]
+    featurizers = _featurizers(algorithm)
     if enabled and not featurizers:
         raise UsageError(f"{enabled[0]} needs a featurizer, and {config.algorithm} has none; leave it out")
     if config.channels_last:
@@ -65,12 +65,23 @@ def accelerate(algorithm: Algorithm, config: TrainConfig) -> None:
     for featurizer in featurizers:
         if config.channels_last:
             _wrap(featurizer, _on_channels_last)
-        if config.precision == "bf16":
-            _wrap(featurizer, _in_bfloat16)
+    if config.precision == "bf16":
+        compute_in_bfloat16(algorithm)
+    for featurizer in featurizers:
         if config.compile:
             # In place, so that parameters keep their names. With fallback_random, dropout masks are those of
             # the uncompiled network.
             featurizer.compile(backend=BACKEND, options={"fallback_random": True})
+
+
+def compute_in_bfloat16(algorithm: Algorithm) -> None:
+    """From now on, compute the features of `algorithm` in bfloat16, by autocast."""
+    for featurizer in _featurizers(algorithm):
+        _wrap(featurizer, _in_bfloat16)
+
+
+def _featurizers(algorithm: Algorithm) -> list[FeaturizerModule]:
+    return [module for module in algorithm.modules() if isinstance(module, FeaturizerModule)]
 
 
 def _convert_to_channels_last(algorithm: Algorithm, config: TrainConfig) -> None:

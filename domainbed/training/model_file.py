@@ -4,19 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from domainbed.datasets.dataset_preprocessing import preprocessing_of
+from domainbed.datasets.preprocessing import Preprocessing
 from domainbed.errors import DomainBedError, UnknownName, UsageError
 from domainbed.files import write_atomic
+from domainbed.version import __version__
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
     from domainbed.datasets.base import MultipleDomainDataset
+
+FORMAT = 1
+"""Number of the file's format. Earlier releases, and upstream, wrote none."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A trained algorithm, and what its file says of it.
+
+    Attributes:
+        algorithm: the algorithm; of a file that was read, on the CPU and in evaluation mode.
+        args: the settings of the run.
+        input_shape: shape of one input.
+        num_classes: number of classes.
+        num_domains: number of source environments.
+        class_names: names of the classes in the order of the labels; None in files of 0.1 and of upstream.
+        preprocessing: how an image becomes an input; None if the file does not say, or the dataset has no
+            images.
+        version: release that wrote the file; None in files of 0.1 and of upstream.
+    """
+
+    algorithm: Algorithm
+    args: Mapping[str, Any]
+    input_shape: tuple[int, ...]
+    num_classes: int
+    num_domains: int
+    class_names: tuple[str, ...] | None
+    preprocessing: Preprocessing | None
+    version: str | None
 
 
 def save_model(
@@ -31,58 +64,110 @@ def save_model(
         num_domains: number of source environments.
         args: the settings of the run.
     """
-    weights = {
-        name: value.cpu() if isinstance(value, torch.Tensor) else value
-        for name, value in algorithm.state_dict().items()
-    }
-    content = {
-        "args": args,
-        "model_input_shape": dataset.input_shape,
-        "model_num_classes": dataset.num_classes,
-        "model_num_domains": num_domains,
-        "model_hparams": dict(algorithm.hparams),
-        "model_dict": weights,
-    }
+    saved = SavedModel(
+        algorithm=algorithm,
+        args=args,
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        num_domains=num_domains,
+        class_names=tuple(dataset.label_names()),
+        preprocessing=preprocessing_of(dataset),
+        version=__version__,
+    )
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(contents_of(saved), buffer)
     write_atomic(path, buffer.getvalue())
 
 
+def contents_of(saved: SavedModel) -> dict[str, Any]:
+    """The entries of a model file. Tensors are on the CPU."""
+    weights = {
+        name: value.cpu() if isinstance(value, torch.Tensor) else value
+        for name, value in saved.algorithm.state_dict().items()
+    }
+    return {
+        "args": dict(saved.args),
+        "model_input_shape": saved.input_shape,
+        "model_num_classes": saved.num_classes,
+        "model_num_domains": saved.num_domains,
+        "model_hparams": dict(saved.algorithm.hparams),
+        "model_dict": weights,
+        "model_class_names": list(saved.class_names or ()),
+        "model_preprocessing": None if saved.preprocessing is None else saved.preprocessing.state(),
+        "model_format": FORMAT,
+        "model_version": saved.version,
+    }
+
+
 def load_model(path: Path) -> Algorithm:
-    """Load the algorithm from a model.pkl of this package or of upstream, on the CPU, in evaluation mode.
+    """The algorithm of `read_model`."""
+    return read_model(path).algorithm
 
-    Raises: UsageError if the file is no such model, or would execute code.
+
+def read_model(path: Path) -> SavedModel:
+    """Read a model.pkl of this package or of upstream.
+
+    Raises: UsageError if the file is no such model, would execute code, was written by a newer release, or
+        needs a plugin that is missing.
     """
-    return load_model_and_args(path)[0]
+    with _load_errors_in_one_line(path), torch.serialization.safe_globals(_numpy_scalar_globals()):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    return build_model(path, content)
 
 
-def load_model_and_args(path: Path) -> tuple[Algorithm, dict[str, Any]]:
-    """Load a model as `load_model` does, with the settings of its run as recorded.
+def build_model(path: Path, content: Mapping[str, Any]) -> SavedModel:
+    """The model of which `save_model` writes this `content`. Errors are those of `read_model` for `path`."""
+    with _load_errors_in_one_line(path):
+        version, args = content.get("model_version"), content["args"]
+        if content.get("model_format", FORMAT) > FORMAT:
+            raise UsageError(f"it was written by release {version}, and this is {__version__}; update it")
+        algorithm = _build_algorithm(content)
+        _load_weights(algorithm, content["model_dict"], version)
+        names, state = content.get("model_class_names"), content.get("model_preprocessing")
+        return SavedModel(
+            algorithm=algorithm.eval(),
+            args=args,
+            input_shape=tuple(content["model_input_shape"]),
+            num_classes=content["model_num_classes"],
+            num_domains=content["model_num_domains"],
+            class_names=None if names is None else tuple(names),
+            preprocessing=None if state is None else Preprocessing.from_state(state),
+            version=version,
+        )
 
-    Raises: UsageError if the file is no such model, or would execute code.
-    """
+
+def _build_algorithm(content: Mapping[str, Any]) -> Algorithm:
+    """The algorithm of a file's content, with random weights."""
     from domainbed.algorithms import get_algorithm_class
     from domainbed.hparams_registry import default_hparams
 
-    with _load_errors_in_one_line(path):
-        with torch.serialization.safe_globals(_numpy_scalar_globals()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        args = content["args"]
-        saved_hparams = {
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in content["model_hparams"].items()
-        }
-        # Old files lack newer hyper-parameters. Pretrained weights would be overwritten, so they are not
-        # needed.
-        hparams = default_hparams(args["algorithm"], args["dataset"]) | saved_hparams | {"pretrained": False}
-        algorithm = get_algorithm_class(args["algorithm"])(
-            tuple(content["model_input_shape"]),
-            content["model_num_classes"],
-            content["model_num_domains"],
-            hparams,
-        )
-        algorithm.load_state_dict(content["model_dict"])
-    return algorithm.eval(), args
+    args = content["args"]
+    saved_hparams = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in content["model_hparams"].items()
+    }
+    # Old files lack newer hyper-parameters. Pretrained weights would be overwritten, so they are not needed.
+    hparams = default_hparams(args["algorithm"], args["dataset"]) | saved_hparams | {"pretrained": False}
+    return get_algorithm_class(args["algorithm"])(
+        tuple(content["model_input_shape"]),
+        content["model_num_classes"],
+        content["model_num_domains"],
+        hparams,
+    )
+
+
+def _load_weights(algorithm: Algorithm, weights: Mapping[str, Any], version: str | None) -> None:
+    """Load a state dict. Raises UsageError if it is that of another network."""
+    try:
+        algorithm.load_state_dict(weights)
+    except RuntimeError as error:
+        first, _, rest = str(error).partition("\n")
+        reason = " ".join((rest or first).split())[:200]
+        writer = "an unknown release" if version is None else f"release {version}"
+        raise UsageError(
+            f"its weights, written by {writer}, are not those of {type(algorithm).__name__} in release "
+            f"{__version__}: {reason}"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -97,10 +182,10 @@ def _load_errors_in_one_line(path: Path) -> Iterator[None]:
             "DOMAINBED_PLUGINS"
         ) from None
     except DomainBedError as error:
-        raise UsageError(f"model {path} cannot be built: {error}") from error
+        raise UsageError(f"model {path} cannot be used: {error}") from error
     except Exception as error:  # torch and the algorithm raise almost anything for a damaged or foreign file
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UsageError(f"{path} is not a model written by train: {reason}") from None
+        raise UsageError(f"{path} is damaged, or is not a model written by train: {reason}") from None
 
 
 def _numpy_scalar_globals() -> list[Any]:

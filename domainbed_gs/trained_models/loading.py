@@ -16,7 +16,7 @@ from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.errors import UsageError
 from domainbed.results.method_names import with_method_name
 from domainbed.training.config import SETTINGS, TrainConfig
-from domainbed.training.model_file import load_model_and_args
+from domainbed.training.model_file import read_model
 from domainbed.training.run import build_data, choose_device
 from domainbed.training.run_state import read_json
 
@@ -116,7 +116,8 @@ def load(file: Path, options: LoadOptions | None = None) -> TrainedModel:
     """
     options = options or LoadOptions()
     sha256 = file_hash(file)
-    algorithm, args = load_model_and_args(file)
+    saved = read_model(file)
+    algorithm, args = saved.algorithm, saved.args
     config = _config(file, args, options)
     device = choose_device(config.device)
     # torch's default allows TF32 in convolutions, whose differences would drown in rounding errors.

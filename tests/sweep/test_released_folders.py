@@ -10,6 +10,8 @@ from PIL import Image
 
 from domainbed.datasets.image_folder import folder_dataset
 from domainbed.errors import UsageError
+from domainbed.inference.loading import load_models
+from domainbed.inference.predict import predict_files
 from domainbed.records.sweep_records import by_run
 from domainbed.results.experiments import pool
 from domainbed.results.loading import load_sweep
@@ -178,3 +180,23 @@ def test_saved_models_predict_what_their_records_say(album, tmp_path_factory, mo
         )
         # Another machine may round one image to the other class.
         assert correct == pytest.approx(expected, abs=1.01), run
+
+
+def test_saved_models_are_used_with_class_names_that_the_user_gives(album, caplog):
+    run = next(run for run in runs_of("finished") if records(run)[-1]["args"]["test_envs"] == [0])
+    with pytest.raises(UsageError) as caught:
+        load_models([run])
+    assert str(caught.value) == (
+        f"model {run} was written by an older release, without the names of its 2 classes; give them in the "
+        "order of the labels, or a folder that has a folder for each class, with --classes"
+    )
+    model = load_models([run], classes="photos/art")
+    assert caplog.messages == [
+        f"note: model {run} was written by an older release, without its preprocessing; images are prepared "
+        "like those of a folder of images in this release, 8 pixels a side"
+    ]
+    ((correct, count),) = predict_files(model, ["photos/art"]).counts.correct.values()
+    last = records(run)[-1]
+    expected = sum(last[f"env0_{part}_acc"] * last["sizes"][f"env0_{part}"] for part in ("in", "out"))
+    assert count == sum(last["sizes"][f"env0_{part}"] for part in ("in", "out"))
+    assert correct == pytest.approx(expected, abs=1.01)

@@ -1,0 +1,1 @@
+"""Using trained models: loading them, predicting classes of images, exporting weights."""
