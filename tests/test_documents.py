@@ -1,5 +1,6 @@
 """Every command and every example of the documents is run, in the order in which it stands there."""
 
+import ast
 import os
 import re
 import shlex
@@ -13,6 +14,8 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+
+from domainbed.datasets.emoji_styles import EmojiStyles
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -123,6 +126,9 @@ def place(tmp_path_factory, write_mnist):
                 for i in range(10):
                     pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                     Image.fromarray(pixels).save(folder / f"{i}.png")
+    (directory / "photos").mkdir()
+    for name in ("photo.jpg", "photos/1.png", "photos/2.jpg"):
+        Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(directory / name)
     write_mnist(directory / "DATA")
     # The paper's protocol starts from these weights, in torch's hub cache.
     weights = directory / "hub/checkpoints/alexnet-owt-7be5be79.pth"
@@ -200,10 +206,16 @@ def test_a_sweep_asks_first_if_started_as_it_stands(command, place, run):
 
 
 def test_the_examples_in_python(run):
-    (plain,) = (block for block in blocks("python") if block.startswith("import"))
+    plain, using = (block for block in blocks("python") if block.startswith("import"))
     done = run(shlex.join(["python", "-c", plain]))
     assert done.returncode == 0, done.stderr
     assert "agreement" in done.stdout
+    trained = run(f"{TRAIN} --dataset EmojiStyles --steps 1 --output_dir train_output_for_python")
+    assert trained.returncode == 0, trained.stderr
+    done = run(shlex.join(["python", "-c", using.replace("train_output", "train_output_for_python")]))
+    assert done.returncode == 0, done.stderr
+    (name,) = ast.literal_eval(done.stdout)
+    assert name in EmojiStyles(None, [], {}).class_names
     trained = run(
         f"{TRAIN} --dataset ShiftedGaussians --steps 2 --output_dir gaussians", DOMAINBED_PLUGINS="my_data"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,8 @@ def _load_errors_in_one_line(path: Path) -> Iterator[None]:
         raise UsageError(f"model {path} cannot be used: {error}") from error
     except Exception as error:  # torch and the algorithm raise almost anything for a damaged or foreign file
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        if isinstance(error, pickle.UnpicklingError):  # torch advises to load it unsafely
+            reason = "it holds other things than plain values and tensors"
         raise UsageError(f"{path} is damaged, or is not a model written by train: {reason}") from None
 
 

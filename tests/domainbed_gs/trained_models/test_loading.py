@@ -92,7 +92,7 @@ def test_a_damaged_or_foreign_file_is_refused_in_one_line(finished_run, tmp_path
             load(tmp_path / name, CPU)
         assert "\n" not in str(caught.value)
     torch.save({"weights": torch.ones(3)}, tmp_path / "other.pkl")
-    with pytest.raises(UsageError, match=r"other\.pkl is not a model written by train"):
+    with pytest.raises(UsageError, match=r"other\.pkl is damaged, or is not a model"):
         load(tmp_path / "other.pkl", CPU)
 
 
