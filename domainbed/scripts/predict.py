@@ -2,7 +2,7 @@
 
     python -m domainbed.scripts.predict --model RUN_DIR --images FOLDER --out predictions.csv
 
-Several models are averaged. A summary goes to stdout, and without --out a line for each image.
+Several models are averaged. A summary goes to stdout; without output files, a line for each image before it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _predict(model: Model, args: argparse.Namespace) -> None:
     from domainbed.inference.predict import predict_files
     from domainbed.training.evaluation import BATCH_SIZE
 
-    lines = None if args.out else _Lines()
+    lines = None if args.out or args.features or args.confusion else _Lines()
     done = predict_files(
         model,
         args.images,

@@ -102,9 +102,7 @@ def test_other_settings_are_refused_unless_it_starts_over(sweep):
 def test_a_damaged_model_is_named_and_the_others_are_measured(sweep, caplog):
     (sweep / "b" / "model.pkl").write_bytes(b"damaged")
     counts = Counts()
-    with pytest.raises(
-        RunError, match=r"1 of 3 models could not be measured .*b/model.pkl is damaged"
-    ):
+    with pytest.raises(RunError, match=r"1 of 3 models could not be measured .*b/model.pkl is damaged"):
         measure_models(saved_models(sweep), counts, sweep, CPU)
     assert counts.measured == ["a", "c"]
     assert "not measured: " in caplog.text
