@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from pdb import Pdb
@@ -121,6 +122,24 @@ def shortened_list(items: Sequence[str], most: int = 10) -> str:
     """The first `most` items, separated by commas, and the number of further items."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
+
+
+def text_table(rows: Sequence[Sequence[str]], width: int = 80, indent: int = 0) -> list[str]:
+    """Lines of a table without rules, at most `width` characters wide where its cells allow.
+
+    Columns are as wide as their cells, two spaces apart; the last one is wrapped.
+    """
+    *widths, _ = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    start = indent + sum(widths) + 2 * len(widths)
+    lines = []
+    for row in rows:
+        cells = [visible(cell) for cell in row]
+        first = " " * indent + "".join(
+            cell.ljust(length) + "  " for cell, length in zip(cells, widths, strict=False)
+        )
+        wrapped = textwrap.wrap(cells[-1], max(width - start, 24), break_on_hyphens=False) or [""]
+        lines += [(first + wrapped[0]).rstrip(), *(" " * start + rest for rest in wrapped[1:])]
+    return lines
 
 
 def format_bytes(size: float) -> str:

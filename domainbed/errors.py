@@ -55,10 +55,17 @@ class NameConflict(UsageError):
     """Two plugins, or a plugin and this project, use one name for different things."""
 
 
-def misspelt(message: str, name: str, known: Iterable[str]) -> UsageError:
-    """A `UsageError` with `message` and a note that suggests names from `known` similar to `name`."""
+def misspelt(message: str, name: str, known: Iterable[str], synonym: str | None = None) -> UsageError:
+    """A `UsageError` with `message` and a note that suggests names from `known` similar to `name`.
+
+    Args:
+        message: what is wrong.
+        name: the unknown name.
+        known: all names.
+        synonym: what others call by the name, which the note suggests in place of similar names.
+    """
     error = UsageError(message)
-    error.add_note(hint(name, known))
+    error.add_note(hint(name, known) if synonym is None else f"Did you mean {synonym}?")
     return error
 
 

@@ -11,7 +11,7 @@ import json
 import math
 import operator
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,6 +198,45 @@ Only the options of imported modules and of plugins are here; `hparams_registry.
 """
 
 
+SYNONYMS: Mapping[str, str] = {
+    "learning_rate": "lr",
+    "learningrate": "lr",
+    "lrate": "lr",
+    "eta": "lr",
+    "wd": "weight_decay",
+    "l2": "weight_decay",
+    "decay": "weight_decay",
+    "bs": "batch_size",
+    "minibatch_size": "batch_size",
+    "dropout": "resnet_dropout",
+    "backbone": "featurizer",
+    "model": "featurizer",
+    "network": "featurizer",
+    "arch": "featurizer",
+    "architecture": "featurizer",
+    "augmentations": "data_augmentation",
+    "optim": "optimizer",
+    "opt": "optimizer",
+    "scheduler": "schedule",
+    "lr_scheduler": "schedule",
+    "lr_schedule": "schedule",
+    "warmup": "warmup_steps",
+}
+"""What other projects call hyper-parameters of ours."""
+
+
+def synonym_in(name: str, known: Iterable[str]) -> str | None:
+    """The one of the `known` hyper-parameters that has this name, or that others call so; or None."""
+    spelt = name.lower().replace("-", "_")
+    return next((each for each in known if each in (name, SYNONYMS.get(spelt))), None)
+
+
+def unknown(name: str, known: Iterable[str]) -> UsageError:
+    """The error for a hyper-parameter that nothing reads; it suggests some of the names in `known`."""
+    names = list(known)
+    return misspelt(f"unknown hyper-parameter {name!r}", name, names, synonym_in(name, names))
+
+
 def option(hparams: Mapping[str, Any], name: str) -> Value:
     """The value of the optional hyper-parameter `name`: that in `hparams`, or else its default.
 
@@ -281,5 +320,5 @@ def override(hparams: dict[str, Value], overrides: Mapping[str, object], table: 
     """
     for name, value in overrides.items():
         if name not in table:
-            raise misspelt(f"unknown hyper-parameter {name!r}", name, table)
+            raise unknown(name, table)
         hparams[name] = resolve(table[name], dataset).check(name, value)

@@ -50,6 +50,15 @@ def test_an_unknown_name_gets_a_suggestion():
     assert info.value.__notes__ == ["Did you mean depth or mlp_depth?"]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("learning_rate", "lr"), ("Learning-Rate", "lr"), ("backbone", "featurizer")]
+)
+def test_what_others_call_a_hyper_parameter_suggests_ours(name, meant):
+    with pytest.raises(UsageError, match=f"unknown hyper-parameter '{name}'") as info:
+        apply({name: 1})
+    assert info.value.__notes__ == [f"Did you mean {meant}?"]
+
+
 @pytest.mark.parametrize("text", ["{lr: 1}", "[1]", "3", ""])
 def test_hparams_must_be_a_json_object(text):
     with pytest.raises(UsageError, match="--hparams"):

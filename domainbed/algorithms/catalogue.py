@@ -26,6 +26,11 @@ def facts_of(name: str) -> dict[str, Any]:
     }
 
 
+def readable(formula: str) -> str:
+    """A formula of `Facts` as it is printed: "2 (K - 2)/K"."""
+    return formula.replace(" * ", " ").replace(" / ", "/")
+
+
 def one_environment(algorithm: type[Algorithm]) -> str:
     """What a method is with one source environment: "refused", "as with more", or what is left of it."""
     if algorithm.MIN_DOMAINS > 1:

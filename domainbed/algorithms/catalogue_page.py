@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.algorithms import REGISTRY
-from domainbed.algorithms.catalogue import facts_of
+from domainbed.algorithms.catalogue import facts_of, readable
 from domainbed.errors import UsageError
 from domainbed.plugins import OWN_PACKAGES
 
@@ -45,14 +45,10 @@ def _row(cells: Sequence[str]) -> str:
 
 def _method_row(name: str, facts: dict[str, Any]) -> str:
     idea = facts["idea"] + (" (needs pretrained weights)" if facts["pretrained"] else "")
-    memory = "" if facts["memory"] == "0" else _formula(facts["memory"])
+    memory = "" if facts["memory"] == "0" else readable(facts["memory"])
     shared = "yes" if facts["shared"] else ""
-    time, alone = _formula(facts["time"]), facts["one_environment"]
+    time, alone = readable(facts["time"]), facts["one_environment"]
     return _row([f"`{name}`", str(facts["year"]), idea, time, memory, alone, shared])
-
-
-def _formula(text: str) -> str:
-    return text.replace(" * ", " ").replace(" / ", "/")
 
 
 def _details(name: str, facts: dict[str, Any]) -> str:

@@ -1,16 +1,28 @@
-"""List what is available: `python -m domainbed.scripts.list [KIND ...] [--json]`."""
+"""List what is available by name.
+
+python -m domainbed.scripts.list                        what there is, on one screen
+python -m domainbed.scripts.list algorithms             a table of all
+python -m domainbed.scripts.list algorithms 'Agr*'      of some
+python -m domainbed.scripts.list algorithms AgrSum      one in full
+"""
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import inspect
 import json
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from domainbed.errors import UnknownName, run_script
+from domainbed.console import text_table
+from domainbed.errors import UnknownName, UsageError, run_script
 
 Entry = dict[str, Any]
+_COMMAND = "python -m domainbed.scripts.list"
+_GLOB = "*?["
+_WIDTH = 80
 
 
 def _first_line(thing: object) -> str:
@@ -18,8 +30,9 @@ def _first_line(thing: object) -> str:
 
 
 def algorithms(_: str | None) -> dict[str, Entry]:
-    """Name -> description and hyper-parameters (defaults for large and for small images, description)."""
+    """Name -> description, facts and hyper-parameters (defaults for large and small images, description)."""
     from domainbed.algorithms import REGISTRY
+    from domainbed.algorithms.catalogue import facts_of
     from domainbed.hparams import resolve
 
     entries = {}
@@ -36,7 +49,7 @@ def algorithms(_: str | None) -> dict[str, Entry]:
             }
             for key in table
         }
-        entries[name] = {"about": _first_line(REGISTRY[name]), "hparams": hparams}
+        entries[name] = {"about": _first_line(REGISTRY[name]), "facts": facts_of(name), "hparams": hparams}
     return entries
 
 
@@ -105,40 +118,186 @@ KINDS: dict[str, Callable[[str | None], dict[str, Entry]]] = {
 }
 
 
-def _print(kind: str, entries: dict[str, Entry]) -> None:
-    print(f"{kind}:")
-    for name, entry in entries.items():
-        if kind == "datasets":
-            ready = "ready" if entry["missing"] is None else entry["missing"]
-            print(f"  {name}: {', '.join(entry['environments'])}  [{ready}]")
-            continue
-        default = f" (default {entry['default']!r})" if "default" in entry else ""
-        weights = f"  [{entry['weights']}]" if "weights" in entry else ""
-        print(f"  {name}: {entry['about']}{default}{weights}")
-        for key, hparam in entry.get("hparams", {}).items():
-            small = hparam["default_small_images"]
-            also = "" if small == hparam["default"] else f" ({small!r} for small images)"
-            print(f"      {key} = {hparam['default']!r}{also}  {hparam['help']}")
+def chosen(entries: Mapping[str, Entry], kind: str, patterns: Sequence[str]) -> dict[str, Entry]:
+    """The entries that match any of the patterns, names or globs such as "Agr*"; all without patterns.
+
+    Raises: UnknownName for a name that is not there, UsageError for a glob without a match.
+    """
+    found: dict[str, Entry] = {}
+    for pattern in patterns or ("*",):
+        names = [name for name in entries if fnmatch.fnmatch(name.lower(), pattern.lower())]
+        if any(letter in pattern for letter in _GLOB):
+            if not names and patterns:
+                raise UsageError(f"no {kind} match {pattern!r}; {_COMMAND} {kind} lists all")
+        else:
+            names = [pattern]
+            if pattern not in entries:
+                raise UnknownName(_singular(kind), pattern, entries)
+        found |= {name: entries[name] for name in names}
+    return found
+
+
+def _singular(kind: str) -> str:
+    return {"selection": "Selection method"}.get(kind, kind.removesuffix("s").capitalize())
+
+
+def overview(everything: Mapping[str, Mapping[str, Entry]]) -> list[str]:
+    """Lines of one screen: how many of each kind there are, their first names, and what to type next."""
+    rows = []
+    for kind, entries in everything.items():
+        room = _WIDTH - 20
+        names = ", ".join(entries) or "none"
+        shown = names if len(names) <= room else names[: room - 5].rpartition(",")[0] + ", ..."
+        rows.append([kind, str(len(entries)), shown])
+    return [
+        *text_table(rows),
+        "",
+        *text_table(
+            [
+                [f"{_COMMAND} algorithms", "a table of all"],
+                [f"{_COMMAND} algorithms 'Agr*'", "of some"],
+                [f"{_COMMAND} algorithms AgrSum", "one in full"],
+                [f"{_COMMAND} datasets --data_dir DIR", "the data in DIR"],
+                [f"{_COMMAND} --json", "all, for programs"],
+            ]
+        ),
+    ]
+
+
+def table(kind: str, entries: Mapping[str, Entry]) -> list[str]:
+    """Lines of a table of the entries, with a heading."""
+    heading, cells = _COLUMNS.get(kind, (("name", "about"), _about))
+    return text_table([heading, *([name, *cells(entry)] for name, entry in entries.items())])
+
+
+def _about(entry: Entry) -> list[str]:
+    return [entry["about"]]
+
+
+def _algorithm_cells(entry: Entry) -> list[str]:
+    from domainbed.algorithms.catalogue import readable
+
+    facts = entry["facts"]
+    year, time, memory = (str(facts.get(key, "?")) for key in ("year", "time", "memory"))
+    return [year, readable(time), readable(memory), facts.get("idea", entry["about"])]
+
+
+def _dataset_cells(entry: Entry) -> list[str]:
+    return ["ready" if entry["missing"] is None else "no data", ", ".join(entry["environments"])]
+
+
+def _featurizer_cells(entry: Entry) -> list[str]:
+    words = {"weights at hand": "here", "weights not at hand": "not here"}
+    return [words.get(entry["weights"].partition(":")[0], "none"), entry["about"]]
+
+
+def _option_cells(entry: Entry) -> list[str]:
+    return [repr(entry["default"]), entry["about"]]
+
+
+_COLUMNS: dict[str, tuple[tuple[str, ...], Callable[[Entry], list[str]]]] = {
+    "algorithms": (("name", "year", "time", "memory", "idea"), _algorithm_cells),
+    "datasets": (("name", "data", "environments"), _dataset_cells),
+    "featurizers": (("name", "weights", "about"), _featurizer_cells),
+    "options": (("name", "default", "about"), _option_cells),
+}
+_FACTS = {
+    "paper": "paper",
+    "time": "time (ERM is 1)",
+    "memory": "memory (ERM is 0)",
+    "cost": "cost",
+    "one_environment": "with K = 1",
+    "pretrained": "pretrained weights",
+    "shared": "several processes",
+    "departures": "departures",
+    "module": "module",
+}
+_WORDS = {
+    "pretrained": {True: "needed", False: "not needed"},
+    "shared": {True: "can share an update", False: "cannot share an update"},
+}
+
+
+def in_full(name: str, entry: Entry, of_erm: Mapping[str, Entry]) -> list[str]:
+    """Lines with all that is known of one thing; `of_erm` are ERM's hyper-parameters."""
+    facts = entry.get("facts", {})
+    year = f" ({facts['year']})" if "year" in facts else ""
+    rows = [
+        [label, str(_WORDS.get(key, {}).get(facts[key], facts[key]))]
+        for key, label in _FACTS.items()
+        if facts.get(key, "") != ""
+    ]
+    for key, value in entry.items():
+        if key not in ("facts", "hparams") and not (key == "about" and "idea" in facts):
+            rows.append([key, ", ".join(value) if isinstance(value, list) else str(value)])
+    if "idea" in facts:
+        rows.insert(0, ["idea", facts["idea"]])
+    lines = [f"{name}{year}", *text_table(rows, indent=2)]
+    if entry.get("hparams"):
+        lines += ["", *_hparams_table(entry["hparams"], {} if name == "ERM" else of_erm)]
+    return lines
+
+
+def _hparams_table(hparams: Mapping[str, Entry], of_erm: Mapping[str, Entry]) -> list[str]:
+    """A table of the hyper-parameters that ERM does not have or has with other defaults."""
+    rows = [["hyper-parameter", "default", "small images", "meaning"]]
+    shared = [key for key, hparam in hparams.items() if of_erm.get(key) == hparam]
+    for key, hparam in hparams.items():
+        if key not in shared:
+            large, small = (repr(hparam[size]) for size in ("default", "default_small_images"))
+            rows.append([key, large, "" if small == large else small, hparam["help"]])
+    lines = text_table(rows) if len(rows) > 1 else []
+    as_erm = f"Hyper-parameters as those of ERM: {', '.join(shared)}."
+    return [*lines, *(textwrap.wrap(as_erm, _WIDTH, break_on_hyphens=False) if shared else [])]
+
+
+def requests(words: Sequence[str]) -> dict[str, list[str]]:
+    """Kind -> patterns, of the arguments "KIND [PATTERN ...] [KIND ...]".
+
+    Raises: UnknownName if the first word is no kind.
+    """
+    found: dict[str, list[str]] = {}
+    for word in words:
+        if word in KINDS:
+            found.setdefault(word, [])
+        elif found:
+            list(found.values())[-1].append(word)
+        else:
+            raise UnknownName("Kind", word, KINDS)
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(
-        description="List algorithms, datasets, featurizers and other things that are available by name."
+        description="List algorithms, datasets, featurizers and other things that are available by name.",
+        epilog=f"Without arguments: how many of each kind. Kinds: {', '.join(KINDS)}.",
     )
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)} (default: all)")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="KIND [NAME]",
+        help="a kind, then names or globs such as 'Agr*'; a name alone is shown in full",
+    )
     parser.add_argument("--data_dir", type=str, help="data directory, to see which datasets are installed")
     parser.add_argument("--json", action="store_true", help="print one JSON object: kind -> name -> facts")
     args = parser.parse_args(argv)
-    for kind in args.kinds:
-        if kind not in KINDS:
-            raise UnknownName("Kind", kind, KINDS)
-    shown = {kind: KINDS[kind](args.data_dir) for kind in args.kinds or KINDS}
+    wanted = requests(args.words)
+    everything = {kind: KINDS[kind](args.data_dir) for kind in wanted or KINDS}
+    shown = {kind: chosen(entries, kind, wanted.get(kind, [])) for kind, entries in everything.items()}
     if args.json:
         print(json.dumps(shown, indent=1))
+    elif not wanted:
+        print("\n".join(overview(shown)))
     else:
-        for kind, entries in shown.items():
-            _print(kind, entries)
+        of_erm = everything.get("algorithms", {}).get("ERM", {}).get("hparams", {})
+        blocks = []
+        for kind, patterns in wanted.items():
+            if not patterns or any(letter in pattern for pattern in patterns for letter in _GLOB):
+                blocks.append(table(kind, shown[kind]))
+            else:
+                blocks += [in_full(name, entry, of_erm) for name, entry in shown[kind].items()]
+        print("\n\n".join("\n".join(block) for block in blocks))
     return 0
 
 

@@ -22,6 +22,7 @@ from domainbed.hparams import (
     override,
     parse_overrides,
     resolve,
+    synonym_in,
 )
 from domainbed.training import tensorboard_events
 from domainbed.training.hparam_readers import refuse_unread, unread
@@ -511,8 +512,16 @@ def from_settings(settings: Mapping[str, Any]) -> TrainConfig:
     """
     for name in settings:
         if name not in SETTINGS:
-            raise misspelt(f"unknown setting {name!r}", name, SETTINGS)
+            raise misspelt(f"unknown setting {name!r}", name, SETTINGS, _as_hparam(name))
     return TrainConfig(**{name: SETTINGS[name].converted(value) for name, value in settings.items()})
+
+
+def _as_hparam(name: str) -> str | None:
+    """How the hyper-parameter that is called `name`, by us or others, is given to a run; None if none is."""
+    from domainbed import hparams_registry
+
+    found = synonym_in(name, {**hparams_registry.table("ERM"), **optional_hparams()})
+    return None if found is None else f"hparams={{{found!r}: ...}}"
 
 
 def optional_hparams() -> Mapping[str, Hparam]:

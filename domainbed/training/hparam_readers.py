@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from domainbed import hparams_registry
 from domainbed.console import shortened_list
-from domainbed.errors import UsageError, misspelt
-from domainbed.hparams import Hparam, Reader, Table, option
+from domainbed.errors import UsageError
+from domainbed.hparams import Hparam, Reader, Table, option, unknown
 from domainbed.plugins import is_of_plugin
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def refuse_unread(found: Mapping[str, str], known: Mapping[str, object]) -> None
     for name, reason in found.items():
         readers = list(readers_of(name))
         if not readers:
-            raise misspelt(f"unknown hyper-parameter {name!r}", name, known)
+            raise unknown(name, known)
         raise UsageError(
             f"hyper-parameter {name!r} has no effect in this run, because {reason}; leave it out. It is read "
             f"by {shortened_list(readers, most=8)}"

@@ -60,6 +60,7 @@ def records_in(run):
         (["--dataset", "EmojiStyle"], "Dataset not found: EmojiStyle. Did you mean EmojiStyles?"),
         (["--dataset", "./nowhere"], "Dataset not found: ./nowhere."),
         (["--hparams", '{"batchsize": 8}'], "unknown hyper-parameter 'batchsize'. Did you mean batch_size?"),
+        (["--hparams", '{"learning_rate": 8}'], "unknown hyper-parameter 'learning_rate'. Did you mean lr?"),
         (["--hparams", '{"featurizer": "alexnt"}'], "Featurizer not found: alexnt. Did you mean alexnet"),
         (["--hparams", "{batch_size: 8}"], "--hparams is not valid JSON"),
         (["--hparams", ""], "--hparams is not valid JSON"),

@@ -79,6 +79,10 @@ def test_settings_as_keyword_arguments():
     with pytest.raises(UsageError, match="unknown setting 'algoritm'") as info:
         from_settings({"algoritm": "ERM"})
     assert info.value.__notes__ == ["Did you mean algorithm?"]
+    for name in ("lr", "learning_rate"):
+        with pytest.raises(UsageError, match=f"unknown setting '{name}'") as info:
+            from_settings({name: 0.1})
+        assert info.value.__notes__ == ["Did you mean hparams={'lr': ...}?"]
 
 
 def test_settings_may_be_numpy_scalars_or_paths(tmp_path):
