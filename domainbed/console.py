@@ -159,3 +159,9 @@ def pdb() -> None:
     """Restore stdout and start Python's debugger in the caller."""
     sys.stdout = sys.__stdout__
     Pdb().set_trace(sys._getframe(1))
+
+
+def program_name(module: str) -> str:
+    """What help and errors call a script: "domainbed NAME", or else "python -m <module>"."""
+    started = sys.argv[0]
+    return started if started.startswith("domainbed ") else f"python -m {module}"

@@ -7,6 +7,7 @@ def register() -> None:
     """Register everything that this plugin offers, without importing it."""
     from domainbed import algorithms, model_selection, networks
     from domainbed.results import report
+    from domainbed.scripts import command
     from domainbed.training import splits
 
     # The paper's methods are the first rows of tables.
@@ -17,6 +18,12 @@ def register() -> None:
     model_selection.METHODS.add_lazy("iccv2021_macro", "domainbed_gs.selection:ICCV2021MacroSelectionMethod")
     model_selection.METHODS.add_lazy("last", "domainbed_gs.selection:LastSelectionMethod")
     model_selection.METHODS.add_lazy("iid_pooled", "domainbed_gs.selection:PooledSelectionMethod")
+    command.COMMANDS["plan"] = command.Command(
+        "domainbed_gs.scripts.plan", "how many trials find a difference"
+    )
+    command.COMMANDS["similarity"] = command.Command(
+        "domainbed_gs.scripts.similarity", "similarity of gradients within and between environments"
+    )
     report.SECTIONS.add_lazy("paired", "domainbed_gs.report.paired:SECTION")
     report.SECTIONS.add_lazy("control", "domainbed_gs.report.control:SECTION")
     report.SECTIONS.add_lazy("against", "domainbed_gs.report.against:SECTION")

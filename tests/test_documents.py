@@ -7,6 +7,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -333,7 +335,32 @@ def test_commands_that_run_tests(command):
 def test_a_release_works_in_an_environment_of_its_own(clone):
     listed = as_a_stranger("make release-check", clone)
     assert all(name in listed for name in ("AgrSum", "EmojiStyles", "alexnet", "domainbed_gs: ok"))
+    sweeps = {f"domainbed/sweeps/{path.name}" for path in (clone / "sweeps").glob("*.toml")}
+    with zipfile.ZipFile(next((clone / "dist").glob("*.whl"))) as wheel:
+        installed = {*wheel.namelist()}
+    assert installed >= sweeps | {"domainbed/py.typed", "domainbed_gs/py.typed"}
+    assert not [name for name in installed if name.startswith(("tests/", "docs/", "benchmarks/"))]
+    with tarfile.open(next((clone / "dist").glob("*.tar.gz"))) as source:
+        files = {name.partition("/")[2] for name in source.getnames()}
+    assert files >= {
+        "sweeps/quickstart.toml",
+        "docs/report.md",
+        "tests/conftest.py",
+        "Makefile",
+        "CITATION.cff",
+    }
     fresh = clone / "build/fresh"
+    place = clone.parent / "empty"
+    place.mkdir()
+    for command in (
+        "domainbed doctor",
+        "domainbed list",
+        "domainbed sweep launch --config quickstart --steps 2 --skip_confirmation --quiet",
+        "domainbed collect --input_dir runs/quickstart --paired --html page.html",
+    ):
+        as_a_stranger(f"{fresh}/bin/{command}", place)
+    assert (place / "page.html").stat().st_size > 10_000
+    shutil.rmtree(place)
     for command in (
         f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --steps 1 --output_dir sweep/run",
         f"{COLLECT} sweep --html page.html",

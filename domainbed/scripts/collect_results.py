@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from domainbed.console import program_name
 from domainbed.errors import run_script
 from domainbed.model_selection import SelectionMethod, merge_records, recursive_freeze
 from domainbed.records.query import Q
@@ -55,7 +56,7 @@ def remove_key(d: Mapping[str, Any], key: str) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, by default `sys.argv[1:]`, and print the report; return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     collect_results(
         args.input_dir,
         selection=args.selection,
@@ -75,9 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m domainbed.scripts.collect_results", description="Show the results of a sweep."
+        prog=program_name("domainbed.scripts.collect_results"), description="Show the results of a sweep."
     )
     add_loading_flags(parser)
     parser.add_argument(

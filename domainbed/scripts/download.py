@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from domainbed.console import program_name
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.reading_rules import count_by_reason, text_of_counts
 from domainbed.download import SOURCES, source_of
@@ -23,7 +24,7 @@ _UNKNOWN = "not known"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 1 if a dataset is unavailable or fails verification."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.timeout <= 0 or args.retries < 1:
         raise UsageError("--timeout must be above 0, and --retries 1 or more")
     data_dir = None if args.data_dir is None else Path(args.data_dir)
@@ -51,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _install_all(sources, data_dir, options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m domainbed.scripts.download",
+        prog=program_name("domainbed.scripts.download"),
         description="Download datasets, verify them, and put them where the other commands look for them.",
     )
     add = parser.add_argument

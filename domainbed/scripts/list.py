@@ -16,11 +16,11 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from domainbed.console import text_table
+from domainbed.console import program_name, text_table
 from domainbed.errors import UnknownName, UsageError, run_script
 
 Entry = dict[str, Any]
-_COMMAND = "python -m domainbed.scripts.list"
+_COMMAND = program_name("domainbed.scripts.list")
 _GLOB = "*?["
 _WIDTH = 80
 
@@ -267,9 +267,10 @@ def requests(words: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all flags."""
     parser = argparse.ArgumentParser(
+        prog=program_name("domainbed.scripts.list"),
         description="List algorithms, datasets, featurizers and other things that are available by name.",
         epilog=f"Without arguments: how many of each kind. Kinds: {', '.join(KINDS)}.",
     )
@@ -281,7 +282,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data_dir", type=str, help="data directory, to see which datasets are installed")
     parser.add_argument("--json", action="store_true", help="print one JSON object: kind -> name -> facts")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    args = build_parser().parse_args(argv)
     wanted = requests(args.words)
     everything = {kind: KINDS[kind](args.data_dir) for kind in wanted or KINDS}
     shown = {kind: chosen(entries, kind, wanted.get(kind, [])) for kind, entries in everything.items()}

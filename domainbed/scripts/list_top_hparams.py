@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from domainbed.console import program_name
 from domainbed.errors import run_script
 from domainbed.results.loading import SELECTION_HELP, add_loading_flags
 from domainbed.results.top_hparams import list_top_hparams
@@ -17,7 +18,7 @@ from domainbed.results.top_hparams import list_top_hparams
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, by default `sys.argv[1:]`, and print the list; return the exit status."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     list_top_hparams(
         args.input_dir,
         dataset=args.dataset,
@@ -32,9 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m domainbed.scripts.list_top_hparams",
+        prog=program_name("domainbed.scripts.list_top_hparams"),
         description="List hyper-parameters by their validation accuracy, best first.",
     )
     add_loading_flags(parser)

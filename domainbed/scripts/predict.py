@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed.console import shortened_list
+from domainbed.console import program_name, shortened_list
 from domainbed.datasets.reading_rules import count_by_reason, text_of_counts
 from domainbed.errors import UsageError, run_script
 from domainbed.escaping import visible
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, by default `sys.argv[1:]`, predict, and print what came out; return the exit status."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     _check(args)
     from domainbed.inference.loading import load_models
 
@@ -120,9 +120,10 @@ def _print_confusion(done: PredictedFiles, classes: Sequence[str]) -> None:
     print_section_table("Images by true class (rows) and predicted class", ["True", *classes], rows, "text")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m domainbed.scripts.predict",
+        prog=program_name("domainbed.scripts.predict"),
         description="Predict the classes of images with trained models.",
     )
     add = parser.add_argument

@@ -14,15 +14,23 @@ from typing import TYPE_CHECKING
 
 from domainbed.errors import run_script
 from domainbed.sweep.actions import ask_for_confirmation, run_action
-from domainbed.sweep.flags import parse
+from domainbed.sweep.flags import build_parser, parse
 from domainbed.sweep.grid import all_test_env_combinations, make_args_list
 from domainbed.sweep.job import Job
 
 if TYPE_CHECKING:
     DATASETS: list[str]
 
-# All but `main` are upstream's names, some of which live elsewhere here.
-__all__ = ["DATASETS", "Job", "all_test_env_combinations", "ask_for_confirmation", "main", "make_args_list"]
+# All but `main` and `build_parser` are upstream's names, some of which live elsewhere here.
+__all__ = [
+    "DATASETS",
+    "Job",
+    "all_test_env_combinations",
+    "ask_for_confirmation",
+    "build_parser",
+    "main",
+    "make_args_list",
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

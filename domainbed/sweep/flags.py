@@ -14,14 +14,22 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from domainbed.console import program_name
 from domainbed.errors import UsageError
 from domainbed.sweep.grid import SEED_SCHEMES
+from domainbed.sweep.installed_sweeps import find_sweep_file
 from domainbed.sweep.launchers import LaunchOptions
 from domainbed.sweep.sweep_file import read_sweep_file
 from domainbed.training.config import SETTINGS
 from domainbed.training.settings import Flag, InSweep, flag, flags_of
 
 COMMANDS = ("launch", "delete_incomplete", "status", "work")
+
+EXAMPLES = """examples:
+  sweep launch --algorithms ERM AgrSum --datasets EmojiStyles
+  sweep launch --config quickstart      (a sweep file that comes with the package)
+  sweep status --output_dir runs/quickstart
+  sweep work --output_dir runs/quickstart      (join a launched sweep, from any host)"""
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,19 @@ FLAGS: Mapping[str, Flag] = {**flags_of(SweepFlags), **flags_of(LaunchOptions), 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all flags. Options for launchers and most settings of runs are None unless given."""
-    parser = argparse.ArgumentParser(description="Run a sweep: many runs in one directory.")
+    parser = argparse.ArgumentParser(
+        prog=program_name("domainbed.scripts.sweep"),
+        description="Run a sweep: many runs in one directory.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--config", type=Path, help="sweep file (TOML) with flags; the command line wins")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="sweep file (TOML) with flags, or the name of one that comes with the package; the command line "
+        "wins",
+    )
     parser.add_argument("--preset", type=str, help="name of a preset of the sweep file")
     for declared in flags_of(SweepFlags).values():
         # A sweep file may set a flag, so that the command line must be able to unset it.
@@ -110,7 +128,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.preset is not None and args.config is None:
         raise UsageError("--preset names a preset of a sweep file: give --config too")
     if args.config is not None:
-        parser.set_defaults(**read_sweep_file(args.config, args.preset, FLAGS))
+        parser.set_defaults(**read_sweep_file(find_sweep_file(args.config), args.preset, FLAGS))
         args = parser.parse_args(argv)
     for name, declared in FLAGS.items():
         if getattr(args, name) is not None:

@@ -7,6 +7,7 @@ import ctypes
 import sys
 from collections.abc import Sequence
 
+from domainbed.console import program_name
 from domainbed.training.config import SETTINGS, TrainConfig
 
 N_UPSTREAM = 16
@@ -31,7 +32,11 @@ def keep_freed_memory() -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the settings in `TrainConfig`; upstream's sixteen flags come first."""
-    parser = argparse.ArgumentParser(description="Train one model and append its records to results.jsonl.")
+    parser = argparse.ArgumentParser(
+        prog=program_name("domainbed.scripts.train"),
+        description="Train one model and append its records to results.jsonl.",
+        epilog="Example: --dataset EmojiStyles --algorithm AgrSum --test_envs 2 --output_dir runs/first",
+    )
     for declared in SETTINGS.values():
         declared.add_to(parser)
     for short, flag in kept_abbreviations(list(SETTINGS)).items():

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from domainbed.console import program_name
 from domainbed.errors import RunError, UsageError, run_script
 from domainbed.results.loading import add_loading_flags, load_sweep
 
@@ -21,7 +22,7 @@ FORMATS = ("text", "latex", "markdown", "csv")
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m domainbed_gs.scripts.plan",
+        prog=program_name("domainbed_gs.scripts.plan"),
         description="Plan the number of trials of an experiment from a pilot.",
     )
     add_loading_flags(parser)

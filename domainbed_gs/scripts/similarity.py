@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from domainbed.console import program_name
 from domainbed.errors import UsageError, run_script
 from domainbed.training import train_command
 
@@ -23,7 +24,7 @@ STUDY_FLAGS = ("samples", "every", "mode", "train_on")
 def build_parser() -> argparse.ArgumentParser:
     """Parser with the flags of `train` and those of the study."""
     parser = train_command.build_parser()
-    parser.prog = "python -m domainbed_gs.scripts.similarity"
+    parser.prog = program_name("domainbed_gs.scripts.similarity")
     parser.description = "Train one model and measure similarities of per-sample gradients during training."
     add = parser.add_argument_group("similarities").add_argument
     add("--samples", type=int, default=8, help="samples from each source (default: 8)")

@@ -1,0 +1,116 @@
+"""The command `domainbed`: what it lists, what it passes on, and its completion."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from domainbed.errors import UnknownName, UsageError
+from domainbed.scripts import command
+from domainbed.version import __version__
+
+NAMES = list(command.COMMANDS)
+
+
+def help_of(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command.main(argv)
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture(autouse=True)
+def arguments_of_this_process(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [*sys.argv])
+
+
+def test_the_help_fits_a_screen_and_lists_all_commands(capsys):
+    lines = help_of(["--help"], capsys).splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    listed = [line.split()[0] for line in lines if re.match(r"  [a-z]\w+  ", line)]
+    assert listed == NAMES
+    assert {"train", "sweep", "collect", "list", "download", "top", "doctor", "plan", "similarity"} <= {
+        *NAMES
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_has_help_under_its_own_name(name, capsys):
+    assert help_of([name, "--help"], capsys).startswith(f"usage: domainbed {name} ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_module_of_each_command_still_runs_by_itself(name):
+    module = command.COMMANDS[name].module
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert done.stdout.startswith(f"usage: python -m {module} ")
+
+
+def test_a_misspelt_command_gets_the_nearest_ones():
+    with pytest.raises(UnknownName) as caught:
+        command.main(["swep", "launch"])
+    assert "Did you mean sweep?" in "".join(caught.value.__notes__)
+
+
+def test_without_a_command_it_shows_its_help(capsys):
+    assert command.main([]) == 2
+    assert "commands:" in capsys.readouterr().out
+
+
+def test_the_version(capsys):
+    assert help_of(["--version"], capsys) == f"domainbed-gs {__version__}\n"
+
+
+def test_its_help_loads_no_heavy_library():
+    code = "import sys\nfrom domainbed.scripts.command import main\n"
+    code += "try: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('torch', 'pandas', 'scipy', 'matplotlib') if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_flags_and_status_are_those_of_the_script(capsys):
+    assert command.main(["list", "splits"]) == 0
+    assert "stratified" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="needs the sweep directory"):
+        command.main(["sweep", "status"])
+
+
+def test_a_plugin_adds_a_command(tmp_path):
+    (tmp_path / "greeting.py").write_text(
+        "from domainbed.scripts.command import COMMANDS, Command\n"
+        "COMMANDS['greet'] = Command('greeting', 'say hello')\n"
+        "def main(argv):\n    print('hello', *argv)\n    return 3\n"
+    )
+    code = "from domainbed.scripts.command import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "greet", "you"],
+        env={"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}", "DOMAINBED_PLUGINS": "greeting"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (3, "hello you\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_completion_of_a_shell_knows_commands_and_flags(shell, capsys, tmp_path):
+    assert command.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in (*NAMES, "--n_trials", "--relaunch_best"))
+    if shell == "bash":
+        (tmp_path / "completion").write_text(script)
+        completed = subprocess.run(
+            ["bash", "-c", f"source {tmp_path}/completion; complete -p domainbed"],
+            capture_output=True,
+            text=True,
+        )
+        assert completed.returncode == 0, completed.stderr
