@@ -47,6 +47,8 @@ class Metric:
         larger_is_better: its direction.
         rope: region of practical equivalence, in the unit of tables: a difference of two methods that is
             smaller in size does not matter in practice.
+        needs_all_classes: whether it reads more of the probabilities than those of the label and of the most
+            probable classes. With more than 100 classes, saved predictions have no others.
     """
 
     compute: Callable[[Tensor, Tensor], Tensor]
@@ -54,6 +56,7 @@ class Metric:
     unit: str
     larger_is_better: bool
     rope: float
+    needs_all_classes: bool = True
 
     @property
     def scale(self) -> float:
@@ -85,10 +88,10 @@ METRICS = MetricRegistry.of_module("Metric")
 
 
 def metric(
-    title: str, unit: str, larger_is_better: bool, rope: float
+    title: str, unit: str, larger_is_better: bool, rope: float, needs_all_classes: bool = True
 ) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Metric]:
     """Decorator that makes a `Metric` of a function. Arguments are the attributes of `Metric`."""
-    return lambda compute: Metric(compute, title, unit, larger_is_better, rope)
+    return lambda compute: Metric(compute, title, unit, larger_is_better, rope, needs_all_classes)
 
 
 @functools.lru_cache(maxsize=4096)  # the records of a run have the same keys
@@ -114,14 +117,14 @@ def predicted_classes(logits: Tensor) -> Tensor:
 
 
 @METRICS.register("nll")
-@metric("negative log-likelihood", unit="nats", larger_is_better=False, rope=0.02)
+@metric("negative log-likelihood", unit="nats", larger_is_better=False, rope=0.02, needs_all_classes=False)
 def nll(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of -log p(label), where p is the softmax of the logits; infinite if one of them is 0."""
     return -logits.log_softmax(1).gather(1, labels[:, None]).mean()
 
 
 @METRICS.register("ece")
-@metric("expected calibration error", unit="%", larger_is_better=False, rope=1.0)
+@metric("expected calibration error", unit="%", larger_is_better=False, rope=1.0, needs_all_classes=False)
 def ece(logits: Tensor, labels: Tensor) -> Tensor:
     """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3) with 15 bins of equal width.
 
@@ -138,7 +141,7 @@ def ece(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @METRICS.register("balanced")
-@metric("balanced accuracy", unit="%", larger_is_better=True, rope=1.0)
+@metric("balanced accuracy", unit="%", larger_is_better=True, rope=1.0, needs_all_classes=False)
 def balanced(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of the accuracies on each class, over the classes that have samples."""
     correct, labelled, _ = _class_counts(logits, labels)
@@ -146,7 +149,7 @@ def balanced(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @METRICS.register("worst")
-@metric("accuracy on the worst class", unit="%", larger_is_better=True, rope=1.0)
+@metric("accuracy on the worst class", unit="%", larger_is_better=True, rope=1.0, needs_all_classes=False)
 def worst(logits: Tensor, labels: Tensor) -> Tensor:
     """Smallest of the accuracies on each class, over the classes that have samples."""
     correct, labelled, _ = _class_counts(logits, labels)
@@ -154,7 +157,7 @@ def worst(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @METRICS.register("f1")
-@metric("macro F1", unit="%", larger_is_better=True, rope=1.0)
+@metric("macro F1", unit="%", larger_is_better=True, rope=1.0, needs_all_classes=False)
 def f1(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), over the classes with samples or predictions."""
     correct, labelled, predicted = _class_counts(logits, labels)

@@ -289,3 +289,23 @@ def _mean(values: Sequence[float]) -> float:
     for value in values:  # not sum(): from Python 3.12 on, it compensates for rounding errors
         total += value
     return total / len(values)
+
+
+def selected_step(method: type[SelectionMethod], run_records: Q[Record]) -> int | None:
+    """The step of one run that `method` selects; None if it selects none, or does not say which.
+
+    Args:
+        method: reads the accuracy that it reports by `reported_acc`, as all methods here do.
+        run_records: records of the run; with those of further runs if the method `reads_pairs`.
+    """
+
+    class ReportsStep(method):  # type: ignore[misc, valid-type] # a base that is only known at run time
+        @classmethod
+        def reported_acc(cls, record: Record) -> float | None:
+            # Negative, so that no accuracy of a method which reads it in another way passes for a step.
+            return None if super().reported_acc(record) is None else -1.0 - record["step"]
+
+    found = ReportsStep.run_acc(run_records)
+    if found is None or not found["test_acc"] <= -1:
+        return None
+    return -1 - int(found["test_acc"])

@@ -21,7 +21,7 @@ data        datasets images
 networks    networks
 gradients   gradients
 algorithms  algorithms hparams_registry
-selection   model_selection
+selection   model_selection predictions
 training    training inference
 sweep       sweep command_launchers
 results     download results

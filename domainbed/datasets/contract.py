@@ -20,6 +20,7 @@ from domainbed.datasets.file_copies import (
 )
 from domainbed.datasets.image_files import ImageEnvironment
 from domainbed.datasets.reading_rules import count_by_reason
+from domainbed.datasets.relative_paths import common_start, paths_of
 from domainbed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -144,11 +145,8 @@ def checksum(dataset: MultipleDomainDataset, is_random: bool) -> str:
     """
     shape = repr((tuple(dataset.input_shape), dataset.num_classes)).encode()
     digest = hashlib.sha256(shape + dataset.source_digest if is_random else b"")
-    files = [_paths(environment) for environment in dataset.datasets]
-    known = [path for paths in files for path in paths or ()]
-    # A prefix that the first and the last path share is shared by all.
-    extremes = min(known, default=""), max(known, default="")
-    start = os.path.commonprefix(extremes).rfind(os.sep) + 1  # noqa: RUF071 - cut after a separator
+    files = [paths_of(environment) for environment in dataset.datasets]
+    start = common_start(files)
     for name, environment, paths in zip(dataset.ENVIRONMENTS, dataset.datasets, files, strict=True):
         labels = labels_of(environment)
         digest.update(f"{name}\t{len(labels)}\n".encode())
@@ -180,11 +178,6 @@ def contents_checksum(dataset: MultipleDomainDataset) -> str:
 def _contents_known(dataset: MultipleDomainDataset) -> bool:
     sizes = [len(each) for each in dataset.datasets]  # type: ignore[arg-type] # torch's Dataset type has no __len__
     return dataset.image_contents is not None and sizes == [len(each) for each in dataset.image_contents]
-
-
-def _paths(environment: Environment) -> Sequence[str] | None:
-    paths: Sequence[str] | None = environment.paths() if hasattr(environment, "paths") else None
-    return paths
 
 
 def _file_lines(paths: Sequence[str], start: int) -> Iterator[bytes]:

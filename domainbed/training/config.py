@@ -285,6 +285,15 @@ class TrainConfig:
         "steps / 5000",
         in_sweep=InSweep.GIVEN,
     )
+    save_predictions: str = setting(
+        "none",
+        "steps whose predictions are kept in predictions.npz: none; the last; selected: those that selection "
+        "rules select; all",
+        kind=Kind.INCIDENTAL,
+        choices=("none", "last", "selected", "all"),
+        recorded=False,
+        in_sweep=InSweep.UNNAMED,
+    )
     tensorboard: bool = setting(
         False,
         "also write the records as TensorBoard events",

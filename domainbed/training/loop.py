@@ -87,7 +87,9 @@ def train(run: Run, directory: RunDir, make_loop: Callable[[Run, RunDir], Loop] 
     if not run.config.skip_model_save:
         with run.averaging.applied():
             loop.save_model("model.pkl")
+    loop.recorder.predictions.finish()
     directory.finish()
+    loop.recorder.predictions.remove_steps()
     checkpoint.remove(directory.path)
 
 
@@ -204,9 +206,12 @@ class Loop:
         }
         self._report_unsaved(content["attributes"]["unsaved"])
         try:
+            self.recorder.predictions.write_steps()
             checkpoint.save(self.directory.path, content)
         except OSError as error:
             _log.warning("cannot write a checkpoint at step %d: %s", self.updates, error.strerror)
+        else:
+            self.recorder.predictions.remove_unneeded()
         self.recorder.stopwatch.start()
 
     def load_checkpoint(self, content: Checkpoint) -> None:

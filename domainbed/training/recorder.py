@@ -17,9 +17,10 @@ from domainbed.datasets.image_folder import FolderDataset
 from domainbed.datasets.list_file import ListFileDataset
 from domainbed.errors import RunError
 from domainbed.networks.base import provenance_of
-from domainbed.records.results_file import RESULTS_FILE, append_record, drop_records_after
+from domainbed.records.results_file import RESULTS_FILE, append_record, drop_records_after, read_records
 from domainbed.training import tensorboard_events
 from domainbed.training.evaluation import Evaluator
+from domainbed.training.kept_predictions import KeptPredictions
 from domainbed.training.run import Run, replacements
 from domainbed.training.run_dir import RunDir
 from domainbed.training.scores import Scores
@@ -61,6 +62,7 @@ class Recorder:
     Attributes:
         constant: entries that are the same in every record. They are not printed.
         last_step: step of the last record; -1 if there is none.
+        predictions: the predictions that the run saves.
         stopwatch: time of the updates since the last record.
     """
 
@@ -70,6 +72,7 @@ class Recorder:
         self.stopwatch = Stopwatch()
         self._run = run
         self._directory = directory
+        self.predictions = KeptPredictions(run, directory, evaluator.parts)
         self._evaluator = evaluator
         self._logged: dict[str, list[float | DeviceScalar]] = defaultdict(list)
         self._begun: dict[str, Any] | None = None
@@ -119,11 +122,14 @@ class Recorder:
         assert self._begun is not None
         step = self._begun["step"]
         scores = Scores()
-        self._evaluator.evaluate([scores], step, check)
+        predicted = self.predictions.consumers(step)
+        self._evaluator.evaluate([scores, *predicted], step, check)
         record = self._begun | scores.accuracies()
         self._print(record)
         self._directory.check_claim()
-        append_record(self._directory.path / RESULTS_FILE, record | scores.metrics() | self.constant)
+        complete = record | scores.metrics() | self.constant
+        append_record(self._directory.path / RESULTS_FILE, complete)
+        self.predictions.add(complete, predicted)
         if self._run.config.tensorboard:
             tensorboard_events.update(self._directory.path)
         self._check_finite(record)
@@ -152,8 +158,11 @@ class Recorder:
         self._begun = state_dict["pending"]
 
     def drop_later_records(self) -> None:
-        """Remove the records after `last_step` from results.jsonl."""
-        drop_records_after(self._directory.path / RESULTS_FILE, self.last_step)
+        """Remove the records after `last_step` from results.jsonl, and their predictions."""
+        path = self._directory.path / RESULTS_FILE
+        drop_records_after(path, self.last_step)
+        if self._run.config.save_predictions != "none":
+            self.predictions.restore(read_records(path).records if path.exists() else [])
 
     def _validation_loss(self, step: int, check: Callable[[], None]) -> float:
         """Mean loss on the validation parts of the source environments."""

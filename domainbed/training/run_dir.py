@@ -5,6 +5,7 @@ run.json        settings and sample counts    claim-N.json      which process wo
 out.txt err.txt printed output                failed.json       why the last attempt failed
 checkpoint.pt   state to resume from          preempted.json    the run was stopped by a signal
 model.pkl       the trained model             interrupted.json  the run was stopped by Ctrl-C
+predictions.npz the predictions, with --save_predictions
 attempt-N/      files of discarded attempts   queued.json       which process will launch the run
 events.out.*    the records for TensorBoard, with --tensorboard
 """
@@ -20,6 +21,7 @@ from typing import Any
 
 from domainbed.errors import DomainBedError, RunError, UsageError
 from domainbed.files import write_atomic
+from domainbed.predictions import file as predictions_file
 from domainbed.training import plugin_code
 from domainbed.training.claims import AlreadyClaimed, Claim, latest_claim
 from domainbed.training.config import RETIRED, SETTINGS
@@ -48,6 +50,8 @@ _FILES_OF_AN_ATTEMPT = (
     "checkpoint-previous.pt",
     "model.pkl",
     "model_step*.pkl",
+    predictions_file.NAME,
+    predictions_file.STEP_FILES,
     "events.out.tfevents.*",
 )
 

@@ -15,6 +15,7 @@ from PIL import Image
 from domainbed.algorithms import ALGORITHMS, REGISTRY
 from domainbed.algorithms.erm import ERM
 from domainbed.errors import RunError, UsageError
+from domainbed.predictions import NAME, accuracy, read_predictions
 from domainbed.training import checkpoint, loop
 from domainbed.training.config import TrainConfig
 from domainbed.training.run import build
@@ -119,6 +120,7 @@ class StopAfter:
 
 
 SMALL = {"dataset": "Debug28", "steps": 6, "checkpoint_freq": 2, "test_envs": [0], "evaluate": "all"}
+SMALL |= {"save_predictions": "all"}
 
 
 def attempt(path, monkeypatch=None, stop_at=0, **settings):
@@ -140,13 +142,23 @@ def attempt(path, monkeypatch=None, stop_at=0, **settings):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_algorithm_resumes_in_the_middle(name, tmp_path, monkeypatch, assert_same):
+def test_every_algorithm_resumes_in_the_middle_and_its_predictions_give_the_recorded_accuracies(
+    name, tmp_path, monkeypatch, assert_same
+):
     attempt(tmp_path / "straight", algorithm=name)
     attempt(tmp_path / "run", monkeypatch, stop_at=8, algorithm=name)
     assert run_state(tmp_path / "run") is RunState.PREEMPTED
     assert 0 < updates_in(tmp_path / "run") < 6
     attempt(tmp_path / "run", algorithm=name)
     assert_same(tmp_path / "run", tmp_path / "straight")
+    saved, of_straight = ((tmp_path / each / NAME).read_bytes() for each in ("run", "straight"))
+    assert saved == of_straight
+    predictions = read_predictions(tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert predictions.steps == [record["step"] for record in records] == [0, 2, 4, 5]
+    for record in records:
+        accuracies = {name: accuracy(predictions.part(name, record["step"])) for name in predictions.parts}
+        assert accuracies == {name: record[f"{name}_acc"] for name in record["sizes"]}
 
 
 def test_a_run_resumes_with_its_acceleration_options(tmp_path, monkeypatch, assert_same):
