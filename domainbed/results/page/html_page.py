@@ -12,7 +12,7 @@ from string import Template
 from domainbed.errors import DomainBedError
 from domainbed.escaping import html_escape
 from domainbed.results.domainbed_tables import print_rendered_tables
-from domainbed.results.page import learning_curves, overview, runs, sensitivity
+from domainbed.results.page import confusion, learning_curves, overview, runs, sensitivity
 from domainbed.results.page.content import PageContent
 from domainbed.results.page.headline import render_headline
 from domainbed.results.printing import print_paragraphs
@@ -55,6 +55,7 @@ PARTS_BEFORE_SECTIONS = (
 )
 PARTS_AFTER_SECTIONS = (
     PagePart("curves", "Learning curves", learning_curves.write),
+    PagePart("confusion", "Confusion matrices", confusion.write),
     PagePart("sensitivity", "Hyper-parameter sensitivity", sensitivity.write),
     PagePart("gaps", "Failed and missing runs", runs.write_gaps),
     PagePart("repeat", "How to reproduce it", runs.write_commands),

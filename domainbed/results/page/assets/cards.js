@@ -1,10 +1,10 @@
-// On a phone, a table that is wider than the screen shows each row as a card of labelled cells.
+// On a phone, a table that is wider than the screen shows each row as a card of labelled cells. A matrix scrolls.
 const phone = matchMedia("(max-width: 40rem)");
 
 function fit(box) {
   const table = box.querySelector("table");
   box.classList.remove("cards");
-  if (!phone.matches || table.scrollWidth <= box.clientWidth) return;
+  if (!phone.matches || box.classList.contains("matrix") || table.scrollWidth <= box.clientWidth) return;
   const labels = [...table.tHead.rows[0].cells].map((header) => header.textContent);
   for (const row of table.tBodies[0].rows) {
     [...row.cells].forEach((cell, i) => (cell.dataset.label = labels[i]));
