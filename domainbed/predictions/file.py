@@ -202,24 +202,44 @@ class _Entries:
             labels, positions, images = self.read(
                 *(f"{part}/{name}" for name in ("labels", "positions", "images"))
             )
-            self._samples[part] = {"labels": labels.astype(np.int64), "positions": positions.astype(np.int64)}
+            self._samples[part] = {"labels": labels, "positions": positions}
             if images is not None:
-                self._samples[part]["images"] = np.array(
-                    [os.fsdecode(image) for image in images], dtype=object
-                )
-        samples = self._samples[part]
-        return PartPredictions(
-            name=part,
-            environment=about["parts"][part],
-            step=step,
-            num_classes=len(about["classes"]),
-            labels=samples["labels"],
-            positions=samples["positions"],
-            images=samples.get("images"),
-            predicted=predicted.astype(np.int64),
-            log_probabilities=log_probabilities,
-            classes=None if classes is None else classes.astype(np.int64),
-        )
+                self._samples[part]["images"] = images
+        entries = {"predicted": predicted, "log_probabilities": log_probabilities}
+        if classes is not None:
+            entries["classes"] = classes
+        environment, num_classes = about["parts"][part], len(about["classes"])
+        return part_of_arrays(part, environment, step, num_classes, self._samples[part], entries)
+
+
+def part_of_arrays(
+    part: str, environment: int, step: int, num_classes: int, samples: Arrays, entries: Arrays
+) -> PartPredictions:
+    """Predictions for a part, of arrays as the file has them.
+
+    Args:
+        part: name of the part.
+        environment: index of its environment.
+        step: the step.
+        num_classes: C.
+        samples: `labels`, `positions` and perhaps `images` of the part.
+        entries: `predicted`, `log_probabilities` and perhaps `classes` of the step.
+    """
+    images, classes = samples.get("images"), entries.get("classes")
+    if images is not None:
+        images = np.array([os.fsdecode(image) for image in images], dtype=object)
+    return PartPredictions(
+        name=part,
+        environment=environment,
+        step=step,
+        num_classes=num_classes,
+        labels=samples["labels"].astype(np.int64),
+        positions=samples["positions"].astype(np.int64),
+        images=images,
+        predicted=entries["predicted"].astype(np.int64),
+        log_probabilities=entries["log_probabilities"],
+        classes=None if classes is None else classes.astype(np.int64),
+    )
 
 
 def _missing(path: Path) -> str:

@@ -18,6 +18,7 @@ from domainbed.files import write_atomic
 from domainbed.model_selection import SelectionMethod
 from domainbed.results.accuracies import compute_accuracies
 from domainbed.results.domainbed_tables import FORMATS
+from domainbed.results.ensembles import ensemble_tables
 from domainbed.results.experiments import conflicts
 from domainbed.results.loading import LoadedSweep, load_sweep
 from domainbed.results.notes import notes_on_accuracies
@@ -40,6 +41,7 @@ def collect_results(
     output_dir: Path | None = None,
     html: Path | None = None,
     relaunch_best: Path | None = None,
+    ensembles: bool = False,
     section_args: argparse.Namespace | None = None,
     command: str = "",
     target_sets: Sequence[str] | None = None,
@@ -60,6 +62,7 @@ def collect_results(
             of its own, whose name ends with the setting and the value.
         relaunch_best: sweep file (.toml) for the best setting of each algorithm by the first selection
             method; by default none is written.
+        ensembles: also report averages of the trials' predictions and weights.
         section_args: options of the report sections; by default the report has no sections.
         command: the command line that made the report, for the page to show.
         target_sets: sets of targets such as "0 1" and "2 3"; by default those of the sweep's launch.
@@ -86,7 +89,7 @@ def collect_results(
     methods = sweep.selection_methods(selection)
     args = default_section_args() if section_args is None else section_args
     parts = [
-        _part(each, methods, args, format, by or "", value)
+        _part(each, methods, args, format, by or "", value, ensembles)
         for value, each in (sweep.by_value(by) if by is not None else {"": sweep}).items()
     ]
     copy = io.StringIO()
@@ -104,7 +107,8 @@ def collect_results(
     if html is not None:
         for part in parts:
             context = replace(part.context, format="html")
-            content = PageContent(context, methods, part.accuracies, (*sweep.notes, *_pooling(part)), command)
+            notes = (*sweep.notes, *_pooling(part))
+            content = PageContent(context, methods, part.accuracies, notes, command, part.ensembles)
             _write_page(_page_of(html, part), content)
     if relaunch_best is not None:
         _write_relaunch(relaunch_best, sweep, methods)
@@ -122,6 +126,7 @@ def _part(
     format: str,
     setting: str,
     value: str,
+    ensembles: bool,
 ) -> ReportPart:
     """The part of the report on the runs of `sweep`, which have this value of a setting."""
     accuracies = {name: compute_accuracies(sweep.records, method) for name, method in methods.items()}
@@ -135,7 +140,11 @@ def _part(
         manifest=sweep.manifest,
         runs=sweep.runs,
     )
-    return ReportPart(context, accuracies, setting, value)
+    tables = {}
+    if ensembles:
+        for name, method in methods.items():
+            tables[name] = ensemble_tables(sweep.directory, sweep.records, accuracies[name], method)
+    return ReportPart(context, accuracies, setting, value, tables)
 
 
 def _pooling(part: ReportPart) -> list[str]:

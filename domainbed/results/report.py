@@ -19,6 +19,7 @@ from domainbed.records.results_file import Record
 from domainbed.registry import Registry
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.domainbed_tables import FORMATS
+from domainbed.results.ensembles import EnsembleTable, print_ensembles
 from domainbed.results.launched_runs import LaunchedRuns
 from domainbed.sweep.manifest import Manifest
 
@@ -125,12 +126,14 @@ class ReportPart:
         accuracies: accuracies by the short name of their selection method, in order.
         setting: name of the setting; empty for all runs.
         value: its value, as text.
+        ensembles: ensembles of trials, if they are reported, by the short name of the selection method.
     """
 
     context: ReportContext
     accuracies: Mapping[str, Accuracies]
     setting: str = ""
     value: str = ""
+    ensembles: Mapping[str, Sequence[EnsembleTable]] = field(default_factory=dict)
 
 
 def print_report(parts: Sequence[ReportPart]) -> None:
@@ -150,6 +153,9 @@ def print_report(parts: Sequence[ReportPart]) -> None:
 def _print_part(part: ReportPart) -> None:
     for short_name, results in part.accuracies.items():
         FORMATS[part.context.format].print_tables(short_name, results)
+    for tables in part.ensembles.values():
+        for table in tables:
+            print_ensembles(table, part.context.format)
     for _, section in sections():
         if section.wanted(part.context.args):
             section.write(part.context)

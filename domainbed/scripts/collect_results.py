@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output_dir=args.output_dir,
         html=args.html,
         relaunch_best=args.relaunch_best,
+        ensembles=args.ensembles,
         section_args=args,
         target_sets=args.target_sets,
         command=shlex.join(["python", "-m", "domainbed.scripts.collect_results", *argv]),
@@ -92,6 +93,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--output_dir", type=Path, help="folder for the copy of the report (default: the sweep directory)"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with all results")
+    parser.add_argument(
+        "--ensembles",
+        action="store_true",
+        help="also report, for each method, the average of its trials' predictions, and of their weights if "
+        "they began with the same ones; needs --save_predictions or saved models",
+    )
     parser.add_argument(
         "--relaunch_best",
         type=Path,

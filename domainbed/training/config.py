@@ -536,7 +536,7 @@ def _as_hparam(name: str) -> str | None:
 def optional_hparams() -> Mapping[str, Hparam]:
     """Declarations of optional hyper-parameters that a run of any algorithm takes, by name."""
     from domainbed import hparams_registry
-    from domainbed.training import averaging, swad  # noqa: F401 - they declare options
+    from domainbed.training import averaging, initialization, swad  # noqa: F401 - they declare options
 
     return hparams_registry.options()
 

@@ -9,7 +9,7 @@ file.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,9 +39,11 @@ from domainbed.training.evaluation import PartOutputs
 from domainbed.training.split_file import positions
 
 if TYPE_CHECKING:
+    from domainbed.datasets.base import MultipleDomainDataset
     from domainbed.datasets.splitting import SplitDataset
     from domainbed.training.run import Run
     from domainbed.training.run_dir import RunDir
+    from domainbed.training.splits import Parts
 
 _MOST_IN_MEMORY = 16
 """Number of steps in memory from which on those that are not needed are dropped, also between checkpoints."""
@@ -165,7 +167,8 @@ class KeptPredictions:
                 "itself; use --save_predictions last or all"
             )
         about = self._about(kept, {rule: step for rule, step in selected.items() if step in kept})
-        write_predictions(self._directory, about, self._samples(), self._in_memory)
+        samples = part_samples(self._run.dataset, self._run.splits, self._parts)
+        write_predictions(self._directory, about, samples, self._in_memory)
 
     def remove_steps(self) -> None:
         """Remove the files of single steps, once the run is done."""
@@ -213,29 +216,32 @@ class KeptPredictions:
             "seed": config.seed,
             "classes": list(map(str, names)),
             "environments": list(dataset.ENVIRONMENTS),
-            "parts": {name: self._environment(name) for name in self._parts},
+            "parts": {name: environment_of(name, self._run.splits) for name in self._parts},
             "steps": steps,
             "selected": dict(selected),
         }
 
-    def _samples(self) -> dict[str, Arrays]:
-        """Part -> labels, positions and paths of its samples."""
-        dataset = self._run.dataset
-        paths, found = relative_paths(dataset), {}
-        for name, part in self._parts.items():
-            own, files = positions(part), paths[self._environment(name)]
-            found[name] = {
-                "labels": labels_of(part).astype(smallest_dtype(dataset.num_classes - 1)),
-                "positions": np.array(own, dtype=np.uint32),
-            }
-            if files is not None:
-                found[name]["images"] = packed_paths(files[position] for position in own)
-        return found
 
-    def _environment(self, part: str) -> int:
-        """Index of the environment that the part called `part` belongs to."""
-        number, _, kind = part.removeprefix("env").partition("_")
-        if kind != "uda":
-            return int(number)
-        # As in upstream, these are numbered by themselves.
-        return [index for index, parts in enumerate(self._run.splits) if "uda" in parts][int(number)]
+def part_samples(
+    dataset: MultipleDomainDataset, splits: Sequence[Parts], parts: Mapping[str, SplitDataset]
+) -> dict[str, Arrays]:
+    """Part -> labels, positions and perhaps paths of its samples, as a file of predictions has them."""
+    paths, found = relative_paths(dataset), {}
+    for name, part in parts.items():
+        own, files = positions(part), paths[environment_of(name, splits)]
+        found[name] = {
+            "labels": labels_of(part).astype(smallest_dtype(dataset.num_classes - 1)),
+            "positions": np.array(own, dtype=np.uint32),
+        }
+        if files is not None:
+            found[name]["images"] = packed_paths(files[position] for position in own)
+    return found
+
+
+def environment_of(part: str, splits: Sequence[Parts]) -> int:
+    """Index of the environment that the part called `part` belongs to."""
+    number, _, kind = part.removeprefix("env").partition("_")
+    if kind != "uda":
+        return int(number)
+    # As in upstream, these are numbered by themselves.
+    return [index for index, parts in enumerate(splits) if "uda" in parts][int(number)]

@@ -20,6 +20,7 @@ from domainbed.networks.base import provenance_of
 from domainbed.records.results_file import RESULTS_FILE, append_record, drop_records_after, read_records
 from domainbed.training import tensorboard_events
 from domainbed.training.evaluation import Evaluator
+from domainbed.training.initialization import INITIAL_WEIGHTS
 from domainbed.training.kept_predictions import KeptPredictions
 from domainbed.training.run import Run, replacements
 from domainbed.training.run_dir import RunDir
@@ -198,6 +199,7 @@ def _constant_entries(run: Run) -> dict[str, Any]:
         },
         "data": {name: value for name, value in run.dataset.summary.items() if name != "counts"},
         "weights": dict(provenance_of(run.algorithm)),
+        INITIAL_WEIGHTS: run.initial_weights,
         "environments": list(run.dataset.ENVIRONMENTS),
     }
     if isinstance(run.dataset, FolderDataset | ListFileDataset):

@@ -36,6 +36,7 @@ from domainbed.training.config import TrainConfig
 from domainbed.training.copies import describe_copies, split_copies
 from domainbed.training.frozen_outputs import FrozenStages
 from domainbed.training.grouping import group_minibatches
+from domainbed.training.initialization import initial_seed, weights_checksum
 from domainbed.training.loss_valley import COUNTINGS
 from domainbed.training.minibatches import EnvironmentSampler, Minibatches, is_in_memory
 from domainbed.training.splits import make_splits
@@ -64,6 +65,7 @@ class Run:
         minibatches: minibatches of the source environments, for every step.
         unlabeled: minibatches of the targets' `uda` parts; None unless the task is domain adaptation.
         algorithm: the algorithm with its initial weights.
+        initial_weights: checksum of these weights.
         frozen: the frozen stages of its featurizer.
         schedule: learning rates of each update; None if the algorithm's own stay.
         averaging: decides which weights are evaluated and saved.
@@ -81,6 +83,7 @@ class Run:
     minibatches: Minibatches
     unlabeled: Minibatches | None
     algorithm: Algorithm
+    initial_weights: str
     frozen: FrozenStages
     schedule: Schedule | None
     averaging: Averaging
@@ -114,8 +117,9 @@ def build(config: TrainConfig) -> Run:
         unlabeled_images = _minibatches(config, hparams, splits, list(config.test_envs), "uda", n_steps)
 
     # Seeding again gives every algorithm and dataset with this seed the same initial weights.
-    seed_all(config.seed)
+    seed_all(initial_seed(hparams, config.seed))
     algorithm = config.algorithm_class()(dataset.input_shape, dataset.num_classes, len(sources), hparams)
+    initial_weights = weights_checksum(algorithm)
     schedule = config.schedule(hparams)
     check_learning_rates(algorithm, schedule)
     algorithm.to(device)
@@ -133,6 +137,7 @@ def build(config: TrainConfig) -> Run:
         minibatches=group_minibatches(config.grouping, minibatches, config.seed),
         unlabeled=unlabeled,
         algorithm=algorithm,
+        initial_weights=initial_weights,
         frozen=frozen,
         schedule=schedule,
         averaging=make_averaging(algorithm, hparams, n_steps, has_validation),

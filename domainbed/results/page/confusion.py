@@ -93,7 +93,10 @@ def _explanation(selection: str, reported: str, matrices: Sequence[ConfusionMatr
         f"{reported.removeprefix('the accuracy on ')}."
     )
     if any(len(each.classes) > MOST_CLASSES for each in matrices):
-        yield f"Of more than {MOST_CLASSES} classes, the {MOST_CONFUSIONS} most frequent confusions are listed."
+        yield (
+            f"Where there are more than {MOST_CLASSES} classes, the {MOST_CONFUSIONS} most frequent "
+            "confusions are listed."
+        )
 
 
 def _missing(matrix: ConfusionMatrix, environment: str) -> Iterator[str]:

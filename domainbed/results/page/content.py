@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from domainbed.model_selection import SelectionMethod
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import Accuracies
+from domainbed.results.ensembles import EnsembleTable
 from domainbed.results.hparam_search import Candidate, ranked_candidates
 from domainbed.results.report import ReportContext
 
@@ -23,6 +24,7 @@ class PageContent:
         accuracies: accuracies by the short name of their selection method.
         notes: one line for each kind of unfinished, missing or damaged run.
         command: the command line that made the page; empty if a Python program did.
+        ensembles: ensembles of trials by the short name of their selection method; empty if not asked for.
     """
 
     context: ReportContext
@@ -30,6 +32,7 @@ class PageContent:
     accuracies: Mapping[str, Accuracies]
     notes: Sequence[str]
     command: str = ""
+    ensembles: Mapping[str, Sequence[EnsembleTable]] = field(default_factory=dict)
 
     @property
     def selection(self) -> str:

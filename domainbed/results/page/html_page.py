@@ -12,6 +12,7 @@ from string import Template
 from domainbed.errors import DomainBedError
 from domainbed.escaping import html_escape
 from domainbed.results.domainbed_tables import print_rendered_tables
+from domainbed.results.ensembles import print_ensembles
 from domainbed.results.page import confusion, learning_curves, overview, runs, sensitivity
 from domainbed.results.page.content import PageContent
 from domainbed.results.page.headline import render_headline
@@ -49,9 +50,17 @@ def print_result_tables(content: PageContent) -> None:
         print_rendered_tables(accuracies, content.context.format)
 
 
+def print_ensemble_tables(content: PageContent) -> None:
+    """Print the ensembles of trials, if they were asked for."""
+    for tables in content.ensembles.values():
+        for table in tables:
+            print_ensembles(table, content.context.format)
+
+
 PARTS_BEFORE_SECTIONS = (
     PagePart("overview", "What was run", overview.write),
     PagePart("results", "DomainBed tables", print_result_tables),
+    PagePart("ensembles", "Ensembles of trials", print_ensemble_tables),
 )
 PARTS_AFTER_SECTIONS = (
     PagePart("curves", "Learning curves", learning_curves.write),
