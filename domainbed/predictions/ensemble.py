@@ -63,5 +63,6 @@ def ensemble(runs: Sequence[Sequence[PartPredictions]]) -> Ensemble:
 
 
 def _probabilities(part: PartPredictions) -> NDArray[np.float64]:
-    probabilities = np.exp(part.logits().astype(np.float64))
-    return probabilities / probabilities.sum(1, keepdims=True)
+    probabilities: NDArray[np.float64] = np.exp(part.logits().astype(np.float64))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    return probabilities

@@ -202,8 +202,8 @@ def _explanation(table: EnsembleTable) -> Iterator[str]:
     )
     yield (
         f"{PREDICTIONS.capitalize()}: the trials' probabilities for each image are averaged (the idea of "
-        "EoA, Arpit et al. 2022). Each trial predicts with the hyper-parameters and at the step that selection "
-        "chose"
+        "EoA, Arpit et al. 2022). Each trial predicts with the hyper-parameters and at the step that was "
+        "selected"
         + (", or with its saved model at its last step." if any(cell.from_models for cell in cells) else ".")
     )
     if any(WEIGHTS in cell.accuracies for cell in cells):
