@@ -60,7 +60,8 @@ class About(TypedDict):
         environments: names of the environments.
         parts: name of each part -> index of its environment.
         steps: the saved steps, in ascending order.
-        selected: name of a selection rule -> step that it selects, which is one of `steps`.
+        selected: name of a selection rule -> step that it selects, saved or not. Rules that select different
+            steps for several targets are left out.
     """
 
     format: int

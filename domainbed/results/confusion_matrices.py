@@ -23,7 +23,7 @@ class ConfusionMatrix:
     Attributes:
         dataset: name of the dataset.
         algorithm: name of the method.
-        target: index of the target environment.
+        target: number of the target.
         classes: names of the C classes.
         shares: (C, C) share of the samples of a class (row) that a model takes for a class (column), averaged
             over the trials in which the class has samples; NaN if it has none.

@@ -63,7 +63,7 @@ class EnsembleTable:
         dataset: the dataset.
         method: description of the selection method.
         algorithms: names of the methods, in the order of rows.
-        targets: indices of the targets, in the order of columns.
+        targets: numbers of the targets, in the order of columns.
         cells: (method, target) -> its trials, together.
         selects_on_target: whether images of the target that took part in the selection are left out.
     """
@@ -130,21 +130,21 @@ def _member(
     from_model = False
     try:
         predictions, step = predictions_at_selected_step(sweep, candidate, method)
-        parts = predictions.environment(candidate.target, step)
+        parts = predictions.environment(candidate.environment, step)
         for part in parts:
             part.require_all_classes("the average of predictions")
     except UsageError as unsaved:
-        from domainbed.training.averaged_models import predict_targets
+        from domainbed.training.averaged_models import predict_environment
 
         from_model = True
         try:
-            parts = predict_targets([run_directory(sweep, candidate.run[0])])
+            parts = predict_environment([run_directory(sweep, candidate.run[0])], candidate.environment)
         except DomainBedError as error:
             raise UsageError(f"{unsaved}; nor can its model predict them: {error}") from None
     parts = [part for part in parts if not part.name.endswith("_uda")]
     if method.selects_on_target:
         # The other images of the target took part in the selection.
-        parts = [part for part in parts if part.name == reported_part(method, candidate.target)]
+        parts = [part for part in parts if part.name == reported_part(method, candidate.environment)]
     return parts, from_model
 
 
@@ -161,9 +161,10 @@ def _accuracy_of_mean_weights(sweep: Path, candidates: Sequence[Candidate], toge
             "its trials began with different weights; launch them with "
             f"--hparams '{_SAME_START}', which gives all trials the same ones"
         )
-    from domainbed.training.averaged_models import predict_targets
+    from domainbed.training.averaged_models import predict_environment
 
-    averaged = join(predict_targets([run_directory(sweep, candidate.run[0]) for candidate in candidates]))
+    runs = [run_directory(sweep, candidate.run[0]) for candidate in candidates]
+    averaged = join(predict_environment(runs, candidates[0].environment))
     row_of = {sample: row for row, sample in enumerate(averaged.identities.tolist())}
     rows = [row_of[sample] for sample in together.identities.tolist()]
     return float((averaged.predicted[rows] == together.labels).mean())
@@ -171,7 +172,7 @@ def _accuracy_of_mean_weights(sweep: Path, candidates: Sequence[Candidate], toge
 
 def print_ensembles(table: EnsembleTable, format: str) -> None:
     """Print a table, and what its numbers are, to the current `sys.stdout`."""
-    names = [table.dataset.environments[target] for target in table.targets]
+    names = [table.dataset.targets[target] for target in table.targets]
     title = f"Dataset: {table.dataset.name}, ensembles of trials, model selection method: {table.method}"
     print_section_table(title, ["Algorithm", *names, "Avg"], list(_rows(table)), format)
     print_paragraphs(list(_explanation(table)), format)
@@ -218,7 +219,7 @@ def _explanation(table: EnsembleTable) -> Iterator[str]:
     reasons: dict[tuple[str, str], list[str]] = {}
     for (algorithm, target), cell in table.cells.items():
         for kind, reason in cell.reasons.items():
-            place = f"{algorithm} on {table.dataset.environments[target]}"
+            place = f"{algorithm} on {table.dataset.targets[target]}"
             reasons.setdefault((kind, reason), []).append(place)
     for (kind, reason), places in reasons.items():
         yield f"No {kind} of {', '.join(places)}: {reason}."
@@ -228,4 +229,4 @@ def _sizes(table: EnsembleTable) -> Iterator[str]:
     for target in table.targets:
         own = sorted({cell.images for (_, i), cell in table.cells.items() if i == target and cell.images})
         if own:
-            yield f"{table.dataset.environments[target]} {' or '.join(map(str, own))}"
+            yield f"{table.dataset.targets[target]} {' or '.join(map(str, own))}"

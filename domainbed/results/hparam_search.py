@@ -58,6 +58,12 @@ class Candidate:
         """Records of the run that holds out the target alone."""
         return get_test_records(self.records)
 
+    @property
+    def environment(self) -> int:
+        """Index of the environment that the target is; with sets of targets, `target` is that of a column."""
+        (environment,) = self.run[0]["args"]["test_envs"]
+        return int(environment)
+
 
 @dataclass(frozen=True)
 class HparamSetting:

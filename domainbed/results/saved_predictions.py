@@ -25,8 +25,8 @@ def any_saved(sweep: Path, records: Iterable[Record]) -> bool:
     return any((run / NAME).exists() for run in {run_directory(sweep, record) for record in records})
 
 
-def reported_part(method: type[SelectionMethod], target: int) -> str:
-    """Name of the part of the target whose accuracy `method` reports, such as "env0_in".
+def reported_part(method: type[SelectionMethod], environment: int) -> str:
+    """Name of the part of the target environment whose accuracy `method` reports, such as "env0_in".
 
     Raises: UsageError if the method does not declare it.
     """
@@ -35,7 +35,7 @@ def reported_part(method: type[SelectionMethod], target: int) -> str:
         raise UsageError(
             f"selection method {method.name} does not declare which part of the target it reports"
         )
-    return f"env{target}_{found[1]}"
+    return f"env{environment}_{found[1]}"
 
 
 def predictions_at_selected_step(
@@ -61,4 +61,4 @@ def reported_predictions(
     Raises: UsageError if the run has not saved them.
     """
     predictions, step = predictions_at_selected_step(sweep, candidate, method)
-    return predictions.part(reported_part(method, candidate.target), step), predictions.classes
+    return predictions.part(reported_part(method, candidate.environment), step), predictions.classes

@@ -1,4 +1,4 @@
-"""The average of several trained models' weights, and its predictions for the targets.
+"""The average of several trained models' weights, and its predictions for an environment.
 
 DiWA (Ramé et al. 2022, arXiv 2205.09739) averages the weights of runs that began with the same ones.
 """
@@ -35,13 +35,14 @@ from domainbed.training.run_state import read_json
 MODEL = "model.pkl"
 
 
-def predict_targets(runs: Sequence[Path]) -> list[PartPredictions]:
-    """Predictions of the average of some runs' final weights for all parts of their targets.
+def predict_environment(runs: Sequence[Path], environment: int) -> list[PartPredictions]:
+    """Predictions of the average of some runs' final weights for all parts of one of their targets.
 
     The data and splits are those of the first run. Seeds the global generators of random numbers.
 
     Args:
         runs: directories of the runs: one for the predictions of its own model.
+        environment: index of the target environment.
 
     Raises:
         UsageError: a model is missing or damaged, models differ in their layers, or data cannot be read or
@@ -66,7 +67,7 @@ def predict_targets(runs: Sequence[Path]) -> list[PartPredictions]:
     parts = {
         name: part if option(algorithm.hparams, "augment_evaluation") else without_augmentation(part)
         for name, part in parts_to_evaluate(splits, config.test_envs, "selection").items()
-        if not name.endswith("_uda") and environment_of(name, splits) in config.test_envs
+        if not name.endswith("_uda") and environment_of(name, splits) == environment
     }
     prefetcher = Prefetcher(
         {EVALUATION: PartBatches(parts)}, choose_num_workers(config.num_workers, dataset, splits)
@@ -79,7 +80,7 @@ def predict_targets(runs: Sequence[Path]) -> list[PartPredictions]:
     return [
         part_of_arrays(
             name,
-            environment_of(name, splits),
+            environment,
             0,
             dataset.num_classes,
             samples[name],

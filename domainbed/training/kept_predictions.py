@@ -35,6 +35,7 @@ from domainbed.predictions.file import (
 )
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
+from domainbed.records.target_sets import TARGET_SETS, by_column
 from domainbed.training.evaluation import PartOutputs
 from domainbed.training.split_file import positions
 
@@ -166,7 +167,7 @@ class KeptPredictions:
                 "warning: no predictions are saved, because no selection rule selects a step of this run by "
                 "itself; use --save_predictions last or all"
             )
-        about = self._about(kept, {rule: step for rule, step in selected.items() if step in kept})
+        about = self._about(kept, {rule: min(steps) for rule, steps in selected.items() if len(steps) == 1})
         samples = part_samples(self._run.dataset, self._run.splits, self._parts)
         write_predictions(self._directory, about, samples, self._in_memory)
 
@@ -180,25 +181,31 @@ class KeptPredictions:
         if self._which == "all":
             return set(steps)
         if self._which == "selected":
-            return set(self._selected().values())
+            return {step for steps in self._selected().values() for step in steps}
         return set(steps).intersection([self._run.n_steps - 1]) if self._which == "last" else set()
 
-    def _selected(self) -> dict[str, int]:
-        """Name of a selection rule -> the step that it selects of the run so far."""
-        records, found = Q(self._records), {}
+    def _selected(self) -> dict[str, set[int]]:
+        """Name of a selection rule -> the steps that it selects of the run so far, for each target one."""
+        found: dict[str, set[int]] = {}
         for rule in METHODS:
             try:
-                step = selected_step(METHODS[rule], records)
+                steps = {selected_step(METHODS[rule], Q(records)) for records in self._by_target()}
             except Exception as error:  # a broken plugin must not stop the run
                 if rule not in self._broken_rules:
-                    _log.warning(
-                        "warning: selection rule %s fails (%s); its predictions are not kept", rule, error
-                    )
+                    message = "warning: selection rule %s fails (%s); its predictions are not kept"
+                    _log.warning(message, rule, error)
                 self._broken_rules.add(rule)
                 continue
-            if step is not None:
-                found[rule] = step
+            if known := {step for step in steps if step is not None}:
+                found[rule] = known
         return found
+
+    def _by_target(self) -> Iterable[list[Record]]:
+        """The records, and if the run holds out several targets at once, as each of them sees these."""
+        targets = sorted(self._run.config.test_envs)
+        if len(targets) == 1 or not self._records:
+            return [self._records]
+        return by_column([record | {TARGET_SETS: [targets]} for record in self._records]).values()
 
     def _drop_others(self, needed: set[int]) -> None:
         self._in_memory = {step: arrays for step, arrays in self._in_memory.items() if step in needed}

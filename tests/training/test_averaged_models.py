@@ -6,7 +6,7 @@ import torch
 import domainbed
 from domainbed.errors import UsageError
 from domainbed.predictions import accuracy, read_predictions
-from domainbed.training.averaged_models import mean_weights, predict_targets
+from domainbed.training.averaged_models import mean_weights, predict_environment
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
 
 def test_the_model_of_a_run_predicts_what_the_run_predicted(runs):
     saved = read_predictions(runs[0])
-    parts = predict_targets(runs[:1])
+    parts = predict_environment(runs[:1], 1)
     assert [part.name for part in parts] == ["env1_in", "env1_out"]
     for part in parts:
         before = saved.part(part.name)
@@ -39,12 +39,14 @@ def test_the_model_of_a_run_predicts_what_the_run_predicted(runs):
 
 
 def test_the_average_of_a_model_with_itself_is_that_model(runs):
-    for once, twice in zip(predict_targets(runs[:1]), predict_targets([runs[0], runs[0]]), strict=True):
+    for once, twice in zip(
+        predict_environment(runs[:1], 1), predict_environment([runs[0], runs[0]], 1), strict=True
+    ):
         assert (once.predicted == twice.predicted).mean() > 0.99
 
 
 def test_two_models_are_averaged_on_the_data_of_the_first(runs):
-    parts = predict_targets(runs)
+    parts = predict_environment(runs, 1)
     assert [part.name for part in parts] == ["env1_in", "env1_out"]
     assert (parts[0].positions == read_predictions(runs[0]).part("env1_in").positions).all()
 
@@ -61,9 +63,9 @@ def test_weights_are_averaged_and_counters_kept():
 
 def test_a_run_without_a_model_or_on_other_data_is_named(runs, tmp_path):
     with pytest.raises(UsageError, match=r"model .*model\.pkl cannot be read: No such file"):
-        predict_targets([tmp_path])
+        predict_environment([tmp_path], 1)
     shutil.copytree(runs[0], tmp_path / "run")
     about = (tmp_path / "run" / "run.json").read_text()
     (tmp_path / "run" / "run.json").write_text(about.replace('"checksum": "', '"checksum": "0'))
     with pytest.raises(UsageError, match="holds a run on other data"):
-        predict_targets([tmp_path / "run"])
+        predict_environment([tmp_path / "run"], 1)

@@ -28,7 +28,7 @@ def write(content: PageContent) -> None:
     results, notes = content.accuracies[content.selection], []
     found.sort(key=lambda matrix: results.algorithms.index(matrix.algorithm))
     for dataset in results.datasets:
-        for target, environment in enumerate(dataset.environments):
+        for target, environment in enumerate(dataset.targets):
             matrices = [each for each in found if (each.dataset, each.target) == (dataset.name, target)]
             if matrices:
                 title = f"{dataset.name}, {environment}"
