@@ -27,7 +27,7 @@ from domainbed.training.evaluation import (
     without_augmentation,
 )
 from domainbed.training.kept_predictions import Predicted, environment_of, part_samples
-from domainbed.training.model_file import load_model_and_args
+from domainbed.training.model_file import load_model, read_model
 from domainbed.training.prefetcher import Prefetcher
 from domainbed.training.run import build_data, choose_device, choose_num_workers
 from domainbed.training.run_state import read_json
@@ -49,11 +49,9 @@ def predict_environment(runs: Sequence[Path], environment: int) -> list[PartPred
             are not those of the runs.
         RunError: images cannot be read.
     """
-    algorithm, args = load_model_and_args(runs[0] / MODEL)
-    weights = [
-        algorithm.state_dict(),
-        *(load_model_and_args(run / MODEL)[0].state_dict() for run in runs[1:]),
-    ]
+    first = read_model(runs[0] / MODEL)
+    algorithm, args = first.algorithm, first.args
+    weights = [algorithm.state_dict(), *(load_model(run / MODEL).state_dict() for run in runs[1:])]
     algorithm.load_state_dict(mean_weights(weights))
     known = {name: args.get(name, setting.value_before) for name, setting in SETTINGS.items()}
     config = from_settings(known | {"output_dir": str(runs[0])})

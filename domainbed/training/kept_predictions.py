@@ -212,7 +212,6 @@ class KeptPredictions:
 
     def _about(self, steps: list[int], selected: Mapping[str, int]) -> About:
         config, dataset = self._run.config, self._run.dataset
-        names = dataset.class_names or [str(label) for label in range(dataset.num_classes)]
         return {
             "format": FORMAT,
             "dataset": config.dataset,
@@ -221,7 +220,7 @@ class KeptPredictions:
             "hparams_seed": config.hparams_seed,
             "trial_seed": config.trial_seed,
             "seed": config.seed,
-            "classes": list(map(str, names)),
+            "classes": list(dataset.label_names()),
             "environments": list(dataset.ENVIRONMENTS),
             "parts": {name: environment_of(name, self._run.splits) for name in self._parts},
             "steps": steps,

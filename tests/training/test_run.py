@@ -67,7 +67,7 @@ def test_files_and_keys_of_a_run(tmp_path):
     assert record.keys() == {
         *("args", *entries_of("env0_out", "env1_in", "env1_out", "env2_out")),
         *("data", "epoch", "hparams", "loss", "mem_gb", "sizes", "step", "step_time", "weights"),
-        "environments",
+        *("environments", "initial_weights"),
     }
     assert {"nll", "ece", "balanced", "worst", "f1"} <= set(METRICS)
     assert record["environments"] == ["0", "1", "2"]
