@@ -17,6 +17,7 @@ from tqdm import tqdm
 HERE = Path(__file__).parent
 SCRIPTS = {
     "step_time": "Time of a step",
+    "method_cost": "Time of a step of further methods",
     "surgery_kernel": "Agr-Sum's rule against a copy",
     "peak_memory": "Memory",
     "scaling": "Number of environments",
@@ -28,7 +29,7 @@ SCRIPTS = {
     "collect": "Collecting results",
     "similarity": "Similarity of gradients",
 }
-ON_DEVICE = ("step_time", "surgery_kernel", "peak_memory", "scaling", "frozen", "similarity")
+ON_DEVICE = ("step_time", "method_cost", "surgery_kernel", "peak_memory", "scaling", "frozen", "similarity")
 HEAD = """# Performance
 
 Each section is the output of a script in `benchmarks/`; its first lines say what is compared, and the goal.

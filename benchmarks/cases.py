@@ -34,10 +34,10 @@ def minibatches(case, device="cpu", k=K, batch_size=None):
     ]
 
 
-def algorithm(name, case, device="cpu", k=K):
+def algorithm(name, case, device="cpu", k=K, own=None):
     shape, _, dataset, overrides = CASES[case]
     torch.manual_seed(0)
-    hparams = default_hparams(name, dataset) | overrides
+    hparams = default_hparams(name, dataset) | overrides | (own or {})
     return get_algorithm_class(name)(shape, CLASSES, k, hparams).to(device)
 
 

