@@ -32,7 +32,7 @@ def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
     if isinstance(images, str | os.PathLike | Image.Image):
         return [images]
     if isinstance(images, np.ndarray | Tensor):
-        is_batch = images.ndim == 4 or (images.ndim == 2 and _is_float(images))
+        is_batch = images.ndim == 4 or (images.ndim == 2 and is_input(images))
         return list(images) if is_batch else [images]
     found = list(images)
     if not found:
@@ -64,7 +64,7 @@ class InputReader:
         Raises: UsageError for something that is neither an image nor an input; UnreadableImage for a file
             that cannot be read.
         """
-        if isinstance(image, np.ndarray | Tensor) and _is_float(image):
+        if isinstance(image, np.ndarray | Tensor) and is_input(image):
             return self._checked(torch.as_tensor(image))
         if self.preprocessing is None:
             raise UsageError(
@@ -96,8 +96,11 @@ class InputReader:
         return to_rgb(Image.fromarray(_pixels(image)), rules).image
 
 
-def _is_float(values: np.ndarray[Any, Any] | Tensor) -> bool:
-    return values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
+def is_input(image: ImageLike) -> bool:
+    """Whether an array or a tensor has floats, which are inputs of the network."""
+    if isinstance(image, Tensor):
+        return image.is_floating_point()
+    return isinstance(image, np.ndarray) and image.dtype.kind == "f"
 
 
 def _pixels(values: object) -> np.ndarray[Any, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from domainbed.errors import RunError, UsageError
 from domainbed.escaping import visible
 from domainbed.inference.features import FeatureRecorder
-from domainbed.inference.image_inputs import ImageLike, InputReader, as_list
+from domainbed.inference.image_inputs import ImageLike, InputReader, as_list, is_input
 from domainbed.inference.read_ahead import in_batches
 from domainbed.seeds import Purpose, counter_seed, seed_all
 from domainbed.training.acceleration import compute_in_bfloat16
@@ -54,22 +54,27 @@ class Member:
         saved: the model as its file has it.
         device: where it computes.
         keep_truncated: see `InputReader`.
+
+    Attributes:
+        saved, device: see above.
+        algorithm: the algorithm.
+        transform: a function from an image to an input of the network (C, S, S) float32.
     """
 
     def __init__(self, saved: SavedModel, device: torch.device, keep_truncated: bool) -> None:
         self.saved = saved
         self.device = device
         self.algorithm = saved.algorithm.to(device)
-        self.precision = saved.args.get("precision", "fp32")
-        if self.precision == "bf16":
+        self.transform = InputReader(saved.preprocessing, saved.input_shape, keep_truncated)
+        self._precision = saved.args.get("precision", "fp32")
+        if self._precision == "bf16":
             compute_in_bfloat16(self.algorithm)
-        self.reader = InputReader(saved.preprocessing, saved.input_shape, keep_truncated)
 
     def logits(self, x: Tensor, start: int) -> Tensor:
         """Logits (B, C) of inputs (B, *input_shape), on the CPU. `start` seeds draws of the algorithm."""
         seed = int(self.saved.args.get("seed", 0))
         draws = _own_draws(counter_seed(seed, Purpose.PREDICTION, start), self.device)
-        with torch.no_grad(), draws, _tf32(self.precision == "tf32"):
+        with torch.no_grad(), draws, _tf32(self._precision == "tf32", self.device):
             return self.algorithm.predict(x.to(self.device)).float().cpu()
 
 
@@ -96,9 +101,9 @@ class Model:
                 raise UsageError(
                     f"models of different classes cannot be averaged: {others[0]} and {others[1]}"
                 )
-        readers = {each.reader.preprocessing: each.reader for each in members}
-        self._readers = list(readers.values())
-        self._reader_of = [list(readers).index(each.reader.preprocessing) for each in members]
+        transforms = {each.saved.preprocessing: each.transform for each in members}
+        self._transforms = list(transforms.values())
+        self._transform_of = [list(transforms).index(each.saved.preprocessing) for each in members]
 
     @property
     def transform(self) -> Callable[[ImageLike], Tensor]:
@@ -106,11 +111,11 @@ class Model:
 
         Raises: UsageError for several models with different preprocessing.
         """
-        if len(self._readers) > 1:
+        if len(self._transforms) > 1:
             raise UsageError(
                 "the models have different preprocessing; use the transform of each of `members`"
             )
-        return self._readers[0]
+        return self._transforms[0]
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], features: bool = False, batch_size: int = BATCH_SIZE
@@ -142,9 +147,13 @@ class Model:
         """The predictions for each batch of `images`. Arguments are those of `predict`."""
         if features and len(self.members) > 1:
             raise UsageError("features are those of one model; name a single one")
+        if len(self._transforms) > 1 and any(map(is_input, images)):
+            raise UsageError(
+                "the models have different preprocessing, so that floats cannot be inputs of all; pass images"
+            )
 
         def read(image: ImageLike) -> list[Tensor]:
-            return [reader(image) for reader in self._readers]
+            return [transform(image) for transform in self._transforms]
 
         start = 0
         with contextlib.closing(in_batches(read, images, batch_size)) as loaded:
@@ -163,7 +172,7 @@ class Model:
         with recorder:
             logits = [
                 member.logits(batch[number], start)
-                for member, number in zip(self.members, self._reader_of, strict=True)
+                for member, number in zip(self.members, self._transform_of, strict=True)
             ]
         probabilities = torch.stack([_probabilities(each) for each in logits]).mean(0)
         # In one model's probabilities, logits that differ may be equal.
@@ -199,9 +208,10 @@ def _own_draws(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    """Allow TF32 on GPUs, or not, and restore the settings at the end."""
-    backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
+def _tf32(allowed: bool, device: torch.device) -> Iterator[None]:
+    """Allow TF32 on a GPU, or not, and restore the settings at the end."""
+    is_gpu = device.type == "cuda"
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn) if is_gpu else ()
     before = [each.allow_tf32 for each in backends]
     try:
         for each in backends:

@@ -106,6 +106,9 @@ def test_several_models_average_their_probabilities(train, plain_run, model, pat
     assert found.labels.tolist() == expected.argmax(1).tolist()
     with pytest.raises(UsageError, match="different preprocessing"):
         both.transform  # noqa: B018
+    assert [member.transform(paths[0]).shape[1] for member in both.members] == [32, 24]
+    with pytest.raises(UsageError, match="floats cannot be inputs of all"):
+        both.predict(torch.zeros(1, 3, 32, 32))
     with pytest.raises(UsageError, match="features are those of one model"):
         both.predict(paths, features=True)
     same = domainbed.load(plain_run, plain_run).predict(paths)
