@@ -10,11 +10,12 @@ from PIL import Image
 
 import domainbed
 from domainbed.algorithms import REGISTRY
-from domainbed.datasets import get_dataset_class
 from domainbed.errors import RunError, UsageError
 from domainbed.hparams_registry import default_hparams
+from domainbed.inference import exported
 from domainbed.inference.features import FeatureRecorder
 from domainbed.inference.loading import load_models
+from domainbed.training.model_file import SavedModel
 
 
 @pytest.fixture(scope="module")
@@ -147,15 +148,20 @@ def test_neither_loading_nor_predicting_changes_generators_or_settings(plain_run
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_every_algorithm_predicts_alike_twice_and_has_features(name):
-    """Also those that draw when they predict. SagNet and others with several networks call one featurizer."""
-    torch.manual_seed(0)
-    dataset = get_dataset_class("Debug28")(None, [], {})
-    algorithm = REGISTRY[name](dataset.input_shape, 2, 3, default_hparams(name, "Debug28")).eval()
-    x = dataset[0][:6][0]
+def test_every_algorithm_has_features_and_is_exported(name, tmp_path, identical):
+    """Those with several networks call one featurizer to predict. States are tensors, some of them shared."""
+    hparams = default_hparams(name, "Debug28")
+    algorithm = REGISTRY[name]((3, 28, 28), 2, 3, hparams).eval()
     with torch.no_grad(), FeatureRecorder(algorithm) as recorder:
-        algorithm.predict(x)
-    assert len(recorder.features(len(x))) == 6
+        algorithm.predict(torch.ones(6, 3, 28, 28))
+    assert len(recorder.features(6)) == 6
+    pytest.importorskip("safetensors")
+    args = {"algorithm": name, "dataset": "Debug28"}
+    saved = SavedModel(algorithm, args, (3, 28, 28), 2, 3, ("a", "b"), None, "0")
+    exported.export(saved, tmp_path / "it.safetensors")
+    again = exported.read_exported(tmp_path / "it.safetensors").algorithm
+    assert type(again) is type(algorithm)
+    assert identical(dict(again.state_dict()), dict(algorithm.state_dict()))
 
 
 def test_draws_of_an_algorithm_are_the_same_in_each_call(train, paths):
