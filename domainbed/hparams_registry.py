@@ -43,6 +43,12 @@ def featurizer_table(featurizer: str) -> Table:
     return own_table(found)
 
 
+def with_only_featurizer(algorithm: str, given: Mapping[str, object]) -> dict[str, object]:
+    """Hyper-parameters `given`, with the featurizer of `algorithm` if it can use one only."""
+    only = _class(algorithm).FEATURIZER
+    return {**given, "featurizer": only} if only else {**given}
+
+
 def own_table(reader: object) -> Table:
     """Declarations of a featurizer's or a dataset's class itself; a function has none."""
     return merged_tables(reader, "HPARAMS") if isinstance(reader, type) else {}

@@ -66,6 +66,7 @@ class AbstractDANN(AlternatingUpdates):
         self.featurizer = networks.Featurizer(input_shape, hparams)
         n_features = self.featurizer.n_outputs
         self.classifier = networks.Classifier(n_features, num_classes, hparams["nonlinear_classifier"])
+        networks.start_from_text(self.classifier, self.featurizer)
         self.discriminator = networks.MLP(n_features, num_domains, hparams)
         self.class_embeddings = nn.Embedding(num_classes, n_features)
         self.disc_opt = self._optimizer("d", self.discriminator, self.class_embeddings)

@@ -195,6 +195,16 @@ class Algorithm(nn.Module):
     COMPILABLE: ClassVar[bool] = True
     """Whether the featurizer may be compiled. False if an update differentiates its gradients."""
 
+    TRAINS: ClassVar[bool] = True
+    """Whether updates change weights. A method that only predicts needs one update, has no optimizer, and is
+    in no sweep of all algorithms."""
+
+    FEATURIZER: ClassVar[str] = ""
+    """Name of the only featurizer that the method can use; empty if a run may choose one."""
+
+    NAMES_CLASSES: ClassVar[bool] = False
+    """Whether the method reads `class_names`. The run then sets it to those of the dataset."""
+
     STATE: ClassVar[tuple[str, ...]] = ()
     """Names of attributes that `training_state` has, in addition to those of base classes: numbers, strings,
     tensors, or containers of them. It has parameters, buffers and `Stateful` objects (optimizers, schedules,

@@ -59,6 +59,7 @@ class AbstractCAD(Algorithm):
         self.featurizer = networks.Featurizer(input_shape, hparams)
         n_features = self.featurizer.n_outputs
         self.classifier = networks.Classifier(n_features, num_classes, hparams["nonlinear_classifier"])
+        networks.start_from_text(self.classifier, self.featurizer)
         if hparams["is_project"]:
             self.project = nn.Sequential(
                 nn.Linear(n_features, n_features), nn.ReLU(), nn.Linear(n_features, PROJECTION_WIDTH)

@@ -44,6 +44,7 @@ class ERM(Algorithm):
         self.classifier = networks.Classifier(
             self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"]
         )
+        networks.start_from_text(self.classifier, self.featurizer)
         # Upstream's checkpoints hold every parameter under both names.
         self.network = nn.Sequential(self.featurizer, self.classifier)
         self.optimizer = self.new_optimizer()

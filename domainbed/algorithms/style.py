@@ -52,6 +52,7 @@ class SagNet(Algorithm):
             networks.Classifier(self.network_f.n_outputs, num_classes, hparams["nonlinear_classifier"])
             for _ in range(2)
         )
+        networks.start_from_text(self.network_c, self.network_f)
         self.optimizer_f, self.optimizer_c, self.optimizer_s = map(
             self._optimizer, (self.network_f, self.network_c, self.network_s)
         )

@@ -103,6 +103,7 @@ class Transfer(Algorithm):
         self.featurizer = networks.Featurizer(input_shape, hparams)
         width, nonlinear = self.featurizer.n_outputs, hparams["nonlinear_classifier"]
         self.classifier = networks.Classifier(width, num_classes, nonlinear)
+        networks.start_from_text(self.classifier, self.featurizer)
         self.adv_classifier = networks.Classifier(width, num_classes, nonlinear)
         self.adv_classifier.load_state_dict(self.classifier.state_dict())
         self.optimizer = self._new_optimizer()

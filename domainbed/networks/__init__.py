@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from domainbed.networks.base import FeaturizerModule as FeaturizerModule
     from domainbed.networks.classifier import Classifier as Classifier
     from domainbed.networks.classifier import WholeFish as WholeFish
+    from domainbed.networks.classifier import start_from_text as start_from_text
     from domainbed.networks.context_net import ContextNet as ContextNet
     from domainbed.networks.dinov2 import DinoV2 as DinoV2
     from domainbed.networks.featurizer import Featurizer as Featurizer
@@ -46,6 +47,7 @@ _HOMES = {
     "ResNet": "domainbed.networks.resnet",
     "SmallCNN": "domainbed.networks.small_cnn",
     "WholeFish": "domainbed.networks.classifier",
+    "start_from_text": "domainbed.networks.classifier",
     "Wide_ResNet": "domainbed.networks.wide_resnet",
 }
 

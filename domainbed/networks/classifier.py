@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
+from domainbed.errors import UsageError
 from domainbed.networks.featurizer import Featurizer
 
 
@@ -24,6 +26,50 @@ def Classifier(in_features: int, out_features: int, is_nonlinear: bool = False) 
         nn.ReLU(),
         nn.Linear(in_features // 4, out_features),
     )
+
+
+def start_from_text(classifier: nn.Module, featurizer: nn.Module) -> None:
+    """Set the initial weights of a classifier to CLIP's text head, if its featurizer has one.
+
+    Args:
+        classifier: a linear layer on the features.
+        featurizer: gives its `text_head` away (see `domainbed.networks.clip`); others have none.
+
+    Raises: UsageError if the classifier is not linear, or has another number of classes.
+    """
+    head = featurizer.take_text_head() if isinstance(featurizer, HasTextHead) else None
+    if head is None:
+        return
+    if not isinstance(classifier, nn.Linear):
+        raise UsageError("clip_head text needs a linear classifier; set nonlinear_classifier to false")
+    if len(head) != classifier.out_features:
+        raise UsageError(
+            f"class_names has {len(head)} names, and the dataset {classifier.out_features} classes; give one "
+            "name for each class, in the order of the labels"
+        )
+    with torch.no_grad():
+        classifier.weight.copy_(head)
+        classifier.bias.zero_()
+
+
+def check_text_heads(network: nn.Module, name: str) -> None:
+    """Raise UsageError, which names the method, if text heads exist and no classifier starts from one."""
+    kept = [each.text_head is not None for each in network.modules() if isinstance(each, HasTextHead)]
+    if kept and all(kept):
+        raise UsageError(
+            f"clip_head text has no effect in this run, because {name} builds its classifiers itself; leave "
+            "it out, or build them by networks.Classifier and networks.start_from_text"
+        )
+
+
+@runtime_checkable
+class HasTextHead(Protocol):
+    """A featurizer that may have initial weights for its classifier."""
+
+    text_head: Tensor | None
+
+    def take_text_head(self) -> Tensor | None:
+        """Weights (C, n_outputs), which it then has no more; None if the classifier keeps random ones."""
 
 
 class WholeFish(nn.Module):
@@ -46,6 +92,7 @@ class WholeFish(nn.Module):
         super().__init__()
         featurizer = Featurizer(input_shape, hparams)
         classifier = Classifier(featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"])
+        start_from_text(classifier, featurizer)
         self.net = nn.Sequential(featurizer, classifier)
         if weights is not None:
             self.reset_weights(weights)

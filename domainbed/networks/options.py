@@ -71,6 +71,40 @@ OPTIONS["parity_init"] = Hparam(
     "initialise the classifier exactly as upstream, which builds and discards another ResNet first",
     reader=Reader.FEATURIZER,
 )
+OPTIONS["clip_model"] = Hparam(
+    "ViT-B-16-quickgelu",
+    const("ViT-B-16-quickgelu"),
+    "CLIP: name of a model in open_clip, path of a JSON configuration, or tiny (random, for tests)",
+    reader=Reader.FEATURIZER,
+)
+OPTIONS["clip_normalise"] = Hparam(
+    "auto",
+    const("auto"),
+    "CLIP: whether image embeddings are normalised; auto: if the classifier starts from text",
+    choices=("auto", "yes", "no"),
+    reader=Reader.FEATURIZER,
+)
+OPTIONS["clip_head"] = Hparam(
+    "random",
+    const("random"),
+    "CLIP: initial weights of the classifier: random, or text (embeddings of the classes' names)",
+    choices=("random", "text"),
+    reader=Reader.FEATURIZER,
+)
+OPTIONS["clip_templates"] = Hparam(
+    "a photo of a {}.",
+    const("a photo of a {}."),
+    "CLIP: prompts for a class: templates with {}, separated by |, or simple (7), imagenet (80)",
+    reader=Reader.FEATURIZER,
+    only_if=("clip_head", "text"),
+)
+OPTIONS["class_names"] = Hparam(
+    "",
+    const(""),
+    "CLIP: names of the classes, separated by commas, in the order of labels; empty: the dataset's",
+    reader=Reader.FEATURIZER,
+    only_if=("clip_head", "text"),
+)
 OPTIONS["preset"] = Hparam(
     "none",
     const("none"),

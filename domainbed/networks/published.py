@@ -138,7 +138,7 @@ def _in_hugging_face_cache(repository: str, filename: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    for file in (filename, "pytorch_model.bin"):
+    for file in (filename, "pytorch_model.bin", "open_clip_pytorch_model.bin"):
         cached = try_to_load_from_cache(repository, file)
         if isinstance(cached, str):
             return Path(cached)

@@ -22,6 +22,7 @@ _FIRST = (
     "resnet50",
     "efficientnet_lite0",
     "dinov2",
+    "clip",
 )
 
 FEATURIZERS: Registry[FeaturizerClass] = Registry.of_module(

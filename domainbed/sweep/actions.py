@@ -86,7 +86,7 @@ def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def choose_defaults(args: argparse.Namespace) -> None:
     """Choose the datasets, algorithms and output directory that are not given, and print the choice."""
-    from domainbed.algorithms import ALGORITHMS
+    from domainbed.algorithms import ALGORITHMS, get_algorithm_class
     from domainbed.datasets import DATASETS, get_dataset_class
 
     if args.datasets is None:
@@ -95,7 +95,7 @@ def choose_defaults(args: argparse.Namespace) -> None:
             args.datasets = [name for name in args.datasets if not get_dataset_class(name).NEEDS_DATA]
             print(f"No --data_dir given; using the datasets that need none: {', '.join(args.datasets)}.")
     if args.algorithms is None:
-        args.algorithms = list(ALGORITHMS)
+        args.algorithms = [name for name in ALGORITHMS if get_algorithm_class(name).TRAINS]
     # A repeated name would make each of its runs twice, in the same directory.
     args.datasets, args.algorithms = list(dict.fromkeys(args.datasets)), list(dict.fromkeys(args.algorithms))
     if args.output_dir is None:

@@ -39,7 +39,7 @@ class SweepFlags:
     datasets: list[str] | None = flag(
         None, "names of datasets (default: all; without --data_dir, all that need no data)"
     )
-    algorithms: list[str] | None = flag(None, "names of algorithms (default: all)")
+    algorithms: list[str] | None = flag(None, "names of algorithms (default: all that train)")
     n_hparams_from: int = flag(0, "first seed of hyper-parameters; seed 0: the defaults", at_least=0)
     n_hparams: int = flag(20, "one more than the last seed of hyper-parameters", at_least=1)
     output_dir: str | None = flag(

@@ -395,6 +395,8 @@ class TrainConfig:
         from domainbed import networks
 
         hparams = self.resolved_hparams() | overrides
+        if "clip_head" in hparams:
+            hparams["clip_head"] = "random"  # it may need the names of classes, which only the dataset knows
         side = int(option(hparams, "input_size"))
         return networks.Featurizer(self.dataset_class().INPUT_SHAPE or (3, side, side), hparams)
 
@@ -435,6 +437,7 @@ class TrainConfig:
             ignored = self.unread_hparams()
             typed = {name: value for name, value in typed.items() if name not in ignored}
         overrides = networks.options.with_preset(typed)
+        overrides = hparams_registry.with_only_featurizer(self.algorithm, overrides)
         of_featurizer = hparams_registry.featurizer_table(str(option(overrides, "featurizer")))
         if self.hparams_seed == 0:
             hparams = hparams_registry.default_hparams(self.algorithm, self.dataset)
@@ -488,17 +491,20 @@ class TrainConfig:
 
     def unread_hparams(self) -> dict[str, str]:
         """The names in `hparams` that no part of the run reads -> why, as a clause."""
+        from domainbed import hparams_registry
         from domainbed.networks.options import with_preset
 
         dataset_class, typed = self.dataset_class(), parse_overrides(self.hparams)
         options, own = optional_hparams(), self._declared_hparams()
-        return unread(self.algorithm, dataset_class, typed, with_preset(typed), own, options)
+        overrides = hparams_registry.with_only_featurizer(self.algorithm, with_preset(typed))
+        return unread(self.algorithm, dataset_class, typed, overrides, own, options)
 
     def _declared_hparams(self) -> Table:
         """What the featurizer that `hparams` names, the dataset and the algorithm declare."""
         from domainbed import hparams_registry
 
-        featurizer = str(option(parse_overrides(self.hparams), "featurizer"))
+        given = hparams_registry.with_only_featurizer(self.algorithm, parse_overrides(self.hparams))
+        featurizer = str(option(given, "featurizer"))
         return {
             **hparams_registry.featurizer_table(featurizer),
             **hparams_registry.dataset_table(self.dataset),

@@ -41,7 +41,7 @@ def unread(
         options: declarations of optional hyper-parameters.
     """
     found = {}
-    by_algorithm = hparams_registry.unread_by(algorithm, overrides)
+    by_algorithm = hparams_registry.unread_by(algorithm, {**overrides, **typed})
     for name in typed:
         if name in by_algorithm:
             found[name] = by_algorithm[name]
@@ -63,11 +63,11 @@ def refuse_unread(found: Mapping[str, str], known: Mapping[str, object]) -> None
     """
     for name, reason in found.items():
         readers = list(readers_of(name))
-        if not readers:
+        if not readers and name not in known:
             raise unknown(name, known)
+        elsewhere = f". It is read by {shortened_list(readers, most=8)}" if readers else ""
         raise UsageError(
-            f"hyper-parameter {name!r} has no effect in this run, because {reason}; leave it out. It is read "
-            f"by {shortened_list(readers, most=8)}"
+            f"hyper-parameter {name!r} has no effect in this run, because {reason}; leave it out{elsewhere}"
         )
 
 

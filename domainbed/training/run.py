@@ -29,6 +29,8 @@ from domainbed.images.cache import cache_folder
 from domainbed.images.known_contents import remembered_hashes
 from domainbed.images.prepared import prepare
 from domainbed.networks.base import provenance_of
+from domainbed.networks.class_prompts import text_of_names
+from domainbed.networks.classifier import check_text_heads
 from domainbed.seeds import seed_all
 from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.averaging import Averaging, SimpleAverage
@@ -116,9 +118,11 @@ def build(config: TrainConfig) -> Run:
     if config.task == "domain_adaptation":
         unlabeled_images = _minibatches(config, hparams, splits, list(config.test_envs), "uda", n_steps)
 
+    name_classes(hparams, dataset, config.algorithm_class())
     # Seeding again gives every algorithm and dataset with this seed the same initial weights.
     seed_all(initial_seed(hparams, config.seed))
     algorithm = config.algorithm_class()(dataset.input_shape, dataset.num_classes, len(sources), hparams)
+    check_text_heads(algorithm, config.algorithm)
     initial_weights = weights_checksum(algorithm)
     schedule = config.schedule(hparams)
     check_learning_rates(algorithm, schedule)
@@ -207,6 +211,26 @@ def replacements(run: Run) -> dict[str, str]:
         "featurizer": networks.FEATURIZERS.replacement(featurizer),
     }
     return {kind: module for kind, module in found.items() if module is not None}
+
+
+def name_classes(
+    hparams: dict[str, Any], dataset: MultipleDomainDataset, algorithm_class: type[Algorithm]
+) -> None:
+    """Set the hyper-parameter `class_names` to those of the dataset, if the run reads it and does not set it.
+
+    Warns if the classes have no names. Prompts then have their numbers.
+    """
+    is_read = algorithm_class.NAMES_CLASSES or option(hparams, "clip_head") == "text"
+    if not is_read or option(hparams, "class_names"):
+        return
+    if not dataset.class_names:
+        _log.warning(
+            "the classes of %s have no names, and are called 0, 1, ... in prompts; give their names with the "
+            "hyper-parameter class_names",
+            type(dataset).__name__,
+        )
+    names = dataset.class_names or [str(label) for label in range(dataset.num_classes)]
+    hparams["class_names"] = text_of_names(names)
 
 
 def check_learning_rates(algorithm: Algorithm, schedule: Schedule | None) -> None:
@@ -329,6 +353,8 @@ def describe(run: Run) -> Iterator[str]:
 
     With `check_images`, every skipped file and folder has a line.
     """
+    if not run.algorithm.TRAINS and run.n_steps > 1:
+        yield f"{run.config.algorithm} trains nothing: --steps 1 gives the same accuracies."
     yield "Data:"
     if run.dataset.skipped is not None:
         skipped = text_of_counts(run.dataset.summary["skipped"])

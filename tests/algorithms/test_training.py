@@ -62,12 +62,12 @@ def test_any_number_of_environments_of_unequal_sizes(name, k):
     if cls.EQUAL_SIZES and k > 1:
         with pytest.raises(UsageError, match=f"{name} needs minibatches of equal size"):
             algorithm.update(toy(k))
-    assert learns(algorithm, toy(k, unequal=not cls.EQUAL_SIZES))
+    assert learns(algorithm, toy(k, unequal=not cls.EQUAL_SIZES)) == cls.TRAINS
 
 
 def test_bfloat16_autocast(name):
     algorithm = make(name, 3)
     # Autocast's cache of rounded weights would not follow the updates within the context.
     with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
-        assert learns(algorithm, toy(3, unequal=not algorithm.EQUAL_SIZES))
+        assert learns(algorithm, toy(3, unequal=not algorithm.EQUAL_SIZES)) == algorithm.TRAINS
     assert all(parameter.dtype == torch.float32 for parameter in algorithm.parameters())

@@ -24,6 +24,7 @@ def build(name):
         pytest.importorskip("timm")
     torch.manual_seed(0)
     hparams = default_hparams("ERM", "Debug28") | {"featurizer": name, "pretrained": False}
+    hparams["clip_model"] = "tiny"
     return Featurizer(SHAPES.get(name, SHAPE), hparams)
 
 

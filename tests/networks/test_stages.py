@@ -9,7 +9,7 @@ from torch import nn
 
 from domainbed.errors import UsageError, describe
 from domainbed.hparams_registry import default_hparams
-from domainbed.networks import FEATURIZERS, Featurizer, FeaturizerModule
+from domainbed.networks import FEATURIZERS, Featurizer, FeaturizerModule, clip
 from domainbed.networks.stages import StagedFeaturizer, changing_buffers, frozen_names
 from domainbed.networks.timm_stages import chain_of, is_chain
 
@@ -23,6 +23,7 @@ MIDDLE = {
     "efficientnet_lite0": "blocks.4",
     "alexnet": "conv4",
     "dinov2": "blocks.7",
+    "clip": "blocks.0",
     "timm:test_vit": "blocks.2",
     "timm:test_convnext": "stages.1",
 }
@@ -42,6 +43,7 @@ def build(name, **hparams):
         pytest.importorskip("timm")
     torch.manual_seed(0)
     given = default_hparams("ERM", "Debug28") | {"featurizer": name, "pretrained": False} | hparams
+    given["clip_model"] = "tiny"
     return Featurizer(SHAPES.get(name, (2, 64, 64)), given), torch.randn(3, *SHAPES.get(name, (2, 64, 64)))
 
 
@@ -72,6 +74,8 @@ def test_the_last_stages_are_trained_and_the_others_have_no_parameters(name):
     names = [stage.name for stage in plain.stages()]
     if name.startswith("timm:") or name == "efficientnet_lite0":
         names = [stage.name for stage in chain_of(plain.network)]
+    if name == "clip":
+        names = [stage.name for stage in clip.chain_of(plain.network)]
     assert MIDDLE[name] in names[:-1]
     frozen, _ = build(name, freeze=MIDDLE[name])
     frozen.train()

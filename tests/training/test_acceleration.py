@@ -85,8 +85,9 @@ def test_bfloat16_and_channels_last_change_results_by_rounding(name, options, co
     algorithm = make(name, options)
     way, found = trained(algorithm)
     expected_way, expected = trained_without_options(name)
-    assert not torch.equal(way, expected_way), "the option has no effect"
-    assert torch.cosine_similarity(way, expected_way, dim=0) > cosine
+    if algorithm.TRAINS:
+        assert not torch.equal(way, expected_way), "the option has no effect"
+        assert torch.cosine_similarity(way, expected_way, dim=0) > cosine
     assert (found - expected).norm() < error * expected.norm()
     assert all(parameter.dtype == torch.float32 for parameter in algorithm.parameters())
 
@@ -116,7 +117,10 @@ def test_tracing_for_the_compiler_changes_no_result(name, traced):
     way, found = trained(make(name, COMPILED, **passes))
     expected_way, expected = trained(make(name, {}, **passes))
     assert torch.equal(way, expected_way)
-    assert torch.equal(found, expected)
+    if name == "CLIPZeroShot":  # evaluated attention has a kernel of its own, which the compiler does not use
+        torch.testing.assert_close(found, expected)
+    else:
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.slow
