@@ -150,7 +150,10 @@ def check_protocol(args: argparse.Namespace) -> None:
     """
     has_sets = args.target_sets is not None
     if has_sets and args.single_test_envs:
-        raise UsageError("--target_sets and --single_test_envs choose other targets; leave out one of them")
+        raise UsageError(
+            "--target_sets and --single_test_envs choose other targets; leave out one of them (with "
+            "--no-single_test_envs, if a sweep file has it)"
+        )
     check_same_protocol(read_manifest(Path(args.output_dir)), args.output_dir, args.datasets, has_sets)
 
 
