@@ -16,12 +16,13 @@ log-probabilities, which the softmax leaves as they are, or other scores.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from domainbed.errors import UsageError
+from domainbed.errors import UnknownName, UsageError
 from domainbed.registry import Registry
 
 if TYPE_CHECKING:  # tables of metrics do not need torch, which is slow to import
@@ -63,6 +64,45 @@ class Metric:
         """Factor from records to tables."""
         return 100.0 if self.unit == "%" else 1.0
 
+    @property
+    def sign(self) -> int:
+        """1 if larger is better, else -1: the better of two values has the larger product with it."""
+        return 1 if self.larger_is_better else -1
+
+    @property
+    def extra_digits(self) -> int:
+        """Digits after the decimal point that tables show beyond those of accuracies, to resolve the rope."""
+        return max(0, -math.floor(math.log10(self.rope))) if self.rope else 0
+
+    @property
+    def points(self) -> str:
+        """Unit of a difference, in words."""
+        return "percentage points" if self.unit == "%" else self.unit or "units"
+
+    @property
+    def short_points(self) -> str:
+        """The same where space is short."""
+        return "points" if self.unit == "%" else self.points
+
+    @property
+    def capitalized(self) -> str:
+        """Title as the beginning of a sentence."""
+        return self.title[:1].upper() + self.title[1:]
+
+    @property
+    def heading(self) -> str:
+        """Title and unit, such as "accuracy (%)"."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def described(self) -> str:
+        """Title, unit and direction, such as "accuracy (%), higher is better"."""
+        return f"{self.heading}, {'higher' if self.larger_is_better else 'lower'} is better"
+
+    def text(self, value: float, digits: int) -> str:
+        """A value of records as tables show it, with `digits` digits for an accuracy in %."""
+        return f"{self.scale * value:.{digits + self.extra_digits}f}"
+
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """`compute` of logits (N, C) and labels (N,) of any numeric dtype; see `two_columns`."""
         return self.compute(two_columns(logits.float()), labels.view(-1).long())
@@ -85,6 +125,7 @@ class MetricRegistry(Registry[Metric]):
 
 
 METRICS = MetricRegistry.of_module("Metric")
+"""The metrics that records have beside the accuracy."""
 
 
 def metric(
@@ -92,6 +133,15 @@ def metric(
 ) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Metric]:
     """Decorator that makes a `Metric` of a function. Arguments are the attributes of `Metric`."""
     return lambda compute: Metric(compute, title, unit, larger_is_better, rope, needs_all_classes)
+
+
+def get_metric(name: str) -> Metric:
+    """The metric whose keys in records end with `name`: "acc", or one of `METRICS`. Raises: UnknownName."""
+    if name == "acc":
+        return ACCURACY
+    if name not in METRICS:
+        raise UnknownName(METRICS.kind, name, ["acc", *METRICS])
+    return METRICS[name]
 
 
 @functools.lru_cache(maxsize=4096)  # the records of a run have the same keys
@@ -114,6 +164,14 @@ def predicted_classes(logits: Tensor) -> Tensor:
     With a single column, class 1 is predicted where the logit is positive.
     """
     return (logits[:, 0] > 0).long() if logits.size(1) == 1 else logits.argmax(1)
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    return (predicted_classes(logits) == labels).float().mean()
+
+
+ACCURACY = metric("accuracy", unit="%", larger_is_better=True, rope=1.0)(_accuracy)
+"""Share of the samples whose class is predicted. It is not among `METRICS`, since all records have it."""
 
 
 @METRICS.register("nll")

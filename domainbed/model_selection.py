@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from domainbed.metrics import ACCURACY, METRICS, Metric
 from domainbed.records.environments import environments, out_acc, validated_sources
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
@@ -20,7 +21,8 @@ from domainbed.records.target_sets import target_validation
 from domainbed.registry import Registry
 
 RunAcc = dict[str, float]
-"""`{"val_acc": the accuracy to maximise, "test_acc": the accuracy to report}`, both in [0, 1]."""
+"""`{"val_acc": what to maximise, "test_acc": what to report}`: accuracies in [0, 1], unless the method's
+`criterion` and `metric` are others."""
 
 
 def get_test_records(records: Q[Record]) -> Q[Record]:
@@ -64,6 +66,8 @@ class SelectionMethod:
         reported: description of `test_acc`.
         test_key: key of `test_acc` in a record, with {} for the target; empty if a method reads it in another
             way.
+        criterion: what `val_acc` is. Where smaller is better, `val_acc` is its negative.
+        metric: what `test_acc` is.
         selects_on_target: whether the method selects by an accuracy on the target.
         merges_stages: whether to merge the two stages of a run of `train_autolr` into one record first
             (docs/compatibility.md, "Tables").
@@ -76,6 +80,8 @@ class SelectionMethod:
     chosen_by: ClassVar[str] = ""
     reported: ClassVar[str] = "the accuracy on the target"
     test_key: ClassVar[str] = ""
+    criterion: ClassVar[Metric] = ACCURACY
+    metric: ClassVar[Metric] = ACCURACY
     selects_on_target: ClassVar[bool] = False
     merges_stages: ClassVar[bool] = False
     reads_pairs: ClassVar[bool] = False
@@ -88,6 +94,11 @@ class SelectionMethod:
     def about(cls) -> str:
         """What the method selects by and what it reports, as the beginning of a sentence."""
         return f"Selected by {cls.chosen_by or cls.name}; reported: {cls.reported}"
+
+    @classmethod
+    def criterion_in_unit(cls, val_acc: float) -> float:
+        """`val_acc` as tables show it: an accuracy in %, a loss as it is, not its negative."""
+        return cls.criterion.sign * cls.criterion.scale * val_acc
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -162,8 +173,13 @@ class IIDAccuracySelectionMethod(SelectionMethod):
     reported = "the accuracy on the target's in-split at that step"
 
     test_key = "env{}_in_acc"
-
+    validation_key: ClassVar[str] = "env{}_out_acc"
     needs = "a run that holds out this target alone, with its accuracy on in-splits"
+
+    @classmethod
+    def over_sources(cls, values: Sequence[float]) -> float:
+        """The number to maximise, of the values that the sources have under `validation_key`."""
+        return _mean(values)
 
     @classmethod
     def run_acc(cls, run_records: Q[Record]) -> RunAcc | None:
@@ -180,11 +196,11 @@ class IIDAccuracySelectionMethod(SelectionMethod):
 
     @classmethod
     def _step_acc(cls, record: Record, sources: Sequence[int]) -> RunAcc | None:
-        val_accs = [record[key] for key in map(out_acc, sources) if key in record]
+        val_accs = [record[key] for key in map(cls.validation_key.format, sources) if key in record]
         test_acc = cls.reported_acc(record)
         if test_acc is None or len(val_accs) < len(sources):
             return None
-        return {"val_acc": _mean(val_accs), "test_acc": test_acc}
+        return {"val_acc": cls.over_sources(val_accs), "test_acc": test_acc}
 
 
 @METHODS.register("loo")
@@ -276,6 +292,41 @@ class IIDAutoLRAccuracySelectionMethod(IIDAccuracySelectionMethod):
     merges_stages = True
     test_key = "fd_env{}_in_acc"
     needs = "both stages of a run of train_autolr that holds out this target alone"
+
+
+@METHODS.register("iid_nll")
+class IIDLossSelectionMethod(IIDAccuracySelectionMethod):
+    """The step with the smallest mean validation loss of the sources: their negative log-likelihood.
+
+    A loss still tells steps apart where validation accuracies are equal, and rises with overconfidence.
+    """
+
+    name = "training-domain validation set, by loss"
+    chosen_by = "the smallest mean validation loss of the sources (out-splits) over all steps"
+    validation_key = "env{}_out_nll"
+    criterion = METRICS["nll"]
+    needs = (
+        "a run that holds out this target alone, with its accuracy on in-splits and the negative "
+        "log-likelihoods of the sources, which records of earlier versions lack"
+    )
+
+    @classmethod
+    def over_sources(cls, values: Sequence[float]) -> float:
+        """Minus the mean loss."""
+        return -_mean(values)
+
+
+@METHODS.register("iid_worst")
+class IIDWorstSourceSelectionMethod(IIDAccuracySelectionMethod):
+    """The step with the largest validation accuracy on the worst source environment."""
+
+    name = "training-domain validation set, worst source"
+    chosen_by = "the best validation accuracy on the worst source (out-splits) over all steps"
+
+    @classmethod
+    def over_sources(cls, values: Sequence[float]) -> float:
+        """The smallest accuracy; NaN if there is one."""
+        return math.nan if any(map(math.isnan, values)) else min(values)
 
 
 def _mean(values: Sequence[float]) -> float:

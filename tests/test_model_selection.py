@@ -109,6 +109,51 @@ def test_iid_equals_the_mean_of_numpy_bit_for_bit(accs, data):
     assert found["test_acc"] == accs[target][0]
 
 
+def with_losses(made, *losses):
+    """The record with a validation loss of each environment."""
+    return made | {f"env{i}_out_nll": loss for i, loss in enumerate(losses)}
+
+
+def test_iid_nll_takes_the_smallest_mean_validation_loss_of_the_sources():
+    records = Q(
+        [
+            with_losses(record(0, [0], (0.1, 0.2), (0.5, 0.9), (0.6, 0.9)), 0.0, 0.5, 0.7),
+            with_losses(record(1, [0], (0.3, 0.4), (0.6, 0.7), (0.7, 0.8)), 9.0, 0.6, 0.4),
+        ]
+    )
+    method = METHODS["iid_nll"]
+    found = method.run_acc(records)
+    assert found == {"val_acc": pytest.approx(-0.5), "test_acc": 0.3}
+    assert method.criterion_in_unit(found["val_acc"]) == pytest.approx(0.5)
+    assert METHODS["iid"].run_acc(records)["test_acc"] == 0.1
+
+
+def test_iid_nll_never_selects_nan_and_prefers_any_step_to_an_infinite_loss():
+    records = [
+        with_losses(record(step, [0], (acc, 0), (0, 0.5)), 0.0, loss)
+        for step, (acc, loss) in enumerate([(0.1, math.nan), (0.2, math.inf), (0.3, 3.0)])
+    ]
+    assert METHODS["iid_nll"].run_acc(Q(records))["test_acc"] == 0.3
+    assert METHODS["iid_nll"].run_acc(Q(records[:1])) is None
+
+
+def test_iid_nll_has_no_result_for_records_of_earlier_versions():
+    assert METHODS["iid_nll"].run_acc(Q([record(0, [0], (0.1, 0.2), (0.5, 0.6))])) is None
+
+
+def test_iid_worst_takes_the_best_worst_source():
+    records = Q(
+        [
+            record(0, [0], (0.1, 0.0), (0.5, 0.9), (0.6, 0.4)),
+            record(1, [0], (0.3, 0.0), (0.6, 0.6), (0.7, 0.5)),
+        ]
+    )
+    assert METHODS["iid_worst"].run_acc(records) == {"val_acc": 0.5, "test_acc": 0.3}
+    assert METHODS["iid"].run_acc(records)["test_acc"] == 0.1
+    nan = Q([record(0, [0], (0.1, 0), (0, 0.9), (0, math.nan))])
+    assert METHODS["iid_worst"].run_acc(nan) is None
+
+
 def test_nan_is_never_selected():
     """Neither a diverged step that comes first nor a diverged hparams seed is selected."""
     nan = math.nan

@@ -1,14 +1,21 @@
 """Accuracies of a sweep by one selection method: for each trial, environment, dataset and algorithm.
 
+With `collect_results --metric`, what is called accuracy here is that metric.
+
 `domainbed.results.experiments` says which runs belong together.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from domainbed import algorithms, datasets
+from domainbed.metrics import ACCURACY, Metric
 from domainbed.model_selection import SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
@@ -16,7 +23,14 @@ from domainbed.records.sweep_records import by_run
 from domainbed.records.target_sets import TARGET_SETS, columns
 from domainbed.results.environment_names import recorded_names
 from domainbed.results.experiments import pool
-from domainbed.results.missing_cells import CellKey, MissingResult, MissingTrials, Reason, explain
+from domainbed.results.missing_cells import (
+    CellKey,
+    MissingResult,
+    MissingTrials,
+    Reason,
+    explain,
+    without_metric,
+)
 from domainbed.results.target_sets import column_names
 from domainbed.results.trials import Trial
 
@@ -51,9 +65,13 @@ class ShownDataset:
         return [index for index in range(len(self.environments)) if index not in held_out]
 
 
+OVER_TARGETS = ("mean", "worst")
+"""How the results of a trial on several targets become one number: their mean, or the worst of them."""
+
+
 @dataclass
 class Accuracies:
-    """Accuracies of a sweep by one selection method, in [0, 1].
+    """Accuracies of a sweep by one selection method, in [0, 1], or values of another metric.
 
     Attributes:
         method: description of the selection method.
@@ -67,6 +85,8 @@ class Accuracies:
         missing: (dataset, algorithm, target) -> trial -> why this trial has no result despite its records.
         images: (dataset, target) -> trial -> number of images behind the accuracy; for sets of targets only.
         validated: (dataset, target) -> sources whose validation accuracies decided, of methods that use them.
+        metric: what the numbers are.
+        over_targets: one of `OVER_TARGETS`.
     """
 
     method: str
@@ -78,6 +98,26 @@ class Accuracies:
     missing: MissingTrials = field(default_factory=dict)
     images: dict[tuple[str, int], dict[Trial, int]] = field(default_factory=dict)
     validated: dict[tuple[str, int], set[int]] = field(default_factory=dict)
+    metric: Metric = ACCURACY
+    over_targets: str = "mean"
+
+    def summary(self, values: Sequence[float]) -> float:
+        """The results of a trial on several targets as one number, by `over_targets`."""
+        return float(np.mean(values)) if self.over_targets == "mean" else self.worst(values)
+
+    def worst(self, values: Sequence[float]) -> float:
+        """The worst of some results."""
+        return min(values) if self.metric.larger_is_better else max(values)
+
+    @property
+    def summary_label(self) -> str:
+        """The head of a column of such numbers: "Avg" or "Worst"."""
+        return "Avg" if self.over_targets == "mean" else "Worst"
+
+    @property
+    def summary_title(self) -> str:
+        """What a row or a column of such numbers is called, in full."""
+        return "Average" if self.over_targets == "mean" else "Worst target"
 
     def trials(self, dataset: str, algorithm: str, target: int) -> list[float]:
         """Accuracies of the trials with one target."""
@@ -108,14 +148,21 @@ class Accuracies:
         return sorted({trial for trials in found for trial in trials})
 
 
-def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Accuracies:
-    """Apply `method` to the variants of each trial, dataset, algorithm and target."""
+def compute_accuracies(
+    records: Q[Record], method: type[SelectionMethod], over_targets: str = "mean"
+) -> Accuracies:
+    """Apply `method` to the variants of each trial, dataset, algorithm and target.
+
+    A trial whose metric is NaN or infinite has no result, unless the metric is the accuracy.
+    """
     names = dict.fromkeys(args["algorithm"] for args, _ in by_run(records))
     result = Accuracies(
         method=method.name,
         algorithms=algorithms.REGISTRY.order(list(names)),
         datasets=shown_datasets(records),
         about=method.about(),
+        metric=method.metric,
+        over_targets=over_targets,
     )
     for of_method in pool(records):
         row = of_method.dataset, of_method.method
@@ -125,13 +172,16 @@ def compute_accuracies(records: Q[Record], method: type[SelectionMethod]) -> Acc
             if not ranked:
                 result.missing.setdefault((*row, target), {})[trial] = explain(method, every)
                 continue
+            accuracy = ranked[0][0]["test_acc"]
+            if method.metric is not ACCURACY and not math.isfinite(accuracy):
+                result.missing.setdefault((*row, target), {})[trial] = without_metric(method.metric, accuracy)
+                continue
             sources = None if method.selects_on_target else method.validated(every)
             if sources is not None:
                 result.validated.setdefault((of_method.dataset, target), set()).update(sources)
             number = _images(method, ranked[0][1][0])
             if number is not None:
                 result.images.setdefault((of_method.dataset, target), {})[trial] = number
-            accuracy = ranked[0][0]["test_acc"]
             result.by_target.setdefault((*row, target), {})[trial] = accuracy
             result.by_trial.setdefault(row, {}).setdefault(trial, []).append(accuracy)
         if of_method.conflict is not None:

@@ -1,11 +1,13 @@
-"""Averages over the targets of a dataset: upstream's, and those over complete trials."""
+"""Averages over the targets of a dataset: upstream's, and those over complete trials.
+
+With `collect_results --over_targets worst`, the worst target of each trial instead of its average.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from domainbed.metrics import ACCURACY, Metric
 from domainbed.results.accuracies import Accuracies, ShownDataset
 from domainbed.results.missing_cells import trials_text
 from domainbed.results.tables import format_mean
@@ -27,6 +29,7 @@ class Average:
         trials: number of trials that some algorithm has on the dataset.
         lacking: target -> the algorithm's trials that lack it.
         absent: targets of the dataset that are not in the table, since no algorithm has a result there.
+        metric: what the numbers are.
     """
 
     dataset: ShownDataset
@@ -36,6 +39,7 @@ class Average:
     trials: int
     lacking: dict[int, list[Trial]]
     absent: list[int]
+    metric: Metric = ACCURACY
 
     @property
     def has_empty_target(self) -> bool:
@@ -51,13 +55,13 @@ class Average:
 
     def cell(self, latex: bool = False) -> str:
         """The mean over complete trials and, if other trials exist, how many they are; X without any."""
-        _, _, text = format_mean(self.complete, latex)
+        _, _, text = format_mean(self.complete, latex, self.metric)
         counted = f" ({len(self.complete)} of {self.trials} trials)"
         return text + counted if 0 < len(self.complete) < self.trials else text
 
     def sentence(self) -> str:
         """What some trials lack, and the average over the complete ones."""
-        _, _, mean = format_mean(self.complete, latex=False)
+        _, _, mean = format_mean(self.complete, latex=False, metric=self.metric)
         lacking = ", ".join(self.missing()[len(self.absent) :])
         complete = f"{len(self.complete)} of {self.trials} trials complete: {mean}"
         return f"{self.algorithm} on {self.dataset.name} lacks {lacking}; {complete}"
@@ -71,7 +75,7 @@ def average_of(accuracies: Accuracies, dataset: ShownDataset, algorithm: str) ->
         target: accuracies.by_target.get((dataset.name, algorithm, target), {}).keys() for target in reported
     }
     lacking = {target: sorted(by_trial.keys() - seeds) for target, seeds in with_target.items()}
-    means = {seed: float(np.mean(by_trial[seed])) for seed in sorted(by_trial)}
+    means = {seed: accuracies.summary(by_trial[seed]) for seed in sorted(by_trial)}
     return Average(
         dataset=dataset,
         algorithm=algorithm,
@@ -80,4 +84,5 @@ def average_of(accuracies: Accuracies, dataset: ShownDataset, algorithm: str) ->
         trials=len(accuracies.trials_of(dataset.name)),
         lacking={target: seeds for target, seeds in lacking.items() if seeds},
         absent=[target for target in range(len(dataset.targets)) if target not in reported],
+        metric=accuracies.metric,
     )

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from domainbed.errors import RunError, UsageError
+from domainbed.errors import RunError, UsageError, check_choice
 from domainbed.escaping import encodable, visible
 from domainbed.files import write_atomic
+from domainbed.metrics import get_metric
 from domainbed.model_selection import SelectionMethod
-from domainbed.results.accuracies import compute_accuracies
+from domainbed.results.accuracies import OVER_TARGETS
 from domainbed.results.domainbed_tables import FORMATS
 from domainbed.results.ensembles import ensemble_tables
 from domainbed.results.experiments import conflicts
@@ -32,6 +33,8 @@ def collect_results(
     input_dir: Path,
     *,
     selection: Sequence[str] | None = None,
+    metric: str = "acc",
+    over_targets: str = "mean",
     finished_only: bool = False,
     mix_data: bool = False,
     where: Sequence[str] = (),
@@ -51,6 +54,9 @@ def collect_results(
     Args:
         input_dir: the sweep directory.
         selection: short names of selection methods; by default those of the sweep, else upstream's.
+        metric: what to report of the selected steps: "acc", or a name in `domainbed.metrics.METRICS`. It
+            changes no selection.
+        over_targets: how the results of a trial on several targets become one number: "mean" or "worst".
         finished_only: leave out unfinished runs.
         mix_data: pool runs of one dataset that used different data.
         where: conditions that runs must meet, such as "steps>=300".
@@ -70,7 +76,7 @@ def collect_results(
     Raises:
         UsageError: `input_dir` does not exist, `html` is no file, a condition or `by` names no setting, or
             the options of a section make no sense.
-        UnknownName: no selection method has the name.
+        UnknownName: no selection method, or no metric, has the name.
         RunError: there are no records, no run meets the conditions, a file cannot be written; see also
             `strict`.
         BrokenPipeError: the reader of stdout has closed the pipe. All files have been written.
@@ -79,6 +85,8 @@ def collect_results(
         check_page_path(html)
     if by is not None and relaunch_best is not None:
         raise UsageError("--relaunch_best needs one experiment; choose it with --where, without --by")
+    get_metric(metric)
+    check_choice("--over_targets is", over_targets, OVER_TARGETS)
     sweep = load_sweep(
         input_dir,
         finished_only=finished_only,
@@ -89,7 +97,7 @@ def collect_results(
     methods = sweep.selection_methods(selection)
     args = default_section_args() if section_args is None else section_args
     parts = [
-        _part(each, methods, args, format, by or "", value, ensembles)
+        _part(each, methods, args, format, by or "", value, ensembles, metric, over_targets)
         for value, each in (sweep.by_value(by) if by is not None else {"": sweep}).items()
     ]
     copy = io.StringIO()
@@ -127,11 +135,10 @@ def _part(
     setting: str,
     value: str,
     ensembles: bool,
+    metric: str,
+    over_targets: str,
 ) -> ReportPart:
     """The part of the report on the runs of `sweep`, which have this value of a setting."""
-    accuracies = {name: compute_accuracies(sweep.records, method) for name, method in methods.items()}
-    for name, method in methods.items():
-        sweep.runs.explain_missing(accuracies[name], method)
     context = ReportContext(
         records=sweep.records,
         input_dir=sweep.directory,
@@ -139,7 +146,12 @@ def _part(
         format=format,
         manifest=sweep.manifest,
         runs=sweep.runs,
+        metric=metric,
+        over_targets=over_targets,
     )
+    accuracies = {name: context.accuracies(name) for name in methods}
+    for name, method in methods.items():
+        sweep.runs.explain_missing(accuracies[name], method)
     tables = {}
     if ensembles:
         for name, method in methods.items():

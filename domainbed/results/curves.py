@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from domainbed.metrics import get_metric
 from domainbed.records.results_file import Record
 from domainbed.results.printing import FigureData
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Measure = Callable[[Record], float | None]
 """A quantity of one record; None if the record does not have it."""
-
-_OUT_ACC = re.compile(r"env(\d+)_out_acc")
 
 
 @dataclass(frozen=True)
@@ -67,22 +66,40 @@ def learning_curve(
     return LearningCurve(np.array(steps), np.array([means.mean() for means in trial_means]), errors)
 
 
-def source_validation(record: Record) -> float | None:
-    """Mean accuracy on the out-splits of the source environments, in %."""
-    accuracies = [
-        record[key]
-        for key in record
-        if (match := _OUT_ACC.fullmatch(key)) and int(match[1]) not in record["args"]["test_envs"]
-    ]
-    return 100 * float(np.mean(accuracies)) if accuracies else None
+def source_validation(name: str = "acc") -> Measure:
+    """Mean of a metric on the out-splits of the source environments, in its unit.
+
+    Args:
+        name: name of the metric; see `get_metric`.
+    """
+    pattern, scale = re.compile(rf"env(\d+)_out_{name}"), get_metric(name).scale
+
+    def measure(record: Record) -> float | None:
+        values = [
+            record[key]
+            for key in record
+            if (match := pattern.fullmatch(key)) and int(match[1]) not in record["args"]["test_envs"]
+        ]
+        return scale * float(np.mean(values)) if values else None
+
+    return measure
 
 
-def target_accuracy(record: Record) -> float | None:
-    """Mean accuracy on the targets, in %: on their test splits if they have any, else on their in-splits."""
-    targets: Sequence[int] = record["args"]["test_envs"]
-    accuracies = [record.get(f"env{i}_test_acc", record.get(f"env{i}_in_acc")) for i in targets]
-    known = [accuracy for accuracy in accuracies if accuracy is not None]
-    return 100 * float(np.mean(known)) if known and len(known) == len(accuracies) else None
+def on_targets(name: str = "acc") -> Measure:
+    """Mean of a metric on the targets, in its unit: on their test splits if they have any, else in-splits.
+
+    Args:
+        name: name of the metric; see `get_metric`.
+    """
+    scale = get_metric(name).scale
+
+    def measure(record: Record) -> float | None:
+        targets: Sequence[int] = record["args"]["test_envs"]
+        values = [record.get(f"env{i}_test_{name}", record.get(f"env{i}_in_{name}")) for i in targets]
+        known = [value for value in values if value is not None]
+        return scale * float(np.mean(known)) if known and len(known) == len(values) else None
+
+    return measure
 
 
 def logged(name: str) -> Measure:

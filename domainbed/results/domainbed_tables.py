@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from domainbed.escaping import csv_line, latex_escape, markdown_escape, visible
+from domainbed.metrics import ACCURACY, Metric
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.averages import Average, average_of
 from domainbed.results.printing import print_footer, print_lines, wrapped_footer
@@ -30,7 +31,12 @@ from domainbed.results.target_set_tables import overview_of_sets, summaries, tab
 
 def domainbed_tables(accuracies: Accuracies, style: Style) -> Iterator[DomainBedTable]:
     """The table of each dataset, then the table of averages."""
+    metric, worst = accuracies.metric, accuracies.over_targets == "worst"
     selection = f"model selection method: {accuracies.method}"
+    if metric is not ACCURACY:
+        selection = f"{metric.heading}, {selection}"
+    about = f"{accuracies.about} in {metric.unit}" if metric.unit else accuracies.about
+    over_targets = "the worst target of each trial" if worst else "averaged over the targets in each trial"
     averages = {
         (dataset.name, algorithm): average_of(accuracies, dataset, algorithm)
         for dataset in accuracies.datasets
@@ -41,12 +47,14 @@ def domainbed_tables(accuracies: Accuracies, style: Style) -> Iterator[DomainBed
         table = DomainBedTable(
             subject=dataset.name,
             title=f"Dataset: {dataset.name}, {selection}",
-            columns=["Algorithm", *dataset.targets, "Avg"],
+            columns=["Algorithm", *dataset.targets, accuracies.summary_label],
             rows=accuracies.algorithms,
             cells=[target_cells(accuracies, average, style) for average in own],
             colwidth=20,
-            footer=f"{accuracies.about} in %, {ERROR}.",
-            incomplete=_incomplete([average for average in own if not average.has_empty_target], style),
+            footer=f"{about}, {ERROR}.",
+            incomplete=_incomplete(
+                [average for average in own if not average.has_empty_target], style, worst
+            ),
         )
         if dataset.target_sets:
             yield overview_of_sets(table, accuracies, own, style)
@@ -59,13 +67,13 @@ def domainbed_tables(accuracies: Accuracies, style: Style) -> Iterator[DomainBed
     ]
     yield DomainBedTable(
         subject="Averages",
-        title=f"Averages, {selection}",
+        title=f"{'Worst targets' if worst else 'Averages'}, {selection}",
         columns=["Algorithm", *(dataset.name for dataset in accuracies.datasets), "Avg"],
         rows=accuracies.algorithms,
         cells=[_average_cells(row, style) for row in by_algorithm],
         colwidth=25,
-        footer=f"{accuracies.about} in %, averaged over the targets in each trial, {ERROR}.",
-        incomplete=_incomplete(list(averages.values()), style),
+        footer=f"{about}, {over_targets}, {ERROR}.",
+        incomplete=_incomplete(list(averages.values()), style, worst),
         absent=_absent([row[0] for row in zip(*by_algorithm, strict=True)]),
     )
 
@@ -77,7 +85,7 @@ def _average_cells(averages: Sequence[Average], style: Style) -> list[str]:
     algorithm has some target of the dataset.
     """
     columns = [average.upstream if style.upstream else average.complete for average in averages]
-    *texts, mean = mean_cells(columns, style.latex)
+    *texts, mean = mean_cells(columns, style.latex, averages[0].metric if averages else ACCURACY)
     if not style.upstream:
         texts = [average.cell(style.latex) for average in averages]
     partial = [
@@ -88,15 +96,16 @@ def _average_cells(averages: Sequence[Average], style: Style) -> list[str]:
     return [marked(text, style) if lacks else text for text, lacks in pairs]
 
 
-def _incomplete(averages: Sequence[Average], style: Style) -> str:
+def _incomplete(averages: Sequence[Average], style: Style, worst: bool) -> str:
     """What the marked ones of `averages` lack; empty if all are complete."""
     sentences = [average.sentence() for average in averages if average.lacking]
     if not sentences:
         return ""
+    what = "Worst targets" if worst else "Averages"
     over = (
-        "Averages over the targets that each trial has"
+        f"{what} over the targets that each trial has"
         if style.upstream
-        else "Averages over the trials that have all targets of the table"
+        else f"{what} over the trials that have all targets of the table"
     )
     return f"{over}. {'. '.join(sentences)}."
 
@@ -117,14 +126,14 @@ class ReportFormat:
 
     Attributes:
         suffix: suffix of the report's file.
-        print_head: prints what comes first, given the number of records.
+        print_head: prints what comes first, given the number of records and what the tables show.
         print_tables: prints the tables of one selection method, given its short name and its accuracies.
         print_end: prints what comes last.
         print_heading: prints the heading of a part, with the runs that have one value of a setting.
     """
 
     suffix: str
-    print_head: Callable[[int], None]
+    print_head: Callable[[int, Metric], None]
     print_tables: Callable[[str, Accuracies], None]
     print_end: Callable[[], None]
     print_heading: Callable[[str], None] = lambda text: print_lines("", f"======== {visible(text)} ========")
@@ -170,12 +179,13 @@ def _print_footers(table: DomainBedTable, format: str) -> None:
 def print_csv_rows(short_name: str, accuracies: Accuracies) -> None:
     """Print one line for each cell, in percent at full precision. Mean and stderr are empty where n is 0.
 
-    Averages are those over complete trials. `missing` has the targets that trials lack, or the reason why a
-    cell has no result.
+    Another metric is in its own unit, and named in a last column. Averages are those over complete trials.
+    `missing` has the targets that trials lack, or the reason why a cell has no result.
     """
     for dataset, algorithm, environment, trials, missing in _tidy_rows(accuracies):
-        mean, err, _ = format_mean(trials, latex=False)
+        mean, err, _ = format_mean(trials, latex=False, metric=accuracies.metric)
         row = [short_name, dataset, algorithm, environment, mean, err, len(trials), missing]
+        row += _csv_metric(accuracies.metric.described, accuracies.metric)
         print_lines(csv_line(row).removesuffix("\n"))
     tables = list(domainbed_tables(accuracies, RENDERED))
     footers = [text for table in tables for text in (table.footer, table.incomplete, table.absent)]
@@ -186,7 +196,8 @@ def print_csv_rows(short_name: str, accuracies: Accuracies) -> None:
 def _tidy_rows(accuracies: Accuracies) -> Iterator[tuple[str, str, str, list[float], str]]:
     """(dataset, algorithm, environment, accuracies of the trials, what is missing) of each cell.
 
-    Environment "Avg" is a cell of the table of averages, which follows those that sum up sets of targets.
+    Environment "Avg", or "Worst", is a cell of the table of averages, which follows those that sum up sets
+    of targets.
     """
     for dataset in accuracies.datasets:
         for algorithm in accuracies.algorithms:
@@ -198,10 +209,21 @@ def _tidy_rows(accuracies: Accuracies) -> Iterator[tuple[str, str, str, list[flo
             missing = "; ".join(average.missing())
             for label, trials in summaries(accuracies, average).items():
                 yield dataset.name, algorithm, label, trials, "" if trials else missing
-            yield dataset.name, algorithm, "Avg", average.complete, missing
+            if not (dataset.target_sets and accuracies.over_targets == "worst"):  # not twice
+                yield dataset.name, algorithm, accuracies.summary_label, average.complete, missing
 
 
-def _print_latex_head(records: int) -> None:
+def _print_csv_head(records: int, metric: Metric) -> None:
+    columns = ["selection", "dataset", "algorithm", "environment", "mean", "stderr", "n", "missing"]
+    print_lines(csv_line([*columns, *_csv_metric("metric", metric)]).removesuffix("\n"))
+
+
+def _csv_metric(cell: str, metric: Metric) -> list[str]:
+    """The last cell of a line in CSV, which only tables of another metric than accuracy have."""
+    return [] if metric is ACCURACY else [cell]
+
+
+def _print_latex_head(records: int, metric: Metric) -> None:
     print_lines(
         "\\documentclass{article}",
         "\\usepackage{booktabs}",
@@ -220,7 +242,7 @@ def _print_latex_tables(short_name: str, accuracies: Accuracies) -> None:
 FORMATS = {
     "text": ReportFormat(
         suffix=".txt",
-        print_head=lambda records: print_lines(f"Total records: {records}"),
+        print_head=lambda records, metric: print_lines(f"Total records: {records}"),
         print_tables=lambda short_name, accuracies: print_upstream_tables(accuracies, latex=False),
         print_end=lambda: None,
     ),
@@ -233,16 +255,14 @@ FORMATS = {
     ),
     "markdown": ReportFormat(
         suffix=".md",
-        print_head=lambda records: print_lines(f"Total records: {records}"),
+        print_head=lambda records, metric: print_lines(f"Total records: {records}"),
         print_tables=lambda short_name, accuracies: print_rendered_tables(accuracies, "markdown"),
         print_end=lambda: None,
         print_heading=lambda text: print_lines("", f"## {markdown_escape(text)}"),
     ),
     "csv": ReportFormat(
         suffix=".csv",
-        print_head=lambda records: print_lines(
-            "selection,dataset,algorithm,environment,mean,stderr,n,missing"
-        ),
+        print_head=_print_csv_head,
         print_tables=print_csv_rows,
         print_end=lambda: None,
     ),

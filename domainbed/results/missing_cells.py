@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from domainbed.metrics import Metric
 from domainbed.model_selection import SelectionMethod, get_test_records
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
@@ -23,6 +25,7 @@ class Reason(enum.Enum):
     SEVERAL_EXPERIMENTS = "several experiments"
     NO_VALIDATION = "no validation images"
     NOT_RECORDED = "not recorded"
+    INFINITE = "infinite"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,17 @@ def explain(method: type[SelectionMethod], records: Iterable[Record]) -> Missing
     held_out = " or ".join(str(n) for n in sorted({len(record["args"]["test_envs"]) for record in records}))
     found = "" if alone else f"; these runs hold out {held_out} environments each"
     return MissingResult(Reason.NOT_RECORDED, needs + found)
+
+
+def without_metric(metric: Metric, value: float) -> MissingResult:
+    """Why a trial has no result in a metric whose value at the selected step is NaN or infinite."""
+    if math.isinf(value):
+        return MissingResult(Reason.INFINITE, f"the {metric.title} at the selected step")
+    return MissingResult(
+        Reason.NOT_RECORDED,
+        f"the record of the selected step lacks the {metric.title}, or it is not a number; records of "
+        "earlier versions have accuracies only",
+    )
 
 
 def reasons_of(missing: Mapping[CellKey, Mapping[Trial, MissingResult]], algorithm: str) -> list[str]:

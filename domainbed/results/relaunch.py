@@ -81,10 +81,7 @@ def write_sweep_of_best(
     comment = f"The best setting of each algorithm in {sweep_dir}, on {TRIALS} trials each. {method.about()}."
     return write_sweep(
         path,
-        [
-            _part(dataset, condition, settings, method.reads_pairs)
-            for (dataset, condition), settings in parts.items()
-        ],
+        [_part(dataset, condition, settings, method) for (dataset, condition), settings in parts.items()],
         comment=[comment],
         flags={
             "output_dir": f"{sweep_dir}-best",
@@ -97,8 +94,16 @@ def write_sweep_of_best(
     )
 
 
-def _part(dataset: str, condition: str, settings: Mapping[str, HparamSetting], pairs: bool) -> Part:
-    """One dataset and condition. `pairs`: whether selection needs pairs of targets."""
+def _validation(setting: HparamSetting, method: type[SelectionMethod]) -> str:
+    criterion = method.criterion
+    number = f"{method.criterion_in_unit(setting.val_acc):.{2 + criterion.extra_digits}f}"
+    return f"{number} {criterion.unit}".strip()
+
+
+def _part(
+    dataset: str, condition: str, settings: Mapping[str, HparamSetting], method: type[SelectionMethod]
+) -> Part:
+    """One dataset and condition."""
     records = [
         record
         for setting in settings.values()
@@ -109,11 +114,11 @@ def _part(dataset: str, condition: str, settings: Mapping[str, HparamSetting], p
         dataset=dataset,
         condition=condition,
         targets=sorted({target for setting in settings.values() for target in setting.targets}),
-        pairs=pairs,
+        pairs=method.reads_pairs,
         flags=shared_flags([record["args"] for record in records], dataset, OPTION),
         hparams={algorithm: setting.hparams for algorithm, setting in settings.items()},
         comments={
-            algorithm: f"Validation {100 * setting.val_acc:.2f} %, target {100 * setting.test_acc:.2f} %, "
+            algorithm: f"Validation {_validation(setting, method)}, target {100 * setting.test_acc:.2f} %, "
             f"means of {len(setting.candidates)} runs."
             for algorithm, setting in settings.items()
         },

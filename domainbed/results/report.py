@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from domainbed.escaping import csv_line
+from domainbed.metrics import Metric, get_metric
+from domainbed.model_selection import METHODS, SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.registry import Registry
-from domainbed.results.accuracies import Accuracies
+from domainbed.results.accuracies import Accuracies, compute_accuracies
 from domainbed.results.domainbed_tables import FORMATS
 from domainbed.results.ensembles import EnsembleTable, print_ensembles
 from domainbed.results.launched_runs import LaunchedRuns
+from domainbed.results.reported_metric import reporting
 from domainbed.sweep.manifest import Manifest
 
 _log = logging.getLogger(__name__)
@@ -37,6 +40,8 @@ class ReportContext:
         format: "text", "latex", "markdown", "csv", or "html" for a section of a page.
         manifest: the runs that were launched; None for a sweep without `sweep.json`.
         runs: the same runs, and any others with records; they explain why trials have no result.
+        metric: name of the metric to report; see `domainbed.metrics.get_metric`.
+        over_targets: how results on several targets become one number, one of `OVER_TARGETS`.
     """
 
     records: Q[Record]
@@ -45,6 +50,16 @@ class ReportContext:
     format: str
     manifest: Manifest | None
     runs: LaunchedRuns = field(default_factory=LaunchedRuns)
+    metric: str = "acc"
+    over_targets: str = "mean"
+
+    def method(self, selection: str) -> type[SelectionMethod]:
+        """The selection method with this short name, which reports `metric`. Raises: UnknownName."""
+        return reporting(METHODS[selection], self.metric)
+
+    def accuracies(self, selection: str) -> Accuracies:
+        """Results of the records by this selection method. Raises: UnknownName."""
+        return compute_accuracies(self.records, self.method(selection), self.over_targets)
 
 
 class ReportSection(Protocol):
@@ -135,6 +150,11 @@ class ReportPart:
     value: str = ""
     ensembles: Mapping[str, Sequence[EnsembleTable]] = field(default_factory=dict)
 
+    @property
+    def metric(self) -> Metric:
+        """What the numbers are."""
+        return get_metric(self.context.metric)
+
 
 def print_report(parts: Sequence[ReportPart]) -> None:
     """Print the report to the current `sys.stdout`: all parts, one after the other, in one format."""
@@ -142,7 +162,7 @@ def print_report(parts: Sequence[ReportPart]) -> None:
     if parts[0].setting and parts[0].context.format == "csv":
         _print_csv_parts(parts)
         return
-    report_format.print_head(sum(len(part.context.records) for part in parts))
+    report_format.print_head(sum(len(part.context.records) for part in parts), parts[0].metric)
     for part in parts:
         if part.setting:
             report_format.print_heading(f"{part.setting} = {part.value}")
@@ -166,7 +186,7 @@ def _print_csv_parts(parts: Sequence[ReportPart]) -> None:
     for i, part in enumerate(parts):
         printed = io.StringIO(newline="")
         with contextlib.redirect_stdout(printed):
-            FORMATS["csv"].print_head(len(part.context.records))
+            FORMATS["csv"].print_head(len(part.context.records), part.metric)
             _print_part(part)
         is_header = True
         for row in [*([[]] if i else []), *csv.reader(io.StringIO(printed.getvalue(), newline=""))]:

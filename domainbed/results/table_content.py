@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from domainbed.metrics import Metric
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.averages import Average
 from domainbed.results.tables import format_mean
@@ -67,15 +68,18 @@ def target_cells(accuracies: Accuracies, average: Average, style: Style) -> list
     """Cells of a row in a dataset's table: mean and error on each target, then the average over targets.
 
     The average is the mean of the targets' means, as in upstream, or X if a target has none. With trials that
-    lack targets, it is that over complete trials unless `style` shows upstream's.
+    lack targets, it is that over complete trials unless `style` shows upstream's. The worst target instead
+    (`--over_targets worst`) is always that of each complete trial, averaged over these trials.
     """
+    metric, worst = accuracies.metric, accuracies.over_targets == "worst"
     targets = range(len(average.dataset.targets))
     columns = [accuracies.trials(average.dataset.name, average.algorithm, target) for target in targets]
-    *cells, mean = mean_cells(columns, style.latex)
-    if average.lacking and not average.has_empty_target:
-        if not style.upstream:
-            mean = f"{100 * float(np.mean(average.complete)):.1f}" if average.complete else "X"
-        mean = marked(mean, style)
+    *cells, mean = mean_cells(columns, style.latex, metric)
+    if (average.lacking or worst) and not average.has_empty_target:
+        if worst or not style.upstream:
+            mean = metric.text(float(np.mean(average.complete)), 1) if average.complete else "X"
+        if average.lacking:
+            mean = marked(mean, style)
     return [*cells, mean]
 
 
@@ -84,9 +88,10 @@ def marked(cell: str, style: Style) -> str:
     return cell if cell == "X" else cell + style.mark
 
 
-def mean_cells(columns: Sequence[list[float]], latex: bool) -> list[str]:
+def mean_cells(columns: Sequence[list[float]], latex: bool, metric: Metric) -> list[str]:
     """Mean and error of each column, then the mean of the means, or X if a column has no accuracies."""
-    formatted = [format_mean(trials, latex) for trials in columns]
+    formatted = [format_mean(trials, latex, metric) for trials in columns]
     means = [mean for mean, _, _ in formatted if mean is not None]
     complete = bool(means) and len(means) == len(columns)
-    return [text for _, _, text in formatted] + [f"{sum(means) / len(means):.1f}" if complete else "X"]
+    digits = 1 + metric.extra_digits
+    return [text for _, _, text in formatted] + [f"{sum(means) / len(means):.{digits}f}" if complete else "X"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from domainbed.console import format_row, print_row
 from domainbed.escaping import csv_line, html_escape, latex_escape, latex_label, markdown_escape, visible
+from domainbed.metrics import ACCURACY, Metric
 
 _NUMBER = re.compile(r"\[?[+\-]?\d.*|[-X]", re.DOTALL)
 """A cell with a number, several numbers, or no result."""
@@ -19,8 +20,12 @@ LONGEST_LABEL = 40
 _LATEX_END = "\\bottomrule\n\\end{tabular}}\n\\end{center}"
 
 
-def format_mean(data: Iterable[float], latex: bool) -> tuple[float | None, float | None, str]:
+def format_mean(
+    data: Iterable[float], latex: bool, metric: Metric = ACCURACY
+) -> tuple[float | None, float | None, str]:
     """Mean and standard error of accuracies, in percent, and both as text (upstream's function).
+
+    Those of another metric are in its unit.
 
     The standard error is the population standard deviation (ddof=0) divided by the square root of their
     number, as in upstream. Without accuracies the result is (None, None, "X").
@@ -28,10 +33,11 @@ def format_mean(data: Iterable[float], latex: bool) -> tuple[float | None, float
     values = list(data)
     if not values:
         return None, None, "X"
-    mean = 100 * float(np.mean(values))
-    err = 100 * float(np.std(values / np.sqrt(len(values))))
+    mean = metric.scale * float(np.mean(values))
+    err = metric.scale * float(np.std(values / np.sqrt(len(values))))
     sign = "$\\pm$" if latex else "+/-"
-    return mean, err, f"{mean:.1f} {sign} {err:.1f}"
+    digits = 1 + metric.extra_digits
+    return mean, err, f"{mean:.{digits}f} {sign} {err:.{digits}f}"
 
 
 def print_table(

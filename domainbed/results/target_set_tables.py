@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from domainbed.metrics import ACCURACY
 from domainbed.records.target_sets import columns
 from domainbed.results.accuracies import Accuracies, ShownDataset
 from domainbed.results.averages import Average
@@ -17,11 +18,8 @@ from domainbed.results.trials import Trial
 WIDTH = 20
 """Smallest width of a column in plain text."""
 
-_OF_SET = (
-    "In each trial, Mean is over the set's targets, Pooled over all of their images, Worst the lowest target."
-)
 _OVERVIEW = (
-    "In each trial, a set has the mean over its targets, Avg that over all targets, Worst the lowest target."
+    "In each trial, a set has the mean over its targets, Avg that over all targets, Worst the {} target."
 )
 
 
@@ -43,7 +41,7 @@ def overview_of_sets(
         columns=["Algorithm", *labels],
         cells=[_overview_cells(accuracies, average, style) for average in averages],
         colwidth=max(WIDTH, *map(len, labels)),
-        footer=f"{table.footer} {_OVERVIEW}",
+        footer=f"{table.footer} {_OVERVIEW.format(_lowest(accuracies))}",
     )
 
 
@@ -73,9 +71,11 @@ def tables_of_sets(
             table,
             title=f"Dataset: {dataset.name}, {_what(name)}, {selection}",
             columns=["Algorithm", *labels],
-            cells=[[format_mean(trials, style.latex)[2] for trials in row] for row in rows],
+            cells=[
+                [format_mean(trials, style.latex, accuracies.metric)[2] for trials in row] for row in rows
+            ],
             colwidth=max(WIDTH, *map(len, labels)),
-            footer=f"{table.footer} {_OF_SET}",
+            footer=f"{table.footer} {_meaning(accuracies, sums[0])}",
             incomplete="",
         )
 
@@ -102,16 +102,26 @@ def summary(
 ) -> dict[str, list[float]]:
     """Mean, pooled and worst accuracy over the targets `own` in each trial that has all of them.
 
-    Without "Pooled" if the numbers of images are not recorded.
+    Without "Pooled" if the numbers of images are not recorded, or for another metric than accuracy.
     """
+    is_accuracy = accuracies.metric is ACCURACY
     by_target = [accuracies.by_target.get((dataset.name, algorithm, target), {}) for target in own]
     trials = sorted(set.intersection(*(set(each) for each in by_target)))
     shares = {trial: [each[trial] for each in by_target] for trial in trials}
     images = {trial: _images(accuracies, dataset, own, trial) for trial in accuracies.trials_of(dataset.name)}
     found = {"Mean": [fmean(each) for each in shares.values()]}
-    if images and all(images.values()):
+    if is_accuracy and images and all(images.values()):
         found["Pooled"] = [fmean(each, images[trial]) for trial, each in shares.items()]
-    return found | {"Worst": [min(each) for each in shares.values()]}
+    return found | {"Worst": [accuracies.worst(each) for each in shares.values()]}
+
+
+def _lowest(accuracies: Accuracies) -> str:
+    return "lowest" if accuracies.metric.larger_is_better else "highest"
+
+
+def _meaning(accuracies: Accuracies, labels: Container[str]) -> str:
+    pooled = " Pooled over all of their images," if "Pooled" in labels else ""
+    return f"In each trial, Mean is over the set's targets,{pooled} Worst the {_lowest(accuracies)} target."
 
 
 def _images(accuracies: Accuracies, dataset: ShownDataset, own: Sequence[int], trial: Trial) -> list[int]:
@@ -126,20 +136,25 @@ def _overview_cells(accuracies: Accuracies, average: Average, style: Style) -> l
     means = [
         summary(accuracies, dataset, average.algorithm, own)["Mean"] for own in _columns_of_sets(dataset)
     ]
-    texts = [format_mean(each, style.latex)[2] for each in means]
-    worst = "X" if average.has_empty_target else format_mean(_worst(accuracies, average), style.latex)[2]
+    metric = accuracies.metric
+    texts = [format_mean(each, style.latex, metric)[2] for each in means]
+    _, _, worst = format_mean(_worst(accuracies, average), style.latex, metric)
+    if average.has_empty_target:
+        worst = "X"
+    mean_over_targets = replace(accuracies, over_targets="mean")
     return [
         *texts,
-        target_cells(accuracies, average, style)[-1],
+        target_cells(mean_over_targets, average, style)[-1],
         marked(worst, style) if average.lacking else worst,
     ]
 
 
 def _worst(accuracies: Accuracies, average: Average) -> list[float]:
-    """The lowest accuracy over all targets in each complete trial."""
+    """The worst result over all targets in each complete trial."""
     by_trial = accuracies.by_trial.get((average.dataset.name, average.algorithm), {})
     number = len(accuracies.reported_targets(average.dataset.name))
-    return [min(by_trial[trial]) for trial in sorted(by_trial) if len(by_trial[trial]) == number]
+    complete = [trial for trial in sorted(by_trial) if len(by_trial[trial]) == number]
+    return [accuracies.worst(by_trial[trial]) for trial in complete]
 
 
 def _columns_of_sets(dataset: ShownDataset) -> list[list[int]]:

@@ -20,7 +20,7 @@ from domainbed.errors import run_script
 from domainbed.model_selection import SelectionMethod, merge_records, recursive_freeze
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
-from domainbed.results.accuracies import compute_accuracies
+from domainbed.results.accuracies import OVER_TARGETS, compute_accuracies
 from domainbed.results.collect import collect_results
 from domainbed.results.domainbed_tables import FORMATS, print_upstream_tables
 from domainbed.results.loading import SELECTION_HELP, add_loading_flags
@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     collect_results(
         args.input_dir,
         selection=args.selection,
+        metric=args.metric,
+        over_targets=args.over_targets,
         finished_only=args.finished_only,
         mix_data=args.mix_data,
         where=args.where,
@@ -83,6 +85,20 @@ def build_parser() -> argparse.ArgumentParser:
         prog=program_name("domainbed.scripts.collect_results"), description="Show the results of a sweep."
     )
     add_loading_flags(parser)
+    parser.add_argument(
+        "--metric",
+        default="acc",
+        metavar="NAME",
+        help="what to report of the selected steps: acc, nll, ece, balanced, worst, f1, or a plugin's "
+        "metric; it changes no selection (default: acc)",
+    )
+    parser.add_argument(
+        "--over_targets",
+        choices=OVER_TARGETS,
+        default="mean",
+        help="how the results of a trial on several targets become one number: their mean, or the worst of "
+        "them (default: mean)",
+    )
     parser.add_argument(
         "--by", metavar="NAME", help="one report for each value of this setting or hyper-parameter"
     )

@@ -52,10 +52,15 @@ class AgainstSection:
         """Print a table for each dataset, the meaning of its numbers, and differences in settings.
 
         Raises:
-            UsageError: the published table cannot be read, or has no cell of this sweep.
+            UsageError: the published table cannot be read, or has no cell of this sweep, or the report is
+                of another metric than accuracy.
             UnknownName: --paired_selection is unknown.
         """
         selection = selection_name(context)
+        if context.metric != "acc":
+            raise UsageError(
+                f"--against compares with published accuracies; leave out --metric {context.metric}"
+            )
         published = load(context.args.against, selection)
         method = METHODS[selection]
         cells = match_cells(compute_accuracies(context.records, method), published)

@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Sequence
 
 from domainbed.errors import UsageError
-from domainbed.model_selection import METHODS
-from domainbed.results.accuracies import compute_accuracies
+from domainbed.metrics import ACCURACY, Metric
+from domainbed.model_selection import SelectionMethod
 from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
 from domainbed_gs.report.cell_aggregates import RESAMPLES, Aggregate, Estimate, aggregates
@@ -48,62 +48,75 @@ class AggregateSection:
             UnknownName: --paired_selection is unknown.
         """
         args = context.args
-        method = METHODS[selection_name(context)]
-        shared = shared_cells(compute_accuracies(context.records, method))
+        selection = selection_name(context)
+        method = context.method(selection)
+        metric = method.metric
+        shared = shared_cells(context.accuracies(selection))
         if not shared.algorithms:
             raise UsageError("--aggregate needs an algorithm with results on all datasets of the sweep")
-        found = aggregates(shared, args.baseline, args.bootstrap_seed)
-        table = _csv_table(found) if context.format == "csv" else _table(found, args.baseline)
+        found = aggregates(shared, args.baseline, args.bootstrap_seed, metric.sign)
+        in_csv = context.format == "csv"
+        table = _csv_table(found, metric) if in_csv else _table(found, args.baseline, metric)
         print_section_table("Aggregates over all cells", table.columns, table.rows, context.format)
-        print_paragraphs(_describe(shared, method.name, args.baseline, args.bootstrap_seed), context.format)
+        print_paragraphs(_describe(shared, method, args.baseline, args.bootstrap_seed), context.format)
 
 
 SECTION = AggregateSection()
 
 
-def _table(found: Sequence[Aggregate], baseline: str) -> Table:
+def _table(found: Sequence[Aggregate], baseline: str, metric: Metric) -> Table:
     interval = "95 % interval"
     columns = ["Algorithm", "Mean", interval, "IQM", interval, f"P(better than {baseline})", interval]
     rows = [
         [
             each.algorithm,
-            *_percent(each.mean),
-            *_percent(each.interquartile_mean),
-            *([NOTHING, NOTHING] if each.improvement is None else _percent(each.improvement)),
+            *_estimate(each.mean, metric),
+            *_estimate(each.interquartile_mean, metric),
+            *([NOTHING, NOTHING] if each.improvement is None else _estimate(each.improvement, ACCURACY)),
         ]
         for each in found
     ]
     return Table(columns, rows)
 
 
-def _percent(estimate: Estimate) -> list[str]:
-    return [f"{100 * estimate.value:.2f}", f"[{100 * estimate.low:.2f}, {100 * estimate.high:.2f}]"]
+def _estimate(estimate: Estimate, metric: Metric) -> list[str]:
+    value, low, high = (metric.text(each, 2) for each in (estimate.value, estimate.low, estimate.high))
+    return [value, f"[{low}, {high}]"]
 
 
-def _csv_table(found: Sequence[Aggregate]) -> Table:
+def _csv_table(found: Sequence[Aggregate], metric: Metric) -> Table:
     """All numbers at full precision; missing values are empty."""
     columns = ["algorithm"]
-    for name in ("mean_percent", "iqm_percent", "probability_of_improvement"):
+    percent = "_percent" if metric.unit == "%" else ""
+    for name in (f"mean{percent}", f"iqm{percent}", "probability_of_improvement"):
         columns += [name, f"{name}_low", f"{name}_high"]
     rows = []
     for each in found:
-        percents = [_texts(estimate, 100) for estimate in (each.mean, each.interquartile_mean)]
+        means = [_texts(estimate, metric.scale) for estimate in (each.mean, each.interquartile_mean)]
         improvement = [""] * 3 if each.improvement is None else _texts(each.improvement, 1)
-        rows.append([each.algorithm, *percents[0], *percents[1], *improvement])
+        rows.append([each.algorithm, *means[0], *means[1], *improvement])
     return Table(columns, rows)
 
 
-def _texts(estimate: Estimate, factor: int) -> list[str]:
+def _texts(estimate: Estimate, factor: float) -> list[str]:
     return [str(factor * value) for value in (estimate.value, estimate.low, estimate.high)]
 
 
-def _describe(shared: SharedCells, selection: str, baseline: str, seed: int) -> list[str]:
+def _describe(shared: SharedCells, method: type[SelectionMethod], baseline: str, seed: int) -> list[str]:
     cells, accuracies = len(shared.trials), sum(map(len, shared.trials.values()))
+    where = f"over {cells} {'cell' if cells == 1 else 'cells'} (dataset and target)"
+    what = (
+        f"All numbers are in %, {where} with {accuracies} accuracies of each algorithm, those that all "
+        "algorithms have."
+        if method.metric is ACCURACY
+        else f"Means are of {method.metric.described}, {where} with {accuracies} results of each algorithm, "
+        "those that all algorithms have; probabilities are in %."
+    )
+    results = "accuracies" if method.metric is ACCURACY else "results"
     lines = [
-        f"Model selection: {selection}.",
-        f"All numbers are in %, over {cells} {'cell' if cells == 1 else 'cells'} (dataset and target) with "
-        f"{accuracies} accuracies of each algorithm, those that all algorithms have.",
-        "IQM: interquartile mean, the mean of the middle half of all accuracies. It says little about the "
+        f"Model selection: {method.name}.",
+        what,
+        f"IQM: interquartile mean, the mean of the middle half of all {results}. It says little about the "
         "easiest and the hardest targets.",
         f"P(better than {baseline}): probability that a trial is better than an independent trial of "
         f"{baseline}, with half of the ties; mean over cells. It does not say by how much, and ignores that "

@@ -14,6 +14,7 @@ import numpy as np
 
 from domainbed.errors import RunError, UsageError
 from domainbed.files import write_atomic
+from domainbed.metrics import ACCURACY, Metric
 from domainbed.results.plots import (
     BLUE,
     GREY,
@@ -76,19 +77,20 @@ def print_box_plots(report: PairedReport) -> None:
         panels: dict[str, list[Cell]] = {}
         for cell in report.of(dataset):
             panels.setdefault(cell.target_name, []).append(cell)
-        drawn = [(name, target_panel(name, cells)) for name, cells in panels.items()]
-        print_panels(f"Dataset: {dataset}, target accuracy of each trial", drawn, caption, _data(panels))
+        drawn = [(name, target_panel(name, cells, report.metric)) for name, cells in panels.items()]
+        title = f"Dataset: {dataset}, target {report.metric.title} of each trial"
+        print_panels(title, drawn, caption, _data(panels, report.metric))
 
 
-def _data(panels: Mapping[str, Sequence[Cell]]) -> FigureData:
-    """The accuracies of all panels, in %: a row for each target and trial, a column for each method."""
+def _data(panels: Mapping[str, Sequence[Cell]], metric: Metric) -> FigureData:
+    """The numbers of all panels, as in tables: a row for each target and trial, a column for each method."""
     methods = list(dict.fromkeys(cell.algorithm for cells in panels.values() for cell in cells))
     rows = []
     for target, cells in panels.items():
         by_method = {cell.algorithm: cell.trials for cell in cells}
         for trial in sorted({trial for trials in by_method.values() for trial in trials}):
             found = [by_method.get(method, {}).get(trial) for method in methods]
-            texts = ["-" if accuracy is None else f"{100 * accuracy:.2f}" for accuracy in found]
+            texts = ["-" if accuracy is None else metric.text(accuracy, 2) for accuracy in found]
             rows.append([target, str(trial), *texts])
     return FigureData(["Environment", "Trial", *methods], rows)
 
@@ -120,11 +122,11 @@ def box_plot(dataset: str, report: PairedReport) -> Figure:
     figure = Figure(figsize=(max(5.5, columns * width), 3.3 * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, cells in zip(axes, panels.values(), strict=False):
-        _draw_vertical_boxes(axis, cells)
+        _draw_vertical_boxes(axis, cells, report.metric)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     for axis in axes[::columns]:
-        axis.set_ylabel("target accuracy (%)", color=INK)
+        axis.set_ylabel(f"target {report.metric.heading}", color=INK)
     figure.suptitle(Path(dataset).name, color=INK, fontsize=14, fontweight="bold")
     figure.supxlabel(("\n" if columns == 1 else "; ").join(_legend(report)), color=PALE, fontsize=8.5)
     return figure
@@ -141,7 +143,7 @@ def _legend(report: PairedReport) -> list[str]:
     return [f"{box}{line}dot: one trial", f"dashed: median of {name}; *: {p} < {ALPHA} against {name}"]
 
 
-def target_panel(name: str, cells: Sequence[Cell]) -> Figure:
+def target_panel(name: str, cells: Sequence[Cell], metric: Metric = ACCURACY) -> Figure:
     """Figure of one target, narrow enough for a phone: the methods below each other, the baseline on top.
 
     Each trial is a dot, and a star marks a method that is better or worse than the baseline.
@@ -150,7 +152,7 @@ def target_panel(name: str, cells: Sequence[Cell]) -> Figure:
 
     figure = Figure(figsize=(4.4, 0.8 + 0.3 * len(cells)), layout="constrained")
     axis = figure.subplots()
-    values = [_percentages(cell) for cell in cells]
+    values = [_values(cell, metric) for cell in cells]
     heights = range(len(cells))
     _draw_boxes(axis, values, heights, [GREY] + [BLUE] * (len(cells) - 1), horizontal=True)
     if len(values[0]):
@@ -163,14 +165,14 @@ def target_panel(name: str, cells: Sequence[Cell]) -> Figure:
     axis.set_yticks(heights, [cell.algorithm + " *" * cell.significant for cell in cells])
     axis.set_ylim(len(cells) - 0.4, -0.6)
     axis.set_title(name, color=INK, fontsize=11)
-    axis.set_xlabel("target accuracy (%)", color=INK)
+    axis.set_xlabel(f"target {metric.heading}", color=INK)
     plain_axes(axis, "x")
     return figure
 
 
-def _draw_vertical_boxes(axis: Axes, cells: Sequence[Cell]) -> None:
+def _draw_vertical_boxes(axis: Axes, cells: Sequence[Cell], metric: Metric) -> None:
     positions = range(1, len(cells) + 1)
-    values = [_percentages(cell) for cell in cells]
+    values = [_values(cell, metric) for cell in cells]
     colours = [PALETTE[i % len(PALETTE)] for i in range(len(cells))]
     _draw_boxes(axis, values, positions, colours)
     if len(values[0]):
@@ -190,9 +192,9 @@ def _draw_vertical_boxes(axis: Axes, cells: Sequence[Cell]) -> None:
     plain_axes(axis)
 
 
-def _percentages(cell: Cell) -> Floats:
-    """Accuracies (n,) in %, in order of trials."""
-    return 100 * np.array([cell.trials[trial] for trial in sorted(cell.trials)])
+def _values(cell: Cell, metric: Metric) -> Floats:
+    """Results (n,) in the unit of tables, in order of trials."""
+    return metric.scale * np.array([cell.trials[trial] for trial in sorted(cell.trials)])
 
 
 def _draw_boxes(

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from domainbed.errors import UsageError
-from domainbed.model_selection import METHODS
+from domainbed.metrics import Metric
+from domainbed.model_selection import SelectionMethod
 from domainbed.results.accuracies import shown_datasets
 from domainbed.results.hparam_search import ranked_candidates
 from domainbed.results.plots import INK, PALETTE, have_matplotlib, plain_axes
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 MARKERS = "osD^vP*X"
 
 _CAPTION = (
-    "Expected target accuracy of the setting with the best validation accuracy, by the number of settings "
+    "Expected target {} of the setting with the best validation result, by the number of settings "
     "that a search tries. Mean over trials and targets."
 )
 
@@ -60,7 +61,8 @@ class BudgetSection:
             UsageError: no algorithm has two settings with a result in any trial.
             UnknownName: --paired_selection is unknown.
         """
-        method = METHODS[selection_name(context)]
+        method = context.method(selection_name(context))
+        metric = method.metric
         curves = budget_curves(ranked_candidates(context.records, method))
         if not curves:
             raise UsageError(
@@ -68,37 +70,49 @@ class BudgetSection:
                 "trial; launch a sweep with --n_hparams"
             )
         if context.format == "csv":
-            table = _csv_table(curves)
-            print_section_table("Expected best accuracy by search budget", table.columns, table.rows, "csv")
+            table = _csv_table(curves, method)
+            title = f"Expected best {metric.title} by search budget"
+            print_section_table(title, table.columns, table.rows, "csv")
         else:
             for dataset in dict.fromkeys(curve.dataset for curve in curves):
                 of_dataset = [curve for curve in curves if curve.dataset == dataset]
-                table = _table(of_dataset)
-                title = f"Dataset: {dataset}, expected best accuracy by search budget (%)"
+                table = _table(of_dataset, method)
+                unit = f" ({metric.unit})" if metric.unit else ""
+                title = f"Dataset: {dataset}, expected best {metric.title} by search budget{unit}"
                 print_section_table(title, table.columns, table.rows, context.format)
                 if context.format == "html" and have_matplotlib():
-                    title = f"Dataset: {dataset}, target accuracy by search budget"
-                    print_panels(title, [("all algorithms", _figure(of_dataset))], _CAPTION)
+                    title = f"Dataset: {dataset}, target {metric.title} by search budget"
+                    caption = _CAPTION.format(metric.title)
+                    print_panels(title, [("all algorithms", _figure(of_dataset, metric))], caption)
         targets = {dataset.name: dataset.targets for dataset in shown_datasets(context.records)}
-        print_paragraphs([*describe(method.name), *_left_out(curves, targets)], context.format)
+        print_paragraphs([*describe(method), *_left_out(curves, targets)], context.format)
 
 
 SECTION = BudgetSection()
 
 
-def describe(selection: str) -> list[str]:
+def describe(method: type[SelectionMethod]) -> list[str]:
     """Meaning of the numbers."""
+    metric, criterion = method.metric, method.criterion
+    if metric is criterion:
+        units = f", in {metric.unit}" if metric.unit else ""
+    else:
+        units = f": {criterion.heading} and {metric.heading}"
     return [
-        f"Model selection: {selection}.",
+        f"Model selection: {method.name}.",
         "Settings: number n of hyper-parameter settings that a search tries, drawn with replacement from "
         "those of the sweep (Dodge et al. 2019). The default values can be one of those.",
-        "Validation, target: expected accuracy of the setting that has the best validation accuracy of n on "
-        "its target, averaged over targets and trials, in %.",
-        "SD of search: standard deviation of the target accuracy between searches of n settings within a "
-        "trial. SD of trials: standard deviation of its expected value between trials (ddof=1); trials also "
-        "differ in the settings they tried.",
+        f"Validation, target: expected {_result(method)} of the setting that has the best validation "
+        f"{_result(method)} of n on its target, averaged over targets and trials{units}.",
+        f"SD of search: standard deviation of the target {metric.title} between searches of n settings "
+        "within a trial. SD of trials: standard deviation of its expected value between trials (ddof=1); "
+        "trials also differ in the settings they tried.",
         "Trials: number of trials that have all targets. Only settings that all targets share count.",
     ]
+
+
+def _result(method: type[SelectionMethod]) -> str:
+    return method.metric.title if method.metric is method.criterion else "result"
 
 
 def _left_out(curves: Sequence[BudgetCurve], environments: Mapping[str, Sequence[str]]) -> list[str]:
@@ -111,39 +125,43 @@ def _left_out(curves: Sequence[BudgetCurve], environments: Mapping[str, Sequence
     ]
 
 
-def _table(curves: Sequence[BudgetCurve]) -> Table:
+def _table(curves: Sequence[BudgetCurve], method: type[SelectionMethod]) -> Table:
     columns = ["Algorithm", "Settings", "Validation", "Target", "SD of search", "SD of trials", "Trials"]
     rows = [
-        [curve.algorithm, str(point.settings), *_texts(point), str(curve.trials)]
+        [curve.algorithm, str(point.settings), *_texts(point, method), str(curve.trials)]
         for curve in curves
         for point in curve.points
     ]
     return Table(columns, rows)
 
 
-def _texts(point: BudgetPoint) -> list[str]:
-    values = (point.validation, point.target, point.search, point.trials)
-    return [NOTHING if value is None else f"{100 * value:.2f}" for value in values]
+def _texts(point: BudgetPoint, method: type[SelectionMethod]) -> list[str]:
+    validation = f"{method.criterion_in_unit(point.validation):.{2 + method.criterion.extra_digits}f}"
+    values = (point.target, point.search, point.trials)
+    return [validation, *(NOTHING if value is None else method.metric.text(value, 2) for value in values)]
 
 
-def _csv_table(curves: Sequence[BudgetCurve]) -> Table:
+def _csv_table(curves: Sequence[BudgetCurve], method: type[SelectionMethod]) -> Table:
     """All numbers at full precision; missing values are empty."""
+    percent, points = ("_percent", "_points") if method.metric.unit == "%" else ("", "")
     columns = [
-        *("dataset", "algorithm", "settings", "validation_percent", "target_percent"),
-        *("sd_search_points", "sd_trials_points", "trials", "targets"),
+        *("dataset", "algorithm", "settings"),
+        *("validation_percent" if method.criterion.unit == "%" else "validation", f"target{percent}"),
+        *(f"sd_search{points}", f"sd_trials{points}", "trials", "targets"),
     ]
     rows = []
     for curve in curves:
         targets = " ".join(map(str, curve.targets))
         for point in curve.points:
-            values = (point.validation, point.target, point.search, point.trials)
-            texts = ["" if value is None else str(100 * value) for value in values]
+            values = (point.target, point.search, point.trials)
+            texts = [str(method.criterion_in_unit(point.validation))]
+            texts += ["" if value is None else str(method.metric.scale * value) for value in values]
             row = [curve.dataset, curve.algorithm, str(point.settings), *texts, str(curve.trials), targets]
             rows.append(row)
     return Table(columns, rows)
 
 
-def _figure(curves: Sequence[BudgetCurve]) -> Figure:
+def _figure(curves: Sequence[BudgetCurve], metric: Metric) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
@@ -151,7 +169,7 @@ def _figure(curves: Sequence[BudgetCurve]) -> Figure:
     for i, curve in enumerate(curves):
         axis.plot(
             [point.settings for point in curve.points],
-            [100 * point.target for point in curve.points],
+            [metric.scale * point.target for point in curve.points],
             color=PALETTE[i % len(PALETTE)],
             linestyle=("solid", "dashed", "dotted")[i // len(PALETTE) % 3],
             marker=MARKERS[i % len(MARKERS)],
@@ -160,7 +178,7 @@ def _figure(curves: Sequence[BudgetCurve]) -> Figure:
             label=curve.algorithm,
         )
     axis.set_xlabel("settings tried", color=INK)
-    axis.set_ylabel("target accuracy (%)", color=INK)
+    axis.set_ylabel(f"target {metric.heading}", color=INK)
     plain_axes(axis)
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -48,13 +48,14 @@ class Aggregate:
     improvement: Estimate | None
 
 
-def aggregates(shared: SharedCells, baseline: str, seed: int = 0) -> list[Aggregate]:
+def aggregates(shared: SharedCells, baseline: str, seed: int = 0, sign: int = 1) -> list[Aggregate]:
     """Aggregates of each algorithm of `shared` over its cells (dataset and target).
 
     Args:
         shared: accuracies on the cells that all algorithms have.
         baseline: name of the algorithm that others are compared with.
         seed: seed of the bootstrap.
+        sign: 1 if larger values are better, -1 if smaller ones are.
     """
     found = []
     for i, algorithm in enumerate(shared.algorithms):
@@ -63,7 +64,9 @@ def aggregates(shared: SharedCells, baseline: str, seed: int = 0) -> list[Aggreg
         if baseline in shared.algorithms and algorithm != baseline:
             j = shared.algorithms.index(baseline)
             baselines = [columns[j] for columns in shared.accuracies.values()]
-            improvement = probability_of_improvement(cells, baselines, seed)
+            improvement = probability_of_improvement(
+                [sign * cell for cell in cells], [sign * cell for cell in baselines], seed
+            )
         aggregate = Aggregate(algorithm, mean(cells, seed), interquartile_mean(cells, seed), improvement)
         found.append(aggregate)
     return found

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 
+from domainbed.metrics import ACCURACY, Metric
 from domainbed.results.trials import Trial
 from domainbed_gs.report.power import smallest_detectable
 from domainbed_gs.report.signed_rank import rank_sum, smallest_p
 from domainbed_gs.report.statistics import ALPHA
 
 Trials = dict[Trial, float]
-"""Trial -> accuracy in [0, 1]."""
+"""Trial -> accuracy in [0, 1], or another metric, as in records."""
 
 Interval = tuple[float, float]
 """(low, high); an end that the data do not bound is infinite."""
@@ -34,7 +35,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method compared with the baseline on n shared trials. Accuracies and differences are fractions.
+    """A method compared with the baseline on n shared trials. Numbers are those of records: fractions.
 
     Attributes:
         differences: (n,) method - baseline in each trial.
@@ -53,6 +54,7 @@ class Comparison:
         equivalence_p: p-value of two one-sided signed-rank tests within the rope; None without pairs.
         simultaneous: exact interval of the shift at the level 1 - 0.05 / family; None without pairs, and
             before families are known.
+        sign: 1 if larger values are better, -1 if smaller ones are.
     """
 
     differences: tuple[float, ...]
@@ -69,6 +71,12 @@ class Comparison:
     mean_p: float | None
     equivalence_p: float | None
     simultaneous: Interval | None = None
+    sign: int = 1
+
+    @property
+    def gain(self) -> float:
+        """Mean difference, positive if the method is better; NaN without pairs."""
+        return self.sign * self.difference
 
     @property
     def untied(self) -> int:
@@ -83,7 +91,7 @@ class Comparison:
     @property
     def direction(self) -> float:
         """Positive if the signed-rank test speaks for the method, negative if for the baseline."""
-        return rank_sum(self.differences)
+        return self.sign * rank_sum(self.differences)
 
 
 @dataclass(frozen=True)
@@ -158,11 +166,12 @@ class PairedReport:
     Attributes:
         baseline: name of the baseline.
         cells: the cells.
-        rope: the largest difference that makes no practical difference, a fraction.
+        rope: the largest difference that makes no practical difference, as in records: a fraction.
         correction: "holm", or "none" if every test is a family of its own.
         splits: "own" if each trial has its own split of the data, "shared" if trials share one,
             "repeated" if some do, or "unknown".
-        metric: what `trials` are, with unit and direction.
+        metric: what `trials` are.
+        over_targets: how results on several targets become one, one of `OVER_TARGETS`.
     """
 
     baseline: str
@@ -170,7 +179,16 @@ class PairedReport:
     rope: float = ROPE
     correction: str = "holm"
     splits: str = "unknown"
-    metric: str = "accuracy (%), higher is better"
+    metric: Metric = ACCURACY
+    over_targets: str = "mean"
+
+    @property
+    def rope_text(self) -> str:
+        """The rope with its unit: "1 point"."""
+        number = f"{round(self.metric.scale * self.rope, 12):g}"
+        return (
+            f"{number} {'point' if number == '1' and self.metric.unit == '%' else self.metric.short_points}"
+        )
 
     @property
     def datasets(self) -> list[str]:

@@ -12,15 +12,13 @@ from pathlib import Path
 from statistics import fmean
 
 from domainbed.errors import UsageError
-from domainbed.model_selection import METHODS, SelectionMethod
+from domainbed.metrics import ACCURACY, Metric
 from domainbed.records.query import Q
-from domainbed.records.results_file import Record
 from domainbed.results.accuracies import compute_accuracies
 from domainbed.results.dataset_spellings import records_with_one_spelling, spellings_of
 from domainbed.results.loading import load_sweep
 from domainbed.results.printing import print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
-from domainbed_gs.report.comparison import AVERAGE
 from domainbed_gs.report.paired import selection_name
 from domainbed_gs.report.paired_tables import NOTHING, UNBOUNDED, Table, p_text, points
 from domainbed_gs.report.statistics import ALPHA, pairs_needed
@@ -55,30 +53,36 @@ class CompareSection:
             RunError: the other sweep has no records.
         """
         args = context.args
-        method = METHODS[selection_name(context)]
+        method = context.method(selection_name(context))
         # Set by collect_results, of which every section has its flags alone.
         finished_only, mix_data = (bool(getattr(args, name, False)) for name in ("finished_only", "mix_data"))
         records = load_sweep(args.compare, finished_only=finished_only, mix_data=mix_data).records
         spellings = spellings_of([*context.records, *records])
         own, records = (Q(records_with_one_spelling(each, spellings)) for each in (context.records, records))
-        this, other = _sweep(own, method), _sweep(records, method)
+        this, other = (
+            sweep_of(each, compute_accuracies(each, method, context.over_targets)) for each in (own, records)
+        )
+        metric = method.metric
         cells = compare_sweeps(this, other)
         if not cells:
             raise UsageError(
                 f"--compare {args.compare}: no algorithm has results in both sweeps on the same target"
             )
         if context.format == "csv":
-            table = _csv_table(cells)
+            table = _csv_table(cells, metric)
             print_section_table("Two sweeps side by side", table.columns, table.rows, "csv")
         else:
             for dataset in dict.fromkeys(cell.dataset for cell in cells):
-                table = _table([cell for cell in cells if cell.dataset == dataset])
-                title = f"Dataset: {dataset}, two sweeps side by side (%)"
+                table = _table([cell for cell in cells if cell.dataset == dataset], metric)
+                what = "" if metric is ACCURACY else f", {metric.title}"
+                unit = f" ({metric.unit})" if metric.unit else ""
+                title = f"Dataset: {dataset}{what}, two sweeps side by side{unit}"
                 print_section_table(title, table.columns, table.rows, context.format)
+        in_unit = f", in {metric.unit}" if metric.unit else ""
         paragraphs = [
             f"Model selection: {method.name}.",
-            f"This: mean accuracy in {context.input_dir}, in %. Other: that in {args.compare}.",
-            *_describe(cells),
+            f"This: mean {metric.title} in {context.input_dir}{in_unit}. Other: that in {args.compare}.",
+            *_describe(cells, metric),
             *_notes(cells, this, other, different_settings(own, records)),
         ]
         print_paragraphs(paragraphs, context.format)
@@ -87,36 +91,34 @@ class CompareSection:
 SECTION = CompareSection()
 
 
-def _sweep(records: Q[Record], method: type[SelectionMethod]) -> Sweep:
-    return sweep_of(records, compute_accuracies(records, method))
-
-
-def _table(cells: Sequence[SweepCell]) -> Table:
+def _table(cells: Sequence[SweepCell], metric: Metric) -> Table:
     columns = [
         *("Target", "Algorithm", "This", "Other", "Difference", "95 % interval", "p", "Holm p", "Trials")
     ]
-    return Table(columns, [_row(cell) for cell in cells])
+    return Table(columns, [_row(cell, metric) for cell in cells])
 
 
-def _row(cell: SweepCell) -> list[str]:
+def _row(cell: SweepCell, metric: Metric) -> list[str]:
     star = " *" if cell.holm_p is not None and cell.holm_p < ALPHA else ""
     return [
         cell.target,
         cell.algorithm,
-        f"{100 * fmean(cell.this):.2f}",
-        f"{100 * fmean(cell.other):.2f}",
-        points(100 * cell.difference),
-        _interval(cell),
+        metric.text(fmean(cell.this), 2),
+        metric.text(fmean(cell.other), 2),
+        points(metric.scale * cell.difference, metric),
+        _interval(cell, metric),
         p_text(cell.p),
         p_text(cell.holm_p) + star,
         _trials(cell),
     ]
 
 
-def _interval(cell: SweepCell) -> str:
+def _interval(cell: SweepCell, metric: Metric) -> str:
     if cell.interval is None:
         return NOTHING
-    low, high = (points(100 * end) if math.isfinite(end) else UNBOUNDED for end in cell.interval)
+    low, high = (
+        points(metric.scale * end, metric) if math.isfinite(end) else UNBOUNDED for end in cell.interval
+    )
     return f"[{low}, {high}]"
 
 
@@ -124,18 +126,19 @@ def _trials(cell: SweepCell) -> str:
     return f"{len(cell.this)} pairs" if cell.paired else f"{len(cell.this)} and {len(cell.other)}"
 
 
-def _csv_table(cells: Sequence[SweepCell]) -> Table:
+def _csv_table(cells: Sequence[SweepCell], metric: Metric) -> Table:
     """All numbers at full precision; missing values and infinite ends are empty."""
+    percent, points = ("_percent", "_points") if metric.unit == "%" else ("", "")
     columns = [
-        *("dataset", "target", "algorithm", "this_percent", "other_percent", "difference_points"),
-        *("low_points", "high_points", "p", "holm_p", "this_trials", "other_trials", "paired"),
+        *("dataset", "target", "algorithm", f"this{percent}", f"other{percent}", f"difference{points}"),
+        *(f"low{points}", f"high{points}", "p", "holm_p", "this_trials", "other_trials", "paired"),
     ]
     rows = []
     for cell in cells:
         ends = cell.interval or (math.inf, math.inf)
         values = [
-            *(100 * fmean(cell.this), 100 * fmean(cell.other), 100 * cell.difference),
-            *(100 * end if math.isfinite(end) else None for end in ends),
+            *(metric.scale * each for each in (fmean(cell.this), fmean(cell.other), cell.difference)),
+            *(metric.scale * end if math.isfinite(end) else None for end in ends),
             *(cell.p, cell.holm_p, len(cell.this), len(cell.other), cell.paired),
         ]
         texts = ["" if value is None else str(value) for value in values]
@@ -143,9 +146,10 @@ def _csv_table(cells: Sequence[SweepCell]) -> Table:
     return Table(columns, rows)
 
 
-def _describe(cells: Sequence[SweepCell]) -> list[str]:
+def _describe(cells: Sequence[SweepCell], metric: Metric) -> list[str]:
     """Meaning of the numbers."""
-    lines = ["Difference: mean of this sweep minus mean of the other one, in percentage points."]
+    better = "" if metric.larger_is_better else " Lower is better."
+    lines = [f"Difference: mean of this sweep minus mean of the other one, in {metric.points}.{better}"]
     if any(cell.paired for cell in cells):
         lines.append(
             "Pairs: trials with the same seed and splits in both sweeps. Their p is that of the two-sided "
@@ -174,8 +178,8 @@ def _notes(cells: Sequence[SweepCell], this: Sweep, other: Sweep, settings: Sequ
         if algorithms
     ]
     notes += _missing_targets(cells, this, other)
-    notes += _too_few_pairs([cell for cell in cells if cell.target == AVERAGE], "averages")
-    notes += _too_few_pairs([cell for cell in cells if cell.target != AVERAGE], "single targets")
+    notes += _too_few_pairs([cell for cell in cells if cell.averaged], "averages")
+    notes += _too_few_pairs([cell for cell in cells if not cell.averaged], "single targets")
     if settings:
         notes.append(f"Note: the settings differ: {'; '.join(settings)}.")
     return notes
@@ -184,7 +188,7 @@ def _notes(cells: Sequence[SweepCell], this: Sweep, other: Sweep, settings: Sequ
 def _missing_targets(cells: Sequence[SweepCell], this: Sweep, other: Sweep) -> Iterator[str]:
     """A sentence on each compared algorithm with targets that only one of the sweeps has."""
     compared = {(cell.dataset, cell.algorithm) for cell in cells}
-    averaged = {(cell.dataset, cell.algorithm) for cell in cells if cell.target == AVERAGE}
+    averaged = {(cell.dataset, cell.algorithm): cell.target for cell in cells if cell.averaged}
     for dataset in this.accuracies.datasets:
         for algorithm in this.accuracies.algorithms:
             lacking = [
@@ -194,7 +198,8 @@ def _missing_targets(cells: Sequence[SweepCell], this: Sweep, other: Sweep) -> I
                 != bool(other.trials((dataset.name, algorithm, target)))
             ]
             if lacking and (dataset.name, algorithm) in compared:
-                effect = f", which {AVERAGE} leaves out" if (dataset.name, algorithm) in averaged else ""
+                average = averaged.get((dataset.name, algorithm))
+                effect = f", which {average} leaves out" if average else ""
                 yield f"Note: {dataset.name}, {algorithm}: only one sweep has {', '.join(lacking)}{effect}."
 
 

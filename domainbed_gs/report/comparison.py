@@ -28,13 +28,16 @@ AVERAGE = "Average"
 """Name of the row over targets."""
 
 
-def compare(method: Sequence[float], baseline: Sequence[float], rope: float = ROPE) -> Comparison:
+def compare(
+    method: Sequence[float], baseline: Sequence[float], rope: float = ROPE, sign: int = 1
+) -> Comparison:
     """Compare a method with the baseline on the same n trials.
 
     Args:
         method: accuracies (n,) of the method.
         baseline: accuracies (n,) of the baseline, in the same order of trials.
         rope: largest difference that makes no practical difference, a fraction.
+        sign: 1 if larger values are better, -1 if smaller ones are.
 
     Raises: UsageError if the two differ in length.
     """
@@ -42,7 +45,8 @@ def compare(method: Sequence[float], baseline: Sequence[float], rope: float = RO
         raise UsageError(f"cannot pair {len(method)} accuracies with {len(baseline)} of the baseline")
     differences: Floats = np.subtract(method, baseline, dtype=np.float64)
     rounded = differences.round(DECIMALS)
-    wins, ties, losses = (int(kind.sum()) for kind in (rounded > 0, rounded == 0, rounded < 0))
+    gains = sign * rounded
+    wins, ties, losses = (int(kind.sum()) for kind in (gains > 0, gains == 0, gains < 0))
     paired = len(differences) > 0
     better = better_probability(wins, ties, losses)
     curve = shift_curve(differences)
@@ -60,6 +64,7 @@ def compare(method: Sequence[float], baseline: Sequence[float], rope: float = RO
         probability_interval=better[1] if better else None,
         mean_p=mean_permutation_p(differences) if paired else None,
         equivalence_p=equivalence_p(differences, rope) if paired else None,
+        sign=sign,
     )
 
 
@@ -67,24 +72,29 @@ def compare_all(
     accuracies: Accuracies,
     baseline: str,
     *,
-    rope: float = ROPE,
+    rope: float | None = None,
     correction: str = "holm",
     splits: str = "unknown",
 ) -> PairedReport:
     """Compare every method with `baseline` on every target, and on the average over a dataset's targets.
+
+    With `accuracies.over_targets` "worst", on the worst target of each trial instead of the average.
 
     A method without accuracies on a dataset has no cells there, and neither has a target without accuracies.
 
     Args:
         accuracies: results of `domainbed.results.accuracies.compute_accuracies`; NaN counts as missing.
         baseline: name of an algorithm.
-        rope: largest difference that makes no practical difference, a fraction.
+        rope: largest difference that makes no practical difference, a fraction; by default that of the
+            metric.
         correction: "holm" or "none" (see `domainbed_gs.report.families`).
         splits: whether trials have their "own" splits or "shared" ones, or "unknown".
 
     Raises: UsageError if the baseline has no accuracies; the message says why, and names the algorithms that
         have some.
     """
+    metric = accuracies.metric
+    rope = metric.rope / metric.scale if rope is None else rope
     numbers = {key: _finite(trials) for key, trials in accuracies.by_target.items()}
     with_results = {algorithm for (_, algorithm, _), trials in numbers.items() if trials}
     names = [name for name in accuracies.algorithms if name in with_results]
@@ -101,8 +111,16 @@ def compare_all(
         own = {key[1:]: trials for key, trials in numbers.items() if key[0] == dataset.name and trials}
         present = {algorithm for algorithm, _ in own}
         methods = [baseline, *(name for name in names if name in present and name != baseline)]
-        cells += _cells(dataset, own, methods, rope) if own else []
-    return PairedReport(baseline, judge(cells, correction), rope, correction, splits)
+        cells += _cells(dataset, own, methods, rope, accuracies) if own else []
+    return PairedReport(
+        baseline=baseline,
+        cells=judge(cells, correction),
+        rope=rope,
+        correction=correction,
+        splits=splits,
+        metric=metric,
+        over_targets=accuracies.over_targets,
+    )
 
 
 def _finite(trials: Trials) -> Trials:
@@ -110,7 +128,11 @@ def _finite(trials: Trials) -> Trials:
 
 
 def _cells(
-    dataset: ShownDataset, own: dict[tuple[str, int], Trials], methods: Sequence[str], rope: float
+    dataset: ShownDataset,
+    own: dict[tuple[str, int], Trials],
+    methods: Sequence[str],
+    rope: float,
+    accuracies: Accuracies,
 ) -> Iterator[Cell]:
     """Cells of one dataset.
 
@@ -119,6 +141,7 @@ def _cells(
         own: (algorithm, target) -> trials.
         methods: names of the methods, the baseline first.
         rope: largest difference that makes no practical difference, a fraction.
+        accuracies: the metric, and how results on several targets become one.
     """
     targets = sorted({target for _, target in own})
     for target in targets:
@@ -131,12 +154,14 @@ def _cells(
                 algorithm=method,
                 trials=trials,
                 primary=len(targets) == 1,
-                comparison=_compare_shared(trials, of_target[methods[0]], rope)
+                comparison=_compare_shared(trials, of_target[methods[0]], rope, accuracies)
                 if method != methods[0]
                 else None,
             )
     if len(targets) > 1:
-        yield from (_average(dataset, own, targets, method, methods[0], rope) for method in methods)
+        yield from (
+            _average(dataset, own, targets, method, methods[0], rope, accuracies) for method in methods
+        )
 
 
 def _average(
@@ -146,36 +171,44 @@ def _average(
     method: str,
     baseline: str,
     rope: float,
+    accuracies: Accuracies,
 ) -> Cell:
-    """The cell of a method's average over `targets`.
+    """The cell of a method's average, or worst result, over `targets`.
 
     Its accuracies are those of trials with all targets. It is compared on the targets for which both it and
     the baseline have results; the others are `left_out`.
     """
 
     def average(name: str, over: Sequence[int]) -> Trials:
-        return average_over_targets([own.get((name, target), {}) for target in over])
+        return average_over_targets([own.get((name, target), {}) for target in over], accuracies)
 
     shared = [target for target in targets if (method, target) in own and (baseline, target) in own]
     return Cell(
         dataset=dataset.name,
         target=None,
-        target_name=AVERAGE,
+        target_name=accuracies.summary_title,
         algorithm=method,
         trials=average(method, targets),
         comparison=None
         if method == baseline
-        else _compare_shared(average(method, shared), average(baseline, shared), rope),
+        else _compare_shared(average(method, shared), average(baseline, shared), rope, accuracies),
         left_out=tuple(dataset.targets[target] for target in targets if target not in shared),
     )
 
 
-def _compare_shared(trials: Trials, baseline: Trials, rope: float) -> Comparison:
+def _compare_shared(trials: Trials, baseline: Trials, rope: float, accuracies: Accuracies) -> Comparison:
     shared = sorted(trials.keys() & baseline.keys())
-    return compare([trials[t] for t in shared], [baseline[t] for t in shared], rope)
+    sign = accuracies.metric.sign
+    return compare([trials[t] for t in shared], [baseline[t] for t in shared], rope, sign)
 
 
-def average_over_targets(columns: Sequence[Trials]) -> Trials:
-    """Mean over the targets, for each trial that has all of them; empty without targets."""
+def average_over_targets(columns: Sequence[Trials], accuracies: Accuracies) -> Trials:
+    """Mean over the targets, for each trial that has all of them; empty without targets.
+
+    Args:
+        columns: the results on each target.
+        accuracies: says whether to take the mean over targets or the worst of them.
+    """
     shared = set.intersection(*(set(trials) for trials in columns)) if columns else set()
-    return {trial: fmean(trials[trial] for trials in columns) for trial in sorted(shared)}
+    over = accuracies.summary if accuracies.over_targets == "worst" else fmean
+    return {trial: over([trials[trial] for trials in columns]) for trial in sorted(shared)}

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from domainbed.errors import UsageError
-from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import shown_datasets
@@ -139,7 +138,7 @@ def compare_conditions(records: Q[Record], manifest: Manifest | None, options: P
         ]
     )
     environments = {columns.name: columns.environments for columns in shown_datasets(records)}
-    parts = accuracies_by_part(own, METHODS[options.selection], options.target_part)
+    parts = accuracies_by_part(own, options.method, options.target_part, over_targets=options.over_targets)
     for accuracies in parts.values():
         accuracies.algorithms = [name for name in GROUPING if name in accuracies.algorithms]
         accuracies.datasets = [

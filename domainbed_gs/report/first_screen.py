@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 from domainbed.escaping import html_escape
+from domainbed.metrics import ACCURACY, Metric
 from domainbed.results.page.facts import Fact, counted, print_facts, runs_done
 from domainbed.results.printing import FigureData, print_figure_data, print_lines
 from domainbed.results.report import ReportContext
@@ -48,10 +49,11 @@ def print_first_screen(report: PairedReport, context: ReportContext, selection: 
         context: the sweep.
         selection: the selection method, in words.
     """
+    metric = "" if report.metric is ACCURACY else f" · {report.metric.described}"
     datasets, sentence = " · ".join(report.datasets), answer(report)
     size = ' class="long"' if len(sentence) > LONG else ""
     print_lines(
-        f'<p class="kicker">{html_escape(f"{datasets} · selection: {selection}")}</p>',
+        f'<p class="kicker">{html_escape(f"{datasets}{metric} · selection: {selection}")}</p>',
         f"<h1{size}>{html_escape(sentence)}</h1>",
     )
     print_facts(list(_facts(report, context)))
@@ -86,15 +88,16 @@ def _detectable(report: PairedReport) -> Iterator[Fact]:
     found = [cell.smallest_detectable for cell in report.primary]
     smallest = [value for value in found if value is not None]
     if smallest:
-        words = "points" if None not in found else "points, for some methods none"
-        yield Fact(span(smallest), words, before="detectable with 80 % power:")
+        unit = report.metric.short_points
+        words = unit if None not in found else f"{unit}, for some methods none"
+        yield Fact(span(smallest, report.metric), words, before="detectable with 80 % power:")
     elif any(cell.trials_needed is not None for cell in report.primary):
         yield Fact("", "no difference is detectable with so few trials", limits=True)
 
 
 def _print_forest(report: PairedReport) -> None:
     """Print the table with the forest plot, its legend, and the data of the plot."""
-    rope = 100 * report.rope
+    rope = report.metric.scale * report.rope
     groups = {name: _rows(report, name) for name in report.datasets}
     axis = axis_for([row for rows in groups.values() for _, row in rows], rope)
     print_lines('<table class="forest" role="table" aria-label="Differences to the baseline">')
@@ -112,37 +115,42 @@ def _print_forest(report: PairedReport) -> None:
 
 
 def _rows(report: PairedReport, dataset: str) -> list[tuple[Cell, ForestRow]]:
-    """(cell, row of the plot) of the primary family on one dataset, the largest shift first."""
+    """(cell, row of the plot) of the primary family on one dataset, the best shift first."""
+    metric = report.metric
     marks: dict[str, list[tuple[str, float]]] = {}
     for cell in report.secondary:
         if cell.dataset == dataset and cell.comparison and cell.comparison.pairs:
-            mark = (cell.target_name, 100 * cell.comparison.shift)
+            mark = (cell.target_name, metric.scale * cell.comparison.shift)
             marks.setdefault(cell.algorithm, []).append(mark)
     own = [cell for cell in report.primary if cell.dataset == dataset]
-    rows = [(cell, _forest_row(cell, marks.get(cell.algorithm, []))) for cell in own]
-    return sorted(rows, key=lambda pair: math.inf if pair[1].centre is None else -pair[1].centre)
+    rows = [(cell, _forest_row(cell, marks.get(cell.algorithm, []), metric)) for cell in own]
+    return sorted(
+        rows, key=lambda pair: math.inf if pair[1].centre is None else -metric.sign * pair[1].centre
+    )
 
 
-def _forest_row(cell: Cell, marks: list[tuple[str, float]]) -> ForestRow:
+def _forest_row(cell: Cell, marks: list[tuple[str, float]], metric: Metric) -> ForestRow:
     comparison = cell.comparison
     if comparison is None or not comparison.pairs:
         return ForestRow(cell.algorithm, None)
     return ForestRow(
         label=cell.algorithm,
-        centre=100 * comparison.shift,
-        interval=_points(comparison.interval),
-        wide_interval=_points(comparison.simultaneous),
+        centre=metric.scale * comparison.shift,
+        interval=_points(comparison.interval, metric),
+        wide_interval=_points(comparison.simultaneous, metric),
         marks=tuple(marks),
         style=cell.verdict.value if cell.verdict else "",
+        digits=1 + metric.extra_digits,
     )
 
 
-def _points(interval: Interval | None) -> Interval | None:
-    return None if interval is None else (100 * interval[0], 100 * interval[1])
+def _points(interval: Interval | None, metric: Metric) -> Interval | None:
+    return None if interval is None else (metric.scale * interval[0], metric.scale * interval[1])
 
 
 def _head(report: PairedReport, axis: Axis) -> str:
-    labels = axis_labels(axis, f"{report.baseline} better", "method better")
+    ends = (f"{report.baseline} better", "method better")
+    labels = axis_labels(axis, *(ends if report.metric.larger_is_better else ends[::-1]))
     corrected = "p (Holm)" if report.correction == "holm" else "p"
     return "".join(
         [
@@ -171,8 +179,11 @@ def _table_row(cell: Cell, row: ForestRow, axis: Axis, rope: float) -> str:
         [
             f'<tr role="row"><th role="rowheader" scope="row">{breakable(cell.algorithm)}</th>',
             f'<td role="cell" class="plot">{strip(row, axis, rope)}</td>',
-            _cell("shift number", NOTHING if row.centre is None else number(row.centre)),
-            _cell("interval number", interval_text(row.wide_interval) if row.wide_interval else NOTHING),
+            _cell("shift number", NOTHING if row.centre is None else number(row.centre, row.digits)),
+            _cell(
+                "interval number",
+                interval_text(row.wide_interval, row.digits) if row.wide_interval else NOTHING,
+            ),
             _cell("p number", p_text(cell.holm_p)),
             _cell("better-in number", NOTHING if better is None else f"{100 * better:.0f} %"),
             f'<td role="cell" class="verdict">{_verdict(cell)}</td></tr>',
@@ -201,18 +212,20 @@ def _verdict(cell: Cell) -> str:
 
 
 def _legend(report: PairedReport) -> str:
-    averaged = " averaged over held-out environments" if any(c.target is None for c in report.primary) else ""
-    rope = f"{100 * report.rope:g}"
+    over = (
+        " averaged over held-out environments"
+        if report.over_targets == "mean"
+        else " on the worst held-out environment of each trial"
+    )
+    averaged = over if any(c.target is None for c in report.primary) else ""
     unbounded = any(cell.comparison and cell.comparison.simultaneous == UNBOUNDED for cell in report.primary)
     shapes = " · ".join(f"{shape}\u00a0{verdict.value}" for verdict, shape in SHAPES.items())
     sentences = [
-        f"Dot and line: difference to {report.baseline}{averaged} (Hodges-Lehmann shift, in percentage "
-        "points), with its exact 95 % interval (thick) and the interval that holds for all methods at once "
-        "(thin).",
+        f"Dot and line: difference to {report.baseline}{averaged} (Hodges-Lehmann shift, in "
+        f"{report.metric.points}), with its exact 95 % interval (thick) and the interval that holds for all "
+        "methods at once (thin).",
         "Small marks: each environment." if averaged else "",
-        f"Shaded: ±{rope} {'point' if rope == '1' else 'points'}, taken as no practical difference."
-        if report.rope
-        else "",
+        f"Shaded: ±{report.rope_text}, taken as no practical difference." if report.rope else "",
         "An arrow points to what lies beyond the axis.",
         "Dashed: so few trials do not bound the difference." if unbounded else "",
         shapes,
@@ -229,21 +242,26 @@ def _print_data(report: PairedReport) -> None:
     ]  # fmt: skip
     cells = [*report.primary, *report.secondary]
     rows = [
-        [cell.algorithm, cell.target_name, *_numbers(cell.comparison), *([cell.dataset] if several else [])]
+        [
+            *(cell.algorithm, cell.target_name, *_numbers(cell.comparison, report.metric)),
+            *([cell.dataset] if several else []),
+        ]
         for cell in cells
         if cell.comparison is not None and cell.comparison.pairs
     ]
-    print_figure_data("differences to the baseline (percentage points)", FigureData(columns, rows))
+    title = f"differences to the baseline ({report.metric.points})"
+    print_figure_data(title, FigureData(columns, rows))
 
 
-def _numbers(comparison: Comparison) -> list[str]:
+def _numbers(comparison: Comparison, metric: Metric) -> list[str]:
     ends = [*(comparison.interval or (None, None)), *(comparison.simultaneous or (None, None))]
     better = comparison.probability_better
     share = NOTHING if better is None else f"{100 * better:.1f}"
-    return [_data(comparison.shift), *(_data(end) for end in ends), share]
+    return [_data(comparison.shift, metric), *(_data(end, metric) for end in ends), share]
 
 
-def _data(share: float | None) -> str:
-    if share is None:
+def _data(value: float | None, metric: Metric) -> str:
+    if value is None:
         return NOTHING
-    return "unbounded" if math.isinf(share) else f"{100 * share + 0.0:+.3f}"
+    digits = 3 + metric.extra_digits
+    return "unbounded" if math.isinf(value) else f"{metric.scale * value + 0.0:+.{digits}f}"

@@ -38,6 +38,7 @@ class ForestRow:
         wide_interval: the thin interval; None if it is unknown.
         marks: (name, position) of the small marks.
         style: CSS class that sets the colour.
+        digits: digits after the decimal point of its numbers.
     """
 
     label: str
@@ -46,6 +47,7 @@ class ForestRow:
     wide_interval: Interval | None = None
     marks: tuple[tuple[str, float], ...] = ()
     style: str = ""
+    digits: int = 1
 
     @property
     def reach(self) -> float:
@@ -136,11 +138,11 @@ def description(row: ForestRow) -> str:
     """What the strip shows, in words, for screen readers."""
     if row.centre is None:
         return f"{row.label}: no shared trials"
-    parts = [f"{row.label}: {number(row.centre)}"]
+    parts = [f"{row.label}: {number(row.centre, row.digits)}"]
     for name, interval in (("95 % interval", row.interval), ("simultaneous interval", row.wide_interval)):
         if interval is not None:
-            parts.append(f"{name} {interval_text(interval)}")
-    parts += [f"{name} {number(position)}" for name, position in row.marks]
+            parts.append(f"{name} {interval_text(interval, row.digits)}")
+    parts += [f"{name} {number(position, row.digits)}" for name, position in row.marks]
     return ", ".join(parts)
 
 
@@ -156,11 +158,11 @@ def number(value: float, decimals: int = 1, zero: str | None = None) -> str:
     return zero if zero is not None and not sign else f"{sign}{abs(value):.{decimals}f}"
 
 
-def interval_text(interval: Interval) -> str:
+def interval_text(interval: Interval, digits: int = 1) -> str:
     """An interval such as "−0.5 to +1.7"; an infinite end is "unbounded"."""
     if interval == UNBOUNDED:
         return "unbounded"
-    return " to ".join("unbounded" if math.isinf(end) else number(end) for end in interval)
+    return " to ".join("unbounded" if math.isinf(end) else number(end, digits) for end in interval)
 
 
 def _shapes(row: ForestRow, axis: Axis) -> Iterator[str]:
@@ -174,7 +176,7 @@ def _shapes(row: ForestRow, axis: Axis) -> Iterator[str]:
             yield f'<line class="{style}{dashes}" x1="{start:.2f}%" x2="{end:.2f}%"/>'
             yield from (_arrow(axis, value, style) for value in interval if not axis.contains(value))
     for name, position in row.marks:
-        title = f"<title>{html_escape(f'{name} {number(position)}')}</title>"
+        title = f"<title>{html_escape(f'{name} {number(position, row.digits)}')}</title>"
         if axis.contains(position):
             place = f'x1="{axis.percent(position):.2f}%" x2="{axis.percent(position):.2f}%"'
             yield f'<line class="mark" {place} y1="-6" y2="6">{title}</line>'

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 
+from domainbed.metrics import Metric
 from domainbed_gs.report.cells import Cell, Comparison, Interval, PairedReport
 from domainbed_gs.report.verdicts import verdict_text
 
@@ -14,8 +16,9 @@ from domainbed_gs.report.verdicts import verdict_text
 class Row:
     """A cell in numbers: accuracies in %, differences in percentage points. None where a number is missing.
 
-    The fields are the columns of the CSV, in order, but for `verdict_text`. Unbounded ends of intervals are
-    infinite.
+    Those of another metric are in its unit; the CSV then names them without percent and points. The fields
+    are the columns of the CSV, in order, but for `verdict_text` and `measure`. Unbounded ends of intervals
+    are infinite.
 
     Attributes:
         dataset: name of the dataset.
@@ -53,6 +56,7 @@ class Row:
         target_part: "test" if accuracies are on the part that the selection method tests on, "all" if on all
             images of the target.
         verdict_text: the verdict with its remarks.
+        measure: what is compared.
     """
 
     dataset: str
@@ -89,11 +93,14 @@ class Row:
     family: str | None
     target_part: str
     verdict_text: str
+    measure: Metric
 
     def csv(self) -> dict[str, str]:
         """Column -> text at full precision; missing values and unbounded ends are empty."""
-        values = dataclasses.asdict(self)
-        del values["verdict_text"]
+        names = [field.name for field in dataclasses.fields(self)]
+        values = {name: getattr(self, name) for name in names if name not in ("verdict_text", "measure")}
+        if self.measure.unit != "%":
+            values = {re.sub(r"_(percent|points)$", "", name): value for name, value in values.items()}
         return {name: _csv_text(value) for name, value in values.items()}
 
 
@@ -109,10 +116,10 @@ def frame(report: PairedReport, selection: str, target_part: str = "test") -> li
 
 
 def _row(cell: Cell, report: PairedReport, selection: str, target_part: str) -> Row:
-    comparison = cell.comparison
+    comparison, scale = cell.comparison, report.metric.scale
     tested = comparison if comparison is not None and comparison.pairs else None
-    low, high = _points(tested.interval if tested else None)
-    low_simultaneous, high_simultaneous = _points(tested.simultaneous if tested else None)
+    low, high = _points(tested.interval if tested else None, scale)
+    low_simultaneous, high_simultaneous = _points(tested.simultaneous if tested else None, scale)
     probability_low, probability_high = (tested.probability_interval if tested else None) or (None, None)
     return Row(
         dataset=cell.dataset,
@@ -122,10 +129,10 @@ def _row(cell: Cell, report: PairedReport, selection: str, target_part: str) -> 
         baseline=report.baseline,
         selection=selection,
         trials=len(cell.trials),
-        mean_percent=_percent(cell.mean),
-        std_percent=_percent(cell.std),
+        mean_percent=_scaled(cell.mean, scale),
+        std_percent=_scaled(cell.std, scale),
         pairs=comparison.pairs if comparison else None,
-        difference_points=_percent(tested.difference) if tested else None,
+        difference_points=_scaled(tested.difference, scale) if tested else None,
         low_points=low,
         high_points=high,
         p=tested.p if tested else None,
@@ -134,14 +141,14 @@ def _row(cell: Cell, report: PairedReport, selection: str, target_part: str) -> 
         ties=tested.ties if tested else None,
         losses=tested.losses if tested else None,
         significant=cell.significant if tested else None,
-        shift_points=_percent(tested.shift) if tested else None,
+        shift_points=_scaled(tested.shift, scale) if tested else None,
         low_simultaneous=low_simultaneous,
         high_simultaneous=high_simultaneous,
         probability_better=tested.probability_better if tested else None,
         verdict=cell.verdict.value if cell.verdict else None,
-        smallest_detectable_points=_percent(cell.smallest_detectable),
+        smallest_detectable_points=_scaled(cell.smallest_detectable, scale),
         splits=report.splits,
-        metric=report.metric,
+        metric=report.metric.described,
         mean_p=tested.mean_p if tested else None,
         equivalence_p=tested.equivalence_p if tested else None,
         probability_low=probability_low,
@@ -149,6 +156,7 @@ def _row(cell: Cell, report: PairedReport, selection: str, target_part: str) -> 
         family=_family(cell, comparison),
         target_part=target_part,
         verdict_text=verdict_text(cell),
+        measure=report.metric,
     )
 
 
@@ -158,12 +166,12 @@ def _family(cell: Cell, comparison: Comparison | None) -> str | None:
     return "primary" if cell.primary else "secondary"
 
 
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
+def _scaled(value: float | None, scale: float) -> float | None:
+    return None if value is None else scale * value
 
 
-def _points(interval: Interval | None) -> tuple[float | None, float | None]:
-    return (None, None) if interval is None else (100 * interval[0], 100 * interval[1])
+def _points(interval: Interval | None, scale: float) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (scale * interval[0], scale * interval[1])
 
 
 def _csv_text(value: object) -> str:

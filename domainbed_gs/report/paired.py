@@ -14,14 +14,14 @@ from pathlib import Path
 
 from domainbed.errors import UsageError, check_choice
 from domainbed.escaping import latex_escape
-from domainbed.model_selection import METHODS
+from domainbed.model_selection import METHODS, SelectionMethod
 from domainbed.results.accuracies import Accuracies
 from domainbed.results.printing import print_figure_names, print_lines, print_paragraphs
 from domainbed.results.report import ReportContext
 from domainbed_gs.report import first_screen
 from domainbed_gs.report.box_plots import print_box_plots, write_box_plots
 from domainbed_gs.report.cautions import cautions
-from domainbed_gs.report.cells import ROPE, PairedReport
+from domainbed_gs.report.cells import PairedReport
 from domainbed_gs.report.comparison import compare_all
 from domainbed_gs.report.families import CORRECTIONS
 from domainbed_gs.report.frame import frame
@@ -61,9 +61,9 @@ class PairedSection:
         group.add_argument(
             "--rope",
             type=float,
-            default=100 * ROPE,
             metavar="POINTS",
-            help="largest difference without practical importance, in percentage points (default: 1)",
+            help="largest difference without practical importance, in percentage points or the unit of "
+            "--metric (default: that of the metric; 1 for accuracies)",
         )
         group.add_argument(
             "--correction",
@@ -106,9 +106,7 @@ class PairedSection:
         args = context.args
         options = PairedOptions.of(context)
         splits = trial_splits(context.records)
-        accuracies = accuracies_by_part(
-            context.records, METHODS[options.selection], options.target_part, context.runs
-        )
+        accuracies = options.accuracies(context)
         reports = options.compare(accuracies, args.baseline, splits)
         report = next(iter(reports.values()))
         if args.paired or context.format == "html":
@@ -142,15 +140,19 @@ class PairedOptions:
 
     Attributes:
         selection: name of the selection method.
-        rope: largest difference without practical importance, a fraction.
+        rope: largest difference without practical importance, as in records: a fraction.
         correction: one of `CORRECTIONS`.
         target_part: one of `TARGET_PARTS`, or None for both.
+        method: the selection method, which reports the metric of the context.
+        over_targets: how results on several targets become one, one of `OVER_TARGETS`.
     """
 
     selection: str
     rope: float
     correction: str
     target_part: str | None
+    method: type[SelectionMethod]
+    over_targets: str = "mean"
 
     @classmethod
     def of(cls, context: ReportContext) -> PairedOptions:
@@ -159,9 +161,27 @@ class PairedOptions:
         check_choice("--correction is", args.correction, CORRECTIONS)
         if args.target_part is not None:
             check_choice("--target_part is", args.target_part, TARGET_PARTS)
-        if not 0 <= args.rope < math.inf:
-            raise UsageError(f"--rope is {args.rope:g}; expected percentage points, 0 or more")
-        return cls(selection_name(context), args.rope / 100, args.correction, args.target_part)
+        selection = selection_name(context)
+        method = context.method(selection)
+        rope = method.metric.rope if args.rope is None else args.rope
+        if not 0 <= rope < math.inf:
+            raise UsageError(f"--rope is {rope:g}; expected {method.metric.points}, 0 or more")
+        return cls(
+            selection=selection,
+            rope=rope / method.metric.scale,
+            correction=args.correction,
+            target_part=args.target_part,
+            method=method,
+            over_targets=context.over_targets,
+        )
+
+    def accuracies(self, context: ReportContext, part: str | None = None) -> dict[str, Accuracies]:
+        """Results by the part of the target: `part`, by default that of the options.
+
+        Raises: UsageError as `accuracies_by_part`.
+        """
+        part = part or self.target_part
+        return accuracies_by_part(context.records, self.method, part, context.runs, self.over_targets)
 
     def compare(
         self, accuracies: Mapping[str, Accuracies], baseline: str, splits: TrialSplits
@@ -190,7 +210,7 @@ def report_of(context: ReportContext) -> PairedReport:
     """
     options = PairedOptions.of(context)
     part = options.target_part or TARGET_PARTS[0]
-    accuracies = accuracies_by_part(context.records, METHODS[options.selection], part, context.runs)
+    accuracies = options.accuracies(context, part)
     return options.compare(accuracies, context.args.baseline, trial_splits(context.records))[part]
 
 

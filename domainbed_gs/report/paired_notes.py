@@ -20,12 +20,16 @@ def meanings(report: PairedReport, selection: str) -> list[str]:
     """
     name, holm = report.baseline, report.correction == "holm"
     p, corrected = ("Holm p", ", with the same correction") if holm else ("p", "")
-    rope = f"{100 * report.rope:g} {'point' if report.rope == 0.01 else 'points'}"
+    metric, rope = report.metric, report.rope_text
+    unit = f", in {metric.unit}" if metric.unit else ""
+    direction = (
+        "" if metric.larger_is_better else " Lower is better: a negative difference is for the method."
+    )
     lines = [
         f"Model selection: {selection}.",
-        "Accuracy: mean (standard deviation, ddof=1) over all trials of the method, in %. A star marks a "
-        f"method that is better or worse than {name} ({p} < {ALPHA}).",
-        f"Mean: mean of method - {name} over the trials both have, in percentage points. Shift: the "
+        f"{metric.capitalized}: mean (standard deviation, ddof=1) over all trials of the "
+        f"method{unit}. A star marks a method that is better or worse than {name} ({p} < {ALPHA}).",
+        f"Mean: mean of method - {name} over the trials both have, in {metric.points}.{direction} Shift: the "
         "Hodges-Lehmann estimate of the same difference, which the signed-rank test is about.",
         "95 % interval: exact, of the shift. It excludes 0 if and only if p < 0.05. Simultaneous: the same "
         "at the level 1 - 0.05 / (tests in the family), for all comparisons of a family at once. It is a "
@@ -39,7 +43,9 @@ def meanings(report: PairedReport, selection: str) -> list[str]:
         "disagrees.",
     ]
     if any(cell.target is None for cell in report.cells):
-        lines.append(f"{AVERAGE}: mean over the targets shown, in each trial that has all of them.")
+        what = "mean over" if report.over_targets == "mean" else "worst of"
+        title = next(cell.target_name for cell in report.cells if cell.target is None)
+        lines.append(f"{title}: {what} the targets shown, in each trial that has all of them.")
     if any(cell.left_out and cell.verdict is not None for cell in report.cells):
         lines.append(
             f"Without: the method or {name} has no results on the targets named there. Their averages are "
@@ -61,8 +67,10 @@ def _correction(report: PairedReport) -> str:
 
 
 def _named(primary: Sequence[Cell]) -> tuple[str, Sequence[Cell]]:
-    averages = any(cell.target is None for cell in primary)
-    return ("averages over targets" if averages else "comparisons"), primary
+    averages = [cell.target_name for cell in primary if cell.target is None]
+    if not averages:
+        return "comparisons", primary
+    return ("averages over targets" if averages[0] == AVERAGE else "worst targets"), primary
 
 
 def _detectable(report: PairedReport) -> Iterator[str]:
@@ -74,7 +82,7 @@ def _detectable(report: PairedReport) -> Iterator[str]:
     ):
         numbers = [cell.smallest_detectable for cell in cells if cell.smallest_detectable is not None]
         if numbers:
-            texts.append(f"{span(numbers)} points {place} {noun}")
+            texts.append(f"{span(numbers, report.metric)} {report.metric.short_points} {place} {noun}")
     if texts:
         yield (
             f"Smallest detectable difference, which as many trials find with a probability of "

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from domainbed.metrics import ACCURACY, Metric
 from domainbed.results.printing import print_section_table
+from domainbed_gs.report.comparison import AVERAGE
 from domainbed_gs.report.frame import Row
 
 NOTHING = "-"
@@ -22,10 +24,10 @@ TARGETS_PER_TABLE = 7
 """Number of target columns that fit beside the method names in one line of text."""
 
 ACCURACIES = {
-    "test": "target accuracy (%)",
-    "all": "accuracy on all images of the target (%)",
+    "test": "target {}",
+    "all": "{} on all images of the target",
 }
-"""Titles of tables of accuracies, by the part of the target."""
+"""Titles of tables of accuracies, or another metric, by the part of the target."""
 
 
 class Table(NamedTuple):
@@ -64,7 +66,7 @@ def print_paired_tables(rows: Sequence[Row], format: str, heading: str) -> None:
     for dataset in dict.fromkeys(row.dataset for row in rows):
         own = [row for row in rows if row.dataset == dataset]
         for table in divide(accuracy_table(own), TARGETS_PER_TABLE if format == "text" else len(own)):
-            title = f"Dataset: {dataset}, {ACCURACIES[own[0].target_part]}"
+            title = f"Dataset: {dataset}, {_title_of_accuracies(own[0])}"
             print_section_table(title, table.columns, table.rows, format)
         for family in ("primary", "secondary"):
             compared = [row for row in own if row.family == family]
@@ -73,16 +75,24 @@ def print_paired_tables(rows: Sequence[Row], format: str, heading: str) -> None:
                 print_section_table(_title(compared[0]), table.columns, table.rows, format)
 
 
+def _title_of_accuracies(row: Row) -> str:
+    unit = f" ({row.measure.unit})" if row.measure.unit else ""
+    return ACCURACIES[row.target_part].format(row.measure.title) + unit
+
+
 def _title(row: Row) -> str:
     """Title of a table of differences; `row` is one of its rows."""
-    place = "average over targets" if row.target_env is None else row.target
+    average = "average over targets" if row.target == AVERAGE else "worst target"
+    place = average if row.target_env is None else row.target
     place = "single targets" if row.family == "secondary" else place
     images = ", all images" if row.target_part == "all" else ""
-    return f"Dataset: {row.dataset}, {place}{images}: difference to {row.baseline} (percentage points)"
+    unit = row.measure.points
+    metric = "" if row.measure is ACCURACY else f", {row.measure.title}"
+    return f"Dataset: {row.dataset}, {place}{images}{metric}: difference to {row.baseline} ({unit})"
 
 
 def accuracy_table(rows: Sequence[Row]) -> Table:
-    """Methods by targets of one dataset as in the paper's Table 1: mean (standard deviation) in %, star."""
+    """Methods by targets of one dataset as in the paper's Table 1: mean (standard deviation), star."""
     by_method: dict[str, list[str]] = {}
     for row in rows:
         by_method.setdefault(row.algorithm, []).append(_mean_and_std(row))
@@ -124,25 +134,26 @@ def csv_table(rows: Sequence[Row]) -> Table:
     return Table(list(texts[0]) if texts else [], [list(text.values()) for text in texts])
 
 
-def points(number: float | None) -> str:
-    """A difference in percentage points with its sign and two decimals."""
+def points(number: float | None, metric: Metric = ACCURACY) -> str:
+    """A difference in percentage points, or the metric's unit, with its sign and two decimals or more."""
+    digits = 2 + metric.extra_digits
     # + 0.0 makes a rounded -0.0 positive.
-    return NOTHING if number is None else f"{round(number, 2) + 0.0:+.2f}"
+    return NOTHING if number is None else f"{round(number, digits) + 0.0:+.{digits}f}"
 
 
-def span(shares: Sequence[float]) -> str:
-    """The smallest and the largest of some fractions, in points with one decimal: "1.2 to 3.5", or "1.2"."""
-    low, high = f"{100 * min(shares):.1f}", f"{100 * max(shares):.1f}"
+def span(values: Sequence[float], metric: Metric = ACCURACY) -> str:
+    """The smallest and the largest of values in records, in points with one decimal: "1.2 to 3.5", "1.2"."""
+    low, high = metric.text(min(values), 1), metric.text(max(values), 1)
     return low if low == high else f"{low} to {high}"
 
 
-def interval_text(low: float | None, high: float | None) -> str:
-    """An interval in percentage points: "[-0.20, +1.40]"; "unbounded" if neither end is bounded."""
+def interval_text(low: float | None, high: float | None, metric: Metric = ACCURACY) -> str:
+    """An interval as `points`: "[-0.20, +1.40]"; "unbounded" if neither end is bounded."""
     if low is None or high is None:
         return NOTHING
     if math.isinf(low) and math.isinf(high):
         return UNBOUNDED
-    ends = (UNBOUNDED if math.isinf(end) else points(end) for end in (low, high))
+    ends = (UNBOUNDED if math.isinf(end) else points(end, metric) for end in (low, high))
     return f"[{', '.join(ends)}]"
 
 
@@ -156,8 +167,9 @@ def p_text(p: float | None) -> str:
 def _mean_and_std(row: Row) -> str:
     if row.mean_percent is None:
         return NOTHING
-    std = NOTHING if row.std_percent is None else f"{row.std_percent:.2f}"
-    return f"{row.mean_percent:.2f} ({std})" + ("*" if row.significant else "")
+    digits = 2 + row.measure.extra_digits
+    std = NOTHING if row.std_percent is None else f"{row.std_percent:.{digits}f}"
+    return f"{row.mean_percent:.{digits}f} ({std})" + ("*" if row.significant else "")
 
 
 def _share(row: Row) -> str:
@@ -166,15 +178,18 @@ def _share(row: Row) -> str:
 
 def _detectable(row: Row) -> str:
     number = row.smallest_detectable_points
-    return NOTHING if number is None else f"{number:.2f}"
+    return NOTHING if number is None else f"{number:.{2 + row.measure.extra_digits}f}"
 
 
 COLUMNS = (
     Column("Trials", lambda row: str(row.pairs), in_text=False),
-    Column("Mean", lambda row: points(row.difference_points)),
-    Column("Shift", lambda row: points(row.shift_points)),
-    Column("95 % interval", lambda row: interval_text(row.low_points, row.high_points)),
-    Column("Simultaneous", lambda row: interval_text(row.low_simultaneous, row.high_simultaneous)),
+    Column("Mean", lambda row: points(row.difference_points, row.measure)),
+    Column("Shift", lambda row: points(row.shift_points, row.measure)),
+    Column("95 % interval", lambda row: interval_text(row.low_points, row.high_points, row.measure)),
+    Column(
+        "Simultaneous",
+        lambda row: interval_text(row.low_simultaneous, row.high_simultaneous, row.measure),
+    ),
     Column("p", lambda row: p_text(row.p)),
     Column(HOLM, lambda row: p_text(row.holm_p)),
     Column("W/T/L", lambda row: f"{row.wins}/{row.ties}/{row.losses}", in_text=False),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from domainbed.errors import UsageError
+from domainbed.metrics import ACCURACY, Metric
 from domainbed.results.accuracies import Accuracies
 from domainbed_gs.report.friedman import (
     FriedmanTest,
@@ -42,6 +43,7 @@ class RankedPair:
         better: the algorithm with the lower average rank.
         worse: the other one.
         difference: mean over datasets of the accuracy of `better` minus that of `worse`, a fraction.
+            Where smaller is better, that of `worse` minus that of `better`.
         rank_difference: average rank of `worse` minus that of `better`, at least 0.
         wins: number of datasets on which `better` has the higher accuracy.
         ties: number of datasets on which both have the same.
@@ -77,6 +79,8 @@ class Ranking:
         rank_test: the test of pairs, one of `RANK_TESTS`.
         pairs: all pairs of algorithms, in the order of their average ranks.
         remarks: sentences on algorithms and cells that do not count.
+        metric: what the algorithms are ranked by.
+        over_targets: how results on several targets become one, one of `OVER_TARGETS`.
     """
 
     datasets: list[str]
@@ -85,6 +89,8 @@ class Ranking:
     rank_test: str
     pairs: tuple[RankedPair, ...]
     remarks: list[str]
+    metric: Metric = ACCURACY
+    over_targets: str = "mean"
 
     @property
     def averages(self) -> dict[str, float]:
@@ -136,14 +142,15 @@ def rank(accuracies: Accuracies, rank_test: str = SIGNED_RANK, seed: int = 0) ->
             f"ranks need at least {MIN_DATASETS} datasets, and at least {MIN_ALGORITHMS} algorithms with "
             f"results on all of them; found {len(shared.datasets)} and {len(shared.algorithms)}"
         )
-    return rank_table(
-        shared.dataset_means(),
+    ranking = rank_table(
+        accuracies.metric.sign * shared.dataset_means(),
         datasets=shared.datasets,
         algorithms=shared.algorithms,
         remarks=shared.remarks,
         rank_test=rank_test,
         seed=seed,
     )
+    return replace(ranking, metric=accuracies.metric, over_targets=accuracies.over_targets)
 
 
 def rank_table(
@@ -155,7 +162,10 @@ def rank_table(
     rank_test: str = SIGNED_RANK,
     seed: int = 0,
 ) -> Ranking:
-    """Ranking of `accuracies` (N, k), a row for each dataset and a column for each algorithm."""
+    """Ranking of `accuracies` (N, k), a row for each dataset and a column for each algorithm.
+
+    The largest number gets rank 1.
+    """
     from scipy.stats import rankdata
 
     # Means of the same trials in another order may differ in the last bits; they are tied.

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from domainbed.errors import RunError
 from domainbed.files import write_atomic
-from domainbed.model_selection import METHODS
-from domainbed.results.accuracies import compute_accuracies
+from domainbed.metrics import Metric
 from domainbed.results.plots import have_matplotlib, png, require_matplotlib
 from domainbed.results.printing import print_figure_names, print_panels, print_paragraphs, print_section_table
 from domainbed.results.report import ReportContext
 from domainbed_gs.report.friedman import datasets_for_friedman
 from domainbed_gs.report.paired import selection_name
-from domainbed_gs.report.paired_tables import Table
+from domainbed_gs.report.paired_tables import Table, points
 from domainbed_gs.report.rank_diagram import diagram
 from domainbed_gs.report.ranking import (
     MIN_ALGORITHMS,
@@ -79,8 +78,8 @@ class RanksSection:
             RunError: the diagram cannot be written.
         """
         args = context.args
-        method = METHODS[selection_name(context)]
-        ranking = rank(compute_accuracies(context.records, method), args.rank_test)
+        selection = selection_name(context)
+        method, ranking = context.method(selection), rank(context.accuracies(selection), args.rank_test)
         page = context.format == "html"
         if args.ranks or page:
             full_precision = context.format == "csv"
@@ -127,29 +126,34 @@ def pair_table(ranking: Ranking, full_precision: bool) -> Table:
     """A row for each pair of algorithms: their difference, and whether it is significant."""
     p_columns = ["Nemenyi p"] if ranking.rank_test == NEMENYI else ["p", "Holm p"]
     columns = ["Algorithm", "Compared with", "Difference", "Rank difference", "W/T/L", *p_columns]
-    return Table(columns, [_pair_row(pair, full_precision) for pair in ranking.pairs])
+    return Table(columns, [_pair_row(pair, ranking.metric, full_precision) for pair in ranking.pairs])
 
 
-def _pair_row(pair: RankedPair, full_precision: bool) -> list[str]:
+def _pair_row(pair: RankedPair, metric: Metric, full_precision: bool) -> list[str]:
     p_values = [p for p in (pair.p, pair.corrected_p) if p is not None]
     record = f"{pair.wins}/{pair.ties}/{pair.losses}"
-    points = 100 * pair.difference
+    difference = metric.scale * pair.difference
     if full_precision:
-        return [pair.better, pair.worse, str(points), str(pair.rank_difference), record, *map(str, p_values)]
+        numbers = [str(difference), str(pair.rank_difference)]
+        return [pair.better, pair.worse, *numbers, record, *map(str, p_values)]
     texts = [f"{p:.4f}" if p >= 0.001 else f"{p:.1e}" for p in p_values]
     texts[-1] += " *" if pair.significant else ""
-    difference = f"{round(points, 2) + 0.0:+.2f}"  # + 0.0 makes a rounded -0.0 positive
-    return [pair.better, pair.worse, difference, f"{pair.rank_difference:.2f}", record, *texts]
+    numbers = [points(difference, metric), f"{pair.rank_difference:.2f}"]
+    return [pair.better, pair.worse, *numbers, record, *texts]
 
 
 def describe(ranking: Ranking, selection: str) -> list[str]:
     """Meaning of the numbers, and what limits them."""
     algorithms, datasets = len(ranking.ranks), len(ranking.datasets)
     test = ranking.friedman
+    worst = ranking.over_targets == "worst"
+    over = (
+        "on each trial's worst target, averaged over trials" if worst else "averaged over targets and trials"
+    )
     lines = [
         f"Model selection: {selection}.",
-        "Rank: by the accuracy averaged over targets and trials, on the cells that all algorithms have; 1 is "
-        "best, and ties share their mean rank.",
+        f"Rank: by the {ranking.metric.title} {over}, on the cells that all algorithms have; 1 is best, and "
+        "ties share their mean rank.",
         f"Friedman's test of {algorithms} algorithms on {datasets} datasets: chi-squared "
         f"{test.statistic:.2f}, p = {test.p:.4g} ({test.method}).",
     ]
@@ -172,12 +176,12 @@ def _describe_pairs(ranking: Ranking) -> list[str]:
         ]
     else:
         lines = [
-            "Pairs of algorithms: two-sided exact signed-rank tests of the accuracies on the datasets, with "
+            "Pairs of algorithms: two-sided exact signed-rank tests of the results on the datasets, with "
             f"Holm's correction for all {len(ranking.pairs)} pairs."
         ]
     if can_decide(ranking):
         lines.append(
-            "Difference: mean over datasets of the first minus the second algorithm, in percentage points. "
+            f"Difference: {_difference(ranking.metric)}. "
             "W/T/L: numbers of datasets on which the first is better than, equal to, worse than the second. "
             f"A star marks a corrected p < {ALPHA}."
         )
@@ -187,6 +191,11 @@ def _describe_pairs(ranking: Ranking) -> list[str]:
             f"the pairs are not listed. At least {ranking.datasets_needed} datasets are needed."
         )
     return lines
+
+
+def _difference(metric: Metric) -> str:
+    order = "the first minus the second" if metric.larger_is_better else "the second minus the first"
+    return f"mean over datasets of {order} algorithm, in {metric.points}"
 
 
 def _diagram(ranking: Ranking) -> Figure:

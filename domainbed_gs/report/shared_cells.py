@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ class SharedCells:
         accuracies: (dataset, name of the target) -> (k, n), with a column for each shared trial.
         trials: the same keys -> the n trials, ascending.
         remarks: sentences on algorithms and cells that are left out.
+        worst: the worst of several results, to take instead of their mean over targets; None for the mean.
     """
 
     algorithms: list[str]
@@ -34,9 +35,10 @@ class SharedCells:
     accuracies: dict[tuple[str, str], Floats]
     trials: dict[tuple[str, str], list[Trial]]
     remarks: list[str]
+    worst: Callable[[Sequence[float]], float] | None = None
 
     def dataset_means(self) -> Floats:
-        """(N, k) mean over the trials of a dataset of the mean over the targets of a trial."""
+        """(N, k) mean over the trials of a dataset of the mean, or worst, over the targets of a trial."""
         return np.array([self._mean(dataset) for dataset in self.datasets]).reshape(-1, len(self.algorithms))
 
     def _mean(self, dataset: str) -> Floats:
@@ -45,9 +47,15 @@ class SharedCells:
             if key[0] == dataset:
                 for trial, column in zip(self.trials[key], columns.T, strict=True):
                     by_trial[trial].append(column)
-        trial_means = np.array([np.mean(columns, axis=0) for columns in by_trial.values()])
+        trial_means = np.array([self._over_targets(np.array(columns)) for columns in by_trial.values()])
         means: Floats = trial_means.mean(axis=0)
         return means
+
+    def _over_targets(self, results: Floats) -> Floats:
+        """(k,) of the results (targets, k) in one trial."""
+        if self.worst is None:
+            return np.asarray(results.mean(axis=0))
+        return np.array([self.worst(column) for column in results.T.tolist()])
 
 
 def shared_cells(accuracies: Accuracies) -> SharedCells:
@@ -69,7 +77,14 @@ def shared_cells(accuracies: Accuracies) -> SharedCells:
             fewest = min(reversed(algorithms), key=lambda name: len(runs[dataset.name, name]))
             algorithms.remove(fewest)
             remarks.append(f"Left out: {fewest}, which shares no cell of {dataset.name} with all others.")
-    result = SharedCells(algorithms, [dataset.name for dataset in datasets], {}, {}, remarks)
+    result = SharedCells(
+        algorithms=algorithms,
+        datasets=[dataset.name for dataset in datasets],
+        accuracies={},
+        trials={},
+        remarks=remarks,
+        worst=accuracies.worst if accuracies.over_targets == "worst" else None,
+    )
     for dataset in datasets if algorithms else []:
         common = _common(runs, dataset.name, algorithms)
         remarks += _missing(dataset, {name: runs[dataset.name, name] for name in algorithms}, common)

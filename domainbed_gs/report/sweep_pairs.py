@@ -19,7 +19,7 @@ from domainbed.results.trials import Trial
 from domainbed.training.config import SETTINGS
 from domainbed.training.run_settings import DATA, Kinds, Run, runs_of
 from domainbed_gs.report.cells import Trials
-from domainbed_gs.report.comparison import AVERAGE, average_over_targets, compare
+from domainbed_gs.report.comparison import average_over_targets, compare
 from domainbed_gs.report.statistics import ALPHA, holm
 from domainbed_gs.report.trial_splits import split_settings
 
@@ -46,6 +46,7 @@ class SweepCell:
             Welch's of the difference of means. None where it is undefined.
         p: p-value of the signed-rank test, or of Welch's test; None where it is undefined.
         holm_p: p-value after Holm's correction for all averages, or for all single targets.
+        averaged: whether it is the average, or the worst target.
     """
 
     dataset: str
@@ -57,6 +58,7 @@ class SweepCell:
     interval: tuple[float, float] | None
     p: float | None
     holm_p: float | None = None
+    averaged: bool = False
 
     @property
     def difference(self) -> float:
@@ -106,7 +108,9 @@ def compare_sweeps(this: Sweep, other: Sweep) -> list[SweepCell]:
             by_algorithm = [_cells_of(dataset, algorithm, this, other) for algorithm in algorithms]
             cells += sorted(
                 (cell for of_algorithm in by_algorithm for cell in of_algorithm),
-                key=lambda cell: [*dataset.targets, AVERAGE].index(cell.target),
+                key=lambda cell: (
+                    len(dataset.targets) if cell.averaged else dataset.targets.index(cell.target)
+                ),
             )
     return _with_holm(cells)
 
@@ -126,10 +130,13 @@ def _cells_of(dataset: ShownDataset, algorithm: str, this: Sweep, other: Sweep) 
     ]
     if len(shared) > 1:
         ours, theirs = (
-            average_over_targets([sweep.trials(key) for key in shared]) for sweep in (this, other)
+            average_over_targets([sweep.trials(key) for key in shared], this.accuracies)
+            for sweep in (this, other)
         )
         if ours and theirs:
-            cells.append(_cell(AVERAGE, shared[0], ours, theirs, _matching(shared, this, other)))
+            title = this.accuracies.summary_title
+            average = _cell(title, shared[0], ours, theirs, _matching(shared, this, other))
+            cells.append(replace(average, averaged=True))
     return cells
 
 
@@ -181,9 +188,7 @@ def _welch(this: Sequence[float], other: Sequence[float]) -> tuple[tuple[float, 
 def _with_holm(cells: Sequence[SweepCell]) -> list[SweepCell]:
     corrected = list(cells)
     for averages in (True, False):
-        family = [
-            i for i, cell in enumerate(cells) if (cell.target == AVERAGE) == averages and cell.p is not None
-        ]
+        family = [i for i, cell in enumerate(cells) if cell.averaged == averages and cell.p is not None]
         adjusted = holm([p for i in family if (p := cells[i].p) is not None])
         for i, p in zip(family, adjusted, strict=True):
             corrected[i] = replace(cells[i], holm_p=p)

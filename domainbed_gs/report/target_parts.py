@@ -6,6 +6,7 @@ import contextlib
 import math
 
 from domainbed.errors import UsageError
+from domainbed.metrics import ACCURACY
 from domainbed.model_selection import SelectionMethod
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
@@ -24,6 +25,7 @@ def accuracies_by_part(
     method: type[SelectionMethod],
     target_part: str | None = None,
     runs: LaunchedRuns | None = None,
+    over_targets: str = "mean",
 ) -> dict[str, Accuracies]:
     """Accuracies by the part of the target.
 
@@ -33,16 +35,17 @@ def accuracies_by_part(
         target_part: one of `TARGET_PARTS`; None for "test", and after it for "all" if those accuracies were
             recorded and differ.
         runs: the runs of the sweep, whose states explain why trials have no result.
+        over_targets: how results on several targets become one, one of `OVER_TARGETS`.
 
     Raises: UsageError if `target_part` is "all" and there are no such accuracies.
     """
     if target_part == "all":
-        found = {"all": _on_all_images(records, method)}
+        found = {"all": _on_all_images(records, method, over_targets)}
     else:
-        found = {"test": compute_accuracies(records, method)}
+        found = {"test": compute_accuracies(records, method, over_targets)}
     if target_part is None:
         with contextlib.suppress(UsageError):
-            every = _on_all_images(records, method)
+            every = _on_all_images(records, method, over_targets)
             if _differ(found["test"], every):
                 found["all"] = every
     if runs is not None:
@@ -51,8 +54,8 @@ def accuracies_by_part(
     return found
 
 
-def _on_all_images(records: Q[Record], method: type[SelectionMethod]) -> Accuracies:
-    accuracies = compute_accuracies(records, on_all_images(method))
+def _on_all_images(records: Q[Record], method: type[SelectionMethod], over_targets: str) -> Accuracies:
+    accuracies = compute_accuracies(records, on_all_images(method), over_targets)
     if all(math.isnan(share) for trials in accuracies.by_target.values() for share in trials.values()):
         raise UsageError(
             "--target_part all needs the accuracies and the sizes of all parts of the target, which these "
@@ -77,8 +80,14 @@ def on_all_images(method: type[SelectionMethod]) -> type[SelectionMethod]:
     The accuracy is pooled over the parts of the target by their numbers of images, `sizes` in records. It is
     NaN if the accuracy on a part or its size was not recorded.
 
-    Raises: UsageError if `method` selects by images of the target, or does not say which part it tests on.
+    Raises: UsageError if `method` selects by images of the target, does not say which part it tests on, or
+        reports another metric, which cannot be pooled over parts.
     """
+    if method.metric is not ACCURACY:
+        raise UsageError(
+            f"no {method.metric.title} on all images of the target: only accuracies are pooled over its "
+            "parts; use --target_part test"
+        )
     if method.selects_on_target or not method.test_key:
         reason = "selects by some of them" if method.selects_on_target else "does not declare its test_key"
         raise UsageError(

@@ -59,7 +59,7 @@ def _on_the_mean(cell: Cell) -> str:
         return f"; the mean may not differ (p = {p:.2g})" if cell.significant else ""
     if not cell.significant:
         return f"; the mean differs (p = {p:.2g})"
-    if comparison.difference * comparison.direction < 0:
+    if comparison.gain * comparison.direction < 0:
         return f"; the mean is {'lower' if comparison.difference < 0 else 'higher'} (p = {p:.2g})"
     return ""
 
@@ -83,7 +83,7 @@ def answer(report: PairedReport) -> str:
     better, worse, equivalent, undecided = by_verdict.values()
     datasets = list(dict.fromkeys(cell.dataset for cell in judged))
     several = len(datasets) > 1
-    within = f"within {100 * report.rope:g} {'point' if report.rope == 0.01 else 'points'}"
+    within = f"within {report.rope_text}"
     sentences = [
         f"{_names(names)} {'beats' if len(names) == 1 else 'beat'} {report.baseline}{where}."
         for names, where in _places(better, datasets)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from domainbed.results.curves import learning_curve, logged, source_validation, target_accuracy
+from domainbed.results.curves import learning_curve, logged, on_targets, source_validation
 
 
 def run(*values, step=10):
@@ -38,8 +38,8 @@ def test_accuracies_of_sources_and_targets():
         "env2_out_acc": 0.7,
         "env1_in_acc": 0.25,
     }
-    assert source_validation(record) == pytest.approx(60)
-    assert target_accuracy(record) == 25
-    assert target_accuracy(record | {"env1_test_acc": 0.125}) == 12.5
-    assert target_accuracy({"args": {"test_envs": [0, 1]}, "env1_in_acc": 0.25}) is None
-    assert source_validation({"args": args}) is None
+    assert source_validation()(record) == pytest.approx(60)
+    assert on_targets()(record) == 25
+    assert on_targets()(record | {"env1_test_acc": 0.125}) == 12.5
+    assert on_targets()({"args": {"test_envs": [0, 1]}, "env1_in_acc": 0.25}) is None
+    assert source_validation()({"args": args}) is None

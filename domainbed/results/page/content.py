@@ -20,8 +20,9 @@ class PageContent:
 
     Attributes:
         context: the sweep, and the options of sections; its `format` is "html".
-        methods: selection methods by short name. Parts that need only one use the first.
-        accuracies: accuracies by the short name of their selection method.
+        methods: selection methods by short name. Parts that need only one use the first. They report
+            accuracies, whatever the metric of `context`.
+        accuracies: results by the short name of their selection method, in the metric of `context`.
         notes: one line for each kind of unfinished, missing or damaged run.
         command: the command line that made the page; empty if a Python program did.
         ensembles: ensembles of trials by the short name of their selection method; empty if not asked for.

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from domainbed.metrics import Metric, get_metric
 from domainbed.results.curves import (
     LearningCurve,
     curve_data,
     draw_curve,
     learning_curve,
+    on_targets,
     source_validation,
-    target_accuracy,
 )
 from domainbed.results.hparam_search import Candidate, of_complete_trials
 from domainbed.results.page.content import PageContent
@@ -23,9 +26,11 @@ if TYPE_CHECKING:
 
 
 def write(content: PageContent) -> None:
-    """Print source validation and target accuracy over the updates, for each dataset."""
+    """Print the reported metric on sources (validation) and targets over the updates, for each dataset."""
     if not have_matplotlib():
         return
+    name = content.context.metric
+    metric = get_metric(name)
     selected: dict[str, dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
     for best, *_ in content.candidates:
         selected[best.dataset][best.algorithm].append(best)
@@ -40,14 +45,17 @@ def write(content: PageContent) -> None:
             if selected[dataset].get(algorithm):
                 runs = [(candidate.trial, candidate.run) for candidate in selected[dataset][algorithm]]
                 curves[algorithm] = (
-                    learning_curve(runs, source_validation),
-                    learning_curve(runs, target_accuracy),
+                    learning_curve(runs, source_validation(name)),
+                    learning_curve(runs, on_targets(name)),
                 )
         if not curves:
             print_paragraphs([f"No algorithm has a trial with all targets of {dataset}."], "html")
             continue
         first = next(iter(curves))
-        limits = _limits([curve for pair in curves.values() for curve in pair if curve is not None])
+        limits = _limits([curve for pair in curves.values() for curve in pair if curve is not None], metric)
+        if limits is None:
+            print_paragraphs([f"No record of {dataset} has the {metric.title}."], "html")
+            continue
         panels = [
             (
                 algorithm,
@@ -57,14 +65,15 @@ def write(content: PageContent) -> None:
                     target=target,
                     reference=curves[first][1] if algorithm != first else None,
                     limits=limits,
+                    label=metric.heading,
                 ),
             )
             for algorithm, (validation, target) in curves.items()
         ]
         print_panels(
-            f"Dataset: {dataset}, accuracy over the updates",
+            f"Dataset: {dataset}, {metric.title} over the updates",
             panels,
-            _caption(content, first),
+            _caption(content, first, metric),
             curve_data(
                 [
                     ([algorithm, kind], curve)
@@ -72,8 +81,8 @@ def write(content: PageContent) -> None:
                     for kind, curve in zip(("source validation", "target"), pair, strict=True)
                     if curve is not None
                 ],
-                ["Algorithm", "Accuracy"],
-                digits=2,
+                ["Algorithm", metric.capitalized],
+                digits=2 + metric.extra_digits,
             ),
         )
 
@@ -85,21 +94,26 @@ def _drop_partial_trials(selected: dict[str, list[Candidate]]) -> None:
         selected[algorithm] = of_complete_trials(candidates, targets)
 
 
-def _caption(content: PageContent, first: str) -> str:
+def _caption(content: PageContent, first: str, metric: Metric) -> str:
     return (
-        "Solid, circles: mean accuracy on the validation (out) splits of the sources. Dashed, squares: "
-        "accuracy on the target, averaged over targets in the trials that have all: on its test split if it "
-        "has one, else on its in-split. "
-        f"Dotted: the target accuracy of {first}, for comparison. Band: standard error over trials. Runs: "
-        f"those with the hyper-parameters that selection by {content.selection} chose."
+        f"Solid, circles: mean {metric.title} on the validation (out) splits of the sources. Dashed, "
+        f"squares: {metric.title} on the target, averaged over targets in the trials that have all: on its "
+        "test split if it has one, else on its in-split. "
+        f"Dotted: the target {metric.title} of {first}, for comparison. Band: standard error over trials. "
+        f"Runs: those with the hyper-parameters that selection by {content.selection} chose."
     )
 
 
-def _limits(curves: list[LearningCurve]) -> tuple[float, float]:
-    """Limits of the y axis, shared by all panels."""
-    low = min(float((curve.means - curve.errors).min()) for curve in curves)
-    high = max(float((curve.means + curve.errors).max()) for curve in curves)
-    return low - 2, high + 2
+def _limits(curves: list[LearningCurve], metric: Metric) -> tuple[float, float] | None:
+    """Limits of the y axis, shared by all panels; None if no curve has a finite number."""
+    ends = [end for curve in curves for end in (curve.means - curve.errors, curve.means + curve.errors)]
+    every = np.concatenate([[], *ends])
+    finite = every[np.isfinite(every)]
+    if not len(finite):
+        return None
+    low, high = float(finite.min()), float(finite.max())
+    margin = 2.0 if metric.unit == "%" else 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def _panel(
@@ -109,6 +123,7 @@ def _panel(
     target: LearningCurve | None,
     reference: LearningCurve | None,
     limits: tuple[float, float],
+    label: str,
 ) -> Figure:
     from matplotlib.figure import Figure
 
@@ -123,7 +138,7 @@ def _panel(
     axis.set_ylim(limits)
     axis.set_title(algorithm, color=INK, fontsize=11)
     axis.set_xlabel("updates", color=INK)
-    axis.set_ylabel("accuracy (%)", color=INK)
+    axis.set_ylabel(label, color=INK)
     plain_axes(axis)
     axis.legend(frameon=False, fontsize=8)
     return figure

@@ -63,8 +63,8 @@ def _facts(content: PageContent) -> Iterator[tuple[str, str]]:
     yield "Updates per run", short_values({run["step"] + 1 for run in content.runs})
     machines = describe_machines(sorted(content.context.input_dir.iterdir()))
     yield "Computed on", "; ".join(machines) or "not recorded"
-    for name, method in content.methods.items():
-        yield f"Selection {name}", f"{method.about()}."
+    for name, accuracies in content.accuracies.items():
+        yield f"Selection {name}", f"{accuracies.about}."
 
 
 def _intervals(numbers: list[int]) -> str:

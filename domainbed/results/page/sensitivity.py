@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from domainbed.hparams import Value
+from domainbed.metrics import ACCURACY
+from domainbed.model_selection import SelectionMethod
 from domainbed.results.hparam_search import HparamSetting, hparam_settings
 from domainbed.results.page.content import PageContent
 from domainbed.results.page.overview import short_values
@@ -31,8 +33,8 @@ _COLUMNS = [
 ]  # fmt: skip
 
 _CAPTION = (
-    "One mark for each setting. Circles: the accuracy that selection maximises (validation). Crosses: the "
-    "accuracy that it reports (target). Both in %, averaged over targets."
+    "One mark for each setting. Circles: what selection goes by (validation). Crosses: the accuracy that it "
+    "reports (target). Averaged over targets."
 )
 
 
@@ -103,37 +105,55 @@ def write(content: PageContent) -> None:
     if not any(influences.values()):
         print_paragraphs(["All runs of an algorithm have the same hyper-parameters."], "html")
         return
-    results = content.accuracies[content.selection]
+    results, method = content.accuracies[content.selection], content.methods[content.selection]
     for dataset in (shown.name for shown in results.datasets):
         varying = [(algorithm, influences.get((dataset, algorithm), [])) for algorithm in results.algorithms]
         rows = [_row(algorithm, influence) for algorithm, found in varying for influence in found]
         if rows:
             print_section_table(f"Dataset: {dataset}, hyper-parameters that vary", _COLUMNS, rows, "html")
-            print_paragraphs(_explanation(content.selection), "html")
+            print_paragraphs(_explanation(content.selection, method), "html")
         if rows and have_matplotlib():
             panels = [
-                (f"{algorithm}, {influence.name}", _panel(algorithm, influence))
+                (f"{algorithm}, {influence.name}", _panel(algorithm, influence, method))
                 for algorithm, found in varying
                 for influence in found[:MOST_PANELS]
                 if influence.validation is not None
             ]
             shown = [(algorithm, each) for algorithm, found in varying for each in found[:MOST_PANELS]]
             title = f"Dataset: {dataset}, accuracy by hyper-parameter"
-            print_panels(title, panels, _CAPTION, _figure_data(shown))
+            print_panels(title, panels, _CAPTION, _figure_data(shown, method))
 
 
-def _figure_data(shown: Sequence[tuple[str, HparamInfluence]]) -> FigureData:
+def _figure_data(shown: Sequence[tuple[str, HparamInfluence]], method: type[SelectionMethod]) -> FigureData:
     """The points of all panels, a row for each setting."""
+    criterion = method.criterion
+    digits = 2 + criterion.extra_digits
     rows = [
-        [algorithm, influence.name, f"{value:.6g}", f"{100 * validation:.2f}", f"{100 * target:.2f}"]
+        [
+            algorithm,
+            influence.name,
+            f"{value:.6g}",
+            f"{method.criterion_in_unit(validation):.{digits}f}",
+            f"{100 * target:.2f}",
+        ]
         for algorithm, influence in shown
         if influence.validation is not None
         for value, validation, target in influence.points
     ]
-    return FigureData(["Algorithm", "Hyper-parameter", "Value", "Validation (%)", "Target (%)"], rows)
+    header = f"Validation ({criterion.unit})"
+    return FigureData(["Algorithm", "Hyper-parameter", "Value", header, "Target (%)"], rows)
 
 
-def _explanation(selection: str) -> list[str]:
+def _explanation(selection: str, method: type[SelectionMethod]) -> list[str]:
+    criterion = method.criterion
+    if criterion is not ACCURACY:
+        maximised = criterion.title if criterion.larger_is_better else f"negative of the {criterion.title}"
+        return [
+            "Correlation: Spearman's rank correlation, over settings, between the hyper-parameter and the "
+            f"{maximised} that selection by {selection} maximises (validation), or the accuracy that it "
+            f"reports (target), averaged over targets. At least {FEWEST_SETTINGS} settings are needed.",
+            "Best: value in the setting with the best validation.",
+        ]
     return [
         "Correlation: Spearman's rank correlation, over settings, between the hyper-parameter and the "
         f"accuracy that selection by {selection} maximises (validation) or reports (target). The "
@@ -159,13 +179,15 @@ def _correlation(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
 
 
-def _panel(algorithm: str, influence: HparamInfluence) -> Figure:
+def _panel(algorithm: str, influence: HparamInfluence, method: type[SelectionMethod]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.4, 2.6), layout="constrained")
     axis = figure.subplots()
     values, validation, target = np.array(influence.points, dtype=np.float64).T
-    axis.scatter(values, 100 * validation, s=16, color=BLUE, marker="o", label="validation")
+    other = axis if method.criterion is ACCURACY else axis.twinx()
+    validation = method.criterion_in_unit(1.0) * validation
+    other.scatter(values, validation, s=16, color=BLUE, marker="o", label="validation")
     axis.scatter(values, 100 * target, s=20, color=ORANGE, marker="x", label="target")
     if values.min() > 0 and values.max() > 20 * values.min():
         axis.set_xscale("log")
@@ -174,4 +196,7 @@ def _panel(algorithm: str, influence: HparamInfluence) -> Figure:
     axis.set_ylabel("accuracy (%)", color=INK)
     plain_axes(axis)
     axis.legend(frameon=False, fontsize=8)
+    if other is not axis:
+        other.set_ylabel(f"validation: {method.criterion.heading}", color=BLUE, fontsize=8)
+        other.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
