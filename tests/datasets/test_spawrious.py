@@ -7,6 +7,8 @@ from torch.utils.data import DataLoader
 
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.base import labels_of
+from domainbed.datasets.dataset_preprocessing import preprocessing_of
+from domainbed.datasets.image_decoding import decode
 from domainbed.datasets.spawrious import CustomImageFolder, SpawriousBenchmark
 from domainbed.errors import UsageError
 
@@ -126,6 +128,13 @@ def test_interface(root):
         224,
         224,
     )
+
+
+def test_the_preprocessing_that_a_model_keeps_makes_the_same_inputs_of_files(root):
+    dataset = get_dataset_class("SpawriousO2O_easy")(str(root), [], HPARAMS)
+    kept, environment = preprocessing_of(dataset), dataset[1]
+    x, _ = environment.plain()[0]
+    assert kept(decode(environment.paths()[0], kept.rules).image).equal(x)
 
 
 def test_missing_folders_are_named(root, tmp_path):

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.base import labels_of
+from domainbed.datasets.dataset_preprocessing import preprocessing_of
+from domainbed.datasets.image_decoding import decode
 from domainbed.datasets.wilds import WILDSDataset, WILDSEnvironment
 from domainbed.errors import RunError, UsageError
 
@@ -107,6 +109,16 @@ def test_only_sources_are_augmented(camelyon):
     x, y = next(iter(DataLoader(dataset[1], batch_size=2)))
     assert tuple(x.shape) == (2, 3, 16, 16)
     assert y.tolist() == CENTERS[1]
+
+
+@needs_wilds
+@pytest.mark.parametrize("name", ["WILDSCamelyon", "WILDSFMoW"])
+def test_the_preprocessing_that_a_model_keeps_makes_the_same_inputs_of_files(name, camelyon, fmow):
+    dataset = get_dataset_class(name)(str(camelyon), [0], HPARAMS)
+    kept = preprocessing_of(dataset)
+    for environment in dataset.datasets:
+        for path, (x, _) in zip(environment.paths(), environment.plain(), strict=True):
+            assert kept(decode(path, kept.rules).image).equal(x)
 
 
 @needs_wilds
