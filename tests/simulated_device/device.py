@@ -172,7 +172,10 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
     def wrap(tensor: torch.Tensor) -> SimulatedTensor:
         known = wrappers.get(id(tensor))  # operations in place return their argument
-        return SimulatedTensor(tensor) if known is None else known
+        if known is not None:
+            return known
+        with torch.inference_mode(False):  # views of parameters need a version counter
+            return SimulatedTensor(tensor)
 
     result = tree_map_only(torch.Tensor, wrap, result)
     return return_and_correct_aliasing(func, args, kwargs, result)
