@@ -151,6 +151,13 @@ def format_bytes(size: float) -> str:
     return f"{size:.3g} TB"
 
 
+def format_seconds(seconds: float) -> str:
+    """A time as text, such as "3 min 05 s" or "2 h 10 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
 def _text(cell: object) -> str:
     return f"{cell:.10f}" if isinstance(cell, float | np.floating) else visible(str(cell))
 

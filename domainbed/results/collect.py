@@ -44,6 +44,7 @@ def collect_results(
     output_dir: Path | None = None,
     html: Path | None = None,
     relaunch_best: Path | None = None,
+    relaunch_from: int | None = None,
     ensembles: bool = False,
     section_args: argparse.Namespace | None = None,
     command: str = "",
@@ -68,6 +69,7 @@ def collect_results(
             of its own, whose name ends with the setting and the value.
         relaunch_best: sweep file (.toml) for the best setting of each algorithm by the first selection
             method; by default none is written.
+        relaunch_from: number of the first trial in that file; by default the one after those of this sweep.
         ensembles: also report averages of the trials' predictions and weights.
         section_args: options of the report sections; by default the report has no sections.
         command: the command line that made the report, for the page to show.
@@ -119,7 +121,7 @@ def collect_results(
             content = PageContent(context, methods, part.accuracies, notes, command, part.ensembles)
             _write_page(_page_of(html, part), content)
     if relaunch_best is not None:
-        _write_relaunch(relaunch_best, sweep, methods)
+        _write_relaunch(relaunch_best, sweep, methods, relaunch_from)
     several = [conflict for part in parts for conflict in conflicts(part.context.records)]
     if strict and several:
         raise RunError(f"--strict: {'. '.join(map(str, several))}")
@@ -220,7 +222,12 @@ def _write_page(path: Path, content: PageContent) -> None:
     print_lines(f"Page: {path}", to=sys.stderr)
 
 
-def _write_relaunch(path: Path, sweep: LoadedSweep, methods: Mapping[str, type[SelectionMethod]]) -> None:
+def _write_relaunch(
+    path: Path,
+    sweep: LoadedSweep,
+    methods: Mapping[str, type[SelectionMethod]],
+    trials_from: int | None,
+) -> None:
     """Write the sweep file of the best settings by the first of `methods`, and print how to launch it."""
     from domainbed.results.hparam_search import ranked_candidates
     from domainbed.results.relaunch import OPTION, write_sweep_of_best
@@ -229,6 +236,8 @@ def _write_relaunch(path: Path, sweep: LoadedSweep, methods: Mapping[str, type[S
         raise RunError(f"{OPTION}: {conflict}")
     name, method = next(iter(methods.items()))
     candidates = ranked_candidates(sweep.records, method)
-    commands = write_sweep_of_best(path, candidates, selection=name, method=method, sweep_dir=sweep.directory)
+    commands = write_sweep_of_best(
+        path, candidates, selection=name, method=method, sweep_dir=sweep.directory, trials_from=trials_from
+    )
     lines = [f"Wrote the best settings to {path}. To run them:", *(f"    {each}" for each in commands)]
     print_lines(*lines, to=sys.stderr)

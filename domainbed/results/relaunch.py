@@ -55,6 +55,7 @@ def write_sweep_of_best(
     selection: str,
     method: type[SelectionMethod],
     sweep_dir: Path,
+    trials_from: int | None = None,
 ) -> list[str]:
     """Write a sweep file that runs the best setting of each algorithm; return the commands that launch it.
 
@@ -66,6 +67,8 @@ def write_sweep_of_best(
         selection: short name of the selection method of the candidates.
         method: that selection method.
         sweep_dir: directory of the sweep that the candidates come from.
+        trials_from: number of the first trial; None: the one after those of the search, so that no trial is
+            tested on the split that its setting was chosen on.
 
     Raises: RunError if no setting has results on all targets, if runs of a dataset differ in a shared flag,
         or if the file cannot be written.
@@ -86,6 +89,7 @@ def write_sweep_of_best(
         flags={
             "output_dir": f"{sweep_dir}-best",
             "n_trials": TRIALS,
+            "trials_from": _trials_after(parts) if trials_from is None else trials_from,
             "n_hparams": 1,
             "seed_scheme": "paired",
             "selection": [selection],
@@ -98,6 +102,13 @@ def _validation(setting: HparamSetting, method: type[SelectionMethod]) -> str:
     criterion = method.criterion
     number = f"{method.criterion_in_unit(setting.val_acc):.{2 + criterion.extra_digits}f}"
     return f"{number} {criterion.unit}".strip()
+
+
+def _trials_after(parts: Mapping[tuple[str, str], Mapping[str, HparamSetting]]) -> int:
+    """The number after those of all trials in the search."""
+    settings = (setting for of_part in parts.values() for setting in of_part.values())
+    records = (record for setting in settings for each in setting.candidates for record in each.records)
+    return 1 + max(int(record["args"]["trial_seed"]) for record in records)
 
 
 def _part(

@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output_dir=args.output_dir,
         html=args.html,
         relaunch_best=args.relaunch_best,
+        relaunch_from=args.relaunch_from,
         ensembles=args.ensembles,
         section_args=args,
         target_sets=args.target_sets,
@@ -121,6 +122,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="also write a sweep file (.toml) that runs the best setting of each algorithm, by the first "
         "selection method, on more trials",
+    )
+    parser.add_argument(
+        "--relaunch_from",
+        type=int,
+        metavar="TRIAL",
+        help="number of the first trial in that file (default: the one after those of this sweep, so that no "
+        "trial has the split that its setting was chosen on); 0 repeats them",
     )
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument("--format", choices=tuple(FORMATS), default="text", help="(default: text)")

@@ -1,4 +1,4 @@
-"""The commands of `sweep`, given its parsed flags: launch, delete_incomplete, work and status."""
+"""The commands of `sweep`, given its parsed flags: launch, delete_incomplete, retry, work and status."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from domainbed.cores import cores
 from domainbed.errors import UsageError
 from domainbed.escaping import visible
 from domainbed.sweep import launch_folder
 from domainbed.sweep.defaults import kept_defaults, with_earlier_swad
 from domainbed.sweep.devices import default_slots
+from domainbed.sweep.estimate import FEW_UPDATES, estimate, total_updates
 from domainbed.sweep.flags import settings_of_runs
 from domainbed.sweep.grid import make_args_list
 from domainbed.sweep.job import Job
-from domainbed.sweep.launch import delete_incomplete, launch
+from domainbed.sweep.launch import Confirm, delete_incomplete, launch
 from domainbed.sweep.launchers import LAUNCHER_FLAGS, LaunchOptions, check_flags, launcher_named
-from domainbed.sweep.manifest import read_manifest
+from domainbed.sweep.manifest import manifest_of, read_manifest
 from domainbed.sweep.other_designs import different_designs
+from domainbed.sweep.overview import overview
 from domainbed.sweep.shared_hparams import check_shared, with_shared_hparams
 from domainbed.sweep.status import print_status, print_summary
 from domainbed.sweep.target_sets import check_same_protocol
 from domainbed.sweep.validation_images import validation_warnings
 from domainbed.sweep.worker import work
 from domainbed.training.config import SETTINGS
+from domainbed.training.run_state import RunState
 from domainbed.training.splits import varies_by_trial
 
 
@@ -50,7 +54,38 @@ def run_action(args: argparse.Namespace, argv: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         if args.output_dir is not None:
             stack.enter_context(launch_folder.for_launch(args))
+        if args.command == "retry":
+            return _retry(args, argv)
+        if args.command == "delete_incomplete" and not args.grid_is_given:
+            delete_incomplete(launched_jobs(_sweep_dir(args)), _confirm(args))
+            return 0
         return _launch_or_delete(args, argv)
+
+
+def _retry(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Launch the failed runs of a sweep again, as its sweep.json describes them."""
+    failed = [job for job in launched_jobs(_sweep_dir(args)) if job.run_state is RunState.FAILED]
+    if not failed:
+        print(f"No run has failed in {args.output_dir}.")
+        return 0
+    options, launcher = launch_options(args), launcher_named(args.command_launcher)
+    launcher.check()
+    return launch(failed, launcher, options, command=_command_line(argv), confirm=_confirm(args))
+
+
+def launched_jobs(sweep_dir: Path) -> list[Job]:
+    """All jobs of a sweep, as its sweep.json describes them. Raises UsageError if there is none."""
+    manifest = manifest_of(sweep_dir)
+    defaults = kept_defaults(manifest)
+    return [Job(args, str(sweep_dir), defaults) for args in manifest.jobs.values()]
+
+
+def _command_line(argv: Sequence[str]) -> str:
+    return shlex.join(["python", "-m", "domainbed.scripts.sweep", *argv])
+
+
+def _confirm(args: argparse.Namespace) -> Confirm:
+    return (lambda: None) if args.skip_confirmation else ask_for_confirmation
 
 
 def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -66,20 +101,23 @@ def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
         for line in validation_warnings(jobs):
             print(f"warning: {line}", file=sys.stderr)
         print_different_designs(args, jobs)
-    for job in jobs if not args.quiet else ():
-        print(visible(str(job)))
+    print_overview(args, jobs)
     print_counts(jobs)
-    confirm = (lambda: None) if args.skip_confirmation else ask_for_confirmation
+    if args.command == "launch":
+        print_estimate(args, options, jobs)
+        if args.dry_run:
+            print("Nothing is launched (--dry_run).")
+            return 0
     if args.command == "delete_incomplete":
-        delete_incomplete(jobs, confirm)
+        delete_incomplete(jobs, _confirm(args))
         return 0
     return launch(
         jobs,
         launcher_named(args.command_launcher),
         options,
         selection=args.selection or (),
-        command=shlex.join(["python", "-m", "domainbed.scripts.sweep", *argv]),
-        confirm=confirm,
+        command=_command_line(argv),
+        confirm=_confirm(args),
         target_sets=launched_sets(args, jobs),
     )
 
@@ -126,6 +164,7 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
             extra=settings,
             test_envs=args.test_envs,
             target_sets=args.target_sets,
+            trials_from=args.trials_from,
         )
     ]
     args_of_runs = with_earlier_swad(manifest, args_of_runs)
@@ -229,6 +268,25 @@ def print_shared_splits(jobs: Sequence[Job]) -> None:
                 f"All {len(seeds)} trials share one split (--splits {splits}): p-values and intervals will "
                 f"hold for this split only, not for the dataset.{remedy}"
             )
+
+
+def print_overview(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Print a table of the jobs, with `--verbose` each of them, with `--quiet` nothing."""
+    if args.verbose:
+        for job in jobs:
+            print(visible(str(job)))
+    elif not args.quiet:
+        print("\n".join(map(visible, overview(jobs))))
+
+
+def print_estimate(args: argparse.Namespace, options: LaunchOptions, jobs: Sequence[Job]) -> None:
+    """Print how long the launch will take, if it runs on this machine and is long enough to measure it."""
+    at_once = launcher_named(args.command_launcher).concurrency(options)
+    ready = [job for job in jobs if job.state != Job.DONE]
+    if at_once is None or total_updates(ready) < FEW_UPDATES:
+        return
+    found = estimate(ready, threads=max(1, cores() // at_once))
+    print("The time could not be estimated." if found is None else found.line(len(ready), at_once))
 
 
 def print_counts(jobs: Sequence[Job]) -> None:

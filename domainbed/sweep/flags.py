@@ -18,18 +18,21 @@ from domainbed.console import program_name
 from domainbed.errors import UsageError
 from domainbed.sweep.grid import SEED_SCHEMES
 from domainbed.sweep.installed_sweeps import find_sweep_file
-from domainbed.sweep.launchers import LaunchOptions
+from domainbed.sweep.launchers import LAUNCHER_FLAGS, LaunchOptions
 from domainbed.sweep.sweep_file import read_sweep_file
 from domainbed.training.config import SETTINGS
 from domainbed.training.settings import Flag, InSweep, flag, flags_of
 
-COMMANDS = ("launch", "delete_incomplete", "status", "work")
+COMMANDS = ("launch", "delete_incomplete", "retry", "status", "work")
 
 EXAMPLES = """examples:
   sweep launch --algorithms ERM AgrSum --datasets EmojiStyles
   sweep launch --config quickstart      (a sweep file that comes with the package)
   sweep status --output_dir runs/quickstart
+  sweep retry --output_dir runs/quickstart      (launch again what failed)
   sweep work --output_dir runs/quickstart      (join a launched sweep, from any host)"""
+
+_NOT_GIVEN = object()
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class SweepFlags:
     )
     seed: int = flag(0, "no effect, as in upstream: each run has a seed of its own")
     n_trials: int = flag(3, "number of repetitions, each with its own seed", at_least=1)
+    trials_from: int = flag(
+        0, "number of the first trial, for other trials than those of another sweep", at_least=0
+    )
     command_launcher: str = flag("local", "local, multi_gpu, slurm, dummy, or a plugin's")
     hparams: str | None = flag(
         None, "JSON object that overrides hyper-parameters in all runs, or, by algorithm, in some"
@@ -61,7 +67,9 @@ class SweepFlags:
         "environment at a time",
     )
     skip_confirmation: bool = flag(False, "do not ask for confirmation")
-    quiet: bool = flag(False, "do not list every run")
+    quiet: bool = flag(False, "do not show the table of what is launched")
+    verbose: bool = flag(False, "list every run")
+    dry_run: bool = flag(False, "show what would be launched, and launch nothing")
     seed_scheme: str = flag(
         "upstream",
         "upstream: each run has its own seed; paired: all algorithms share one; authors: as in the ICCV code",
@@ -118,6 +126,30 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+NOT_OF_THE_GRID = (
+    "command",
+    "config",
+    "preset",
+    "output_dir",
+    "skip_confirmation",
+    "quiet",
+    "verbose",
+    "dry_run",
+    "json",
+    "watch",
+    "command_launcher",
+    *LAUNCHER_FLAGS,
+)
+"""Flags that do not say which runs a sweep has."""
+
+
+def _names_grid(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> bool:
+    """Whether the command line has a flag that says which runs are meant."""
+    names = vars(parser.parse_args(argv))
+    left = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, _NOT_GIVEN))))
+    return any(value is not _NOT_GIVEN for name, value in left.items() if name not in NOT_OF_THE_GRID)
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Flags from the command line, else from the sweep file, else the defaults.
 
@@ -127,6 +159,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.preset is not None and args.config is None:
         raise UsageError("--preset names a preset of a sweep file: give --config too")
+    args.grid_is_given = args.config is not None or _names_grid(parser, argv)
     if args.config is not None:
         parser.set_defaults(**read_sweep_file(find_sweep_file(args.config), args.preset, FLAGS))
         args = parser.parse_args(argv)

@@ -109,6 +109,7 @@ def make_args_list(
     extra: Mapping[str, Any] | None = None,
     test_envs: Sequence[int] | None = None,
     target_sets: Sequence[str] | None = None,
+    trials_from: int = 0,
 ) -> list[dict[str, Any]]:
     """Arguments of all runs, in upstream's order (docs/compatibility.md, "Sweep directories").
 
@@ -129,6 +130,7 @@ def make_args_list(
             upstream's sweeps, and the names of their jobs, stay as they are.
         test_envs: only runs with a target among these; None: all.
         target_sets: see `targets`.
+        trials_from: first trial seed.
 
     Raises: UsageError for an unknown dataset, one that is too small for pairs of targets, unknown targets, or
         more than `MOST_RUNS` runs.
@@ -143,7 +145,7 @@ def make_args_list(
             f"at most {MOST_RUNS:,} are allowed: reduce --n_hparams or --n_trials"
         )
     args_list = []
-    for trial_seed in range(n_trials):
+    for trial_seed in range(trials_from, trials_from + n_trials):
         for dataset in dataset_names:
             combinations = targets_of[dataset]
             for algorithm in algorithms:

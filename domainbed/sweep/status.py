@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from domainbed.console import format_bytes
+from domainbed.console import format_bytes, format_seconds
 from domainbed.escaping import clear_terminal, visible
 from domainbed.records.checks import is_finite_number
 from domainbed.sweep.disk_space import bytes_in
@@ -100,7 +100,7 @@ def as_text(runs: Sequence[RunStatus]) -> Iterator[str]:
         about = " ".join(f"{name}={value}" for name, value in run.about.items())
         if run.state == RunState.RUNNING.value:
             step = "starting" if run.step is None else f"step {run.step} of {run.n_steps}"
-            left = "" if run.eta_seconds is None else f", {_duration(run.eta_seconds)} left"
+            left = "" if run.eta_seconds is None else f", {format_seconds(run.eta_seconds)} left"
             yield visible(f"  running  {run.name} {about}: {step}{left}, on {run.host}")
         elif run.state == RunState.FAILED.value:
             yield visible(f"  FAILED   {run.name} {about}: {run.error} (exit status {run.exit_status})")
@@ -160,9 +160,3 @@ def _eta(progress: Mapping[str, Any]) -> float | None:
     pace: float = seconds / (step - first)
     left: float = pace * (n_steps - step)
     return left
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

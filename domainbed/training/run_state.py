@@ -69,6 +69,18 @@ def last_failure(path: Path) -> dict[str, Any]:
     return read_json(path / FAILED) or {}
 
 
+def seconds_of_finished(path: Path) -> float | None:
+    """Seconds that the last attempt of the run in `path` took, without its imports; None if it is not done.
+
+    By the times of its files, so None also if these were changed.
+    """
+    try:
+        seconds = (path / DONE).stat().st_mtime - (path / "run.json").stat().st_mtime
+    except OSError:
+        return None
+    return seconds if seconds > 0 else None
+
+
 def failure_reason(path: Path) -> str:
     """The one-line error of the last attempt in `path`, or "" if it recorded none."""
     return str(last_failure(path).get("error", ""))

@@ -81,6 +81,7 @@ def test_the_best_setting_of_each_algorithm_as_a_sweep_file(vlcs, tmp_path, caps
     assert {*content} == {
         "output_dir",
         "n_trials",
+        "trials_from",
         "n_hparams",
         "seed_scheme",
         "selection",
@@ -108,6 +109,10 @@ def test_the_file_launches_the_runs_that_it_describes(emoji, tmp_path):
     seeds = {(job["trial_seed"], *job["test_envs"], job["seed"]) for job in jobs}
     assert len(seeds) == 4 * 20  # the two algorithms share them
     assert {job["splits"] for job in jobs} == {"70/10/20"}
+    assert {job["trial_seed"] for job in jobs} == {*range(1, 21)}  # the search had trial 0
+    relaunch(folder, tmp_path / "same.toml", "--selection", "iid", "--relaunch_from", "0")
+    same = jobs_of("--config", tmp_path / "same.toml")
+    assert {job["trial_seed"] for job in same} == {*range(20)}
     assert parse(["launch", "--config", str(tmp_path / "best.toml")]).output_dir == f"{folder}-best"
 
 

@@ -33,10 +33,14 @@ def test_a_launch_runs_the_listed_jobs_and_a_second_launch_none(run, tmp_path):
     done = run("launch")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line.partition(":")[0] for line in lines[:6]] == ["Not launched"] * 6
-    assert lines[6:8] == ["6 jobs: 0 done, 0 incomplete, 6 not launched.", "About to launch 6 jobs."]
+    assert [line.split() for line in lines[:2]] == [
+        ["Dataset", "Algorithms", "Targets", "Trials", "Hyper-parameters", "Runs"],
+        ["Debug28", "1", "6", "1", "1", "6"],
+    ]
+    assert lines[2] == "Algorithms: ERM."
+    assert lines[3:5] == ["6 jobs: 0 done, 0 incomplete, 6 not launched.", "About to launch 6 jobs."]
     assert re.fullmatch(r"The directories of 6 runs take up \d+(\.\d+)? kB\.", lines.pop(-3))
-    assert lines[8:] == [
+    assert lines[5:] == [
         "Are you sure? (y/n) Launching...",
         "Making job directories:",
         "Launched 6 jobs!",
@@ -60,9 +64,55 @@ def test_a_launch_runs_the_listed_jobs_and_a_second_launch_none(run, tmp_path):
 
 
 def test_a_sweep_over_some_targets(run):
-    shown = run("launch", "--single_test_envs", "--test_envs", 2, 0, input="n\n").stdout
+    shown = run("launch", "--single_test_envs", "--test_envs", 2, 0, "--verbose", input="n\n").stdout
     assert "2 jobs: " in shown
     assert "[1]" not in shown
+
+
+def test_a_dry_run_shows_each_run_if_asked_and_launches_nothing(run, tmp_path):
+    done = run("launch", "--dry_run", "--verbose")
+    assert done.returncode == 0
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()[:6]] == ["Not launched"] * 6
+    assert done.stdout.endswith("Nothing is launched (--dry_run).\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_launch_of_some_length_is_estimated_before_it_asks(run):
+    long = run("launch", "--steps", 300, "--workers", 2, input="n\n").stdout.splitlines()
+    (line,) = (line for line in long if line.startswith("Estimated time: "))
+    assert re.fullmatch(
+        r"Estimated time: .* \(.* to .*\) for 6 runs, 2 at a time, .* of memory each; "
+        r"from a few steps of 1 of 1 kinds\.",
+        line,
+    )
+    elsewhere = run("launch", "--steps", 300, "--command_launcher", "dummy", input="n\n").stdout
+    assert "Estimated" not in elsewhere
+
+
+def test_the_estimate_uses_finished_runs_where_there_are_some(run):
+    assert run("launch", "--steps", 40).returncode == 0
+    shown = run("launch", "--steps", 40, "--n_trials", 7, input="n\n").stdout
+    assert re.search(r"Estimated time: .* for 36 runs, .*; from finished runs of 1 of 1 kinds\.", shown)
+
+
+def test_retry_launches_what_failed_and_only_that(run, forked_script, tmp_path):
+    assert run("launch").returncode == 0
+    failed, *_ = (path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert forked_script("sweep", "retry", "--output_dir", "sweep").stdout == "No run has failed in sweep.\n"
+    (failed / "done").unlink()
+    (failed / "failed.json").write_text('{"error": "out of memory", "exit_status": 1}')
+    done = forked_script("sweep", "retry", "--output_dir", "sweep", "--skip_confirmation")
+    assert done.returncode == 0, done.stderr
+    assert "About to launch 1 jobs." in done.stdout
+    assert (failed / "done").exists()
+
+
+def test_without_flags_of_a_grid_delete_incomplete_reads_the_sweep_itself(run, forked_script, tmp_path):
+    run("launch", "--command_launcher=dummy", "--skip_confirmation")
+    shown = forked_script("sweep", "delete_incomplete", "--output_dir", "sweep", input="y\n").stdout
+    assert "About to delete 6 jobs." in shown
+    assert "jobs: " not in shown
+    assert not [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "maybe\n", "  no\n", "oy\n"])
