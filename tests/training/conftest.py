@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from domainbed import predictions
 from domainbed.training.prefetcher import Prefetcher
 from domainbed.training.run_state import RunState, run_state
 
@@ -22,13 +23,16 @@ def weights_of(path):
 
 @pytest.fixture
 def assert_same():
-    """`assert_same(path, straight)`: two runs have equal weights, and equal records except for times."""
+    """`assert_same(path, straight)`: two runs have equal weights, predictions and, but for times, records."""
 
     def check(path, straight):
         assert records_of(path) == records_of(straight)
         expected, got = weights_of(straight), weights_of(path)
         assert expected.keys() == got.keys()
         assert all(torch.equal(expected[name], got[name]) for name in expected)
+        if (straight / predictions.NAME).exists():
+            saved = [(each / predictions.NAME).read_bytes() for each in (path, straight)]
+            assert saved[0] == saved[1]
 
     return check
 
@@ -40,6 +44,7 @@ def flags():
     def make(path, checkpoint_every=0):
         settings = {"dataset": "EmojiStyles", "algorithm": "AgrRand", "steps": 200, "checkpoint_freq": 50}
         settings |= {"hparams": '{"batch_size": 4}', "checkpoint_every": checkpoint_every, "output_dir": path}
+        settings["save_predictions"] = "selected"
         return [f"--{name}={value}" for name, value in settings.items()]
 
     return make

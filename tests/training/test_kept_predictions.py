@@ -13,6 +13,8 @@ from domainbed.model_selection import METHODS, IIDAccuracySelectionMethod, Selec
 from domainbed.predictions import NAME, accuracy, read_predictions
 from domainbed.predictions.file import saved_steps
 from domainbed.records.query import Q
+from domainbed.scripts import sweep
+from domainbed.sweep.job import Job
 from domainbed.training import checkpoint, loop
 from domainbed.training.config import TrainConfig
 from domainbed.training.evaluation import PartOutputs
@@ -268,3 +270,18 @@ def test_a_run_that_holds_out_several_targets_keeps_the_steps_selected_for_each(
     assert predictions.about["selected"].items() >= {"iid": iid, "oracle": 7}.items()
     assert {iid, 7} <= set(predictions.steps)
     assert [part.name for part in predictions.environment(1)] == ["env1_in", "env1_out"]
+
+
+def test_a_sweep_passes_the_setting_on_and_its_runs_keep_their_names(tmp_path):
+    args = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0], "hparams_seed": 0, "trial_seed": 0}
+    plain, kept = Job(args, str(tmp_path)), Job(args | {"save_predictions": "selected"}, str(tmp_path))
+    assert kept.name == plain.name
+    assert "--save_predictions selected" in kept.command_str
+    flags = ["launch", "--datasets", "Debug28", "--algorithms", "ERM", "--n_trials", "1", "--n_hparams", "1"]
+    flags += ["--single_test_envs", "--steps", "1", "--skip_confirmation", "--output_dir", str(tmp_path)]
+    names = []
+    for more in ([], ["--save_predictions", "last"]):
+        sweep.main([*flags, "--command_launcher", "dummy", *more])
+        names.append(sorted(path.name for path in tmp_path.iterdir() if path.is_dir()))
+    assert len(names[0]) == 3
+    assert names[0] == names[1]
