@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from domainbed.algorithms import REGISTRY
-from domainbed.gradients.comparison import agreement_by_chance
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.target_sets import shown_records
@@ -102,6 +101,8 @@ def _curves(records: Q[Record], columns: ShownDataset) -> Curves:
 def _by_chance(name: str, own: Mapping[str, LearningCurve], sources: int) -> float | None:
     """What independent signs would give at the last record, or None if chance says nothing of the measure."""
     if name == "agreement":
+        from domainbed.gradients.comparison import agreement_by_chance  # imports torch
+
         return agreement_by_chance(sources, own["zeros"].means[-1] if "zeros" in own else 0.0)
     return 0.0 if name == "cosine" else None
 
