@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from domainbed.records.checks import is_finite_number
 from domainbed.sweep.disk_space import bytes_in
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import manifest_of
-from domainbed.training.run_state import RunState, last_failure, last_progress, run_state
+from domainbed.training.run_state import RunState, last_failure, last_progress, run_state, seconds_of_finished
 from domainbed.training.stop_requests import Preempted
 
 _SHOWN_ARGS = ("dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed")
@@ -37,6 +38,7 @@ class RunStatus:
         step: updates done at the last heartbeat.
         n_steps: total number of updates.
         eta_seconds: estimated time left, at the pace of the current process.
+        seconds: time that it took, if it is done.
         exit_status: exit status of the last attempt, if it failed.
         error: error message of the last attempt, if it failed.
     """
@@ -48,6 +50,7 @@ class RunStatus:
     step: int | None = None
     n_steps: int | None = None
     eta_seconds: float | None = None
+    seconds: float | None = None
     exit_status: int | None = None
     error: str | None = None
 
@@ -87,15 +90,48 @@ def count_states(runs: Sequence[RunStatus]) -> dict[str, int]:
     return {state.value: found[state.value] for state in RunState}
 
 
+def seconds_left(runs: Sequence[RunStatus]) -> float | None:
+    """Seconds until all runs but the failed ones are done, with as many at a time as now.
+
+    A run that waits is taken to last as long as the median of the finished runs of its algorithm, or of all.
+
+    Returns: None if nothing is running, or no run has been finished yet.
+    """
+    running = [run for run in runs if run.state == RunState.RUNNING.value]
+    of_algorithms: dict[object, list[float]] = defaultdict(list)
+    for run in runs:
+        if run.seconds is not None:
+            of_algorithms[run.about["algorithm"]].append(run.seconds)
+    if not running or not of_algorithms:
+        return None
+    medians = {name: statistics.median(seconds) for name, seconds in of_algorithms.items()}
+    typical = statistics.median(medians.values())
+    work = 0.0
+    for run in runs:
+        if run.state not in (RunState.DONE.value, RunState.FAILED.value):
+            whole = medians.get(run.about["algorithm"], typical)
+            work += whole if run.eta_seconds is None else run.eta_seconds
+    return work / len(running)
+
+
 def as_json(runs: Sequence[RunStatus]) -> str:
     """All runs, and their number in each state, as one JSON object."""
-    return json.dumps({"counts": count_states(runs), "runs": [asdict(run) for run in runs]}, indent=1)
+    content = {
+        "counts": count_states(runs),
+        "seconds_left": seconds_left(runs),
+        "runs": [asdict(run) for run in runs],
+    }
+    return json.dumps(content, indent=1)
 
 
 def as_text(runs: Sequence[RunStatus]) -> Iterator[str]:
     """Lines of text: the number of runs in each state, and each run that is running or has failed."""
     numbers = ", ".join(f"{number} {state}" for state, number in count_states(runs).items() if number)
     yield f"{len(runs)} runs: {numbers}."
+    seconds = seconds_left(runs)
+    if seconds is not None:
+        end = time.strftime("%H:%M on %Y-%m-%d", time.localtime(time.time() + seconds))
+        yield f"Expected end: {end}, in {format_seconds(seconds)}, with as many runs at a time as now."
     for run in runs:
         about = " ".join(f"{name}={value}" for name, value in run.about.items())
         if run.state == RunState.RUNNING.value:
@@ -142,6 +178,8 @@ def _status(path: Path, args: Mapping[str, Any]) -> RunStatus:
         details = {name: progress.get(name) for name in ("host", "step", "n_steps")}
         if state is RunState.RUNNING:
             details["eta_seconds"] = _eta(progress)
+    elif state is RunState.DONE:
+        details = {"seconds": seconds_of_finished(path)}
     elif state is RunState.FAILED:
         failure = last_failure(path)
         details = {name: failure.get(name) for name in ("host", "exit_status", "error")}

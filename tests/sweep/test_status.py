@@ -1,10 +1,12 @@
 import json
+import os
+import re
 
 import pytest
 
 from domainbed.errors import UsageError
 from domainbed.sweep.manifest import add_to_manifest
-from domainbed.sweep.status import as_json, as_text, count_states, status_of
+from domainbed.sweep.status import as_json, as_text, count_states, seconds_left, status_of
 from domainbed.training.claims import this_process
 from domainbed.training.run_state import mark_queued, record_failure
 
@@ -43,6 +45,20 @@ def test_states_progress_and_errors_are_read_from_the_files(folder):
     assert (runs["failed"].exit_status, runs["failed"].error) == (1, "loss is nan")
     assert runs["preempted"].step == 30
     assert runs["done"].about == ARGS
+
+
+def test_the_expected_end_follows_from_finished_and_running_runs(folder):
+    assert seconds_left(status_of(folder)) is None  # no finished run tells how long one takes
+    (folder / "done" / "run.json").write_text("{}")
+    os.utime(folder / "done" / "run.json", (1000, 1000))
+    os.utime(folder / "done" / "done", (1040, 1040))
+    runs = status_of(folder)
+    assert {run.name: run.seconds for run in runs if run.seconds} == {"done": 40}
+    # 180 s of the running one, 40 s each of five others, by the two that are running
+    assert seconds_left(runs) == pytest.approx((180 + 5 * 40) / 2)
+    assert json.loads(as_json(runs))["seconds_left"] == pytest.approx(190)
+    line = list(as_text(runs))[1]
+    assert re.fullmatch(r"Expected end: .*, in 3 min 10 s, with as many runs at a time as now\.", line)
 
 
 def test_text_and_json_agree(folder):
