@@ -19,7 +19,7 @@ from domainbed.metrics import get_metric
 from domainbed.model_selection import SelectionMethod
 from domainbed.results.accuracies import OVER_TARGETS
 from domainbed.results.domainbed_tables import FORMATS
-from domainbed.results.ensembles import ensemble_tables
+from domainbed.results.ensembles import ModelPredictions, ensemble_tables
 from domainbed.results.experiments import conflicts
 from domainbed.results.loading import LoadedSweep, load_sweep
 from domainbed.results.notes import notes_on_accuracies
@@ -156,8 +156,9 @@ def _part(
         sweep.runs.explain_missing(accuracies[name], method)
     tables = {}
     if ensembles:
+        models = ModelPredictions()
         for name, method in methods.items():
-            tables[name] = ensemble_tables(sweep.directory, sweep.records, accuracies[name], method)
+            tables[name] = ensemble_tables(sweep.directory, sweep.records, accuracies[name], method, models)
     return ReportPart(context, accuracies, setting, value, tables)
 
 

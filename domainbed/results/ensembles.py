@@ -76,8 +76,28 @@ class EnsembleTable:
     selects_on_target: bool = False
 
 
+class ModelPredictions:
+    """Predictions of saved models, made once for all selection methods, which often select the same runs."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[tuple[Path, ...], int], list[PartPredictions]] = {}
+
+    def of(self, runs: Sequence[Path], environment: int) -> list[PartPredictions]:
+        """As `domainbed.training.averaged_models.predict_environment`."""
+        key = tuple(runs), environment
+        if key not in self._made:
+            from domainbed.training.averaged_models import predict_environment
+
+            self._made[key] = predict_environment(runs, environment)
+        return self._made[key]
+
+
 def ensemble_tables(
-    sweep: Path, records: Q[Record], accuracies: Accuracies, method: type[SelectionMethod]
+    sweep: Path,
+    records: Q[Record],
+    accuracies: Accuracies,
+    method: type[SelectionMethod],
+    models: ModelPredictions,
 ) -> list[EnsembleTable]:
     """The ensembles of the runs that `method` selects, a table for each dataset.
 
@@ -86,12 +106,13 @@ def ensemble_tables(
         records: records of its runs.
         accuracies: their accuracies by `method`.
         method: the selection method.
+        models: predicts with saved models.
     """
     trials: dict[tuple[str, str, int], list[Candidate]] = {}
     for best, *_ in ranked_candidates(records, method):
         trials.setdefault((best.dataset, best.algorithm, best.target), []).append(best)
     bar = tqdm(trials.items(), desc="ensembles", unit="cell", leave=False, disable=None)
-    cells = {key: _cell(sweep, candidates, method) for key, candidates in bar}
+    cells = {key: _cell(sweep, candidates, method, models) for key, candidates in bar}
     tables = []
     for dataset in accuracies.datasets:
         own = {(algorithm, i): cell for (name, algorithm, i), cell in cells.items() if name == dataset.name}
@@ -104,18 +125,20 @@ def ensemble_tables(
     return tables
 
 
-def _cell(sweep: Path, candidates: Sequence[Candidate], method: type[SelectionMethod]) -> EnsembleCell:
+def _cell(
+    sweep: Path, candidates: Sequence[Candidate], method: type[SelectionMethod], models: ModelPredictions
+) -> EnsembleCell:
     if len(candidates) < 2:
         return EnsembleCell(reasons={PREDICTIONS: "there is one trial"}, members=len(candidates))
     try:
-        members = [_member(sweep, candidate, method) for candidate in candidates]
+        members = [_member(sweep, candidate, method, models) for candidate in candidates]
         together = ensemble([parts for parts, _ in members])
     except DomainBedError as error:
         return EnsembleCell(reasons={PREDICTIONS: str(error)}, members=len(candidates))
     accuracies = {MEMBERS: fmean(together.members), PREDICTIONS: together.accuracy}
     reasons = {}
     try:
-        accuracies[WEIGHTS] = _accuracy_of_mean_weights(sweep, candidates, together)
+        accuracies[WEIGHTS] = _accuracy_of_mean_weights(sweep, candidates, together, models)
     except DomainBedError as error:
         reasons[WEIGHTS] = str(error)
     return EnsembleCell(
@@ -124,7 +147,7 @@ def _cell(sweep: Path, candidates: Sequence[Candidate], method: type[SelectionMe
 
 
 def _member(
-    sweep: Path, candidate: Candidate, method: type[SelectionMethod]
+    sweep: Path, candidate: Candidate, method: type[SelectionMethod], models: ModelPredictions
 ) -> tuple[list[PartPredictions], bool]:
     """Predictions of a trial for its target, and whether they are those of its model at the last step."""
     from_model = False
@@ -134,11 +157,9 @@ def _member(
         for part in parts:
             part.require_all_classes("the average of predictions")
     except UsageError as unsaved:
-        from domainbed.training.averaged_models import predict_environment
-
         from_model = True
         try:
-            parts = predict_environment([run_directory(sweep, candidate.run[0])], candidate.environment)
+            parts = models.of([run_directory(sweep, candidate.run[0])], candidate.environment)
         except DomainBedError as error:
             raise UsageError(f"{unsaved}; nor can its model predict them: {error}") from None
     parts = [part for part in parts if not part.name.endswith("_uda")]
@@ -148,7 +169,9 @@ def _member(
     return parts, from_model
 
 
-def _accuracy_of_mean_weights(sweep: Path, candidates: Sequence[Candidate], together: Ensemble) -> float:
+def _accuracy_of_mean_weights(
+    sweep: Path, candidates: Sequence[Candidate], together: Ensemble, models: ModelPredictions
+) -> float:
     """Accuracy of the mean of the trials' final weights on the images of their ensemble.
 
     Raises: DomainBedError if the trials began with different weights, or a model is missing.
@@ -161,10 +184,8 @@ def _accuracy_of_mean_weights(sweep: Path, candidates: Sequence[Candidate], toge
             "its trials began with different weights; launch them with "
             f"--hparams '{_SAME_START}', which gives all trials the same ones"
         )
-    from domainbed.training.averaged_models import predict_environment
-
     runs = [run_directory(sweep, candidate.run[0]) for candidate in candidates]
-    averaged = join(predict_environment(runs, candidates[0].environment))
+    averaged = join(models.of(runs, candidates[0].environment))
     row_of = {sample: row for row, sample in enumerate(averaged.identities.tolist())}
     rows = [row_of[sample] for sample in together.identities.tolist()]
     return float((averaged.predicted[rows] == together.labels).mean())

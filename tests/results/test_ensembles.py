@@ -122,6 +122,7 @@ def test_a_page_has_the_ensembles_and_the_confusion_matrices(sweep, tmp_path, wi
     page = tmp_path / "page.html"
     collect_results.main(
         ["--input_dir", str(sweep), "--output_dir", str(tmp_path), "--ensembles", "--html", str(page)]
+        + ["--selection", "iid"]
     )
     text = page.read_text()
     assert '<section id="ensembles">' in text

@@ -31,7 +31,7 @@ def records_of(path):
 
 @pytest.mark.parametrize("which", ["none", "last", "selected", "all"])
 def test_the_setting_says_which_steps_are_saved(tmp_path, which):
-    domainbed.train(output_dir=tmp_path, save_predictions=which, steps=20, **QUICK)
+    domainbed.train(output_dir=tmp_path, save_predictions=which, steps=6, **QUICK)
     assert not saved_steps(tmp_path)
     if which == "none":
         assert not (tmp_path / NAME).exists()
@@ -39,8 +39,8 @@ def test_the_setting_says_which_steps_are_saved(tmp_path, which):
     predictions, records = read_predictions(tmp_path), records_of(tmp_path)
     selected = predictions.about["selected"]
     assert selected["iid"] == selected_step(IIDAccuracySelectionMethod, Q(records))
-    assert selected["oracle"] == 19
-    expected = {"last": [19], "selected": sorted(set(selected.values())), "all": [*range(20)]}
+    assert selected["oracle"] == 5
+    expected = {"last": [5], "selected": sorted(set(selected.values())), "all": [*range(6)]}
     assert predictions.steps == expected[which]
     for step in predictions.steps:
         for part in predictions.parts:
@@ -190,8 +190,8 @@ def attempt(path, monkeypatch, which, stop_at=0, error=loop.Preempted, checkpoin
     ("which", "error", "checkpoint_every"),
     [
         ("selected", Killed, 0),
-        ("selected", loop.Preempted, 5),
-        ("all", Killed, 0),
+        pytest.param("selected", loop.Preempted, 5, marks=pytest.mark.slow),
+        pytest.param("all", Killed, 0, marks=pytest.mark.slow),
         ("last", loop.Preempted, 5),
     ],
 )
