@@ -39,7 +39,7 @@ from domainbed.training.run_settings import DATA, as_text, runs_of
 _log = logging.getLogger(__name__)
 
 SELECTION_HELP = (
-    "selection methods by short name: iid, loo, oracle, autolr, or a plugin's "
+    "selection methods by short name: iid, loo, oracle, autolr, iid_nll, iid_worst, or a plugin's "
     "(default: those named in the sweep's file, else iid loo oracle)"
 )
 """Help of the flag `--selection`."""
