@@ -16,7 +16,7 @@ SHADES = (0.5, 1.0, 2.0, 4.0)
 """Differences at which the shade of a cell changes, in units of the rope."""
 
 MOST_TARGETS = 5
-"""Columns of numbers with which two tables fit side by side on a desktop."""
+"""Columns of accuracies with which two tables fit side by side on a desktop."""
 
 By = Mapping[tuple[str, str], Cell]
 """(algorithm, name of the target) -> cell."""
@@ -29,7 +29,8 @@ def print_overview(report: PairedReport) -> None:
     for dataset in report.datasets:
         of = f": {dataset}" if len(report.datasets) > 1 else ""
         cells = report.of(dataset)
-        wide = len({cell.target_name for cell in cells}) > MOST_TARGETS
+        most = MOST_TARGETS if not metric.extra_digits else MOST_TARGETS - 1
+        wide = len({cell.target_name for cell in cells}) > most
         print_lines(
             f'<div class="side-by-side{" stacked" if wide else ""}">',
             _accuracies(cells, metric, f"{metric.capitalized} on the held-out environment{unit}{of}"),
