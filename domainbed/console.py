@@ -14,6 +14,8 @@ import numpy as np
 
 from domainbed.escaping import visible, visible_lines
 
+_GAP = "..."
+
 
 class Tee:
     """A text stream that writes to another stream and copies everything to a file.
@@ -122,6 +124,20 @@ def shortened_list(items: Sequence[str], most: int = 10) -> str:
     """The first `most` items, separated by commas, and the number of further items."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
+
+
+def fitted(names: Sequence[str], width: int) -> list[str]:
+    """`names` with the middle of those longer than `width` left out; all differ that differed, where it can.
+
+    Ends of paths tell more than their beginnings, so the end is the longer part that is kept.
+    """
+    kept = (width - len(_GAP)) // 3
+    for head in (kept, 0, 2 * kept):
+        tail = width - len(_GAP) - head
+        cut = [name if len(name) <= width else f"{name[:head]}{_GAP}{name[-tail:]}" for name in names]
+        if len(set(cut)) == len(set(names)):
+            return cut
+    return cut
 
 
 def text_table(rows: Sequence[Sequence[str]], width: int = 80, indent: int = 0) -> list[str]:

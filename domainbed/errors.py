@@ -109,8 +109,8 @@ def _status(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[s
     except DomainBedError as error:
         print(describe(error), file=sys.stderr)  # noqa: T201 - the one place where a script's error is shown
         return error.exit_status
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "Interrupted.", file=sys.stderr)  # noqa: T201
         return 130
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed the pipe. Closing stderr keeps Python from

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from domainbed.console import Tee, format_row, print_row, print_separator, shortened_list
+from domainbed.console import Tee, fitted, format_row, print_row, print_separator, shortened_list, text_table
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -131,3 +131,31 @@ def test_pdb_stops_in_its_caller_with_stdout_restored():
         [sys.executable, "-c", DEBUGGED], input="p inside\nc\n", capture_output=True, text=True, check=False
     )
     assert "42" in result.stdout, result.stderr
+
+
+def test_long_names_are_shortened_in_the_middle_so_that_two_do_not_look_alike():
+    first, second = "/data/collections/photos_2024/animals", "/data/collections/photos_2025/animals"
+    assert fitted(["PACS", first, second], 25) == [
+        "PACS",
+        "/data/c...os_2024/animals",
+        "/data/c...os_2025/animals",
+    ]
+    early, late = "a-" + "x" * 40, "b-" + "x" * 40
+    assert fitted([early, late], 25)[0] != fitted([early, late], 25)[1]
+    assert fitted(["only the end differs" * 3 + "1", "only the end differs" * 3 + "2"], 25)[0].endswith("s1")
+
+
+@pytest.mark.parametrize("width", [10, 20, 25])
+def test_fitted_names_are_as_wide_as_their_column_at_most(width):
+    names = ["x" * length for length in range(40)]
+    assert [len(cut) for cut in fitted(names, width)] == [min(len(name), width) for name in names]
+
+
+def test_the_last_column_of_a_table_is_wrapped_below_itself():
+    rows = [["name", "about"], ["A", "one two three four five six seven eight nine ten"]]
+    assert text_table(rows, width=40) == [
+        "name  about",
+        "A     one two three four five six seven",
+        "      eight nine ten",
+    ]
+    assert text_table([["A", ""]]) == ["A"]

@@ -24,6 +24,7 @@ def test_hint_ignores_case_and_lists_all_names_when_none_is_near():
         (UsageError("no such thing"), 2, "error: no such thing.\n"),
         (RunError("it broke"), 1, "error: it broke.\n"),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
+        (KeyboardInterrupt("Interrupted. Go on so."), 130, "Interrupted. Go on so.\n"),
     ],
 )
 def test_a_script_ends_with_one_line_and_a_status(error, status, line, capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from domainbed.console import fitted
 from domainbed.escaping import csv_line, latex_escape, markdown_escape, visible
 from domainbed.metrics import ACCURACY, Metric
 from domainbed.results.accuracies import Accuracies
@@ -151,7 +152,10 @@ def print_upstream_tables(accuracies: Accuracies, latex: bool) -> None:
             print_lines("", f"\\subsubsection{{{latex_escape(table.subject)}}}")
             longest = max((len(cell) for row in table.cells for cell in row), default=0)
             width = max(longest, latex_width(width, table.rows, table.columns))
-        print_table(table.cells, table.title, table.rows, table.columns, width, latex)
+        rows, columns = table.rows, table.columns
+        if not latex:
+            rows, columns = fitted(rows, width), fitted(columns, width)
+        print_table(table.cells, table.title, rows, columns, width, latex)
         _print_footers(table, "latex" if latex else "text")
 
 

@@ -129,6 +129,7 @@ def _train(
         with _one_line_errors(), _output_copied_to(directory.path):
             from domainbed.training import loop
             from domainbed.training.run import build, describe
+            from domainbed.training.summary import summary
             from domainbed.training.validation_parts import validation_warning
 
             if directory.checkpoint is None:
@@ -142,6 +143,7 @@ def _train(
             else:
                 print(f"Resumes after {directory.checkpoint['updates']} of {run.n_steps} updates.")
             loop.train(run, directory, make_loop)
+            print("\n".join(visible(line) for line in summary(directory.path)))
 
 
 def train_to_frame(settings: Mapping[str, Any]) -> pd.DataFrame:

@@ -172,11 +172,15 @@ class Recorder:
         return self._evaluator.mean_loss(validation, step, check)
 
     def _print(self, record: dict[str, Any]) -> None:
-        """Print a row of values, below a row of their names if these have changed."""
+        """Print a row of values to five digits, below a row of their names if these have changed.
+
+        The row is upstream's: 12 characters a value. All digits are in results.jsonl.
+        """
         names = sorted(record)
         if names != self._printed_names:
             print_row(names, colwidth=12)
-        print_row([record[name] for name in names], colwidth=12)
+        values = (record[name] for name in names)
+        print_row([f"{each:.5g}" if isinstance(each, float) else each for each in values], colwidth=12)
         self._printed_names = names
 
     def _check_finite(self, record: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Self
 from domainbed.errors import DomainBedError
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_RESUME = "Run the same command to resume from the checkpoint."
 
 
 class Preempted(DomainBedError):
@@ -59,7 +60,7 @@ class StopRequests:
     def check(self) -> None:
         """Raise Preempted or Interrupted if a signal was received."""
         if signal.SIGINT in self.received:
-            raise Interrupted
+            raise Interrupted(f"Interrupted. {_RESUME}")
         if self.received:
             name = signal.Signals(self.received[0]).name
-            raise Preempted(f"Stopped by {name}. Run the same command to resume from the checkpoint.")
+            raise Preempted(f"Stopped by {name}. {_RESUME}")

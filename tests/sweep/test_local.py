@@ -206,7 +206,7 @@ def test_ctrl_c_stops_the_sweep_and_its_runs_without_a_traceback(
     os.killpg(process.pid, signal.SIGINT)
     ended = process.wait()
     assert ended.returncode == 130
-    assert ended.stderr.rstrip().endswith("Interrupted.")
+    assert ended.stderr.rstrip().endswith("Interrupted. Run the same command to resume from the checkpoint.")
     assert "Traceback" not in ended.stderr
     assert not any(alive(pid) for pid in pids)
     assert {run_state(path) for path in pids.values()} == {RunState.PREEMPTED}

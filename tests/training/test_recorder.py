@@ -146,3 +146,13 @@ def test_metrics_are_recorded_but_not_printed_and_an_infinite_one_stops_no_run(
     header, values = capsys.readouterr().out.splitlines()
     assert header.split() == ["env0_in_acc", "epoch", "mem_gb", "step", "step_time"]
     assert len(values.split()) == 5
+
+
+def test_rows_have_five_digits_and_the_file_has_all(run, directory, capsys):
+    records = Recorder(run, directory, FixedEvaluator())
+    records.log({"loss": 2 / 3})
+    records.begin(0, go_on)
+    records.finish(go_on)
+    header, values = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert dict(zip(header, values, strict=True))["loss"] == "0.66667"
+    assert records_of(directory)[0]["loss"] == 2 / 3

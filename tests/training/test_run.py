@@ -258,7 +258,7 @@ def test_a_missing_device_is_refused():
             choose_device(name)
 
 
-def test_printed_rows_are_upstreams(script, tmp_path):
+def test_printed_rows_are_upstreams_and_a_summary_follows(script, tmp_path):
     flags = ("--dataset", "Debug28", "--steps", "2", "--hparams", '{"batch_size": 8}', "--output_dir", "run")
     flags += ("--evaluate", "all")
     done = script("train", *flags)
@@ -274,8 +274,14 @@ def test_printed_rows_are_upstreams(script, tmp_path):
         *("env0_in_acc", "env0_out_acc", "env1_in_acc", "env1_out_acc", "env2_in_acc", "env2_out_acc"),
         *("epoch", "loss", "mem_gb", "step", "step_time"),
     ]
-    assert len(lines[header:]) == 3
-    assert all(line.endswith(" ") for line in lines[header:])
+    rows, end = lines[header : header + 3], lines[header + 3 :]
+    assert all(len(line) == 11 * (12 + 2) - 1 for line in rows)  # two spaces apart, and one at the end
+    assert [float(value) for value in rows[2].split()][-2] == 1
+    assert [line.partition(":")[0] for line in end] == [
+        "Selected step",
+        "Accuracy there on the target 0",
+        "Files",
+    ]
     again = script("train", *flags)
     assert again.stdout == "run already holds this run, finished. Use --restart to run it again.\n"
 

@@ -23,7 +23,7 @@ def test_a_signal_is_held_back_until_check(number):
 def test_a_second_ctrl_c_interrupts_at_once():
     with StopRequests() as requests:
         signal.raise_signal(signal.SIGINT)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted, match="Run the same command to resume"):
             requests.check()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
