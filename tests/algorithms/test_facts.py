@@ -171,6 +171,9 @@ def memory(name, k):
 TRAINED = [name for name in ALGORITHMS if get_algorithm_class(name).TRAINS]
 
 
+TRAINED = [name for name in ALGORITHMS if get_algorithm_class(name).TRAINS]
+
+
 @pytest.fixture(scope="module")
 def of_erm():
     return {k: (arithmetic("ERM", k), memory("ERM", k)) for k in (3, 4)}
