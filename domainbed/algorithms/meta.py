@@ -43,8 +43,11 @@ class MLDG(ERM):
         paper="Li et al., Learning to generalize: Meta-learning for domain generalization, arXiv 1710.03463",
         idea="A step on some environments is to lower the risk of others",
         time="2 * (K - 2) / K",
-        memory="4",
-        cost="Two forward and backward passes for each of K - `n_meta_test` pairs of environments.",
+        memory="5",
+        cost=(
+            "Two forward and backward passes for each of K - `n_meta_test` pairs of environments. The memory "
+            "is 4 with a single pair."
+        ),
         departures=(
             "The same numbers without copies of the network. `n_meta_test` is lowered to K - 1 (upstream "
             "trains nothing)."
