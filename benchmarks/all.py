@@ -27,6 +27,7 @@ SCRIPTS = {
     "frozen": "Frozen stages",
     "run_overhead": "Overhead of runs",
     "collect": "Collecting results",
+    "sweep_scale": "Sweeps of many runs",
     "similarity": "Similarity of gradients",
 }
 ON_DEVICE = ("step_time", "method_cost", "surgery_kernel", "peak_memory", "scaling", "frozen", "similarity")
