@@ -364,7 +364,7 @@ def test_a_release_works_in_an_environment_of_its_own(clone):
     for command in (
         f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --steps 1 --output_dir sweep/run",
         f"{COLLECT} sweep --html page.html",
-        """python -c "from domainbed_gs.report.published import load; load('iccv2021')\"""",
+        """python -c "from domainbed_gs.report.published import load; load('iccv2021', 'iccv2021')\"""",
     ):
         as_a_stranger(f"bin/{command}", fresh)
     assert (fresh / "page.html").stat().st_size > 10_000

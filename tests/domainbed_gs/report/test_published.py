@@ -16,7 +16,7 @@ METHODS = ("erm", "agrsum", "agrrand", "pcgrad", "irm", "mldg", "mixup", "groupd
 
 
 def test_the_papers_table_is_complete_and_its_averages_are_right_except_the_marked_misprint():
-    table = load("iccv2021")
+    table = load("iccv2021", "iccv2021")
     expected = {(name, target, m) for name, own in DATASETS.items() for target in own for m in METHODS}
     averages = {(name, "avg", method) for name in DATASETS for method in METHODS}
     assert set(table.cells) == expected | averages
@@ -34,7 +34,7 @@ def test_the_papers_table_is_complete_and_its_averages_are_right_except_the_mark
 
 
 def test_numbers_of_wins_agree_with_the_papers_text():
-    cells = load("iccv2021").cells
+    cells = load("iccv2021", "iccv2021").cells
     rows = [
         {m: cells[name, target, m].mean for m in METHODS} for name, own in DATASETS.items() for target in own
     ]
@@ -43,7 +43,7 @@ def test_numbers_of_wins_agree_with_the_papers_text():
 
 
 def test_settings_name_existing_flags():
-    table = load("iccv2021")
+    table = load("iccv2021", "iccv2021")
     assert table.trials == 20
     assert set(table.args) <= set(TrainConfig().recorded())
     assert table.title.startswith("Table 1")
@@ -66,12 +66,16 @@ def test_names_are_compared_without_case_and_punctuation(name, known):
 def test_own_csv(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("method,dataset,target,mean\nERM,VLCS,Caltech101,98.0\n")
-    table = load(str(path))
+    table = load(str(path), "iccv2021")
     assert (table.title, table.trials, table.selection, table.args) == (str(path), None, (), {})
     cell = table.cells["vlcs", "caltech101", "erm"]
     assert (cell.mean, cell.std, cell.note) == (98.0, None, "")
     (tmp_path / "mine.toml").write_text('title = "Mine"\ntrials = 3\n[hparams]\nlr = 0.1\n')
-    assert (load(str(path)).title, load(str(path)).trials, load(str(path)).hparams) == (
+    assert (
+        load(str(path), "iccv2021").title,
+        load(str(path), "iccv2021").trials,
+        load(str(path), "iccv2021").hparams,
+    ) == (
         "Mine",
         3,
         {"lr": 0.1},
@@ -89,14 +93,14 @@ def test_own_csv(tmp_path):
 def test_a_bad_csv_is_refused(tmp_path, text, message):
     (tmp_path / "bad.csv").write_text(text)
     with pytest.raises(UsageError, match=message):
-        load(str(tmp_path / "bad.csv"))
+        load(str(tmp_path / "bad.csv"), "iccv2021")
 
 
 def test_unknown_names_and_bad_toml(tmp_path):
     with pytest.raises(UsageError, match="neither a packaged table nor a CSV file") as caught:
-        load("iccv2012")
+        load("iccv2012", "iccv2021")
     assert caught.value.__notes__ == ["Did you mean iccv2021?"]
     (tmp_path / "a.csv").write_text("dataset,target,method,mean\n")
     (tmp_path / "a.toml").write_text("trials = ")
     with pytest.raises(UsageError, match=r"cannot read .*a\.toml, which describes the published"):
-        load(str(tmp_path / "a.csv"))
+        load(str(tmp_path / "a.csv"), "iccv2021")
