@@ -36,14 +36,37 @@ def on_one_core():
     return run
 
 
-def test_cores_are_those_that_the_process_may_use(on_one_core, monkeypatch):
-    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+ALLOCATED = ("SLURM_CPUS_PER_TASK", "NSLOTS", "NCPUS")
+
+
+@pytest.fixture
+def quota(tmp_path, monkeypatch):
+    """The file with the quota of this container, which has none, in no job."""
+    for name in ALLOCATED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("domainbed.cores._QUOTA", tmp_path / "cpu.max")
+    return tmp_path / "cpu.max"
+
+
+@pytest.mark.usefixtures("quota")
+@pytest.mark.parametrize("variable", ALLOCATED)
+def test_cores_are_those_that_the_process_may_use(on_one_core, monkeypatch, variable):
     assert cores() == len(os.sched_getaffinity(0))
     assert on_one_core(lambda: cores() == 1)
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    monkeypatch.setenv(variable, "1")
     assert cores() == 1
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4096")
+    monkeypatch.setenv(variable, "4096")
     assert cores() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv(variable, "0")
+    assert cores() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("max 100000", 10**6), ("50000 100000", 1), ("400000 100000", 4)]
+)
+def test_cores_are_at_most_the_quota_of_a_container_rounded_up(quota, text, number):
+    quota.write_text(f"{text}\n", encoding="ascii")
+    assert cores() == min(number, len(os.sched_getaffinity(0)))
 
 
 def test_images_are_decoded_by_as_many_threads(on_one_core):
@@ -62,4 +85,4 @@ def test_all_cores_of_the_machine_are_counted_nowhere():
     sources = [path for room in ("domainbed", "domainbed_gs") for path in (ROOT / room).rglob("*.py")]
     assert len(sources) > 200
     counting = [path.name for path in sources if "cpu_count" in path.read_text(encoding="utf-8")]
-    assert counting == ["cores.py"]
+    assert counting == ["cores.py", "doctor.py"]  # `doctor` says how many there are

@@ -63,7 +63,7 @@ def test_what_is_odd_is_a_warning(facts, tmp_path):
 def test_a_folder_that_workers_can_share(tmp_path, capsys):
     assert check_shared_folder(tmp_path) == dict.fromkeys(CHECKS, "ok")
     assert doctor.main(["--shared", str(tmp_path)]) == 0
-    assert "locks (the cache of images): ok" in capsys.readouterr().out
+    assert "locks (sweep.json, the cache of images): ok" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -221,7 +221,7 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
         TrainConfig(**job.train_args).check()
     for job in {dataset: job for (dataset, _), job in first_of_kind.items()}.values():
         config = TrainConfig(**job.train_args)
-        if launcher.waits:
+        if launcher.waits and not launcher.elsewhere:
             config.featurizer()
         elif option(config.resolved_hparams(), "freeze") != "none":
             # Runs on other machines may have pretrained weights that this one lacks; the stages are the same.

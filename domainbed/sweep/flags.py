@@ -53,7 +53,7 @@ class SweepFlags:
     trials_from: int = flag(
         0, "number of the first trial, for other trials than those of another sweep", at_least=0
     )
-    command_launcher: str = flag("local", "local, multi_gpu, slurm, dummy, or a plugin's")
+    command_launcher: str = flag("local", "local, multi_gpu, slurm, ray, dummy, or a plugin's")
     hparams: str | None = flag(
         None, "JSON object that overrides hyper-parameters in all runs, or, by algorithm, in some"
     )

@@ -41,10 +41,26 @@ class LaunchOptions:
     slurm_cpus: int | None = flag(None, "number of CPUs of each Slurm worker", at_least=1)
     slurm_mem: str | None = flag(None, "memory of each Slurm worker, such as 16G")
     slurm_constraint: str | None = flag(None, "constraint of each Slurm worker, as in sbatch")
+    ray_address: str | None = flag(
+        None,
+        "address of a Ray cluster, or local: start Ray on this machine (default: the cluster that "
+        "RAY_ADDRESS names or that runs on this machine, else local)",
+    )
+    ray_cpus: float = flag(1.0, "number of CPUs that Ray reserves for a run", above=0)
+    ray_gpus: float | None = flag(
+        None, "number of GPUs that Ray reserves for a run (default: 1 if the cluster has some)", at_least=0
+    )
+    ray_memory: float | None = flag(None, "GiB of memory that Ray reserves for a run", above=0)
+    ray_restarts: int = flag(
+        10, "number of times that a run is started again because its Ray worker or node was lost", at_least=0
+    )
 
 
 DEFAULTS = LaunchOptions()
 LAUNCHER_FLAGS = tuple(flags_of(LaunchOptions))
+COMMON_FLAGS = tuple(name for name in LAUNCHER_FLAGS if not name.startswith(("slurm_", "ray_")))
+SLURM_FLAGS = tuple(name for name in LAUNCHER_FLAGS if name.startswith("slurm_"))
+RAY_FLAGS = tuple(name for name in LAUNCHER_FLAGS if name.startswith("ray_"))
 
 
 class Launcher(ABC):
@@ -52,10 +68,13 @@ class Launcher(ABC):
 
     Attributes:
         waits: whether a call returns only after all commands have ended.
+        elsewhere: whether runs are done on machines other than this one, which may have other hardware and
+            files.
         flags: the `LAUNCHER_FLAGS` that the launcher uses.
     """
 
     waits: bool = False
+    elsewhere: bool = False
     flags: tuple[str, ...] = ()
 
     @abstractmethod
@@ -104,14 +123,14 @@ def launcher_named(name: str) -> Launcher:
 def check_flags(name: str, given: Sequence[str]) -> None:
     """Check that the launcher `name` uses the flags that were `given`.
 
-    Flags for Slurm are only reported, so that a sweep file for Slurm can be tried with other launchers.
+    Flags for Slurm and Ray are only reported, so that a sweep file for a cluster can be tried elsewhere.
 
     Raises: UsageError for any other flag that the launcher does not use.
     """
     for each in given:
         if each in launcher_named(name).flags:
             continue
-        if not each.startswith("slurm_"):
+        if each not in SLURM_FLAGS + RAY_FLAGS:
             raise UsageError(f"launcher {name} takes no --{each}")
         print(f"Launcher {name} ignores --{each}.")
 
@@ -131,4 +150,5 @@ REGISTRY: Registry[Callable[[list[str]], object]] = Registry.of_module(
 REGISTRY.add_lazy("local", "domainbed.sweep.local:local_launcher")
 REGISTRY["dummy"] = dummy_launcher = DummyLauncher()
 REGISTRY.add_lazy("multi_gpu", "domainbed.sweep.local:multi_gpu_launcher")
+REGISTRY.add_lazy("ray", "domainbed.sweep.ray_launcher:ray_launcher")
 REGISTRY.add_lazy("slurm", "domainbed.sweep.slurm:slurm_launcher")

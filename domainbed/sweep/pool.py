@@ -74,7 +74,7 @@ class Pool:
             commands are stopped first.
         """
         try:
-            with _Bar(total=self.queue.total, desc="runs", unit="run", smoothing=0.05) as bar:
+            with RunsBar(self.queue.total) as bar:
                 while True:
                     requests.check()
                     self._start_commands()
@@ -100,12 +100,24 @@ class Pool:
                 self.queue.report(task, status)
 
 
-class _Bar(tqdm):  # type: ignore[type-arg] # it iterates over nothing
+class Counts(Protocol):
+    """How many commands have ended, as in `Queue`."""
+
+    finished: int
+    failed: int
+
+
+class RunsBar(tqdm):  # type: ignore[type-arg] # it iterates over nothing
+    """A progress bar of runs on stderr."""
+
     # No monitor thread: it could hold the bar's lock at the moment of a fork.
     monitor_interval = 0
 
-    def show(self, queue: Queue) -> None:
-        """Show the progress of `queue` if it has changed."""
-        if queue.finished > self.n:
-            self.set_postfix(failed=queue.failed, refresh=False)
-            self.update(queue.finished - self.n)
+    def __init__(self, total: int) -> None:
+        super().__init__(total=total, desc="runs", unit="run", smoothing=0.05)
+
+    def show(self, counts: Counts) -> None:
+        """Show the progress if it has changed."""
+        if counts.finished > self.n:
+            self.set_postfix(failed=counts.failed, refresh=False)
+            self.update(counts.finished - self.n)

@@ -18,7 +18,7 @@ from pathlib import Path
 from domainbed.errors import RunError, UsageError
 from domainbed.sweep.devices import default_slots
 from domainbed.sweep.job import run_directory
-from domainbed.sweep.launchers import DEFAULTS, LAUNCHER_FLAGS, Launcher, LaunchOptions
+from domainbed.sweep.launchers import COMMON_FLAGS, DEFAULTS, SLURM_FLAGS, Launcher, LaunchOptions
 from domainbed.sweep.worker import work
 from domainbed.training.run_state import clear_failure
 from domainbed.training.stop_requests import Preempted, StopRequests
@@ -36,7 +36,8 @@ _REQUEUE_SIGNAL_SECONDS = 60.0
 class SlurmLauncher(Launcher):
     """Submit an array of Slurm jobs, each a worker that runs what is left of the sweep."""
 
-    flags = LAUNCHER_FLAGS
+    elsewhere = True
+    flags = COMMON_FLAGS + SLURM_FLAGS
 
     def __call__(self, commands: Sequence[str], options: LaunchOptions = DEFAULTS) -> None:
         """Submit the workers and print the Slurm job and where their logs are.
@@ -152,3 +153,5 @@ class ArrayWorker:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
+
+    __submitit_checkpoint__ = checkpoint  # the name that newer versions of submitit look for first

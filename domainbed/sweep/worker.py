@@ -7,6 +7,7 @@ sweep.json and from the files of its runs. If several start the same run, the ru
 from __future__ import annotations
 
 import secrets
+import signal
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -47,7 +48,8 @@ def work(
         retries: number of times that a failed run is started again, by any worker. A run that failed with
             `UsageError`'s exit status is not.
         time_limit: minutes that a run may take; None: no limit.
-        requests: signals that stop this worker; None: SIGTERM, SIGUSR1 and Ctrl-C.
+        requests: signals that stop this worker; None: SIGTERM, SIGUSR1, SIGUSR2 (which Grid Engine
+            sends before it kills a job) and Ctrl-C.
 
     Returns: all jobs of the sweep in their final state.
 
@@ -61,7 +63,7 @@ def work(
         if requests is not None:
             pool.work(requests)
         else:
-            with StopRequests() as own:
+            with StopRequests(extra_signals=[signal.SIGUSR2]) as own:
                 pool.work(own)
         return sweep_jobs(sweep_dir)
 

@@ -13,8 +13,11 @@ from domainbed.errors import UnknownName, UsageError
 from domainbed.sweep.devices import default_slots
 from domainbed.sweep.job import Job
 from domainbed.sweep.launchers import (
+    COMMON_FLAGS,
     LAUNCHER_FLAGS,
+    RAY_FLAGS,
     REGISTRY,
+    SLURM_FLAGS,
     FunctionLauncher,
     Launcher,
     LaunchOptions,
@@ -23,7 +26,6 @@ from domainbed.sweep.launchers import (
     launcher_named,
 )
 from domainbed.sweep.local import local_launcher, multi_gpu_launcher
-from domainbed.sweep.slurm import slurm_launcher
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,15 +91,17 @@ def test_a_launcher_of_a_plugin_gets_the_options(tmp_path, monkeypatch):
 
 
 def test_flags_that_a_launcher_does_not_use_are_refused_or_ignored(capsys):
-    check_flags("slurm", LAUNCHER_FLAGS)
+    check_flags("slurm", COMMON_FLAGS + SLURM_FLAGS)
     check_flags("local", ["workers", "retries", "time_limit"])
     assert capsys.readouterr().out == ""
     # A sweep file for Slurm can be tried on this machine.
     check_flags("local", ["slurm_array", "workers"])
     assert capsys.readouterr().out == "Launcher local ignores --slurm_array.\n"
+    check_flags("slurm", RAY_FLAGS[:1])
+    assert capsys.readouterr().out == "Launcher slurm ignores --ray_address.\n"
     with pytest.raises(UsageError, match="launcher dummy takes no --workers"):
         check_flags("dummy", ["workers"])
-    assert slurm_launcher.flags == LAUNCHER_FLAGS
+    assert set(COMMON_FLAGS + SLURM_FLAGS + RAY_FLAGS) == set(LAUNCHER_FLAGS)
 
 
 def test_dummy_prints_and_runs_nothing(tmp_path, capsys):

@@ -90,6 +90,40 @@ def cluster():
     subprocess.run([TOOL, "clean"], env=env, check=True, capture_output=True)
 
 
+@pytest.mark.slow
+def test_one_run_on_two_nodes_is_stopped_before_its_time_is_over_and_resumed(
+    cluster, tmp_path, records_of, wait_until
+):
+    text = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    script = next(block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "torchrun" in block)
+    changes = {
+        "$first:29500": "localhost:29533",  # the names of the nodes lead nowhere
+        "srun torchrun": f"srun {sys.executable} -m torch.distributed.run",
+        "--cpus-per-task 8 --gpus-per-node 1": "--cpus-per-task 1",
+        "--steps 300": "--steps 60 --checkpoint_freq 20 --evaluate selection --skip_model_save",
+    }
+    for before, after in changes.items():
+        assert before in script
+        script = script.replace(before, after)
+    (tmp_path / "run.sbatch").write_text(script, encoding="utf-8")
+
+    def slurm(*command):
+        done = subprocess.run(command, env=cluster, cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    number = slurm("sbatch", "--parsable", "run.sbatch").strip()
+    run = tmp_path / "shared"
+    wait_until(lambda: (run / "results.jsonl").exists() and (run / "results.jsonl").stat().st_size)
+    slurm("scancel", "--signal", "TERM", number)  # what Slurm sends before the end of the job's time
+    wait_until(lambda: run_state(run) is RunState.DONE, seconds=300)
+    wait_until(lambda: not slurm("squeue", "--noheader"))
+    shown = slurm("scontrol", "show", "job", number)
+    assert "Restarts=1" in shown
+    assert "NumNodes=2" in shown
+    assert [record["step"] for record in records_of(run)] == [0, 20, 40, 59]
+    assert "Resumes after" in (run / "out.txt").read_text(encoding="utf-8")
+
+
 def task_of(pid):
     """Index of the task in the Slurm array that the process belongs to; None if there is none."""
     try:
