@@ -281,9 +281,10 @@ def print_overview(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
 
 def print_estimate(args: argparse.Namespace, options: LaunchOptions, jobs: Sequence[Job]) -> None:
     """Print how long the launch will take, if it runs on this machine and is long enough to measure it."""
-    at_once = launcher_named(args.command_launcher).concurrency(options)
+    launcher = launcher_named(args.command_launcher)
+    at_once = launcher.concurrency(options)
     ready = [job for job in jobs if job.state != Job.DONE]
-    if at_once is None or total_updates(ready) < FEW_UPDATES:
+    if launcher.elsewhere or at_once is None or total_updates(ready) < FEW_UPDATES:
         return
     found = estimate(ready, threads=max(1, cores() // at_once))
     print("The time could not be estimated." if found is None else found.line(len(ready), at_once))

@@ -13,7 +13,7 @@ import pytest
 
 from domainbed.errors import UsageError
 from domainbed.sweep.launchers import LaunchOptions
-from domainbed.sweep.slurm import slurm_launcher
+from domainbed.sweep.slurm import ArrayWorker, slurm_launcher
 from domainbed.training.claims import latest_claim
 from domainbed.training.run_state import RunState, run_state
 
@@ -71,6 +71,13 @@ def test_values_that_would_break_the_batch_script_are_rejected(tmp_path, folder,
     with pytest.raises(UsageError, match=message):
         slurm_launcher(["true"], LaunchOptions(output_dir=tmp_path / folder, **flags))
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="needs submitit")
+@pytest.mark.parametrize("name", ["checkpoint", "__submitit_checkpoint__"])
+def test_a_worker_requeues_itself_under_both_names_that_submitit_looks_for(name):
+    worker = ArrayWorker("sweep", 2, 1, None)
+    assert getattr(worker, name)().function == worker
 
 
 @pytest.fixture
