@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 
 from domainbed.gradients.recording import LayerPass, NotSeparable, Recording
+from domainbed_gs.curvature.network import ParameterVector
 
 Named = Mapping[str, Tensor]
 """Tensors in the shapes of a network's parameters, by their names."""
@@ -42,32 +43,41 @@ def is_separable(network: nn.Module, names: Collection[str], x: Tensor, y: Tenso
 
 
 def add_gradient(
-    network: nn.Module, parameters: Named, x: Tensor, y: Tensor, out: Named, scale: float
+    network: nn.Module,
+    parameters: ParameterVector,
+    at: Tensor,
+    x: Tensor,
+    y: Tensor,
+    out: Named,
+    scale: float,
 ) -> None:
     """Add `scale` times the gradient of the sum of the samples' cross-entropies to `out`.
 
     Args:
         network: as `is_separable` has found.
-        parameters: values of the trained parameters.
+        parameters: its trained parameters.
+        at: their values (P,).
         x: inputs (B, ...).
         y: int64 labels (B,).
         out: what is added to.
         scale: the factor.
     """
-    leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-    for name, layer_pass in _passes(network, leaves, x, y, differentiable=False).items():
-        own = _of_layer(name, layer_pass, leaves)
+    leaves = {name: value.detach().requires_grad_() for name, value in parameters.views(at).items()}
+    passes = _passes(network, parameters, leaves, x, y, differentiable=False)
+    while passes:
+        name, layer_pass = passes.popitem()  # its memory is freed with it
         into = _of_layer(name, layer_pass, out)
         if type(layer_pass.layer) is nn.Linear:
             _add_linear(into, layer_pass.gradients, layer_pass.inputs, scale)
-        else:
-            for each, found in _by_second_pass(layer_pass, own).items():
-                into[each].add_(found, alpha=scale)
+            continue
+        for each, found in _by_second_pass(layer_pass, _of_layer(name, layer_pass, leaves)).items():
+            into[each].add_(found, alpha=scale)
 
 
 def add_hessian_product(
     network: nn.Module,
-    parameters: Named,
+    parameters: ParameterVector,
+    at: Tensor,
     direction: Named,
     x: Tensor,
     y: Tensor,
@@ -81,32 +91,36 @@ def add_hessian_product(
     with forward_ad.dual_level():
         duals = {
             name: forward_ad.make_dual(value.detach().requires_grad_(), direction[name])
-            for name, value in parameters.items()
+            for name, value in parameters.views(at).items()
         }
-        passes = _passes(network, duals, x, y, differentiable=True)
+        passes = _passes(network, parameters, duals, x, y, differentiable=True)
         while passes:
-            name, layer_pass = passes.popitem()  # its memory is freed with it
+            name, layer_pass = passes.popitem()
             into = _of_layer(name, layer_pass, out)
             if type(layer_pass.layer) is nn.Linear:
                 a, of_a = _value_and_derivative(layer_pass.inputs)
                 b, of_b = _value_and_derivative(layer_pass.gradients)
                 if of_b is not None:
                     _add_linear(into, of_b, a, scale)
-                if of_a is not None:
-                    _add_linear({"weight": into["weight"]} if "weight" in into else {}, b, of_a, scale)
-            else:
-                for each, found in _by_second_pass(layer_pass, _of_layer(name, layer_pass, duals)).items():
-                    derivative = _value_and_derivative(found)[1]
-                    if derivative is not None:
-                        into[each].add_(derivative, alpha=scale)
+                if of_a is not None and "weight" in into:
+                    _add_linear({"weight": into["weight"]}, b, of_a, scale)
+                continue
+            for each, found in _by_second_pass(layer_pass, _of_layer(name, layer_pass, duals)).items():
+                derivative = _value_and_derivative(found)[1]
+                if derivative is not None:
+                    into[each].add_(derivative, alpha=scale)
 
 
 def _passes(
-    network: nn.Module, parameters: Named, x: Tensor, y: Tensor, differentiable: bool
+    network: nn.Module,
+    parameters: ParameterVector,
+    values: Named,
+    x: Tensor,
+    y: Tensor,
+    differentiable: bool,
 ) -> dict[str, LayerPass]:
     with torch.enable_grad(), Recording(network) as recording:
-        logits = functional_call(network, dict(parameters), (x,))
-        loss = F.cross_entropy(logits, y, reduction="sum")
+        loss = F.cross_entropy(parameters.outputs(values, x), y, reduction="sum")
     return recording.backward(loss, differentiable=differentiable)
 
 
@@ -131,7 +145,7 @@ def _add_linear(into: dict[str, Tensor], b: Tensor, a: Tensor, scale: float) -> 
 def _by_second_pass(layer_pass: LayerPass, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
     """Gradients by a layer's parameters, by a second forward pass of the layer alone."""
     with torch.enable_grad():
-        output = functional_call(layer_pass.layer, parameters, (layer_pass.inputs,))
+        output = functional_call(layer_pass.layer, parameters, (layer_pass.inputs,), tie_weights=False)
     found = torch.autograd.grad(output, list(parameters.values()), layer_pass.gradients)
     return dict(zip(parameters, found, strict=True))
 

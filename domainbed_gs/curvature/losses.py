@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jvp
+from torch.func import grad, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from domainbed_gs.curvature import layerwise
@@ -92,7 +92,7 @@ class SampleLoss:
         total = torch.zeros((), dtype=torch.float64, device=parameters.device)
         with torch.no_grad():
             for x, y in self._chunks:
-                logits = functional_call(self._network, views, (x,))
+                logits = self._parameters.outputs(views, x)
                 total += F.cross_entropy(logits, y, reduction="none").double().sum()
         return float(total) / self._count
 
@@ -101,7 +101,8 @@ class SampleLoss:
         views, into = self._parameters.views(parameters), self._parameters.views(out)
         for x, y in self._chunks:
             if self._by_layers:
-                layerwise.add_gradient(self._network, views, x, y, into, factor / self._count)
+                scale = factor / self._count
+                layerwise.add_gradient(self._network, self._parameters, parameters, x, y, into, scale)
                 continue
             found = grad(self._sum(x, y))(views)
             for name, part in into.items():
@@ -116,8 +117,9 @@ class SampleLoss:
         _load_forward_derivatives()
         for x, y in self._chunks:
             if self._by_layers:
+                scale = factor / self._count
                 layerwise.add_hessian_product(
-                    self._network, views, directions, x, y, into, factor / self._count
+                    self._network, self._parameters, parameters, directions, x, y, into, scale
                 )
                 continue
             # torch's fused attention has no forward derivative.
@@ -130,8 +132,7 @@ class SampleLoss:
         """The sum of the samples' losses as a function of the parameters by name."""
 
         def of(parameters: dict[str, Tensor]) -> Tensor:
-            logits: Any = functional_call(self._network, parameters, (x,))
-            return F.cross_entropy(logits, y, reduction="sum")
+            return F.cross_entropy(self._parameters.outputs(parameters, x), y, reduction="sum")
 
         return of
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.func import functional_call
 
 from domainbed.algorithms.base import Algorithm
 from domainbed.errors import UsageError
@@ -77,6 +78,8 @@ class ParameterVector:
     def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
         parameters = [network.get_parameter(name) for name in names]
         self.names = list(names)
+        self._network = network
+        self._places = _places(network, self.names)
         self._shapes = [parameter.shape for parameter in parameters]
         self._sizes = [parameter.numel() for parameter in parameters]
         self.values = torch.cat([parameter.detach().flatten() for parameter in parameters])
@@ -90,3 +93,23 @@ class ParameterVector:
         """Views of `vector` (P,) in the parameters' shapes, by name."""
         parts = zip(self.names, vector.split(self._sizes), self._shapes, strict=True)
         return {name: part.view(shape) for name, part, shape in parts}
+
+    def outputs(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Outputs of the network for inputs `x` (B, ...) with other values of the parameters, by name."""
+        everywhere = {place: parameters[name] for name, own in self._places.items() for place in own}
+        # With tie_weights, a module that has two names would keep the other values.
+        found: Tensor = functional_call(self._network, everywhere, (x,), tie_weights=False)
+        return found
+
+
+def _places(network: nn.Module, names: Sequence[str]) -> dict[str, list[str]]:
+    """For each parameter, a name for each module that has it: several if modules share it."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    found: dict[str, dict[tuple[int, str], str]] = {name: {} for name in names}
+    names_by_id = {id(network.get_parameter(name)): name for name in names}
+    for place, parameter in network.named_parameters(remove_duplicate=False):
+        name = names_by_id.get(id(parameter))
+        if name is not None:
+            owner, _, own = place.rpartition(".")
+            found[name].setdefault((id(modules[owner]), own), place)
+    return {name: list(places.values()) for name, places in found.items()}

@@ -1,5 +1,7 @@
 """Losses on fixed samples: values, gradients and Hessian-vector products against dense autograd."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -46,7 +48,22 @@ def normalised():
     return nn.Sequential(*layers, nn.Linear(10, CLASSES))
 
 
+class TwoNames(nn.Module):
+    """A layer that two attributes hold, as in ERM, and a weight that two layers share."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, CLASSES, bias=False)
+        self.network = nn.Sequential(self.first, nn.Tanh(), nn.Linear(CLASSES, 4, bias=False), nn.Tanh())
+        self.last = nn.Linear(4, CLASSES)
+        self.last.weight = self.first.weight
+
+    def forward(self, x):
+        return self.last(self.network(x))
+
+
 NETWORKS = {
+    "two names": (TwoNames, (4,)),
     "linear": (linear, (4,)),
     "conv": (convolutional, (1, 4, 4)),
     "norms": (normalised, (2, 4)),
@@ -69,7 +86,8 @@ def dense(network, parameters, x, y):
     """The loss as a function of the vector, for autograd's own Hessian."""
 
     def loss(vector):
-        return F.cross_entropy(functional_call(network, parameters.views(vector), (x,)), y)
+        # torch's own function leaves other values in modules with two names: a copy for each call.
+        return F.cross_entropy(functional_call(copy.deepcopy(network), parameters.views(vector), (x,)), y)
 
     return loss
 
@@ -143,6 +161,17 @@ def test_a_mean_of_losses_has_the_mean_of_values_gradients_and_products():
     torch.testing.assert_close(gradient(mean, at), sum(gradient(part, at) for part in parts) / 2)
     expected = sum(hessian_product(part, at, vector) for part in parts) / 2
     torch.testing.assert_close(hessian_product(mean, at, vector), expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_network_itself_keeps_its_parameters(name):
+    network, parameters, _, _, loss = make(name)
+    before, kept = parameters.values.clone(), list(network.parameters())
+    other = parameters.values + 1
+    loss.value(other), gradient(loss, other), hessian_product(loss, other, other)
+    assert torch.equal(parameters.values, before)
+    assert all(now is then for now, then in zip(network.parameters(), kept, strict=True))
+    assert loss.value(before) != loss.value(other)
 
 
 def test_parameters_become_views_of_one_vector_and_are_not_changed():

@@ -1,0 +1,95 @@
+"""Sharpness of trained models: of the pooled loss, and of each environment's loss.
+
+    python -m domainbed_gs.scripts.sharpness --model RUN_DIR [RUN_DIR ...]
+    python -m domainbed_gs.scripts.sharpness --sweep SWEEP_DIR
+
+Writes sharpness.csv, loss_curves.csv and figures, and prints a table of methods. The same command resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainbed.errors import UsageError, run_script
+from domainbed.training.settings import flags_of
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all flags."""
+    from domainbed_gs.sharpness.settings import Sharpness
+
+    parser = argparse.ArgumentParser(
+        prog="python -m domainbed_gs.scripts.sharpness",
+        description="Measure the sharpness of the pooled loss and of each environment's loss.",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", type=Path, nargs="+", metavar="RUN_DIR", help="runs, or model files")
+    which.add_argument(
+        "--sweep", type=Path, metavar="SWEEP_DIR", help="all runs of a sweep with saved models"
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        help="folder of the results (default: the sweep's, or that of a single run)",
+    )
+    parser.add_argument("--data_dir", help="root folder of the datasets (default: that of each run)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    parser.add_argument("--cache_dir", help="folder of decoded images (default: as for train)")
+    parser.add_argument("--baseline", default="ERM", help="method to compare with (default: ERM)")
+    parser.add_argument("--restart", action="store_true", help="measure all models again")
+    group = parser.add_argument_group("measurement")
+    for declared in flags_of(Sharpness).values():
+        declared.add_to(group)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, then print the table of methods and draw the figures; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    from domainbed.files import write_atomic
+    from domainbed_gs.sharpness import figure, study, tables
+    from domainbed_gs.sharpness.settings import CURVES, SHARPNESS, Sharpness
+    from domainbed_gs.trained_models.loading import LoadOptions, model_file, saved_models
+
+    how = Sharpness(**{name: getattr(args, name) for name in flags_of(Sharpness)})
+    files = saved_models(args.sweep) if args.sweep else [model_file(path) for path in args.model]
+    folder = args.output_dir or args.sweep or _folder_of(files)
+    options = LoadOptions(args.data_dir, args.device, args.cache_dir)
+    found = study.run(files, how, folder, options, args.restart)
+    rows, curves = found[SHARPNESS].rows, found[CURVES].rows
+    tables.print_tables(rows, args.baseline, "text")
+    print(f"Table: {folder / SHARPNESS}")
+    if not curves:
+        return 0
+    print(f"Curves: {folder / CURVES}")
+    try:
+        pictures = figure.figures_png(curves)
+    except UsageError as error:  # matplotlib is missing; the measurement itself succeeded
+        print(f"warning: {error}", file=sys.stderr)
+        return 0
+    for key, picture in pictures.items():
+        name = (
+            "sharpness.png" if len(pictures) == 1 else f"sharpness_{_file_name(figure.panel_title(key))}.png"
+        )
+        write_atomic(folder / name, picture)
+        print(f"Figure: {folder / name}")
+    return 0
+
+
+def _folder_of(files: Sequence[Path]) -> Path:
+    """The folder of a single model; raises UsageError if there are several."""
+    if len(files) > 1:
+        raise UsageError("several models need --output_dir, the folder of their results")
+    return files[0].parent
+
+
+def _file_name(title: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", title).strip("_")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,75 @@
+"""Settings of the measurement of sharpness, and the columns of its tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domainbed.errors import UsageError
+from domainbed.training.settings import flag, flags_of
+from domainbed_gs.trained_models.samples import KINDS
+from domainbed_gs.trained_models.table import Layout
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """How sharpness is measured: flags of `domainbed_gs.scripts.sharpness` by the same names."""
+
+    rho: float = flag(0.05, "radius of the ball in which the loss is raised", above=0)
+    parts: list[str] = flag(["in"], "parts of the environments to measure on", choices=KINDS)
+    samples: int = flag(100, "samples of each environment", at_least=1)
+    ascent_steps: int = flag(10, "ascent steps, of which the worst counts", at_least=1)
+    lanczos_steps: int = flag(30, "most Hessian-vector products for an eigenvalue", at_least=1)
+    probes: int = flag(10, "random vectors for a trace", at_least=1)
+    directions: int = flag(3, "random directions along which the loss is drawn; 0: none", at_least=0)
+    points: int = flag(21, "points along each direction", at_least=3)
+    span: float = flag(0.5, "largest distance along a direction, in lengths of the filters", above=0)
+    sample_seed: int = flag(0, "seed of samples and random vectors", at_least=0)
+
+    def check(self) -> None:
+        """Check the values; raises UsageError."""
+        for name, declared in flags_of(Sharpness).items():
+            declared.check(getattr(self, name))
+        if len(set(self.parts)) < len(self.parts) or not self.parts:
+            raise UsageError(f"--parts takes different parts, not {' '.join(self.parts) or 'none'}")
+        if self.points % 2 == 0:
+            raise UsageError(f"--points must be odd, so that distance 0 is one of them, not {self.points}")
+
+    @property
+    def distances(self) -> list[float]:
+        """Distances along a direction, from -span to span."""
+        half = self.points // 2
+        return [self.span * step / half for step in range(-half, half + 1)]
+
+    def columns(self) -> dict[str, object]:
+        """The settings as columns of the tables."""
+        names = {name: getattr(self, name) for name in flags_of(Sharpness)}
+        return names | {"parts": " ".join(self.parts)}
+
+
+SHARPNESS, CURVES = "sharpness.csv", "loss_curves.csv"
+"""Files of the tables."""
+
+_SETTINGS = tuple(flags_of(Sharpness))
+_WHERE = ("part", "role", "environment")
+
+POOLED, SOURCE, TARGET = "pooled", "source", "target"
+"""Roles: the mean loss over the source environments, a source environment, a target environment."""
+
+QUANTITIES = {
+    "one_step_rise": "rise of the loss after one ascent step",
+    "worst_rise": "worst rise of the loss in several ascent steps",
+    "eigenvalue": "largest eigenvalue of the Hessian",
+    "trace": "trace of the Hessian",
+}
+"""What methods are compared by, with its meaning."""
+
+NUMBERS = (
+    *("count", "loss", "gradient_norm", "one_step_rise", "worst_rise"),
+    *("pooled_one_step_rise", "pooled_worst_rise"),
+    *("eigenvalue", "eigenvalue_error", "eigenvalue_products", "trace", "trace_error"),
+)
+
+LAYOUTS = {
+    CURVES: Layout(_SETTINGS, _WHERE, ("direction", "distance", "loss")),
+    SHARPNESS: Layout(_SETTINGS, _WHERE, NUMBERS),
+}
