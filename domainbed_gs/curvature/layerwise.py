@@ -70,7 +70,8 @@ def add_gradient(
         if type(layer_pass.layer) is nn.Linear:
             _add_linear(into, layer_pass.gradients, layer_pass.inputs, scale)
             continue
-        for each, found in _by_second_pass(layer_pass, _of_layer(name, layer_pass, leaves)).items():
+        own = _of_layer(name, layer_pass, leaves)
+        for each, found in _by_second_pass(layer_pass, own, differentiable=False).items():
             into[each].add_(found, alpha=scale)
 
 
@@ -105,10 +106,11 @@ def add_hessian_product(
                 if of_a is not None and "weight" in into:
                     _add_linear({"weight": into["weight"]}, b, of_a, scale)
                 continue
-            for each, found in _by_second_pass(layer_pass, _of_layer(name, layer_pass, duals)).items():
+            own = _of_layer(name, layer_pass, duals)
+            for each, found in _by_second_pass(layer_pass, own, differentiable=True).items():
                 derivative = _value_and_derivative(found)[1]
                 if derivative is not None:
-                    into[each].add_(derivative, alpha=scale)
+                    into[each].add_(derivative.detach(), alpha=scale)
 
 
 def _passes(
@@ -142,11 +144,16 @@ def _add_linear(into: dict[str, Tensor], b: Tensor, a: Tensor, scale: float) -> 
         into["bias"].add_(b.sum(0), alpha=scale)
 
 
-def _by_second_pass(layer_pass: LayerPass, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+def _by_second_pass(
+    layer_pass: LayerPass, parameters: dict[str, Tensor], differentiable: bool
+) -> dict[str, Tensor]:
     """Gradients by a layer's parameters, by a second forward pass of the layer alone."""
     with torch.enable_grad():
         output = functional_call(layer_pass.layer, parameters, (layer_pass.inputs,), tie_weights=False)
-    found = torch.autograd.grad(output, list(parameters.values()), layer_pass.gradients)
+    # With a graph, group norms use operations that have a forward derivative.
+    found = torch.autograd.grad(
+        output, list(parameters.values()), layer_pass.gradients, create_graph=differentiable
+    )
     return dict(zip(parameters, found, strict=True))
 
 

@@ -25,6 +25,9 @@ CHUNK_NUMBERS = 2**20
 MOST_SAMPLES = 256
 """Samples in one pass at most."""
 
+LARGE = 2**24
+"""Number of parameters from which on gradients are made layer by layer, if the network allows it."""
+
 
 class Loss(Protocol):
     """A twice differentiable function of P parameters."""
@@ -64,8 +67,8 @@ class SampleLoss:
         x: inputs (N, ...), at least one.
         y: int64 labels (N,).
         chunk: number of samples in one pass; by default as many as `CHUNK_NUMBERS` allows.
-        by_layers: whether gradients are made layer by layer, which takes less memory; by default if the
-            network allows it.
+        by_layers: whether gradients are made layer by layer, which takes less memory and more time; by
+            default if there are `LARGE` parameters and the network allows it.
     """
 
     def __init__(
@@ -83,7 +86,9 @@ class SampleLoss:
         self._chunks = list(zip(x.split(chunk), y.split(chunk), strict=True))
         self._count = len(y)
         if by_layers is None:
-            by_layers = layerwise.is_separable(network, parameters.names, x[:1], y[:1])
+            by_layers = len(parameters) >= LARGE and layerwise.is_separable(
+                network, parameters.names, x[:1], y[:1]
+            )
         self._by_layers = by_layers
 
     def value(self, parameters: Tensor) -> float:

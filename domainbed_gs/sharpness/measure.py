@@ -114,7 +114,8 @@ def measure_domains(
     ascents = [of_pooled, *(ascend(loss, at, how.rho, how.ascent_steps, (), advance) for loss in losses)]
     start = (how.sample_seed, StudyPurpose.LANCZOS)
     eigenvalues = [
-        largest_eigenvalue(each.loss, at, start, how.lanczos_steps, advance=advance) for each in everyone
+        largest_eigenvalue(each.loss, at, start, how.lanczos_steps, how.tolerance, advance)
+        for each in everyone
     ]
     forms = quadratic_forms(losses, at, how.probes, (how.sample_seed, StudyPurpose.PROBES), advance)
     is_source = [each.role == SOURCE for each in environments]

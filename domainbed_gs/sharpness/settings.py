@@ -19,6 +19,7 @@ class Sharpness:
     samples: int = flag(100, "samples of each environment", at_least=1)
     ascent_steps: int = flag(10, "ascent steps, of which the worst counts", at_least=1)
     lanczos_steps: int = flag(30, "most Hessian-vector products for an eigenvalue", at_least=1)
+    tolerance: float = flag(0.01, "error of an eigenvalue, as a share of it, at which it is enough", above=0)
     probes: int = flag(10, "random vectors for a trace", at_least=1)
     directions: int = flag(3, "random directions along which the loss is drawn; 0: none", at_least=0)
     points: int = flag(21, "points along each direction", at_least=3)

@@ -48,6 +48,12 @@ def normalised():
     return nn.Sequential(*layers, nn.Linear(10, CLASSES))
 
 
+def grouped():
+    """A group norm, a strided convolution in groups, a sigmoid and a mean over positions."""
+    layers = (nn.Conv2d(2, 4, 2, groups=2), nn.GroupNorm(2, 4), nn.SiLU(), nn.AvgPool2d(3), nn.Flatten())
+    return nn.Sequential(*layers, nn.Linear(4, CLASSES))
+
+
 class TwoNames(nn.Module):
     """A layer that two attributes hold, as in ERM, and a weight that two layers share."""
 
@@ -67,9 +73,10 @@ NETWORKS = {
     "linear": (linear, (4,)),
     "conv": (convolutional, (1, 4, 4)),
     "norms": (normalised, (2, 4)),
+    "groups": (grouped, (2, 4, 4)),
     "attention": (Attention, (2, 4)),
 }
-BY_LAYERS = ("linear", "conv", "norms")
+BY_LAYERS = ("linear", "conv", "norms", "groups")
 
 
 def make(name, n=7, chunk=3, by_layers=None):
