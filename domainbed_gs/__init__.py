@@ -24,6 +24,9 @@ def register() -> None:
     command.COMMANDS["similarity"] = command.Command(
         "domainbed_gs.scripts.similarity", "similarity of gradients within and between environments"
     )
+    command.COMMANDS["sharpness"] = command.Command(
+        "domainbed_gs.scripts.sharpness", "sharpness of trained models, domain by domain"
+    )
     report.SECTIONS.add_lazy("paired", "domainbed_gs.report.paired:SECTION")
     report.SECTIONS.add_lazy("control", "domainbed_gs.report.control:SECTION")
     report.SECTIONS.add_lazy("against", "domainbed_gs.report.against:SECTION")

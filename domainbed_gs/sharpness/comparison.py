@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
+from domainbed.algorithms import REGISTRY
 from domainbed_gs.report.cells import Comparison
 from domainbed_gs.report.comparison import compare
 from domainbed_gs.report.statistics import ALPHA, holm, pairs_needed
@@ -21,6 +22,9 @@ GROUPS = {
     "targets": "mean over the target environments",
 }
 """What a model's sharpness is read from, with its meaning."""
+
+REPEATED = ("trace", "sources")
+"""Left out: the mean of the sources' traces is the trace of their mean loss."""
 
 Trials = dict[str, float]
 """Trial seed -> value of a quantity, averaged over targets."""
@@ -89,13 +93,14 @@ def compare_methods(rows: Sequence[Row], baseline: str) -> list[SharpnessCell]:
     cells: list[SharpnessCell] = []
     for (dataset, part), own in _grouped(rows, ("dataset", "part")).items():
         methods = _grouped(own, ("algorithm",))
-        order = sorted(methods, key=lambda key: key != (baseline,))
+        order = sorted(REGISTRY.order([name for (name,) in methods]), key=lambda name: name != baseline)
         for quantity in QUANTITIES:
             family = [
-                SharpnessCell(dataset, part, quantity, group, key[0], trials)
+                SharpnessCell(dataset, part, quantity, group, name, trials)
                 for group in GROUPS
-                for key in order
-                if (trials := _trials(methods[key], quantity, group))
+                if (quantity, group) != REPEATED
+                for name in order
+                if (trials := _trials(methods[name,], quantity, group))
             ]
             cells += _judged(family, baseline)
     return cells

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from domainbed.algorithms import REGISTRY
 from domainbed.results.plots import INK, PALE, PALETTE, plain_axes, png, require_matplotlib
 from domainbed_gs.sharpness.settings import POOLED, TARGET
 from domainbed_gs.trained_models.table import Row
@@ -51,7 +52,7 @@ def panels(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, Curves]]
         means = np.array([np.mean(own[distance]) for distance in distances])
         curves = found.setdefault((dataset, targets, part), {}).setdefault(method, {})
         curves[role, environment] = np.array(distances), means
-    return found
+    return {key: {name: own[name] for name in REGISTRY.order(list(own))} for key, own in found.items()}
 
 
 def panel_title(key: tuple[str, str, str]) -> str:

@@ -1,13 +1,14 @@
-"""Artificial records of sweeps."""
+"""Artificial records of sweeps, and losses whose sharpness is known in closed form."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+import torch
 
 from domainbed.records.query import Q
-from domainbed.scripts import collect_results
+from domainbed.scripts import collect_results, train
 
 
 def make_record(algorithm, target, trial, accuracy, *, step=100, environments=4, **args):
@@ -68,3 +69,54 @@ def collect(write, capsys):
         return capsys.readouterr()
 
     return run
+
+
+class Quadratic:
+    """a^T t + t^T H t / 2 in float64; implements `Loss`."""
+
+    def __init__(self, hessian, slope):
+        self.hessian, self.slope = hessian, slope
+
+    def value(self, parameters):
+        return float(self.slope @ parameters + parameters @ self.hessian @ parameters / 2)
+
+    def add_gradient(self, parameters, out, factor=1.0):
+        out.add_(self.slope + self.hessian @ parameters, alpha=factor)
+
+    def add_hessian_product(self, parameters, vector, out, factor=1.0):
+        out.add_(self.hessian @ vector, alpha=factor)
+
+
+@pytest.fixture
+def quadratic():
+    """`quadratic(eigenvalues)`: a quadratic loss with a Hessian of these eigenvalues in a random basis."""
+
+    def make(eigenvalues, seed=0):
+        draws = torch.Generator().manual_seed(seed)
+        values = torch.as_tensor(eigenvalues, dtype=torch.float64)
+        basis, _ = torch.linalg.qr(
+            torch.randn(len(values), len(values), generator=draws, dtype=torch.float64)
+        )
+        slope = torch.randn(len(values), generator=draws, dtype=torch.float64)
+        return Quadratic(basis @ torch.diag(values) @ basis.T, slope)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train_run(tmp_path_factory):
+    """`train_run(folder, **settings)`: train two updates on Debug28 into `folder`, and return it."""
+
+    def make(folder, **settings):
+        flags = {"dataset": "Debug28", "steps": 2, "hparams": '{"batch_size": 4, "featurizer": "small_cnn"}'}
+        flags |= {"output_dir": folder, **settings}
+        assert train.main([f"--{name}={value}" for name, value in flags.items()]) == 0
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished_run(train_run, tmp_path_factory):
+    """The directory of a finished run of ERM with target 0; tests do not change it."""
+    return train_run(tmp_path_factory.mktemp("runs") / "erm")
