@@ -29,8 +29,18 @@ SCRIPTS = {
     "collect": "Collecting results",
     "sweep_scale": "Sweeps of many runs",
     "similarity": "Similarity of gradients",
+    "sharpness": "Memory of sharpness",
 }
-ON_DEVICE = ("step_time", "method_cost", "surgery_kernel", "peak_memory", "scaling", "frozen", "similarity")
+ON_DEVICE = (
+    "step_time",
+    "method_cost",
+    "surgery_kernel",
+    "peak_memory",
+    "scaling",
+    "frozen",
+    "similarity",
+    "sharpness",
+)
 HEAD = """# Performance
 
 Each section is the output of a script in `benchmarks/`; its first lines say what is compared, and the goal.

@@ -46,6 +46,12 @@ SIMILARITY = (
     """--hparams '{"batch_size": 32, "lr": 0.001}' --output_dir runs/similarity_3"""
 )
 
+FLAT = (
+    "--datasets EmojiStyles --algorithms ERM SAM DGSAM --n_trials 10 --n_hparams 1 --single_test_envs "
+    "--test_envs 2 --steps 300 --output_dir runs/sharpness"
+)
+SHARPNESS = "python -m domainbed_gs.scripts.sharpness --sweep runs/sharpness"
+
 SHORTENED = {
     f"{SWEEP} --algorithms AgrSum": f"{SMALL} --n_hparams 1 --single_test_envs",
     f"{SWEEP} --config sweeps/iccv2021_table1.toml --data_dir DATA": PAPER,
@@ -57,6 +63,8 @@ SHORTENED = {
     f"{SWEEP} --config sweeps/iccv2021_control.toml --preset emoji_styles": CONTROL,
     f"{SWEEP} --config sweeps/quickstart.toml --skip_confirmation --quiet": SMALL,
     f"{SWEEP} {SINGLE_SOURCE}": SMALL,
+    f"{SWEEP} {FLAT}": f"{SMALL} --algorithms ERM DGSAM",
+    SHARPNESS: "--samples 4 --ascent_steps 1 --lanczos_steps 2 --probes 2 --directions 1 --points 3",
     f"{SWEEP} {PILOT}": "--n_trials 2 --steps 1 --algorithms ERM AgrSum --test_envs 0",
     f"{STUDY} --dataset EmojiStyles --test_envs 2 --output_dir runs/similarity": "--steps 2 --samples 2",
     f"{STUDY} {SIMILARITY}": "--steps 2 --samples 2",

@@ -62,6 +62,7 @@ def quadratic_forms(
             loss.add_hessian_product(parameters, z, product.zero_())
             forms[number, position] = dot(z, product)
             advance()
+        del z  # before the next one is drawn
     return forms
 
 
@@ -95,6 +96,7 @@ def diagonal(
         product.mul_(z)
         squares += dot(product, product)
         mean.add_(product, alpha=1 / probes)
+        del z  # before the next one is drawn
         advance()
     if probes == 1:
         return Diagonal(mean, math.nan)

@@ -19,14 +19,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from domainbed_gs.curvature import layerwise
 from domainbed_gs.curvature.network import ParameterVector
 
-CHUNK_NUMBERS = 2**20
-"""Numbers in the inputs of one pass at most: 6 images of 224 pixels."""
-
 MOST_SAMPLES = 256
 """Samples in one pass at most."""
 
 LARGE = 2**24
 """Number of parameters from which on gradients are made layer by layer, if the network allows it."""
+
+_NUMBERS_ON_CPU, _NUMBERS_OF_LARGE, _NUMBERS_ELSEWHERE = 2**21, 2**19, 2**23
+"""Numbers in the inputs of one pass at most: 13, 3 and 55 images of 224 pixels. Those on the CPU are few, and
+fewest for a large network, to keep within 1.5 GiB for AlexNet."""
 
 
 class Loss(Protocol):
@@ -66,7 +67,7 @@ class SampleLoss:
         parameters: the parameters that the loss is a function of.
         x: inputs (N, ...), at least one.
         y: int64 labels (N,).
-        chunk: number of samples in one pass; by default as many as `CHUNK_NUMBERS` allows.
+        chunk: number of samples in one pass; by default as many as take little memory.
         by_layers: whether gradients are made layer by layer, which takes less memory and more time; by
             default if there are `LARGE` parameters and the network allows it.
     """
@@ -82,7 +83,7 @@ class SampleLoss:
     ) -> None:
         self._network = network
         self._parameters = parameters
-        chunk = chunk or min(MOST_SAMPLES, max(1, CHUNK_NUMBERS // max(1, x[0].numel())))
+        chunk = chunk or _chunk(x, len(parameters))
         self._chunks = list(zip(x.split(chunk), y.split(chunk), strict=True))
         self._count = len(y)
         if by_layers is None:
@@ -140,6 +141,14 @@ class SampleLoss:
             return F.cross_entropy(self._parameters.outputs(parameters, x), y, reduction="sum")
 
         return of
+
+
+def _chunk(x: Tensor, parameters: int) -> int:
+    """Number of samples in one pass."""
+    most = _NUMBERS_ELSEWHERE
+    if x.device.type == "cpu":
+        most = _NUMBERS_OF_LARGE if parameters >= LARGE else _NUMBERS_ON_CPU
+    return min(MOST_SAMPLES, max(1, most // max(1, x[0].numel())))
 
 
 @functools.cache

@@ -172,6 +172,7 @@ def _curves(
         direction = filter_normalised(parameters, (how.sample_seed, StudyPurpose.DIRECTIONS, number))
         losses = [each.loss for each in environments]
         found = losses_along(losses, parameters.values, direction, how.distances, advance)
+        del direction  # before the next one is drawn
         found = np.column_stack([found[:, is_source].mean(axis=1), found])
         rows += [
             {**_where(domain), "direction": number, "distance": distance, "loss": float(found[row, column])}
