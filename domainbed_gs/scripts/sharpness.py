@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from domainbed.console import program_name
 from domainbed.errors import UsageError, run_script
 from domainbed.training.settings import flags_of
 
@@ -23,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     from domainbed_gs.sharpness.settings import Sharpness
 
     parser = argparse.ArgumentParser(
-        prog="python -m domainbed_gs.scripts.sharpness",
+        prog=program_name("domainbed_gs.scripts.sharpness"),
         description="Measure the sharpness of the pooled loss and of each environment's loss.",
     )
     which = parser.add_mutually_exclusive_group(required=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from domainbed.errors import UsageError
 from domainbed.training.settings import flag, flags_of
-from domainbed_gs.trained_models.samples import KINDS
+from domainbed_gs.trained_models.parts import KINDS
 from domainbed_gs.trained_models.table import Layout
 
 

@@ -15,9 +15,7 @@ from domainbed.seeds import generator
 from domainbed.training.evaluation import without_augmentation
 from domainbed.training.minibatches import load_minibatch
 from domainbed_gs.trained_models.loading import TrainedModel
-
-KINDS = ("in", "out", "test")
-"""Kinds of parts that samples are drawn from."""
+from domainbed_gs.trained_models.parts import KINDS as KINDS
 
 _FROZEN_CHUNK = 32
 

@@ -11,12 +11,14 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from domainbed.errors import RunError, UsageError
 from domainbed.escaping import csv_line
 from domainbed.files import write_atomic
-from domainbed_gs.trained_models.loading import TrainedModel
+
+if TYPE_CHECKING:
+    from domainbed_gs.trained_models.loading import TrainedModel
 
 IDENTITY = (
     *("run", "model_sha256", "dataset", "algorithm", "targets", "trial_seed", "hparams_seed", "seed", "step"),
