@@ -2,6 +2,7 @@
 # make test             environment, install, then the whole test suite
 # make quick            the tests that matter most, in under a minute
 # make lint             style and types
+# make api              the API reference in build/api; fails on a broken link or a name without description
 # make release-check    sdist and wheel; their metadata, and the wheel in an environment of its own
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ QUICK := tests/test_[!d]*.py tests/gradients tests/domainbed_gs/algorithms tests
 	tests/records tests/results/test_*.py tests/training/test_config.py tests/training/test_checkpoint.py \
 	tests/sweep/test_grid.py tests/sweep/test_job.py tests/sweep/test_released_sweeps.py
 
-.PHONY: run test quick lint release-check clean
+.PHONY: run test quick lint api release-check clean
 
 run: $(VENV)/.installed-plots
 	$(BIN)/python -m domainbed.scripts.sweep launch --config sweeps/quickstart.toml --skip_confirmation --quiet
@@ -29,6 +30,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+api: $(VENV)/.installed-dev
+	$(BIN)/python docs/api_reference.py build/api
 
 release-check: $(VENV)/.made
 	rm -rf dist build/fresh

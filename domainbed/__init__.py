@@ -9,10 +9,17 @@ trains one model and returns its records as a pandas frame with one row for each
     model.predict(["photo.jpg"]).names
 
 predicts classes of images with a trained model.
+
+    sweep = domainbed.launch_sweep("runs/mine", algorithms=["ERM", "AgrSum"], n_hparams=1)
+    domainbed.collect(sweep)
+    domainbed.report(sweep, html="report.html", paired=True)
+
+trains a grid of runs, returns its results as a frame, and prints and writes a report.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,11 +29,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from domainbed.inference.model import Model
+    from domainbed.results.api import collect as collect
+    from domainbed.results.api import report as report
+    from domainbed.sweep.api import launch_sweep as launch_sweep
 
 from domainbed import platforms
 from domainbed.version import __version__ as __version__
 
+__all__ = ["__version__", "collect", "launch_sweep", "load", "report", "train"]
+
+_HOMES = {
+    "collect": "domainbed.results.api",
+    "launch_sweep": "domainbed.sweep.api",
+    "report": "domainbed.results.api",
+}
+"""Functions of this package -> the modules that define them, imported on first use."""
+
 platforms.check()
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
 
 
 def train(**settings: object) -> pd.DataFrame:

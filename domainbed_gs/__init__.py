@@ -6,7 +6,7 @@ from __future__ import annotations
 def register() -> None:
     """Register everything that this plugin offers, without importing it."""
     from domainbed import algorithms, model_selection, networks
-    from domainbed.results import report
+    from domainbed.results import frames, report
     from domainbed.scripts import command
     from domainbed.training import splits
 
@@ -27,6 +27,7 @@ def register() -> None:
     command.COMMANDS["sharpness"] = command.Command(
         "domainbed_gs.scripts.sharpness", "sharpness of trained models, domain by domain"
     )
+    frames.FRAMES.add_lazy("paired", "domainbed_gs.report.paired_frame:paired_frame")
     report.SECTIONS.add_lazy("paired", "domainbed_gs.report.paired:SECTION")
     report.SECTIONS.add_lazy("control", "domainbed_gs.report.control:SECTION")
     report.SECTIONS.add_lazy("against", "domainbed_gs.report.against:SECTION")

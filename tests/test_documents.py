@@ -74,6 +74,7 @@ SHORTENED = {
 """Commands that take minutes or days as they stand, and flags that make them short."""
 
 INSTALLING = (
+    "make api",
     "make lint",
     "make quick",
     "make release-check",

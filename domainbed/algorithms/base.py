@@ -284,7 +284,7 @@ class Algorithm(nn.Module):
         weight_decay: float = 0.0,
         betas: tuple[float, float] = BETAS,
     ) -> optim.Optimizer:
-        """A new optimizer over `parameters`, of the class that the run chooses: Adam by default.
+        """A new optimizer over these parameters, of the class that the run chooses: Adam by default.
 
         An optimizer that replaces another one during training has the schedule's learning rate.
 

@@ -33,15 +33,15 @@ class Kernel(nn.Module):
         self.bw = 0.05 if bw is None else bw
 
     def forward(self, test: Tensor, train: Tensor) -> Tensor:
-        """Density (m,) at the points `test` (m,), estimated from the points `train` (n,)."""
+        """Density (m,) at the points `test` (m,), estimated from training points (n,)."""
         raise NotImplementedError
 
     def cdf(self, test: Tensor, train: Tensor) -> Tensor:
-        """Mean probability (0-d) below the points `test`, estimated from the points `train` (n,)."""
+        """Mean probability (0-d) below the points `test`, estimated from training points (n,)."""
         raise NotImplementedError
 
     def sample(self, train: Tensor) -> Tensor:
-        """One draw (n,) from the kernel at each of the points `train` (n,)."""
+        """One draw (n,) from the kernel at each of the training points (n,)."""
         raise NotImplementedError
 
 

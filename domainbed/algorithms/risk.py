@@ -22,7 +22,13 @@ from domainbed.hparams import Hparam, const, log10_int, log10_uniform, uniform
 
 
 class InvariantRisk(NamedTuple):
-    """IRM's loss and its two parts; 0-d each."""
+    """IRM's loss and its two parts; 0-d each.
+
+    Attributes:
+        loss: `nll` plus the weighted `penalty`.
+        nll: mean cross-entropy of the environments.
+        penalty: mean penalty of the environments, without its weight.
+    """
 
     loss: Tensor
     nll: Tensor

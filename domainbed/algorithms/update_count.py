@@ -77,7 +77,7 @@ class AlternatingUpdates(UpdateCount, Algorithm):
         return found
 
     def optimizer_for(self, *modules: nn.Module, lr: float, weight_decay: float) -> optim.Optimizer:
-        """A new optimizer over the parameters of `modules`."""
+        """A new optimizer over the parameters of these modules."""
         return self.optimizer_over(
             [parameter for module in modules for parameter in module.parameters()],
             lr=lr,

@@ -48,7 +48,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Piece:
-    """The K environments' gradients by the components in `spans`, one span after the other."""
+    """The K environments' gradients by some components.
+
+    Attributes:
+        spans: the components, one span after the other.
+        gradients: the gradients by them.
+    """
 
     spans: Sequence[Span]
     gradients: PieceGradients
@@ -88,7 +93,7 @@ class Piece:
         torch._foreach_copy_([out[span.start : span.stop] for span in self.spans], list(parts))
 
 
-class Rows:
+class Rows(PieceGradients):
     """K gradients (M,) that exist in memory."""
 
     def __init__(self, rows: Sequence[Tensor]) -> None:
@@ -112,7 +117,7 @@ class Rows:
                 part.addcmul_(row, factor)
 
 
-class OuterProducts:
+class OuterProducts(PieceGradients):
     """K gradients of a linear layer's weight: sums over an environment's rows of outer products b a^T.
 
     Args:

@@ -32,7 +32,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """Images to predict, in order, and the files that are not read."""
+    """Images to predict.
+
+    Attributes:
+        images: the images, in order.
+        skipped: the files that are not read.
+    """
 
     images: Sequence[Sample]
     skipped: Sequence[Skipped]

@@ -24,7 +24,7 @@ class Consumer(Protocol):
         """Take the predictions for `samples`, in order."""
 
 
-class Counts:
+class Counts(Consumer):
     """Counts of true and predicted classes.
 
     Args:
@@ -50,7 +50,7 @@ class Counts:
                 self.correct[sample.group] = correct + (sample.label == predicted), total + 1
 
 
-class CsvFile:
+class CsvFile(Consumer):
     """Writes a line for each image: path, group and label if any is known, predicted class, probabilities.
 
     Args:
@@ -84,7 +84,7 @@ class CsvFile:
         self._file.write(csv_line(cells).encode("utf-8"))
 
 
-class FeaturesFile:
+class FeaturesFile(Consumer):
     """Writes `features` (N, D) float32, `paths` (N,), `predicted` (N,), `labels` (N,; -1 for unknown) and
     `classes` (C,) to an npz file, of which only a batch of features is in memory.
 

@@ -49,7 +49,7 @@ def collect_results(
     section_args: argparse.Namespace | None = None,
     command: str = "",
     target_sets: Sequence[str] | None = None,
-) -> None:
+) -> list[Path]:
     """Print the report on a sweep to `sys.stdout` and keep a copy of it; notes go to stderr.
 
     Args:
@@ -74,6 +74,9 @@ def collect_results(
         section_args: options of the report sections; by default the report has no sections.
         command: the command line that made the report, for the page to show.
         target_sets: sets of targets such as "0 1" and "2 3"; by default those of the sweep's launch.
+
+    Returns: the files written: the copy unless that failed, the pages, the sweep file. Figures are not among
+        them.
 
     Raises:
         UsageError: `input_dir` does not exist, `html` is no file, a condition or `by` names no setting, or
@@ -109,7 +112,7 @@ def collect_results(
     finally:
         report = encodable(copy.getvalue())
         has_reader = _print(report)
-    _keep_copy(report, output_dir or input_dir, f"results{FORMATS[format].suffix}")
+    written = _keep_copy(report, output_dir or input_dir, f"results{FORMATS[format].suffix}")
     if format == "csv":
         note_formulas(report)
     for note in dict.fromkeys(note for part in parts for note in _notes(part)):
@@ -119,14 +122,17 @@ def collect_results(
             context = replace(part.context, format="html")
             notes = (*sweep.notes, *_pooling(part))
             content = PageContent(context, methods, part.accuracies, notes, command, part.ensembles)
-            _write_page(_page_of(html, part), content)
+            written.append(_page_of(html, part))
+            _write_page(written[-1], content)
     if relaunch_best is not None:
         _write_relaunch(relaunch_best, sweep, methods, relaunch_from)
+        written.append(relaunch_best)
     several = [conflict for part in parts for conflict in conflicts(part.context.records)]
     if strict and several:
         raise RunError(f"--strict: {'. '.join(map(str, several))}")
     if not has_reader:
         raise BrokenPipeError
+    return written
 
 
 def _part(
@@ -198,8 +204,8 @@ def _print(report: str) -> bool:
     return True
 
 
-def _keep_copy(report: str, folder: Path, name: str) -> None:
-    """Write the copy of the report. If that fails, only warn, since stdout has the report."""
+def _keep_copy(report: str, folder: Path, name: str) -> list[Path]:
+    """Write the copy of the report and return its path. If that fails, only warn: stdout has the report."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / name, report)
@@ -209,6 +215,8 @@ def _keep_copy(report: str, folder: Path, name: str) -> None:
             f"warning: cannot write {folder / name} ({reason}); use --output_dir to choose another folder",
             to=sys.stderr,
         )
+        return []
+    return [folder / name]
 
 
 def _write_page(path: Path, content: PageContent) -> None:

@@ -186,7 +186,7 @@ def print_csv_rows(short_name: str, accuracies: Accuracies) -> None:
     Another metric is in its own unit, and named in a last column. Averages are those over complete trials.
     `missing` has the targets that trials lack, or the reason why a cell has no result.
     """
-    for dataset, algorithm, environment, trials, missing in _tidy_rows(accuracies):
+    for dataset, algorithm, environment, trials, missing in tidy_rows(accuracies):
         mean, err, _ = format_mean(trials, latex=False, metric=accuracies.metric)
         row = [short_name, dataset, algorithm, environment, mean, err, len(trials), missing]
         row += _csv_metric(accuracies.metric.described, accuracies.metric)
@@ -197,7 +197,7 @@ def print_csv_rows(short_name: str, accuracies: Accuracies) -> None:
         print_footer(f"{short_name}: {footer}", "csv")
 
 
-def _tidy_rows(accuracies: Accuracies) -> Iterator[tuple[str, str, str, list[float], str]]:
+def tidy_rows(accuracies: Accuracies) -> Iterator[tuple[str, str, str, list[float], str]]:
     """(dataset, algorithm, environment, accuracies of the trials, what is missing) of each cell.
 
     Environment "Avg", or "Worst", is a cell of the table of averages, which follows those that sum up sets

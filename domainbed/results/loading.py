@@ -70,8 +70,7 @@ class LoadedSweep:
 
         Raises: UnknownName.
         """
-        names = names or (self.manifest.selection if self.manifest else ()) or model_selection.UPSTREAM
-        return {name: METHODS[name] for name in names}
+        return {name: METHODS[name] for name in names or default_selection(self.manifest)}
 
     def chosen(self, conditions: Sequence[Condition]) -> LoadedSweep:
         """The runs that meet all `conditions`.
@@ -103,6 +102,11 @@ class LoadedSweep:
         choice.check_name(name, "--by")
         values = map(as_text, choice.values(name))
         return {value: self.chosen([Condition(name, "=", value)]) for value in values}
+
+
+def default_selection(manifest: Manifest | None) -> Sequence[str]:
+    """Short names of the selection methods that a launch named, else of upstream's."""
+    return (manifest.selection if manifest else ()) or model_selection.UPSTREAM
 
 
 def load_sweep(

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NoReturn, Protocol, runtime_checkable
 
+from domainbed.errors import UsageError, misspelt
 from domainbed.escaping import csv_line
 from domainbed.metrics import Metric, get_metric
 from domainbed.model_selection import METHODS, SelectionMethod
@@ -124,12 +125,47 @@ def sections() -> Iterator[tuple[str, ReportSection]]:
             _log.warning("report section %s is skipped: %s: %s", name, type(error).__name__, error)
 
 
+class _SectionParser(argparse.ArgumentParser):
+    """A parser of the sections' flags for function calls, whose errors are exceptions."""
+
+    def __init__(self) -> None:
+        super().__init__(allow_abbrev=False, add_help=False)
+        for _, section in sections():
+            section.add_arguments(self)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
 def default_section_args() -> argparse.Namespace:
     """The options of all sections at their defaults."""
-    parser = argparse.ArgumentParser()
-    for _, section in sections():
-        section.add_arguments(parser)
-    return parser.parse_args([])
+    return _SectionParser().parse_args([])
+
+
+def section_args(options: Mapping[str, object]) -> argparse.Namespace:
+    """The options of all sections, with these values by name in place of defaults.
+
+    Args:
+        options: True for a flag that takes no value, a list for several values. False and None give no flag.
+
+    Raises: UsageError for an unknown name or an invalid value.
+    """
+    parser = _SectionParser()
+    known = vars(parser.parse_args([]))
+    words = []
+    for name, value in options.items():
+        if name not in known:
+            raise misspelt(f"no section of the report has an option {name}", name, known)
+        if isinstance(value, list | tuple):
+            words += [f"--{name}", *map(str, value)]
+        elif value is True:
+            words.append(f"--{name}")
+        elif value is not None and value is not False:
+            words.append(f"--{name}={value}")
+    args, left = parser.parse_known_args(words)
+    if left:
+        raise UsageError(f"an option of the report takes one value, and got others too: {', '.join(left)}")
+    return args
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,12 @@ class Trial(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """What runs share that are equal in all but the seed."""
+    """What runs share that are equal in all but the seed.
+
+    Attributes:
+        trial_seed, test_envs, hparams_seed: settings of the runs.
+        searched: values in which the variants of the experiment differ; empty if it has one variant.
+    """
 
     trial_seed: int
     test_envs: tuple[int, ...]

@@ -37,7 +37,7 @@ def local_slots(workers: int | None = None) -> list[Slot]:
     """`workers` slots that share the cores. By default one per core, or a single one if there is a GPU."""
     if workers is None:
         workers = 1 if gpus() else cores()
-    return [Slot(threads=max(1, cores() // workers))] * workers
+    return [Slot(threads=max(1, cores() // workers), fork=can_fork())] * workers
 
 
 def gpu_slots(workers: int | None = None) -> list[Slot]:
@@ -45,6 +45,12 @@ def gpu_slots(workers: int | None = None) -> list[Slot]:
     slot_gpus = gpus() * (workers or 1)
     threads = max(1, cores() // len(slot_gpus)) if slot_gpus else 1
     return [Slot(environment={"CUDA_VISIBLE_DEVICES": gpu}, threads=threads, fork=False) for gpu in slot_gpus]
+
+
+def can_fork() -> bool:
+    """Whether runs can start in forks of this process: not once it has used a GPU, as a notebook may have."""
+    torch = sys.modules.get("torch")
+    return FORKS and not (torch is not None and torch.cuda.is_initialized())
 
 
 def gpus() -> list[str]:

@@ -94,7 +94,7 @@ class Launcher(ABC):
 
 @dataclass(frozen=True)
 class FunctionLauncher(Launcher):
-    """A function of a list of command lines as a launcher that takes no options and does not wait."""
+    """The `function` of a list of command lines as a launcher that takes no options and does not wait."""
 
     function: Callable[[list[str]], object]
 

@@ -53,8 +53,8 @@ class _RecordingSampler(_InfiniteSampler):
             yield batch
 
 
-class _Infinite:
-    """Base class of the endless loaders.
+class Infinite:
+    """Base class of the endless loaders, whose arguments are those of `InfiniteDataLoader`.
 
     Attributes:
         replacement: whether samples are drawn with replacement.
@@ -86,7 +86,7 @@ class _Infinite:
         raise ValueError("an infinite loader has no length")
 
 
-class InfiniteDataLoader(_Infinite):
+class InfiniteDataLoader(Infinite):
     """Endless minibatches of samples drawn with replacement.
 
     Args:
@@ -101,7 +101,7 @@ class InfiniteDataLoader(_Infinite):
     replacement = True
 
 
-class InfiniteDataLoaderWithoutReplacement(_Infinite):
+class InfiniteDataLoaderWithoutReplacement(Infinite):
     """Endless minibatches of samples drawn without replacement within a pass over the dataset.
 
     With weights, samples are drawn without replacement within a minibatch. Arguments are those of

@@ -23,7 +23,7 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % percentile interval by the stratified bootstrap."""
+    """A number, `value`, and its 95 % percentile interval, `low` to `high`, by the stratified bootstrap."""
 
     value: float
     low: float

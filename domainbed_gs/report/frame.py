@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from domainbed.metrics import Metric
 from domainbed_gs.report.cells import Cell, Comparison, Interval, PairedReport
@@ -95,13 +96,17 @@ class Row:
     verdict_text: str
     measure: Metric
 
-    def csv(self) -> dict[str, str]:
-        """Column -> text at full precision; missing values and unbounded ends are empty."""
+    def values(self) -> dict[str, Any]:
+        """Column -> value, in the order of the CSV."""
         names = [field.name for field in dataclasses.fields(self)]
         values = {name: getattr(self, name) for name in names if name not in ("verdict_text", "measure")}
         if self.measure.unit != "%":
             values = {re.sub(r"_(percent|points)$", "", name): value for name, value in values.items()}
-        return {name: _csv_text(value) for name, value in values.items()}
+        return values
+
+    def csv(self) -> dict[str, str]:
+        """Column -> text at full precision; missing values and unbounded ends are empty."""
+        return {name: _csv_text(value) for name, value in self.values().items()}
 
 
 def frame(report: PairedReport, selection: str, target_part: str = "test") -> list[Row]:

@@ -31,7 +31,7 @@ ACCURACIES = {
 
 
 class Table(NamedTuple):
-    """Labels of the columns (C,) and rows of C texts."""
+    """Labels of the `columns` (C,), and `rows` of C texts."""
 
     columns: list[str]
     rows: list[list[str]]

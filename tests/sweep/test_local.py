@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.erm import ERM
-from domainbed.sweep.devices import Slot
+from domainbed.sweep.devices import FORKS, Slot, local_slots
 from domainbed.sweep.job import Job
 from domainbed.sweep.launchers import LaunchOptions
 from domainbed.sweep.local import local_launcher, run_commands
@@ -248,3 +248,10 @@ def test_two_concurrent_launches_of_a_sweep_do_each_run_once(tmp_path, start_swe
         assert [record["step"] for record in records_of(run)] == list(range(4))
         assert not list(run.glob("attempt-*"))
     assert len(json.loads((tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8"))["jobs"]) == 3
+
+
+def test_runs_start_in_new_interpreters_once_this_process_has_used_a_gpu(monkeypatch):
+    """CUDA does not survive a fork; a notebook may have trained before it launches a sweep."""
+    assert [slot.fork for slot in local_slots(2)] == [FORKS, FORKS]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert [slot.fork for slot in local_slots(2)] == [False, False]

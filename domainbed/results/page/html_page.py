@@ -37,7 +37,7 @@ class PagePart:
 
 @dataclass(frozen=True)
 class RenderedPart:
-    """A part as HTML; `name` and `title` as in `PagePart`."""
+    """A part with its HTML, `body`; `name` and `title` as in `PagePart`."""
 
     name: str
     title: str
