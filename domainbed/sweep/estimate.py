@@ -145,7 +145,7 @@ def _measured(jobs: Mapping[Kind, Job], threads: int, budget: float) -> Iterator
     """Measure one run of each kind in a process of its own, which is ended when `budget` seconds are over."""
     if not jobs:
         return
-    command = [sys.executable, "-m", "domainbed.training.cost"]
+    command = [sys.executable, "-m", "domainbed.training.cost_measurement"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
