@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.func import grad, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from domainbed.algorithms.base import Minibatch
+from domainbed.seeds import Purpose, counter_seed
 from domainbed_gs.curvature import layerwise
 from domainbed_gs.curvature.network import ParameterVector
 
@@ -25,8 +27,8 @@ MOST_SAMPLES = 256
 LARGE = 2**24
 """Number of parameters from which on gradients are made layer by layer, if the network allows it."""
 
-_NUMBERS_ON_CPU, _NUMBERS_OF_LARGE, _NUMBERS_ELSEWHERE = 2**21, 2**19, 2**23
-"""Numbers in the inputs of one pass at most: 13, 3 and 55 images of 224 pixels. Those on the CPU are few, and
+_NUMBERS_ON_CPU, _NUMBERS_OF_LARGE, _NUMBERS_ELSEWHERE = 2**21, 3 * 2**17, 2**23
+"""Numbers in the inputs of one pass at most: 13, 2 and 55 images of 224 pixels. Those on the CPU are few, and
 fewest for a large network, to keep within 1.5 GiB for AlexNet."""
 
 
@@ -97,7 +99,7 @@ class SampleLoss:
         views = self._parameters.views(parameters)
         total = torch.zeros((), dtype=torch.float64, device=parameters.device)
         with torch.no_grad():
-            for x, y in self._chunks:
+            for x, y in self._with_same_draws():
                 logits = self._parameters.outputs(views, x)
                 total += F.cross_entropy(logits, y, reduction="none").double().sum()
         return float(total) / self._count
@@ -105,7 +107,7 @@ class SampleLoss:
     def add_gradient(self, parameters: Tensor, out: Tensor, factor: float = 1.0) -> None:
         """Add `factor` times the gradient at `parameters` (P,) to `out` (P,)."""
         views, into = self._parameters.views(parameters), self._parameters.views(out)
-        for x, y in self._chunks:
+        for x, y in self._with_same_draws():
             if self._by_layers:
                 scale = factor / self._count
                 layerwise.add_gradient(self._network, self._parameters, parameters, x, y, into, scale)
@@ -121,7 +123,7 @@ class SampleLoss:
         views, into = self._parameters.views(parameters), self._parameters.views(out)
         directions = self._parameters.views(vector)
         _load_forward_derivatives()
-        for x, y in self._chunks:
+        for x, y in self._with_same_draws():
             if self._by_layers:
                 scale = factor / self._count
                 layerwise.add_hessian_product(
@@ -133,6 +135,16 @@ class SampleLoss:
                 found: dict[str, Tensor] = jvp(grad(self._sum(x, y)), (views,), (directions,))[1]
             for name, part in into.items():
                 part.add_(found.pop(name), alpha=factor / self._count)
+
+    def _with_same_draws(self) -> Iterator[Minibatch]:
+        """The samples of each pass, with torch's generators in the same state at each visit.
+
+        Few algorithms draw in `predict`; without this, their loss would not be a function.
+        """
+        for number, (x, y) in enumerate(self._chunks):
+            with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+                torch.manual_seed(counter_seed(Purpose.PREDICTION, number))
+                yield x, y
 
     def _sum(self, x: Tensor, y: Tensor) -> Callable[[dict[str, Tensor]], Tensor]:
         """The sum of the samples' losses as a function of the parameters by name."""
