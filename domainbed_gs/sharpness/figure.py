@@ -83,6 +83,26 @@ def curves_figure(methods: Mapping[str, Curves], title: str) -> Figure:
     return figure
 
 
+def page_panels(methods: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
+    """(method, figure) for a page, whose caption is its own; all figures have the same axes."""
+    from matplotlib.figure import Figure
+
+    rises = [own[1] for curves in methods.values() for own in curves.values()]
+    finite = np.concatenate([each[np.isfinite(each)] for each in rises])
+    margin = 0.05 * float(np.ptp(finite)) or 1.0
+    drawn = []
+    for method, curves in methods.items():
+        figure = Figure(figsize=(3.6, 3.2), layout="constrained")
+        axis = figure.subplots()
+        draw_curves(axis, curves)
+        axis.set_ylim(float(finite.min()) - margin, float(finite.max()) + margin)
+        axis.set_ylabel("rise of the loss", color=INK)
+        axis.set_title(method, color=INK, fontsize=11)
+        axis.legend(frameon=False, fontsize=8)
+        drawn.append((method, figure))
+    return drawn
+
+
 def draw_curves(axis: Axes, curves: Curves) -> None:
     """Draw the curves of one method."""
     for number, ((role, environment), (distances, rises)) in enumerate(curves.items()):

@@ -50,9 +50,7 @@ class SharpnessSection:
         tables.print_tables(rows, getattr(context.args, "baseline", None) or "ERM", context.format)
         if context.format == "html" and have_matplotlib():
             for key, methods in figure.panels(curves).items():
-                drawn = [
-                    (method, figure.curves_figure({method: own}, method)) for method, own in methods.items()
-                ]
+                drawn = figure.page_panels(methods)
                 print_panels(f"Loss around the models: {figure.panel_title(key)}", drawn, figure.CAPTION)
 
 

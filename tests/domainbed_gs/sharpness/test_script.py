@@ -8,7 +8,7 @@ from tqdm import tqdm
 from domainbed.errors import UsageError, run_script
 from domainbed.scripts import collect_results
 from domainbed_gs.scripts import sharpness
-from domainbed_gs.sharpness import study
+from domainbed_gs.sharpness import figure, study
 
 QUICK = ["--samples=4", "--ascent_steps=2", "--lanczos_steps=3", "--probes=2", "--directions=1", "--points=3"]
 
@@ -43,6 +43,20 @@ def test_a_sweep_has_tables_and_a_figure(measured, capsys):
     assert "rise of the loss after one ascent step" in out
     assert f"Table: {measured / 'sharpness.csv'}" in out
     assert study.read(measured)[0] == rows
+
+
+def test_panels_of_a_page_have_the_same_axes(measured):
+    ((_, methods),) = figure.panels(study.read(measured)[1]).items()
+    drawn = figure.page_panels(methods)
+    assert [name for name, _ in drawn] == ["ERM", "IRM"]
+    limits = {panel.axes[0].get_ylim() for _, panel in drawn}
+    assert len(limits) == 1
+    (low, high), *_ = limits
+    for _, panel in drawn:
+        lines = [line for line in panel.axes[0].lines if len(line.get_xdata()) == 3]
+        assert len(lines) == 4
+        assert all(low <= rise <= high for line in lines for rise in line.get_ydata())
+        assert any("pooled sources" in line.get_label() for line in lines)
 
 
 def test_the_same_trial_has_the_same_samples_for_every_method(measured):
