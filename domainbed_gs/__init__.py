@@ -37,3 +37,4 @@ def register() -> None:
     report.SECTIONS.add_lazy("budget", "domainbed_gs.report.budget:SECTION")
     report.SECTIONS.add_lazy("gradients", "domainbed_gs.report.gradient_agreement:SECTION")
     report.SECTIONS.add_lazy("sharpness", "domainbed_gs.sharpness.section:SECTION")
+    report.SECTIONS.add_lazy("alignment", "domainbed_gs.alignment.section:SECTION")

@@ -25,6 +25,12 @@ SWEEP = "python -m domainbed.scripts.sweep launch"
 COLLECT = "python -m domainbed.scripts.collect_results --input_dir"
 TRAIN = "python -m domainbed.scripts.train"
 STUDY = "python -m domainbed_gs.scripts.similarity"
+ALIGNMENT = "python -m domainbed_gs.scripts.alignment"
+FISHR = (
+    "--dataset EmojiStyles --algorithm Fishr --test_envs 2 --steps 161 "
+    """--hparams '{"batch_size": 32, "lr": 0.001, "penalty_anneal_iters": 48}' """
+    "--output_dir runs/alignment/Fishr"
+)
 RESULTS = [ROOT / "docs" / "results.md"]
 """Its blocks of text are what its commands print, from the records that lie beside it."""
 STATISTICS = [ROOT / "docs" / "statistics.md"]
@@ -68,6 +74,8 @@ SHORTENED = {
     f"{SWEEP} {PILOT}": "--n_trials 2 --steps 1 --algorithms ERM AgrSum --test_envs 0",
     f"{STUDY} --dataset EmojiStyles --test_envs 2 --output_dir runs/similarity": "--steps 2 --samples 2",
     f"{STUDY} {SIMILARITY}": "--steps 2 --samples 2",
+    f"{ALIGNMENT} {FISHR}": "--steps 2 --samples 2 --probes 2",
+    f"{ALIGNMENT} --model runs/alignment/Fishr": "--samples 2 --probes 2",
     f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2": "--steps 2",
     f"{TRAIN} --dataset path/to/root --test_envs 0 --hparams '{NO_WEIGHTS}' --output_dir mine": QUICK,
 }

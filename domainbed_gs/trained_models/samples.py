@@ -32,6 +32,8 @@ class StudyPurpose(enum.IntEnum):
     """First basis vectors of Lanczos's method."""
     DIRECTIONS = 1003
     """Random directions in the space of parameters."""
+    SKETCH = 1004
+    """Random signs of compressed vectors."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,131 @@
+"""Figures of the distances between environments: over training, and of trained models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from domainbed.results.plots import INK, PALE, PALETTE, plain_axes
+from domainbed_gs.alignment.comparison import trials_of
+from domainbed_gs.alignment.settings import ALL, CLASSIFIER, QUANTITIES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+AnyRow = Mapping[str, float | str]
+"""A row of a table, of trained models or of a run during training."""
+
+STYLES = {
+    "source-source": ("solid", "o"),
+    "source-target": ("dashed", "X"),
+    "target-target": ((0, (6, 1.5, 1, 1.5)), "P"),
+    "within-source": ("dotted", "_"),
+    "within-target": ((0, (1, 3)), "|"),
+}
+"""Kind of pairs -> dashes of its curve, and marker of its value. Colours are those of methods."""
+
+DRAWN = ("source-source", "source-target", "within-source")
+
+CAPTION = (
+    "distance |u - v|^2 / (|u|^2 + |v|^2), mean over pairs of environments; within-source: two groups of "
+    "samples of one environment, what chance alone makes"
+)
+
+
+def training_figure(methods: Mapping[str, Sequence[Sequence[AnyRow]]], title: str) -> Figure:
+    """Distances over training: a column of panels for each quantity, a row for each kind of parameters.
+
+    Args:
+        methods: method -> rows of alignment.csv of each of its runs.
+        title: title of the figure.
+    """
+    everything = [row for runs in methods.values() for rows in runs for row in rows]
+    figure, panels = _panels(everything, title)
+    for (parameters, quantity), axis in panels.items():
+        for number, (method, runs) in enumerate(methods.items()):
+            colour = _colour(number, len(methods))
+            for pair in DRAWN:
+                steps, means = mean_curve(runs, parameters, quantity, pair)
+                if steps:
+                    label = pair if len(methods) == 1 else f"{method}, {pair}"
+                    dashes = STYLES[pair][0]
+                    axis.plot(steps, means, color=colour, linestyle=dashes, linewidth=1.6, label=label)
+        axis.set_xlabel("updates", color=INK)
+    _add_legend(figure, panels)
+    return figure
+
+
+def mean_curve(
+    runs: Sequence[Sequence[AnyRow]], parameters: str, quantity: str, pair: str
+) -> tuple[list[float], list[float]]:
+    """Steps, and the mean over runs of the mean distance over pairs of a kind at each of them."""
+    of_runs: dict[float, list[float]] = {}
+    for rows in runs:
+        of_steps: dict[float, list[float]] = {}
+        for row in rows:
+            value = float(row[f"{quantity}_distance"])
+            if row["parameters"] == parameters and row["pair"] == pair and not math.isnan(value):
+                of_steps.setdefault(float(row["step"]), []).append(value)
+        for step, values in of_steps.items():
+            of_runs.setdefault(step, []).append(fmean(values))
+    steps = sorted(of_runs)
+    return steps, [fmean(of_runs[step]) for step in steps]
+
+
+def models_figure(rows: Sequence[AnyRow], title: str) -> Figure:
+    """Distances of trained models: a column for each method, a marker for each kind of pairs and trial."""
+    methods = list(dict.fromkeys(str(row["algorithm"]) for row in rows))
+    figure, panels = _panels(rows, title)
+    for (parameters, quantity), axis in panels.items():
+        for number, method in enumerate(methods):
+            own = [row for row in rows if (row["parameters"], row["algorithm"]) == (parameters, method)]
+            for offset, pair in enumerate(DRAWN):
+                values = list(trials_of([dict(row) for row in own], quantity, pair).values())
+                x = number + 0.2 * (offset - 1)
+                colour, marker = _colour(number, len(methods)), STYLES[pair][1]
+                label = pair if number == 0 else None
+                axis.plot([x] * len(values), values, marker, color=colour, alpha=0.5, markersize=5)
+                if values:
+                    axis.plot([x], [fmean(values)], marker, color=INK, markersize=8, label=label)
+        axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
+    _add_legend(figure, panels)
+    return figure
+
+
+def _panels(rows: Sequence[AnyRow], title: str) -> tuple[Figure, dict[tuple[str, str], Axes]]:
+    """A figure with empty panels for the (parameters, quantity) that `rows` have."""
+    from matplotlib.figure import Figure
+
+    kinds = [kind for kind in (CLASSIFIER, ALL) if any(row["parameters"] == kind for row in rows)]
+    measured = [
+        name for name in QUANTITIES if any(not math.isnan(float(row[f"{name}_distance"])) for row in rows)
+    ]
+    figure = Figure(figsize=(1.2 + 2.9 * len(measured), 0.9 + 2.6 * len(kinds)), layout="constrained")
+    axes = figure.subplots(len(kinds), len(measured), sharex=True, squeeze=False)
+    panels = {}
+    for row, kind in enumerate(kinds):
+        for column, quantity in enumerate(measured):
+            axis = panels[kind, quantity] = axes[row][column]
+            plain_axes(axis)
+            if row == 0:
+                axis.set_title(QUANTITIES[quantity], color=INK, fontsize=9)
+        which = "all trained parameters" if kind == ALL else kind
+        axes[row][0].set_ylabel(f"distance, {which}", color=INK, fontsize=9)
+    figure.suptitle(title, color=INK, fontsize=13, fontweight="bold")
+    figure.supxlabel(CAPTION, color=PALE, fontsize=7.5)
+    return figure, panels
+
+
+def _add_legend(figure: Figure, panels: Mapping[tuple[str, str], Axes]) -> None:
+    for axis in panels.values():
+        handles, labels = axis.get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+            return
+
+
+def _colour(number: int, methods: int) -> str:
+    return PALETTE[1] if methods == 1 else PALETTE[number % len(PALETTE)]

@@ -1,0 +1,197 @@
+"""Distances between the environments of one model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from domainbed.errors import UsageError
+from domainbed_gs.alignment.compressed import gram
+from domainbed_gs.alignment.hessians import (
+    Layer,
+    hessian_grams,
+    jackknife_error,
+    residual_targets,
+    without_bias,
+)
+from domainbed_gs.alignment.moments import MOMENTS, GroupMoments
+from domainbed_gs.alignment.network import MeasuredNetwork, measured_network
+from domainbed_gs.alignment.pairs import GROUPS, distance, kind_of_pair, pairs_of
+from domainbed_gs.alignment.settings import (
+    ALIGNMENT,
+    ALL,
+    CLASSIFIER,
+    LAYOUTS,
+    QUANTITIES,
+    Alignment,
+)
+from domainbed_gs.curvature.losses import SampleLoss
+from domainbed_gs.trained_models.loading import TrainedModel
+from domainbed_gs.trained_models.samples import EnvironmentSamples, StudyPurpose, draw_samples
+from domainbed_gs.trained_models.table import Layout, Row
+
+Grams = dict[tuple[str, str], NDArray[np.float64]]
+"""(parameters, quantity) -> inner products of the groups' vectors."""
+
+
+@dataclass(frozen=True)
+class AlignmentMeasurement:
+    """`Alignment` of trained models; implements `trained_models.over_models.Measurement`."""
+
+    how: Alignment
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        """The one table."""
+        return LAYOUTS
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """The settings as columns."""
+        return self.how.columns()
+
+    def units(self, model: TrainedModel) -> int:
+        """Passes over the samples of a group."""
+        return len(self.how.parts) * units_of(self.how, len(model.dataset))
+
+    def measure(self, model: TrainedModel, advance: Callable[[], None]) -> Mapping[str, Sequence[Row]]:
+        """A row for each part, kind of parameters, and pair of environments."""
+        rows = []
+        for part in self.how.parts:
+            samples = draw_samples(model, part, self.how.samples, self.how.sample_seed)
+            with measured_network(model.algorithm, samples[0].x[:1], shared=True) as network:
+                found = measure_network(network, samples, self.how, advance)
+            rows += [{"part": part, **row} for row in found]
+        return {ALIGNMENT: rows}
+
+
+def units_of(how: Alignment, environments: int) -> int:
+    """How often measuring so many environments calls `advance`."""
+    return GROUPS * environments * (1 + how.probes * ("hessian" in how.quantities))
+
+
+def measure_network(
+    network: MeasuredNetwork,
+    samples: Sequence[EnvironmentSamples],
+    how: Alignment,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Row]:
+    """A row for each kind of parameters and each pair of environments.
+
+    Args:
+        network: the network.
+        samples: those of each environment. Half of them make the first group, the others the second.
+        how: the settings; `parts` and `samples` are not read.
+        advance: called `units_of` times at most.
+
+    Raises: UsageError if per-sample gradients of the network cannot be formed, or an environment has fewer
+        than two samples.
+    """
+    groups = [group for each in samples for group in _groups(each)]
+    grams, hessians = _grams(network, groups, how, advance)
+    spans = network.spans.items()
+    components = {
+        ALL: len(network.parameters),
+        CLASSIFIER: sum(stop - start for name, (start, stop) in spans if name in network.classifier),
+    }
+    is_target = [each.is_target for each in samples]
+    rows = []
+    for parameters in dict.fromkeys(key for key, _ in grams):
+        for first, second in pairs_of(len(samples)):
+            count = min(len(groups[GROUPS * first].y), len(groups[GROUPS * second].y))
+            row: Row = {
+                "parameters": parameters,
+                "pair": kind_of_pair(first, second, is_target),
+                "first": samples[first].name,
+                "second": samples[second].name,
+                "count": count,
+                "components": components[parameters],
+            }
+            for quantity in QUANTITIES:
+                found = grams.get((parameters, quantity))
+                values = (np.nan, np.nan) if found is None else distance(found, first, second)
+                row |= {f"{quantity}_distance": values[0], f"{quantity}_norms": values[1]}
+            row["hessian_error"] = _error(hessians.get(parameters), first, second)
+            rows.append(row)
+    return rows
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Samples of one environment: inputs (n, ...) and labels (n,)."""
+
+    x: Tensor
+    y: Tensor
+
+
+def _groups(samples: EnvironmentSamples) -> list[_Group]:
+    """The two groups of an environment, of the same size."""
+    half = len(samples.y) // GROUPS
+    if half == 0:
+        raise UsageError(
+            f"environment {samples.name} has a single sample in the measured part; two are needed to tell "
+            "chance from difference"
+        )
+    return [
+        _Group(x, y)
+        for x, y in zip(samples.x.split(half)[:GROUPS], samples.y.split(half)[:GROUPS], strict=True)
+    ]
+
+
+def _error(products: NDArray[np.float64] | None, first: int, second: int) -> float:
+    """Standard error of the distance of two Hessians' diagonals, as far as it is due to random vectors."""
+    if products is None:
+        return math.nan
+    return jackknife_error(products, lambda found: distance(found, first, second)[0])
+
+
+def _grams(
+    network: MeasuredNetwork, groups: Sequence[_Group], how: Alignment, advance: Callable[[], None]
+) -> tuple[Grams, dict[str, NDArray[np.float64]]]:
+    """Inner products by kind of parameters and quantity, and those of all estimates of Hessians by kind."""
+    kinds = [ALL] + [CLASSIFIER] * bool(network.classifier)
+    layers = [None if kind == ALL else network.classifier for kind in kinds]
+    needed = {*how.quantities} | ({"fisher"} if "hessian" in how.quantities else set())
+    moments = GroupMoments(network.network, needed, layers)
+    found = [moments.of(group.x, group.y, advance) for group in groups]
+    grams: Grams = {}
+    for number, kind in enumerate(kinds):
+        for quantity in how.quantities:
+            if quantity in MOMENTS:
+                grams[kind, quantity] = gram([of_group[number][quantity] for of_group in found])
+    products: dict[str, NDArray[np.float64]] = {}
+    if "hessian" in how.quantities:
+        fisher = [[of_group[number]["fisher"] for of_group in found] for number in range(len(kinds))]
+        del found
+        residuals = [
+            SampleLoss(
+                network.network,
+                network.parameters,
+                group.x,
+                residual_targets(network.network, group.x, group.y),
+            )
+            for group in groups
+        ]
+        of_kinds = hessian_grams(
+            residuals,
+            fisher,
+            network.parameters.values,
+            [_layer(network, name, layers) for name in moments.order],
+            how.probes,
+            (how.sample_seed, StudyPurpose.PROBES),
+            advance,
+        )
+        products = dict(zip(kinds, of_kinds, strict=True))
+        grams |= {(kind, "hessian"): without_bias(each) for kind, each in products.items()}
+    return grams, products
+
+
+def _layer(network: MeasuredNetwork, name: str, covered: Sequence[Collection[str] | None]) -> Layer:
+    """The components of the layer `name`, which follow one another."""
+    start, stop = network.spans[name]
+    return Layer(start, stop, tuple(chosen is None or name in chosen for chosen in covered))

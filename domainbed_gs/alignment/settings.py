@@ -1,0 +1,72 @@
+"""Settings of the study of gradient variances and curvature, and the columns of its tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domainbed.errors import UsageError
+from domainbed.training.settings import flag, flags_of
+from domainbed_gs.trained_models.samples import KINDS
+from domainbed_gs.trained_models.table import Layout
+
+QUANTITIES = {
+    "mean": "mean gradients",
+    "variance": "variances of the samples' gradients",
+    "fisher": "diagonals of the Fisher information",
+    "hessian": "diagonals of the Hessian",
+}
+"""What environments are compared by: name -> meaning. Each is a vector of a number for each parameter."""
+
+CLASSIFIER, ALL = "classifier", "all"
+"""Parameters that a vector covers: those of the classifier, or all trained ones."""
+
+PAIRS = {
+    "source-source": "two source environments",
+    "source-target": "a source and a target environment",
+    "target-target": "two target environments",
+    "within-source": "two groups of samples of one source environment",
+    "within-target": "two groups of samples of one target environment",
+}
+"""Kinds of pairs, with their meaning."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How environments are compared: flags of `domainbed_gs.scripts.alignment` by the same names."""
+
+    quantities: list[str] = flag(list(QUANTITIES), "what to compare", choices=tuple(QUANTITIES))
+    parts: list[str] = flag(["in"], "parts of the environments to measure on", choices=KINDS)
+    samples: int = flag(64, "samples of each environment, an even number", at_least=2)
+    probes: int = flag(4, "random vectors for a Hessian's diagonal", at_least=2)
+    sample_seed: int = flag(0, "seed of samples and random vectors", at_least=0)
+
+    def check(self) -> None:
+        """Check the values; raises UsageError."""
+        for name, declared in flags_of(Alignment).items():
+            declared.check(getattr(self, name))
+        for name in ("quantities", "parts"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values) or not values:
+                raise UsageError(f"--{name} takes different names, not {' '.join(values) or 'none'}")
+        if self.samples % 2:
+            raise UsageError(
+                f"--samples must be even, because the samples of an environment make two groups, not "
+                f"{self.samples}"
+            )
+
+    def columns(self) -> dict[str, object]:
+        """The settings as columns of a table."""
+        names = {name: getattr(self, name) for name in flags_of(Alignment)}
+        return names | {name: " ".join(getattr(self, name)) for name in ("quantities", "parts")}
+
+
+ALIGNMENT = "alignment.csv"
+"""File of the table of trained models, and of that which a run writes during training."""
+
+TEXTS = ("part", "parameters", "pair", "first", "second")
+NUMBERS = (
+    *("count", "components"),
+    *(f"{name}_{number}" for name in QUANTITIES for number in ("distance", "norms")),
+    "hessian_error",
+)
+LAYOUTS = {ALIGNMENT: Layout(tuple(flags_of(Alignment)), TEXTS, NUMBERS)}

@@ -1,0 +1,155 @@
+"""How alike environments are in their gradients' mean and variance, Fisher information and Hessian.
+
+    python -m domainbed_gs.scripts.alignment --model RUN_DIR [RUN_DIR ...]
+    python -m domainbed_gs.scripts.alignment --sweep SWEEP_DIR
+    python -m domainbed_gs.scripts.alignment --dataset EmojiStyles --output_dir RUN_DIR
+    python -m domainbed_gs.scripts.alignment --curves RUN_DIR [RUN_DIR ...] --output_dir DIR
+
+The first two measure trained models. The third is an ordinary run of `domainbed.scripts.train`, with the same
+flags, that also measures before each `--every`-th update and at its end. The last draws such runs in one
+figure, averaged by method. Each writes alignment.csv or alignment.png, and resumes if it is repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from domainbed.errors import UsageError, run_script
+from domainbed.training import train_command
+from domainbed.training.config import SETTINGS
+from domainbed.training.settings import flags_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EVERY = 20
+"""Default number of updates between two measurements."""
+
+_WITH_MODELS = ("output_dir", "data_dir", "device", "cache_dir", "restart")
+"""Flags of `train` that measurements of trained models also take."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser with the flags of `train` and those of the study."""
+    from domainbed_gs.alignment.settings import Alignment
+
+    parser = train_command.build_parser()
+    parser.prog = "python -m domainbed_gs.scripts.alignment"
+    parser.description = "Compare environments by the mean, variance and curvature of their gradients."
+    parser.set_defaults(output_dir=None)
+    group = parser.add_argument_group("alignment")
+    which = group.add_mutually_exclusive_group()
+    which.add_argument("--model", type=Path, nargs="+", metavar="RUN_DIR", help="runs, or model files")
+    which.add_argument(
+        "--sweep", type=Path, metavar="SWEEP_DIR", help="all runs of a sweep with saved models"
+    )
+    which.add_argument(
+        "--curves", type=Path, nargs="+", metavar="RUN_DIR", help="runs measured during training, to draw"
+    )
+    group.add_argument(
+        "--every", type=int, help=f"updates from one measurement to the next (default: {EVERY})"
+    )
+    group.add_argument("--baseline", help="method to compare trained models with (default: ERM)")
+    for declared in flags_of(Alignment).values():
+        declared.add_to(group)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure or draw, then print a summary; returns the exit status."""
+    from domainbed_gs.alignment.settings import Alignment
+
+    flags = vars(build_parser().parse_args(argv))
+    own = {name: flags.pop(name) for name in ("model", "sweep", "curves", "every", "baseline")}
+    how = Alignment(**{name: flags.pop(name) for name in flags_of(Alignment)})
+    if own["curves"]:
+        _refuse({**flags, "every": own["every"], "baseline": own["baseline"]}, ("output_dir",), "--curves")
+        return _draw_curves(own["curves"], flags["output_dir"])
+    if own["model"] or own["sweep"]:
+        mode = "--sweep" if own["sweep"] else "--model"
+        _refuse({**flags, "every": own["every"]}, _WITH_MODELS, mode)
+        return _measure_models(own, how, flags)
+    if own["baseline"] is not None:
+        raise UsageError("--baseline is for --model and --sweep; leave it out")
+    every = EVERY if own["every"] is None else own["every"]
+    return _train({**flags, "output_dir": flags["output_dir"] or SETTINGS["output_dir"].default}, how, every)
+
+
+def _refuse(flags: Mapping[str, Any], taken: Sequence[str], mode: str) -> None:
+    """Raise UsageError for a flag that has no effect beside `mode`."""
+    for name, value in flags.items():
+        default = SETTINGS[name].default if name in SETTINGS and name != "output_dir" else None
+        if name not in taken and value != default:
+            raise UsageError(f"--{name} has no effect with {mode}; leave it out")
+
+
+def _measure_models(own: Mapping[str, Any], how: Any, flags: Mapping[str, Any]) -> int:  # noqa: ANN401 - Alignment
+    from domainbed_gs.alignment import figure, study, tables
+    from domainbed_gs.alignment.settings import ALIGNMENT
+    from domainbed_gs.trained_models.loading import LoadOptions, model_file, saved_models
+
+    files = saved_models(own["sweep"]) if own["sweep"] else [model_file(path) for path in own["model"]]
+    if flags["output_dir"] is None and not own["sweep"] and len(files) > 1:
+        raise UsageError("several models need --output_dir, the folder of their results")
+    folder = Path(flags["output_dir"] or own["sweep"] or files[0].parent)
+    options = LoadOptions(flags["data_dir"], flags["device"], flags["cache_dir"])
+    rows = study.run(files, how, folder, options, flags["restart"]).rows
+    tables.print_tables(rows, own["baseline"] or "ERM", "text")
+    print(f"Table: {folder / ALIGNMENT}")
+    groups = study.by_dataset(rows)
+    for number, (title, of_dataset) in enumerate(groups.items()):
+        name = "alignment_models.png" if len(groups) == 1 else f"alignment_models_{number}.png"
+        _write_figure(folder / name, lambda rows=of_dataset, title=title: figure.models_figure(rows, title))  # type: ignore[misc]
+    return 0
+
+
+def _train(flags: Mapping[str, Any], how: Any, every: int) -> int:  # noqa: ANN401 - Alignment
+    from domainbed.training.config import TrainConfig
+    from domainbed_gs.alignment import figure, training
+    from domainbed_gs.alignment.settings import ALIGNMENT
+
+    config = TrainConfig(**flags)
+    training.train(config, how, every)
+    folder = Path(config.output_dir)
+    rows = training.TABLE.read(folder / ALIGNMENT)
+    print(f"Table: {folder / ALIGNMENT}")
+    names = config.dataset_class().ENVIRONMENTS
+    targets = ", ".join(names[target] for target in config.test_envs)
+    title = f"{Path(config.dataset).name}, target {targets} ({config.algorithm})"
+    _write_figure(folder / "alignment.png", lambda: figure.training_figure({config.algorithm: [rows]}, title))
+    return 0
+
+
+def _draw_curves(runs: Sequence[Path], output_dir: str | None) -> int:
+    from domainbed_gs.alignment import figure, study
+
+    if output_dir is None:
+        raise UsageError("--curves needs --output_dir, the folder of the figure")
+    methods = study.read_training(runs)
+    number = sum(map(len, methods.values()))
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    title = f"Distances between environments over training, {number} runs"
+    _write_figure(folder / "alignment.png", lambda: figure.training_figure(methods, title))
+    return 0
+
+
+def _write_figure(path: Path, draw: Callable[[], Figure]) -> None:
+    from domainbed.files import write_atomic
+    from domainbed.results.plots import png, require_matplotlib
+
+    try:
+        require_matplotlib()
+    except UsageError as error:  # matplotlib is missing; the measurement itself succeeded
+        print(f"warning: {error}", file=sys.stderr)
+        return
+    write_atomic(path, png(draw()))
+    print(f"Figure: {path}")
+
+
+if __name__ == "__main__":
+    run_script(main)

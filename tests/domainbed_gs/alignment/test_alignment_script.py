@@ -1,0 +1,200 @@
+"""The study of gradient variances from its command line and from Python."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from domainbed.errors import UsageError
+from domainbed.scripts import collect_results, train
+from domainbed.training.stop_requests import Preempted
+from domainbed_gs.alignment import study
+from domainbed_gs.alignment.settings import ALIGNMENT, QUANTITIES, Alignment
+from domainbed_gs.alignment.training import TABLE, AlignmentLoop
+from domainbed_gs.scripts import alignment
+
+CHANGING = ("step_time", "args")
+
+
+def flags(path, **more):
+    hparams = '{"batch_size": 4, "featurizer": "small_cnn"}'
+    settings = {"dataset": "Debug28", "steps": 4, "checkpoint_freq": 2, "hparams": hparams}
+    settings |= {"output_dir": path} | more
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
+
+
+SMALL = ["--samples=4", "--probes=2", "--every=3"]
+
+
+def records_of(path):
+    lines = (path / "results.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CHANGING} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs of ERM and Fishr that were measured during training; tests do not change them."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("ERM", "Fishr"):
+        assert alignment.main([*flags(folder / name, algorithm=name), *SMALL]) == 0
+    return folder
+
+
+def test_a_measured_run_is_an_ordinary_run_with_measurements_and_its_last_one_is_that_of_its_model(
+    runs, tmp_path
+):
+    rows = TABLE.read(runs / "ERM" / ALIGNMENT)
+    assert sorted({row["step"] for row in rows}) == [0, 3, 4]
+    assert (runs / "ERM" / "alignment.png").read_bytes().startswith(b"\x89PNG")
+    assert train.main(flags(tmp_path / "plain")) == 0
+    assert records_of(runs / "ERM") == records_of(tmp_path / "plain")
+    of_model = study.measure(runs / "ERM", samples=4, probes=2, device="cpu").to_dict("records")
+    last = [row for row in rows if row["step"] == 4]
+    assert len(last) == len(of_model) == 2 * 6  # kinds of parameters, pairs of three environments
+    for during, after in zip(last, of_model, strict=True):
+        for name in TABLE.header[1:]:
+            expected = during[name]
+            assert after[name] == (
+                expected if isinstance(expected, str) else pytest.approx(expected, rel=1e-2, nan_ok=True)
+            )
+
+
+def test_each_pair_has_a_row_with_every_quantity(runs):
+    rows = TABLE.read(runs / "Fishr" / ALIGNMENT)
+    first = [row for row in rows if row["step"] == 0 and row["parameters"] == "classifier"]
+    assert [row["pair"] for row in first] == [
+        *("source-target", "source-target", "source-source"),
+        *("within-target", "within-source", "within-source"),
+    ]
+    assert {row["components"] for row in first} == {128 * 2 + 2}
+    assert {row["count"] for row in first} == {2}
+    for row in rows:
+        for name in ("mean", "variance", "fisher"):
+            assert 0 <= row[f"{name}_distance"] <= 2
+        # Where chance dominates, the estimated norms of Hessians may be negative.
+        assert math.isfinite(row["hessian_distance"]) is (row["hessian_norms"] > 0)
+    # The classifier is linear, so the Hessian's diagonal is that of the Fisher information, exactly.
+    for row in rows:
+        if row["parameters"] == "classifier":
+            assert row["hessian_distance"] == pytest.approx(row["fisher_distance"], abs=1e-4)
+
+
+def test_an_interrupted_run_has_the_same_table(runs, tmp_path, monkeypatch):
+    measure = AlignmentLoop._measure
+
+    def stopping(loop):
+        if loop.updates == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        measure(loop)
+
+    monkeypatch.setattr(AlignmentLoop, "_measure", stopping)
+    with pytest.raises(Preempted):
+        alignment.main([*flags(tmp_path), *SMALL])
+    monkeypatch.undo()
+    assert {row["step"] for row in TABLE.read(tmp_path / ALIGNMENT)} == {0}
+    alignment.main([*flags(tmp_path), *SMALL])
+    assert (tmp_path / ALIGNMENT).read_text() == (runs / "ERM" / ALIGNMENT).read_text()
+    assert records_of(tmp_path) == records_of(runs / "ERM")
+
+
+def test_a_sweeps_models_are_measured_once_and_shown_in_its_report(runs, tmp_path, capsys, monkeypatch):
+    command = ["--sweep", str(runs), "--output_dir", str(tmp_path), "--quantities", "mean", "variance"]
+    assert alignment.main([*command, "--samples=4", "--device=cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "Dataset: Debug28, part in: distance of mean gradients, all trained parameters" in out
+    assert "Hessian, all" not in out
+    assert out.endswith(f"Figure: {tmp_path / 'alignment_models.png'}\n")
+    table = (tmp_path / ALIGNMENT).read_text()
+    monkeypatch.setattr("domainbed_gs.alignment.measure.draw_samples", None)  # nothing is measured again
+    assert alignment.main([*command, "--samples=4", "--device=cpu"]) == 0
+    assert (tmp_path / ALIGNMENT).read_text() == table
+    monkeypatch.undo()
+    (tmp_path / "run").symlink_to(runs / "ERM")
+    for form in ([], ["--html", str(tmp_path / "page.html")]):
+        collect_results.main(["--input_dir", str(tmp_path), "--alignment", *form])
+    assert "distance of variances of the samples' gradients, the classifier" in capsys.readouterr().out
+    assert "Distances between environments" in (tmp_path / "page.html").read_text()
+
+
+def test_curves_of_several_methods_are_drawn_in_one_figure(runs, tmp_path, capsys):
+    command = ["--curves", str(runs / "ERM"), str(runs / "Fishr"), "--output_dir", str(tmp_path)]
+    assert alignment.main(command) == 0
+    assert capsys.readouterr().out == f"Figure: {tmp_path / 'alignment.png'}\n"
+    from domainbed_gs.alignment.figure import mean_curve, training_figure
+
+    methods = study.read_training([runs / "ERM", runs / "Fishr"])
+    figure = training_figure(methods, "title")
+    assert len(figure.axes) == 2 * len(QUANTITIES)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:2] == ["ERM, source-source", "ERM, source-target"]
+    steps, means = mean_curve(methods["ERM"], "all", "variance", "source-target")
+    rows = [row for row in methods["ERM"][0] if row["step"] == 3 and row["parameters"] == "all"]
+    own = [row["variance_distance"] for row in rows if row["pair"] == "source-target"]
+    assert (steps, means[1]) == ([0, 3, 4], pytest.approx(sum(own) / 2))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["--model", "RUN", "--steps", "5"], "--steps has no effect with --model"),
+        (["--model", "RUN", "--every", "5"], "--every has no effect with --model"),
+        (["--curves", "RUN", "--data_dir", "x", "--output_dir", "y"], "--data_dir has no effect"),
+        (["--curves", "RUN"], "--curves needs --output_dir"),
+        (["--curves", "nowhere", "--output_dir", "y"], "nowhere is not the directory of a run"),
+        (["--model", "RUN", "RUN"], "several models need --output_dir"),
+        (["--model", "nowhere"], "model nowhere does not exist"),
+        (["--model", "RUN", "--samples", "5", "--output_dir", "OUT"], "--samples must be even"),
+        (["--model", "RUN", "--quantities", "mean", "mean", "--output_dir", "OUT"], "different names"),
+        (["--model", "DAMAGED", "--output_dir", "OUT"], "DAMAGED"),
+        (["--model", "RUN", "--parts", "test", "--output_dir", "OUT"], "no samples in the part 'test'"),
+        (["--baseline", "ERM"], "--baseline is for --model and --sweep"),
+        (["--dataset", "Debug28", "--every", "0"], "--every must be at least 1"),
+        (["--dataset", "Debug28", "--compile"], "leave out --compile"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_in_one_line(command, message, runs, tmp_path):
+    damaged = tmp_path / "damaged.pkl"
+    damaged.write_bytes(b"no model")
+    places = {"RUN": str(runs / "ERM"), "DAMAGED": str(damaged), "OUT": str(tmp_path / "out")}
+    with pytest.raises(UsageError) as raised:
+        alignment.main([places.get(word, word) for word in command])
+    for word, place in places.items():
+        message = message.replace(word, place)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_setting_from_python_gets_a_suggestion(runs):
+    with pytest.raises(UsageError, match="unknown setting 'sample'") as raised:
+        study.measure(runs / "ERM", sample=4)
+    assert "samples" in str(raised.value.__notes__)
+
+
+def test_settings_are_columns():
+    assert Alignment(parts=["in", "out"]).columns()["parts"] == "in out"
+
+
+MEMORY = """
+import resource, sys
+from domainbed_gs.scripts import alignment
+alignment.main(["--model", sys.argv[1], "--samples", "8", "--probes", "2", "--device", "cpu"])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_alexnet_is_measured_within_1_5_gb(tmp_path):
+    hparams = '{"featurizer": "alexnet", "pretrained": false, "batch_size": 2}'
+    settings = flags(tmp_path, dataset="Debug224", steps=1, hparams=hparams, evaluate="reported")
+    subprocess.run([sys.executable, "-m", "domainbed.scripts.train", *settings], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    kilobytes = int(done.stdout.split()[-1]) // (1024 if sys.platform == "darwin" else 1)
+    assert kilobytes * 1024 < 1.5e9

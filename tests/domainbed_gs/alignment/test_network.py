@@ -1,0 +1,46 @@
+"""The network that is measured: it is as before afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from domainbed.algorithms import get_algorithm_class
+from domainbed.training.config import TrainConfig
+from domainbed_gs.alignment.network import measured_network
+
+
+def make(algorithm):
+    config = TrainConfig(dataset="Debug28", algorithm=algorithm, hparams='{"featurizer": "small_cnn"}')
+    return get_algorithm_class(algorithm)((3, 28, 28), 2, 2, config.resolved_hparams())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("algorithm", ["ERM", "DANN"])
+def test_parameters_and_modes_are_as_before_and_only_trained_layers_of_the_prediction_count(
+    algorithm, shared
+):
+    made = make(algorithm)
+    made.train()
+    frozen = next(iter(made.parameters())).requires_grad_(False)
+    before = {name: (each.data_ptr(), each.requires_grad) for name, each in made.named_parameters()}
+    values = {name: each.clone() for name, each in made.named_parameters()}
+    x = torch.rand(2, 3, 28, 28)
+    with measured_network(made, x, shared) as network:
+        assert not network.network.training
+        assert not any("discriminator" in name for name in network.parameters.names)
+        assert not any(network.network.get_parameter(name) is frozen for name in network.parameters.names)
+        assert network.classifier == {"algorithm.classifier"}
+        stops = [stop for _, stop in network.spans.values()]
+        assert [0, *stops[:-1]] == [start for start, _ in network.spans.values()]
+        assert stops[-1] == len(network.parameters)
+        network.parameters.values.add_(1)
+        changed = made.classifier.bias[0] != values["classifier.bias"][0]
+        assert bool(changed) is shared
+        network.parameters.values.sub_(1)
+    assert made.training
+    assert all(module.training for module in made.modules())
+    for name, each in made.named_parameters():
+        assert each.requires_grad is before[name][1]
+        assert shared or each.data_ptr() == before[name][0]
+        torch.testing.assert_close(each, values[name])
