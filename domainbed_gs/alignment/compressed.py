@@ -2,7 +2,7 @@
 
 A count sketch (Charikar, Chen and Farach-Colton 2002): components get random signs, and are added to `size`
 numbers. Inner products of sketches are unbiased estimates of those of the vectors. The squared distance of
-two vectors has a relative standard error of at most sqrt(2 / size): 0.14 % with `SIZE` numbers. A vector that
+two vectors has a relative standard error of at most sqrt(2 / size): 0.2 % with `SIZE` numbers. A vector that
 is not longer is kept as it is.
 """
 
@@ -19,8 +19,8 @@ from domainbed.seeds import counter_seed
 from domainbed_gs.curvature.vectors import signs
 from domainbed_gs.trained_models.samples import StudyPurpose
 
-SIZE = 2**20
-"""Numbers that are kept of a vector: 4 MiB in float32."""
+SIZE = 2**19
+"""Numbers that are kept of a vector: 2 MiB in float32."""
 
 
 class CompressedVector:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,21 +26,26 @@ from domainbed_gs.curvature.losses import MOST_SAMPLES, Loss
 from domainbed_gs.curvature.vectors import signs
 
 MOST_BLOCKS = 16
-"""Blocks of layers that random vectors are restricted to, unless `covered` needs more."""
+"""Blocks of layers that random vectors are restricted to, or a few more."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Components of one layer in the vector of all parameters.
+    """One layer of a network.
 
     Attributes:
-        start, stop: first component, and the one after the last.
+        name: its name.
+        count: number of its trained parameters.
         covered: for each kind of diagonals, whether it covers the layer.
     """
 
-    start: int
-    stop: int
+    name: str
+    count: int
     covered: tuple[bool, ...]
+
+
+Opened = AbstractContextManager[tuple[Sequence[Loss], Tensor]]
+"""G losses with the Hessians R, as functions of the parameters of a block; and the values (m,) of these."""
 
 
 def residual_targets(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -59,10 +65,9 @@ def residual_targets(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def hessian_grams(
-    residuals: Sequence[Loss],
-    fisher: Sequence[Sequence[Tensor]],
-    parameters: Tensor,
     layers: Sequence[Layer],
+    open_block: Callable[[Sequence[Layer]], Opened],
+    fisher: Sequence[Sequence[Tensor]],
     probes: int,
     counters: tuple[int, ...],
     advance: Callable[[], None] = lambda: None,
@@ -71,34 +76,58 @@ def hessian_grams(
     """Inner products of estimates of the Hessians' diagonals, from n random vectors; see `without_bias`.
 
     Args:
-        residuals: G losses with the Hessians R.
-        fisher: for each kind, the G compressed diagonals of F, whose components are those of its layers.
-        parameters: (P,).
-        layers: the layers in the order of these components.
+        layers: all layers, in the order of the components of `fisher`.
+        open_block: makes the losses of some of the layers.
+        fisher: for each kind, the G compressed diagonals of F.
         probes: n, at least 2.
         counters: counters of the random vectors.
-        advance: called after each of n times G estimates.
+        advance: called n times for each block.
         size: numbers that are kept of each diagonal (`CompressedVector`).
 
     Returns: for each kind (n, n, G, G), where [i, j] are the products of the estimates from vector i with
         those from vector j.
     """
-    kinds = range(len(fisher))
-    components = [sum(each.stop - each.start for each in layers if each.covered[kind]) for kind in kinds]
-    product, z = torch.empty_like(parameters), torch.zeros_like(parameters)
-    found: list[list[Tensor]] = [[] for _ in kinds]
-    for number in range(probes):
-        for position, loss in enumerate(residuals):
-            vectors = [CompressedVector(count, parameters, size) for count in components]
-            for layer, piece in _estimates(loss, parameters, z, product, layers, (*counters, number)):
-                for vector, covered in zip(vectors, layer.covered, strict=True):
-                    if covered:
-                        vector.append(piece)
-            for kind in kinds:
-                found[kind].append(vectors[kind].values.add_(fisher[kind][position]))
-            advance()
-    shape = (probes, len(residuals), probes, len(residuals))
-    return [gram(vectors).reshape(shape).swapaxes(1, 2) for vectors in found]
+    vectors = [
+        [
+            [CompressedVector(_components(layers, kind), like, size) for like in of_groups]
+            for kind, of_groups in enumerate(fisher)
+        ]
+        for _ in range(probes)
+    ]
+    for number, block in enumerate(blocks_of(layers)):
+        with open_block(block) as (losses, parameters):
+            z, product = torch.empty_like(parameters), torch.empty_like(parameters)
+            for probe, of_probe in enumerate(vectors):
+                for segment, part in enumerate(z.split(SIZE)):
+                    part.copy_(signs(part, (*counters, probe, number, segment)))
+                for position, loss in enumerate(losses):
+                    loss.add_hessian_product(parameters, z, product.zero_())
+                    own = [of_kind[position] for of_kind in of_probe]
+                    _append(own, block, product.mul_(z))
+                advance()
+            del z, product
+    grams = []
+    for kind, of_groups in enumerate(fisher):
+        for of_probe in vectors:
+            for vector, known in zip(of_probe[kind], of_groups, strict=True):
+                vector.values += known
+        shape = (probes, len(of_groups), probes, len(of_groups))
+        found = gram([vector.values for of_probe in vectors for vector in of_probe[kind]])
+        grams.append(found.reshape(shape).swapaxes(1, 2))
+    return grams
+
+
+def _components(layers: Sequence[Layer], kind: int) -> int:
+    return sum(layer.count for layer in layers if layer.covered[kind])
+
+
+def _append(vectors: Sequence[CompressedVector], block: Sequence[Layer], estimate: Tensor) -> None:
+    """Append the estimate for the parameters of a block to the vectors of the kinds that cover its layers."""
+    parts = estimate.split([layer.count for layer in block])
+    for layer, part in zip(block, parts, strict=True):
+        for vector, covered in zip(vectors, layer.covered, strict=True):
+            if covered:
+                vector.append(part)
 
 
 def without_bias(products: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -127,28 +156,7 @@ def jackknife_error(
     return float(np.sqrt((n - 1) * values.var()))
 
 
-def _estimates(
-    loss: Loss,
-    parameters: Tensor,
-    z: Tensor,
-    product: Tensor,
-    layers: Sequence[Layer],
-    counters: tuple[int, ...],
-) -> Iterator[tuple[Layer, Tensor]]:
-    """Pieces of z * Rz (m,) with their layers, from one random vector; `z` is zero before and after."""
-    for block in _blocks(layers):
-        for layer in block:
-            for number, part in enumerate(z[layer.start : layer.stop].split(SIZE)):
-                part.copy_(signs(part, (*counters, layer.start, number)))
-        loss.add_hessian_product(parameters, z, product.zero_())
-        for layer in block:
-            own = slice(layer.start, layer.stop)
-            for part, of_product in zip(z[own].split(SIZE), product[own].split(SIZE), strict=True):
-                yield layer, of_product.mul_(part)
-                part.zero_()
-
-
-def _blocks(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
+def blocks_of(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
     """Consecutive layers that the same kinds cover, in `MOST_BLOCKS` blocks or a few more."""
     length = -(-len(layers) // MOST_BLOCKS)
     block: list[Layer] = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from domainbed.errors import UsageError
 from domainbed_gs.alignment.compressed import gram
+from domainbed_gs.alignment.freed_memory import return_freed_memory
 from domainbed_gs.alignment.hessians import (
+    MOST_BLOCKS,
     Layer,
     hessian_grams,
     jackknife_error,
@@ -30,7 +33,7 @@ from domainbed_gs.alignment.settings import (
     QUANTITIES,
     Alignment,
 )
-from domainbed_gs.curvature.losses import SampleLoss
+from domainbed_gs.curvature.losses import Loss, SampleLoss
 from domainbed_gs.trained_models.loading import TrainedModel
 from domainbed_gs.trained_models.samples import EnvironmentSamples, StudyPurpose, draw_samples
 from domainbed_gs.trained_models.table import Layout, Row
@@ -71,8 +74,8 @@ class AlignmentMeasurement:
 
 
 def units_of(how: Alignment, environments: int) -> int:
-    """How often measuring so many environments calls `advance`."""
-    return GROUPS * environments * (1 + how.probes * ("hessian" in how.quantities))
+    """How often measuring so many environments calls `advance` at most, but for a few blocks of layers."""
+    return GROUPS * environments + how.probes * MOST_BLOCKS * ("hessian" in how.quantities)
 
 
 def measure_network(
@@ -94,11 +97,7 @@ def measure_network(
     """
     groups = [group for each in samples for group in _groups(each)]
     grams, hessians = _grams(network, groups, how, advance)
-    spans = network.spans.items()
-    components = {
-        ALL: len(network.parameters),
-        CLASSIFIER: sum(stop - start for name, (start, stop) in spans if name in network.classifier),
-    }
+    components = {ALL: network.count(network.layers), CLASSIFIER: network.count(network.classifier)}
     is_target = [each.is_target for each in samples]
     rows = []
     for parameters in dict.fromkeys(key for key, _ in grams):
@@ -168,20 +167,19 @@ def _grams(
     if "hessian" in how.quantities:
         fisher = [[of_group[number]["fisher"] for of_group in found] for number in range(len(kinds))]
         del found
-        residuals = [
-            SampleLoss(
-                network.network,
-                network.parameters,
-                group.x,
-                residual_targets(network.network, group.x, group.y),
-            )
-            for group in groups
-        ]
+        targets = [residual_targets(network.network, group.x, group.y) for group in groups]
+
+        @contextlib.contextmanager
+        def open_block(block: Sequence[Layer]) -> Iterator[tuple[Sequence[Loss], Tensor]]:
+            return_freed_memory()
+            with network.only([layer.name for layer in block]) as vector:
+                pairs = zip(groups, targets, strict=True)
+                yield [SampleLoss(network.network, vector, group.x, y) for group, y in pairs], vector.values
+
         of_kinds = hessian_grams(
-            residuals,
-            fisher,
-            network.parameters.values,
             [_layer(network, name, layers) for name in moments.order],
+            open_block,
+            fisher,
             how.probes,
             (how.sample_seed, StudyPurpose.PROBES),
             advance,
@@ -192,6 +190,4 @@ def _grams(
 
 
 def _layer(network: MeasuredNetwork, name: str, covered: Sequence[Collection[str] | None]) -> Layer:
-    """The components of the layer `name`, which follow one another."""
-    start, stop = network.spans[name]
-    return Layer(start, stop, tuple(chosen is None or name in chosen for chosen in covered))
+    return Layer(name, network.count([name]), tuple(chosen is None or name in chosen for chosen in covered))

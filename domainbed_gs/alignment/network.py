@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor, nn
 
@@ -18,25 +19,48 @@ class MeasuredNetwork:
 
     Attributes:
         network: maps inputs to logits (B, C).
-        parameters: its trainable parameters.
+        names: names of its trainable parameters.
         classifier: names of the classifier's layers that have some; empty if the algorithm has no
             `classifier`.
+        shared: whether parameters may become views of a vector, which saves memory. They remain so.
     """
 
     network: nn.Module
-    parameters: ParameterVector
+    names: Sequence[str]
     classifier: frozenset[str]
+    shared: bool
 
-    @property
-    def spans(self) -> dict[str, tuple[int, int]]:
-        """Name of each layer -> its first component among all parameters, and the one after its last."""
-        found: dict[str, tuple[int, int]] = {}
-        start = 0
-        for name, view in self.parameters.views(self.parameters.values).items():
-            layer, stop = name.rpartition(".")[0], start + view.numel()
-            found[layer] = (found.get(layer, (start, stop))[0], stop)
-            start = stop
+    @cached_property
+    def layers(self) -> dict[str, list[str]]:
+        """Name of each layer -> names of its trainable parameters."""
+        found: dict[str, list[str]] = {}
+        for name in self.names:
+            found.setdefault(name.rpartition(".")[0], []).append(name)
         return found
+
+    def count(self, layers: Iterable[str]) -> int:
+        """Number of trainable parameters in the named layers."""
+        return sum(
+            self.network.get_parameter(name).numel() for layer in layers for name in self.layers[layer]
+        )
+
+    @contextlib.contextmanager
+    def only(self, layers: Iterable[str]) -> Iterator[ParameterVector]:
+        """Within it, only parameters of the named layers are trainable; yields their vector."""
+        names = [name for layer in layers for name in self.layers[layer]]
+        own = [self.network.get_parameter(name) for name in names]
+        others = [self.network.get_parameter(name) for name in {*self.names} - {*names}]
+        places = [parameter.data for parameter in own] if not self.shared else []
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            vector = ParameterVector(self.network, names)
+            for parameter, place in zip(own, places, strict=False):
+                parameter.data = place
+            yield vector
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager
@@ -46,7 +70,7 @@ def measured_network(algorithm: Algorithm, x: Tensor, shared: bool) -> Iterator[
     Args:
         algorithm: the algorithm.
         x: some inputs (B, ...).
-        shared: whether the parameters may become views of one vector, which saves memory. They remain so.
+        shared: as the attribute of `MeasuredNetwork`.
 
     Raises: UsageError if the predictions depend on no trained parameter.
     """
@@ -59,24 +83,12 @@ def measured_network(algorithm: Algorithm, x: Tensor, shared: bool) -> Iterator[
         chosen = {network.get_parameter(name) for name in names}
         for parameter in trainable:
             parameter.requires_grad_(parameter in chosen)
-        classifier = _layers_of_classifier(algorithm, network, names)
-        vector = ParameterVector(network, names) if shared else _copied_parameters(network, names)
-        yield MeasuredNetwork(network, vector, classifier)
+        yield MeasuredNetwork(network, names, _layers_of_classifier(algorithm, network, names), shared)
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
         for module, training in modes.items():
             module.training = training
-
-
-def _copied_parameters(network: nn.Module, names: list[str]) -> ParameterVector:
-    """A vector with the values of the parameters, which stay where they are in memory."""
-    parameters = [network.get_parameter(name) for name in names]
-    own = [parameter.data for parameter in parameters]
-    vector = ParameterVector(network, names)
-    for parameter, data in zip(parameters, own, strict=True):
-        parameter.data = data
-    return vector
 
 
 def _layers_of_classifier(algorithm: Algorithm, network: nn.Module, names: list[str]) -> frozenset[str]:

@@ -24,12 +24,12 @@ CHANGING = ("step_time", "args")
 
 def flags(path, **more):
     hparams = '{"batch_size": 4, "featurizer": "small_cnn"}'
-    settings = {"dataset": "Debug28", "steps": 4, "checkpoint_freq": 2, "hparams": hparams}
+    settings = {"dataset": "Debug28", "steps": 2, "checkpoint_freq": 2, "hparams": hparams}
     settings |= {"output_dir": path} | more
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
 
 
-SMALL = ["--samples=4", "--probes=2", "--every=3"]
+SMALL = ["--samples=4", "--probes=2", "--every=2"]
 
 
 def records_of(path):
@@ -50,12 +50,12 @@ def test_a_measured_run_is_an_ordinary_run_with_measurements_and_its_last_one_is
     runs, tmp_path
 ):
     rows = TABLE.read(runs / "ERM" / ALIGNMENT)
-    assert sorted({row["step"] for row in rows}) == [0, 3, 4]
+    assert sorted({row["step"] for row in rows}) == [0, 2]
     assert (runs / "ERM" / "alignment.png").read_bytes().startswith(b"\x89PNG")
     assert train.main(flags(tmp_path / "plain")) == 0
     assert records_of(runs / "ERM") == records_of(tmp_path / "plain")
     of_model = study.measure(runs / "ERM", samples=4, probes=2, device="cpu").to_dict("records")
-    last = [row for row in rows if row["step"] == 4]
+    last = [row for row in rows if row["step"] == 2]
     assert len(last) == len(of_model) == 2 * 6  # kinds of parameters, pairs of three environments
     for during, after in zip(last, of_model, strict=True):
         for name in TABLE.header[1:]:
@@ -134,9 +134,9 @@ def test_curves_of_several_methods_are_drawn_in_one_figure(runs, tmp_path, capsy
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:2] == ["ERM, source-source", "ERM, source-target"]
     steps, means = mean_curve(methods["ERM"], "all", "variance", "source-target")
-    rows = [row for row in methods["ERM"][0] if row["step"] == 3 and row["parameters"] == "all"]
+    rows = [row for row in methods["ERM"][0] if row["step"] == 2 and row["parameters"] == "all"]
     own = [row["variance_distance"] for row in rows if row["pair"] == "source-target"]
-    assert (steps, means[1]) == ([0, 3, 4], pytest.approx(sum(own) / 2))
+    assert (steps, means[1]) == ([0, 2], pytest.approx(sum(own) / 2))
 
 
 @pytest.mark.parametrize(
@@ -181,20 +181,22 @@ def test_settings_are_columns():
 
 
 MEMORY = """
-import resource, sys
+import sys
+from pathlib import Path
 from domainbed_gs.scripts import alignment
-alignment.main(["--model", sys.argv[1], "--samples", "8", "--probes", "2", "--device", "cpu"])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+alignment.main(["--model", sys.argv[1], "--samples", "24", "--probes", "2", "--device", "cpu"])
+# Not ru_maxrss, which begins with that of the process that started this one.
+print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """
 
 
 @pytest.mark.slow
-def test_alexnet_is_measured_within_1_5_gb(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_alexnet_is_measured_within_1_5_gib(tmp_path):
     hparams = '{"featurizer": "alexnet", "pretrained": false, "batch_size": 2}'
     settings = flags(tmp_path, dataset="Debug224", steps=1, hparams=hparams, evaluate="reported")
     subprocess.run([sys.executable, "-m", "domainbed.scripts.train", *settings], check=True)
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    kilobytes = int(done.stdout.split()[-1]) // (1024 if sys.platform == "darwin" else 1)
-    assert kilobytes * 1024 < 1.5e9
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    kilobytes = int(done.stdout.split()[-1])
+    assert kilobytes < 1.5 * 2**20, kilobytes

@@ -28,16 +28,16 @@ def test_parameters_and_modes_are_as_before_and_only_trained_layers_of_the_predi
     x = torch.rand(2, 3, 28, 28)
     with measured_network(made, x, shared) as network:
         assert not network.network.training
-        assert not any("discriminator" in name for name in network.parameters.names)
-        assert not any(network.network.get_parameter(name) is frozen for name in network.parameters.names)
+        assert not any("discriminator" in name for name in network.names)
+        assert not any(network.network.get_parameter(name) is frozen for name in network.names)
         assert network.classifier == {"algorithm.classifier"}
-        stops = [stop for _, stop in network.spans.values()]
-        assert [0, *stops[:-1]] == [start for start, _ in network.spans.values()]
-        assert stops[-1] == len(network.parameters)
-        network.parameters.values.add_(1)
-        changed = made.classifier.bias[0] != values["classifier.bias"][0]
-        assert bool(changed) is shared
-        network.parameters.values.sub_(1)
+        assert network.count(network.classifier) == 128 * 2 + 2
+        with network.only(network.classifier) as vector:
+            assert [each.requires_grad for each in made.classifier.parameters()] == [True, True]
+            assert not any(each.requires_grad for each in made.featurizer.parameters())
+            vector.values.add_(1)
+            assert bool(made.classifier.bias[0] != values["classifier.bias"][0]) is shared
+            vector.values.sub_(1)
     assert made.training
     assert all(module.training for module in made.modules())
     for name, each in made.named_parameters():
