@@ -27,6 +27,9 @@ def register() -> None:
     command.COMMANDS["sharpness"] = command.Command(
         "domainbed_gs.scripts.sharpness", "sharpness of trained models, domain by domain"
     )
+    command.COMMANDS["alignment"] = command.Command(
+        "domainbed_gs.scripts.alignment", "distances of gradients and curvature between environments"
+    )
     frames.FRAMES.add_lazy("paired", "domainbed_gs.report.paired_frame:paired_frame")
     report.SECTIONS.add_lazy("paired", "domainbed_gs.report.paired:SECTION")
     report.SECTIONS.add_lazy("control", "domainbed_gs.report.control:SECTION")

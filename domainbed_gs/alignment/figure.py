@@ -39,7 +39,7 @@ def training_figure(methods: Mapping[str, Sequence[Sequence[AnyRow]]], title: st
     """Distances over training: a column of panels for each quantity, a row for each kind of parameters.
 
     Args:
-        methods: method -> rows of alignment.csv of each of its runs.
+        methods: method -> rows of alignment_training.csv of each of its runs.
         title: title of the figure.
     """
     everything = [row for runs in methods.values() for rows in runs for row in rows]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from domainbed.errors import UsageError
 from domainbed.training.settings import flag, flags_of
-from domainbed_gs.trained_models.samples import KINDS
+from domainbed_gs.trained_models.parts import KINDS
 from domainbed_gs.trained_models.table import Layout
 
 QUANTITIES = {
@@ -60,8 +60,8 @@ class Alignment:
         return names | {name: " ".join(getattr(self, name)) for name in ("quantities", "parts")}
 
 
-ALIGNMENT = "alignment.csv"
-"""File of the table of trained models, and of that which a run writes during training."""
+ALIGNMENT, TRAINING = "alignment.csv", "alignment_training.csv"
+"""Files of the tables of trained models, and of a run during training."""
 
 TEXTS = ("part", "parameters", "pair", "first", "second")
 NUMBERS = (

@@ -12,7 +12,7 @@ from domainbed.results.method_names import with_method_name
 from domainbed.training.run_state import read_json
 from domainbed.training.settings import flags_of
 from domainbed_gs.alignment.measure import AlignmentMeasurement
-from domainbed_gs.alignment.settings import ALIGNMENT, LAYOUTS, Alignment
+from domainbed_gs.alignment.settings import ALIGNMENT, LAYOUTS, TRAINING, Alignment
 from domainbed_gs.alignment.training import TABLE
 from domainbed_gs.similarity.table import Row as StepRow
 from domainbed_gs.trained_models.loading import LoadOptions, model_file
@@ -92,7 +92,7 @@ def read_training(runs: Sequence[Path]) -> dict[str, list[list[StepRow]]]:
         if not isinstance(settings, dict) or "algorithm" not in settings:
             raise UsageError(f"{folder} is not the directory of a run; give folders that train has written")
         method = with_method_name(settings)["algorithm"]
-        found.setdefault(method, []).append(TABLE.read(folder / ALIGNMENT))
+        found.setdefault(method, []).append(TABLE.read(folder / TRAINING))
     return found
 
 

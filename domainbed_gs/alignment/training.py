@@ -1,7 +1,8 @@
 """A training run that compares the environments' gradients at some of its updates.
 
-The rows of a measurement go to alignment.csv in the run directory. Apart from that the run is an ordinary
-one: measuring changes neither weights nor records, except for times. The samples are the same at each update.
+The rows of a measurement go to alignment_training.csv in the run directory. Apart from that the run is an
+ordinary one: measuring changes neither weights nor records, except for times. The samples are the same at
+each update.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from domainbed.training.run import Run
 from domainbed.training.run_dir import RunDir
 from domainbed_gs.alignment.measure import measure_network
 from domainbed_gs.alignment.network import measured_network
-from domainbed_gs.alignment.settings import ALIGNMENT, NUMBERS, TEXTS, Alignment
+from domainbed_gs.alignment.settings import NUMBERS, TEXTS, TRAINING, Alignment
 from domainbed_gs.similarity.table import StepTable
 from domainbed_gs.trained_models.loading import TrainedModel
 from domainbed_gs.trained_models.samples import draw_samples
 
 TABLE = StepTable(TEXTS, NUMBERS, "alignment")
-"""The layout of alignment.csv in the directory of a run."""
+"""The layout of alignment_training.csv in the directory of a run."""
 
 
 def train(config: TrainConfig, how: Alignment, every: int) -> None:
@@ -57,7 +58,7 @@ class AlignmentLoop(Loop):
         super().__init__(run, directory)
         self.how = how
         self.every = every
-        self.path = directory.path / ALIGNMENT
+        self.path = directory.path / TRAINING
         self.model = TrainedModel(
             path=directory.path,
             sha256="",

@@ -7,7 +7,8 @@
 
 The first two measure trained models. The third is an ordinary run of `domainbed.scripts.train`, with the same
 flags, that also measures before each `--every`-th update and at its end. The last draws such runs in one
-figure, averaged by method. Each writes alignment.csv or alignment.png, and resumes if it is repeated.
+figure, averaged by method. Trained models get alignment.csv and alignment.png; runs alignment_training.csv
+and alignment_training.png. A command that is repeated resumes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from domainbed.console import program_name
 from domainbed.errors import UsageError, run_script
 from domainbed.training import train_command
 from domainbed.training.config import SETTINGS
@@ -38,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     from domainbed_gs.alignment.settings import Alignment
 
     parser = train_command.build_parser()
-    parser.prog = "python -m domainbed_gs.scripts.alignment"
+    parser.prog = program_name("domainbed_gs.scripts.alignment")
     parser.description = "Compare environments by the mean, variance and curvature of their gradients."
     parser.set_defaults(output_dir=None)
     group = parser.add_argument_group("alignment")
@@ -102,7 +104,7 @@ def _measure_models(own: Mapping[str, Any], how: Any, flags: Mapping[str, Any]) 
     print(f"Table: {folder / ALIGNMENT}")
     groups = study.by_dataset(rows)
     for number, (title, of_dataset) in enumerate(groups.items()):
-        name = "alignment_models.png" if len(groups) == 1 else f"alignment_models_{number}.png"
+        name = "alignment.png" if len(groups) == 1 else f"alignment_{number}.png"
         _write_figure(folder / name, lambda rows=of_dataset, title=title: figure.models_figure(rows, title))  # type: ignore[misc]
     return 0
 
@@ -110,17 +112,19 @@ def _measure_models(own: Mapping[str, Any], how: Any, flags: Mapping[str, Any]) 
 def _train(flags: Mapping[str, Any], how: Any, every: int) -> int:  # noqa: ANN401 - Alignment
     from domainbed.training.config import TrainConfig
     from domainbed_gs.alignment import figure, training
-    from domainbed_gs.alignment.settings import ALIGNMENT
+    from domainbed_gs.alignment.settings import TRAINING
 
     config = TrainConfig(**flags)
     training.train(config, how, every)
     folder = Path(config.output_dir)
-    rows = training.TABLE.read(folder / ALIGNMENT)
-    print(f"Table: {folder / ALIGNMENT}")
+    rows = training.TABLE.read(folder / TRAINING)
+    print(f"Table: {folder / TRAINING}")
     names = config.dataset_class().ENVIRONMENTS
     targets = ", ".join(names[target] for target in config.test_envs)
     title = f"{Path(config.dataset).name}, target {targets} ({config.algorithm})"
-    _write_figure(folder / "alignment.png", lambda: figure.training_figure({config.algorithm: [rows]}, title))
+    _write_figure(
+        folder / "alignment_training.png", lambda: figure.training_figure({config.algorithm: [rows]}, title)
+    )
     return 0
 
 
@@ -134,7 +138,7 @@ def _draw_curves(runs: Sequence[Path], output_dir: str | None) -> int:
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     title = f"Distances between environments over training, {number} runs"
-    _write_figure(folder / "alignment.png", lambda: figure.training_figure(methods, title))
+    _write_figure(folder / "alignment_training.png", lambda: figure.training_figure(methods, title))
     return 0
 
 

@@ -15,7 +15,7 @@ from domainbed.errors import UsageError
 from domainbed.scripts import collect_results, train
 from domainbed.training.stop_requests import Preempted
 from domainbed_gs.alignment import study
-from domainbed_gs.alignment.settings import ALIGNMENT, QUANTITIES, Alignment
+from domainbed_gs.alignment.settings import ALIGNMENT, QUANTITIES, TRAINING, Alignment
 from domainbed_gs.alignment.training import TABLE, AlignmentLoop
 from domainbed_gs.scripts import alignment
 
@@ -49,9 +49,9 @@ def runs(tmp_path_factory):
 def test_a_measured_run_is_an_ordinary_run_with_measurements_and_its_last_one_is_that_of_its_model(
     runs, tmp_path
 ):
-    rows = TABLE.read(runs / "ERM" / ALIGNMENT)
+    rows = TABLE.read(runs / "ERM" / TRAINING)
     assert sorted({row["step"] for row in rows}) == [0, 2]
-    assert (runs / "ERM" / "alignment.png").read_bytes().startswith(b"\x89PNG")
+    assert (runs / "ERM" / "alignment_training.png").read_bytes().startswith(b"\x89PNG")
     assert train.main(flags(tmp_path / "plain")) == 0
     assert records_of(runs / "ERM") == records_of(tmp_path / "plain")
     of_model = study.measure(runs / "ERM", samples=4, probes=2, device="cpu").to_dict("records")
@@ -66,7 +66,7 @@ def test_a_measured_run_is_an_ordinary_run_with_measurements_and_its_last_one_is
 
 
 def test_each_pair_has_a_row_with_every_quantity(runs):
-    rows = TABLE.read(runs / "Fishr" / ALIGNMENT)
+    rows = TABLE.read(runs / "Fishr" / TRAINING)
     first = [row for row in rows if row["step"] == 0 and row["parameters"] == "classifier"]
     assert [row["pair"] for row in first] == [
         *("source-target", "source-target", "source-source"),
@@ -97,9 +97,9 @@ def test_an_interrupted_run_has_the_same_table(runs, tmp_path, monkeypatch):
     with pytest.raises(Preempted):
         alignment.main([*flags(tmp_path), *SMALL])
     monkeypatch.undo()
-    assert {row["step"] for row in TABLE.read(tmp_path / ALIGNMENT)} == {0}
+    assert {row["step"] for row in TABLE.read(tmp_path / TRAINING)} == {0}
     alignment.main([*flags(tmp_path), *SMALL])
-    assert (tmp_path / ALIGNMENT).read_text() == (runs / "ERM" / ALIGNMENT).read_text()
+    assert (tmp_path / TRAINING).read_text() == (runs / "ERM" / TRAINING).read_text()
     assert records_of(tmp_path) == records_of(runs / "ERM")
 
 
@@ -109,7 +109,7 @@ def test_a_sweeps_models_are_measured_once_and_shown_in_its_report(runs, tmp_pat
     out = capsys.readouterr().out
     assert "Dataset: Debug28, part in: distance of mean gradients, all trained parameters" in out
     assert "Hessian, all" not in out
-    assert out.endswith(f"Figure: {tmp_path / 'alignment_models.png'}\n")
+    assert out.endswith(f"Figure: {tmp_path / 'alignment.png'}\n")
     table = (tmp_path / ALIGNMENT).read_text()
     monkeypatch.setattr("domainbed_gs.alignment.measure.draw_samples", None)  # nothing is measured again
     assert alignment.main([*command, "--samples=4", "--device=cpu"]) == 0
@@ -125,7 +125,7 @@ def test_a_sweeps_models_are_measured_once_and_shown_in_its_report(runs, tmp_pat
 def test_curves_of_several_methods_are_drawn_in_one_figure(runs, tmp_path, capsys):
     command = ["--curves", str(runs / "ERM"), str(runs / "Fishr"), "--output_dir", str(tmp_path)]
     assert alignment.main(command) == 0
-    assert capsys.readouterr().out == f"Figure: {tmp_path / 'alignment.png'}\n"
+    assert capsys.readouterr().out == f"Figure: {tmp_path / 'alignment_training.png'}\n"
     from domainbed_gs.alignment.figure import mean_curve, training_figure
 
     methods = study.read_training([runs / "ERM", runs / "Fishr"])
