@@ -20,7 +20,18 @@ from domainbed.training.machine import processor
 from domainbed.version import __version__
 
 REQUIRED = ("torch", "torchvision", "numpy", "pandas", "scipy", "wilds", "tqdm")
-OPTIONAL = ("timm", "matplotlib", "submitit", "ray", "tensorboard", "torchjd", "gdown", "pillow_heif")
+OPTIONAL = (
+    "timm",
+    "matplotlib",
+    "submitit",
+    "ray",
+    "tensorboard",
+    "mlflow",
+    "wandb",
+    "torchjd",
+    "gdown",
+    "pillow_heif",
+)
 """Modules of the extras, which some commands need."""
 
 SMALL_SHM = 2**28

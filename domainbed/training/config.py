@@ -24,11 +24,11 @@ from domainbed.hparams import (
     resolve,
     synonym_in,
 )
-from domainbed.training import tensorboard_events
 from domainbed.training.hparam_readers import refuse_unread, unread
 from domainbed.training.run_state import read_json
 from domainbed.training.settings import InSweep, setting, settings_of
 from domainbed.training.splits import SUFFIX, SplitRequest, check_request, parse_scheme
+from domainbed.training.trackers.registry import check_names as check_tracker_names
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
@@ -296,10 +296,17 @@ class TrainConfig:
     )
     tensorboard: bool = setting(
         False,
-        "also write the records as TensorBoard events",
+        "also write the records as TensorBoard events; as --trackers tensorboard",
         kind=Kind.INCIDENTAL,
         recorded=False,
         in_sweep=InSweep.GIVEN,
+    )
+    trackers: list[str] | None = setting(
+        None,
+        "where records go beside results.jsonl: any of tensorboard, mlflow, wandb, and those of plugins",
+        kind=Kind.INCIDENTAL,
+        recorded=False,
+        in_sweep=InSweep.UNNAMED,
     )
 
     def recorded(self) -> dict[str, Any]:
@@ -335,8 +342,7 @@ class TrainConfig:
                 "domain adaptation needs unlabeled images of the target environments: "
                 "give --uda_holdout_fraction a share of them, e.g. 0.5"
             )
-        if self.tensorboard:
-            tensorboard_events.require_tensorboard()
+        check_tracker_names(self.tracker_names())
         check_request(self.split_request())
         if self.write_splits is not None and not self.write_splits.endswith(SUFFIX):
             raise UsageError(f"--write_splits takes a name that ends with .json, not {self.write_splits!r}")
@@ -371,6 +377,10 @@ class TrainConfig:
 
         own = {**hparams_registry.table(self.algorithm), **hparams_registry.switches(self.algorithm)}
         return make_schedule(hparams, self.n_steps(), own)
+
+    def tracker_names(self) -> list[str]:
+        """Names of the trackers that get the records."""
+        return [*(["tensorboard"] if self.tensorboard else []), *(self.trackers or [])]
 
     def n_steps(self) -> int:
         """Number of updates of the run."""

@@ -82,15 +82,16 @@ def train(run: Run, directory: RunDir, make_loop: Callable[[Run, RunDir], Loop] 
         machine=describe_machine(run.device),
         code=code,
     )
-    # Launchers may send a signal twice. The second must not end this process before the first is recorded.
-    loop.run_updates(directory.receive(StopRequests()))
-    if not run.config.skip_model_save:
-        with run.averaging.applied():
-            loop.save_model("model.pkl")
-    loop.recorder.predictions.finish()
-    directory.finish()
-    loop.recorder.predictions.remove_steps()
-    checkpoint.remove(directory.path)
+    with loop.recorder.trackers:
+        # Launchers may signal twice. The second must not end this process before the first is recorded.
+        loop.run_updates(directory.receive(StopRequests()))
+        if not run.config.skip_model_save:
+            with run.averaging.applied():
+                loop.save_model("model.pkl")
+        loop.recorder.predictions.finish()
+        directory.finish()
+        loop.recorder.predictions.remove_steps()
+        checkpoint.remove(directory.path)
 
 
 class Loop:

@@ -18,13 +18,14 @@ from domainbed.datasets.list_file import ListFileDataset
 from domainbed.errors import RunError
 from domainbed.networks.base import provenance_of
 from domainbed.records.results_file import RESULTS_FILE, append_record, drop_records_after, read_records
-from domainbed.training import tensorboard_events
 from domainbed.training.evaluation import Evaluator
 from domainbed.training.initialization import INITIAL_WEIGHTS
 from domainbed.training.kept_predictions import KeptPredictions
 from domainbed.training.run import Run, replacements
 from domainbed.training.run_dir import RunDir
 from domainbed.training.scores import Scores
+from domainbed.training.trackers.active import Trackers
+from domainbed.training.trackers.tracker import TrackedRun
 
 
 class Stopwatch:
@@ -65,6 +66,7 @@ class Recorder:
         last_step: step of the last record; -1 if there is none.
         predictions: the predictions that the run saves.
         stopwatch: time of the updates since the last record.
+        trackers: where records go beside results.jsonl.
     """
 
     def __init__(self, run: Run, directory: RunDir, evaluator: Evaluator) -> None:
@@ -73,6 +75,8 @@ class Recorder:
         self.stopwatch = Stopwatch()
         self._run = run
         self._directory = directory
+        tracked = TrackedRun(directory.path, self.constant["args"], run.hparams)
+        self.trackers = Trackers(run.config.tracker_names(), tracked)
         self.predictions = KeptPredictions(run, directory, evaluator.parts)
         self._evaluator = evaluator
         self._logged: dict[str, list[float | DeviceScalar]] = defaultdict(list)
@@ -131,8 +135,7 @@ class Recorder:
         complete = record | scores.metrics() | self.constant
         append_record(self._directory.path / RESULTS_FILE, complete)
         self.predictions.add(complete, predicted)
-        if self._run.config.tensorboard:
-            tensorboard_events.update(self._directory.path)
+        self.trackers.update()
         self._check_finite(record)
         self._begun = None
         self.last_step = step

@@ -8,6 +8,7 @@ model.pkl       the trained model             interrupted.json  the run was stop
 predictions.npz the predictions, with --save_predictions
 attempt-N/      files of discarded attempts   queued.json       which process will launch the run
 events.out.*    the records for TensorBoard, with --tensorboard
+trackers.json   runs of MLflow and the like, and their last steps, with --trackers
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ _FILES_OF_AN_ATTEMPT = (
     predictions_file.NAME,
     predictions_file.STEP_FILES,
     "events.out.tfevents.*",
+    "trackers.json",
 )
 
 

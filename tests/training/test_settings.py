@@ -189,7 +189,8 @@ def test_a_new_setting_takes_one_declaration(tmp_path):
     """In a copy of the package with one more declaration in config.py, and no other change."""
     package = tmp_path / "domainbed"
     (package / "training").mkdir(parents=True)
-    for file in [*(ROOT / "domainbed").iterdir(), *(ROOT / "domainbed/training").glob("*.py")]:
+    training = ROOT / "domainbed/training"
+    for file in [*(ROOT / "domainbed").iterdir(), *training.glob("*.py"), training / "trackers"]:
         copy = tmp_path / file.relative_to(ROOT)
         if not copy.exists():
             copy.symlink_to(file)
