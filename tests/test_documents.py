@@ -218,7 +218,9 @@ def test_every_other_command_does_what_it_says(place, run):
 
 @pytest.mark.parametrize("command", [command for command in SHORTENED if command.startswith(SWEEP)])
 def test_a_sweep_asks_first_if_started_as_it_stands(command, place, run):
-    asked = run(command.replace(" --skip_confirmation", "") + " --output_dir asked", input="n\n")
+    asked = run(
+        command.replace(" --skip_confirmation", "") + " --output_dir asked --estimate_seconds 0", input="n\n"
+    )
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.endswith("Are you sure? (y/n) Nevermind!\n")
     assert not (place / "asked").exists()

@@ -284,9 +284,10 @@ def print_estimate(args: argparse.Namespace, options: LaunchOptions, jobs: Seque
     launcher = launcher_named(args.command_launcher)
     at_once = launcher.concurrency(options)
     ready = [job for job in jobs if job.state != Job.DONE]
-    if launcher.elsewhere or at_once is None or total_updates(ready) < FEW_UPDATES:
+    short = total_updates(ready) < FEW_UPDATES
+    if launcher.elsewhere or at_once is None or short or not args.estimate_seconds:
         return
-    found = estimate(ready, threads=max(1, cores() // at_once))
+    found = estimate(ready, max(1, cores() // at_once), args.estimate_seconds)
     print("The time could not be estimated." if found is None else found.line(len(ready), at_once))
 
 

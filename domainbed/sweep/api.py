@@ -40,6 +40,7 @@ def launch_sweep(
     quiet: bool | None = None,
     verbose: bool | None = None,
     dry_run: bool | None = None,
+    estimate_seconds: float | None = None,
     **settings: object,
 ) -> Path:
     """Launch a sweep, like `python -m domainbed.scripts.sweep launch`, and return its directory.
@@ -71,6 +72,7 @@ def launch_sweep(
         quiet: print no table of the runs.
         verbose: list every run.
         dry_run: show what would be launched, and launch nothing.
+        estimate_seconds: seconds that measuring how long the launch takes may take itself; 0: no estimate.
         settings: other flags of `sweep launch` by name: those of launchers, such as `time_limit` in minutes,
             and settings of all runs, such as `steps` and `data_dir` (docs/settings.md).
 
@@ -101,6 +103,7 @@ def launch_sweep(
         "quiet": quiet,
         "verbose": verbose,
         "dry_run": dry_run,
+        "estimate_seconds": estimate_seconds,
     }
     given = {name: value for name, value in {**named, **settings}.items() if value is not None}
     of_file = {"config": config, "preset": preset}

@@ -22,9 +22,6 @@ from domainbed.sweep.manifest import read_manifest
 from domainbed.training.cost import Cost
 from domainbed.training.run_state import seconds_of_finished
 
-BUDGET = 60.0
-"""Seconds that all measurements may take."""
-
 FEW_UPDATES = 200
 """So many updates of a sweep take about as long as measuring them."""
 
@@ -72,7 +69,7 @@ def total_updates(jobs: Sequence[Job]) -> int:
     return sum(job.train_args.get("steps") or default[job.train_args["dataset"]] for job in jobs)
 
 
-def estimate(jobs: Sequence[Job], threads: int, budget: float = BUDGET) -> Estimate | None:
+def estimate(jobs: Sequence[Job], threads: int, budget: float) -> Estimate | None:
     """Estimate the time of `jobs`, or None if nothing could be measured.
 
     Runs of a kind that this sweep has finished take as long as these. Of each other kind a run is measured,

@@ -70,6 +70,9 @@ class SweepFlags:
     quiet: bool = flag(False, "do not show the table of what is launched")
     verbose: bool = flag(False, "list every run")
     dry_run: bool = flag(False, "show what would be launched, and launch nothing")
+    estimate_seconds: float = flag(
+        60.0, "seconds that measuring how long the launch takes may take itself; 0: no estimate", at_least=0
+    )
     seed_scheme: str = flag(
         "upstream",
         "upstream: each run has its own seed; paired: all algorithms share one; authors: as in the ICCV code",
@@ -135,6 +138,7 @@ NOT_OF_THE_GRID = (
     "quiet",
     "verbose",
     "dry_run",
+    "estimate_seconds",
     "json",
     "watch",
     "command_launcher",

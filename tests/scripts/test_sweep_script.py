@@ -90,9 +90,9 @@ def test_a_launch_of_some_length_is_estimated_before_it_asks(run):
 
 
 def test_the_estimate_uses_finished_runs_where_there_are_some(run):
-    assert run("launch", "--steps", 40).returncode == 0
-    shown = run("launch", "--steps", 40, "--n_trials", 7, input="n\n").stdout
-    assert re.search(r"Estimated time: .* for 36 runs, .*; from finished runs of 1 of 1 kinds\.", shown)
+    assert run("launch", "--steps", 10, "--single_test_envs").returncode == 0
+    shown = run("launch", "--steps", 10, "--single_test_envs", "--n_trials", 9, input="n\n").stdout
+    assert re.search(r"Estimated time: .* for 24 runs, .*; from finished runs of 1 of 1 kinds\.", shown)
 
 
 def test_retry_launches_what_failed_and_only_that(run, forked_script, tmp_path):
