@@ -44,7 +44,11 @@ Grams = dict[tuple[str, str], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class AlignmentMeasurement:
-    """`Alignment` of trained models; implements `trained_models.over_models.Measurement`."""
+    """`Alignment` of trained models; implements `trained_models.over_models.Measurement`.
+
+    Attributes:
+        how: what is measured, and on how many samples.
+    """
 
     how: Alignment
 

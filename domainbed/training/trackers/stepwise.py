@@ -28,6 +28,7 @@ class StepwiseTracker(Tracker):
     """
 
     def __init__(self, name: str, run: TrackedRun) -> None:
+        """Continue the run of the tracker that `STATE_FILE` names, or begin one."""
         super().__init__(name, run)
         state = self._states().get(name, {})
         self._last_step: int = state.get("step", -1)

@@ -71,6 +71,7 @@ class Tracker(ABC):
     EXTRA: ClassVar[str] = ""
 
     def __init__(self, name: str, run: TrackedRun) -> None:
+        """A tracker called `name` of a run that begins or resumes."""
         self.name = name
         self.run = run
 
