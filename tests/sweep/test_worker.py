@@ -70,6 +70,7 @@ def kill_with_runs(pid):
         os.kill(each, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_ten_workers_of_which_three_are_killed_do_each_run_once(
     tmp_path, ready, start_work, wait_until, records_of
 ):
