@@ -130,9 +130,9 @@ class Recorder:
         predicted = self.predictions.consumers(step)
         self._evaluator.evaluate([scores, *predicted], step, check)
         record = self._begun | scores.accuracies()
+        complete = record | scores.metrics() | self.constant
         self._print(record)
         self._directory.check_claim()
-        complete = record | scores.metrics() | self.constant
         append_record(self._directory.path / RESULTS_FILE, complete)
         self.predictions.add(complete, predicted)
         self.trackers.update()
