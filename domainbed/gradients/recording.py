@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 
 class NotSeparable(Exception):
@@ -29,7 +30,7 @@ class LayerPass:
     """One layer in one forward and backward pass over N samples.
 
     Attributes:
-        layer: the module; it has no submodules.
+        layer: the module; it has no submodules, or is a batch norm with its activation.
         inputs: (N, ...).
         gradients: gradient of the loss by the layer's output (N, ...).
     """
@@ -53,8 +54,8 @@ class Recording:
 
     Raises:
         NotSeparable: a batch norm mixes samples, layers share a parameter, or a parameter belongs to a module
-            with submodules. In the forward pass: a layer does not map one tensor to one tensor, or is
-            called twice.
+            with submodules that is no batch norm with its activation. In the forward pass: a layer does not
+            map one tensor to one tensor, or is called twice.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -143,7 +144,7 @@ def _layers(network: nn.Module) -> dict[str, nn.Module]:
         parameters = _trainable(module)
         if not parameters:
             continue
-        if any(True for _ in module.children()):
+        if any(True for _ in module.children()) and not _is_norm_with_activation(module):
             raise NotSeparable(
                 f"module {name} ({type(module).__name__}) has parameters beside those of its submodules"
             )
@@ -152,6 +153,21 @@ def _layers(network: nn.Module) -> dict[str, nn.Module]:
         seen.update(map(id, parameters.values()))
         layers[name] = module
     return layers
+
+
+def _is_norm_with_activation(module: nn.Module) -> bool:
+    """Whether the module is a batch norm that calls an activation, such as timm's `BatchNormAct2d`.
+
+    Its submodules have no parameters and draw no random numbers: they are in evaluation mode, and none is a
+    dropout, which `dropout_by_environment` replaces.
+    """
+    below = [each for each in module.modules() if each is not module]
+    own = len(list(module.parameters(recurse=False))) == len(list(module.parameters()))
+    return (
+        isinstance(module, _BatchNorm)
+        and own
+        and not any(each.training or isinstance(each, _DropoutNd) for each in below)
+    )
 
 
 def _uses_of_leaves(output: Tensor) -> Counter[int]:

@@ -342,6 +342,31 @@ def test_a_users_own_layer_takes_part(float64):
     check(nn.Sequential(nn.Linear(6, 5), Scale(), nn.Linear(5, 3)), minibatches(6))
 
 
+class NormWithActivation(nn.BatchNorm1d):
+    """As those of timm's networks."""
+
+    def __init__(self, size, activation):
+        super().__init__(size)
+        self.activation = activation
+        self.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        return self.activation(super().forward(x))
+
+
+def test_a_batch_norm_with_its_activation_is_a_layer(float64):
+    norm = NormWithActivation(5, nn.ReLU(inplace=True)).eval()
+    check(nn.Sequential(nn.Linear(6, 5), norm, nn.Linear(5, 3)), minibatches(6))
+
+
+def test_a_batch_norm_whose_submodule_may_draw_random_numbers_is_refused():
+    norm = NormWithActivation(3, nn.Dropout(0.5)).eval()
+    norm.activation.train()
+    network = nn.Sequential(nn.Linear(3, 3), norm)
+    with pytest.raises(NotSeparable, match="has parameters beside those of its submodules"):
+        joint_pass(network, minibatches(3), list(network.parameters()), SEEDS, check=True)
+
+
 def test_a_users_parameter_for_two_layers_is_no_error_of_the_user():
     with pytest.raises(NotSeparable) as raised:
         joint_pass(Twice(), minibatches(3), [], SEEDS, check=False)

@@ -29,6 +29,17 @@ class Residual(nn.Module):
         return F.relu(out, inplace=True)
 
 
+class NormWithActivation(nn.BatchNorm2d):
+    """A batch norm that calls its activation, as those of timm's networks."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU6(inplace=True)
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
 class Shift(nn.Module):
     """A layer of nobody's."""
 
@@ -77,7 +88,7 @@ def networks():
             flat(2), nn.Linear(64, 5), nn.LayerNorm(5), nn.GELU(), nn.Linear(5, 4), flat(), nn.Linear(12, 3)
         ),
         "norms": lambda: nn.Sequential(
-            nn.BatchNorm2d(3), Residual(3), nn.InstanceNorm2d(3, affine=True), flat(), nn.Linear(192, 3)
+            NormWithActivation(3), Residual(3), nn.InstanceNorm2d(3, affine=True), flat(), nn.Linear(192, 3)
         ),
         "own": lambda: nn.Sequential(flat(), Shift(192), nn.Linear(192, 3)),
         "frozen": lambda: nn.Sequential(
