@@ -94,6 +94,21 @@ def test_a_sweep_launched_from_python_is_that_of_its_command_line(tmp_path, caps
     assert read_manifest(other).jobs == manifest.jobs
 
 
+def test_targets_by_name_are_the_sweep_of_their_indices(tmp_path):
+    emoji = GRID | {"datasets": "EmojiStyles", "target_sets": None}
+    sweeps = [
+        domainbed.launch_sweep(tmp_path / name, **emoji | {"test_envs": targets})
+        for name, targets in (("indices", [0, 2]), ("names", [0, "line"]))
+    ]
+    sets = {"single_test_envs": None, "test_envs": None}
+    sweeps += [
+        domainbed.launch_sweep(tmp_path / name, **emoji | sets | {"target_sets": targets})
+        for name, targets in (("indexed sets", ["0 2", "1"]), ("named sets", ["flat Line", "gradient"]))
+    ]
+    contents = [(each.jobs, each.target_sets) for each in map(read_manifest, sweeps)]
+    assert contents[0] == contents[1] != contents[2] == contents[3]
+
+
 def test_an_argument_of_python_for_each_flag_of_sweep():
     parameters = inspect.signature(domainbed.launch_sweep).parameters
     own = {field.name for field in fields(SweepFlags)} - {*NOT_IN_PYTHON, "seed"}
@@ -128,7 +143,9 @@ def test_a_setting_of_the_sweep_file_stays_where_python_gives_none(tmp_path, cap
         ({"watch": True}, "launch_sweep has no argument watch."),
         ({"n_trials": "two"}, "argument n_trials takes a value of type int, not 'two'."),
         ({"n_trials": 0}, "--n_trials must be at least 1, not 0."),
-        ({"test_envs": 0}, "argument test_envs takes a value of type list[int], not 0."),
+        ({"test_envs": 0}, "argument test_envs takes a value of type list[int or name], not 0."),
+        ({"test_envs": "sketch"}, "--test_envs sketch: Debug28 has no such environment. Known: 0, 1, 2."),
+        ({"test_envs": ["-90%"]}, "--test_envs -90%: Debug28 has no such environment. Known: 0, 1, 2."),
         ({"datasets": []}, "argument datasets is empty; give at least one value, or leave it out."),
         ({"single_test_envs": "yes"}, "argument single_test_envs takes a value of type bool, not 'yes'."),
         ({"algorithms": ["AgrSun"]}, "Algorithm not found: AgrSun. Did you mean AgrSum"),

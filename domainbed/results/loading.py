@@ -203,8 +203,8 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
         "--target_sets",
         nargs="+",
         metavar="SET",
-        help='sets of environments that runs hold out at once, such as "0 1" "2 3", or single_source '
-        "(default: those of the sweep's launch)",
+        help='sets of environments that runs hold out at once, by index or name, such as "0 1" "2 3", or '
+        "single_source (default: those of the sweep's launch)",
     )
 
 

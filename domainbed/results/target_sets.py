@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from domainbed import datasets
 from domainbed.console import shortened_list
+from domainbed.datasets.environment_names import environment_indices
 from domainbed.records.environments import environments
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
@@ -45,10 +47,29 @@ def named_sets(records: Iterable[Record], texts: Sequence[str]) -> dict[str, Tar
         by_dataset.setdefault(args["dataset"], []).append(of_run[0])
     sets: dict[str, TargetSets] = {}
     for dataset, own in by_dataset.items():
-        number = 1 + max(index for record in own for index in environments(record))
-        names = recorded_names(own) or tuple(f"env{index}" for index in range(number))
-        sets[dataset] = parse_target_sets(texts, names, dataset)
+        sets[dataset] = parse_target_sets(texts, _names(own), dataset)
     return sets
+
+
+def target_index(name: str, records: Iterable[Record], dataset: str) -> int:
+    """Index of the environment called `name`, in records of one dataset.
+
+    Raises: UsageError if they have no environment of this name.
+    """
+    own = list(records)
+    return environment_indices([name], _names(own) if own else (), dataset)[0]
+
+
+def _names(records: Sequence[Record]) -> tuple[str, ...]:
+    """The environments of records of one dataset, "env0" and so on where nothing tells their names."""
+    dataset = records[0]["args"]["dataset"]
+    if names := recorded_names(records):
+        return names
+    if dataset in datasets.DATASETS:
+        return tuple(datasets.get_dataset_class(dataset).ENVIRONMENTS)
+    return tuple(
+        f"env{i}" for i in range(1 + max(index for record in records for index in environments(record)))
+    )
 
 
 def notes_on_several_targets(records: Iterable[Record]) -> list[str]:

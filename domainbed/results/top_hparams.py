@@ -15,6 +15,7 @@ from domainbed.results.hparam_search import Candidate, ranked_candidates
 from domainbed.results.loading import load_sweep
 from domainbed.results.printing import print_lines
 from domainbed.results.relaunch import train_command_line
+from domainbed.results.target_sets import target_index
 from domainbed.results.trials import Trial
 
 
@@ -23,7 +24,7 @@ def list_top_hparams(
     *,
     dataset: str,
     algorithm: str,
-    test_env: int,
+    test_env: int | str,
     selection: Sequence[str] | None = None,
     finished_only: bool = False,
     mix_data: bool = False,
@@ -38,7 +39,7 @@ def list_top_hparams(
         input_dir: the sweep directory.
         dataset: name of the dataset.
         algorithm: name of the algorithm.
-        test_env: index of the target environment.
+        test_env: index or name of the target environment.
         selection: short names of selection methods; by default those of the sweep, else upstream's.
         finished_only: leave out unfinished runs.
         mix_data: pool runs of one dataset that used different data.
@@ -47,7 +48,7 @@ def list_top_hparams(
             with the target has a list of its own.
 
     Raises:
-        UsageError: `input_dir` does not exist.
+        UsageError: `input_dir` does not exist, or has no environment of this name.
         UnknownName: no selection method has the name.
         RunError: there are no such records, or the runs are several experiments.
     """
@@ -60,6 +61,8 @@ def list_top_hparams(
     )
     methods = sweep.selection_methods(selection)
     dataset = sweep.spellings.get(dataset, dataset)
+    if isinstance(test_env, str):
+        test_env = target_index(test_env, sweep.records.filter_equals("args.dataset", dataset), dataset)
     own = [runs for runs in pool(sweep.records) if (runs.dataset, runs.method) == (dataset, algorithm)]
     if not any(test_env in run.args["test_envs"] for runs in own for run in runs.runs):
         pairs = sweep.records.select("args.dataset, args.algorithm").unique().sorted()

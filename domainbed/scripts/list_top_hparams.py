@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from domainbed.console import program_name
+from domainbed.datasets.environment_names import index_or_name
 from domainbed.errors import run_script
 from domainbed.results.loading import SELECTION_HELP, add_loading_flags
 from domainbed.results.top_hparams import list_top_hparams
@@ -45,11 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
     # argparse accepts upstream's --test_env, and --test, as abbreviations.
     parser.add_argument(
         "--test_envs",
-        type=int,
+        type=index_or_name,
         required=True,
         dest="test_env",
         metavar="TEST_ENV",
-        help="index of the target environment; --test_env is the same",
+        help="index or name of the target environment; --test_env is the same",
     )
     parser.add_argument("--selection", nargs="+", metavar="NAME", help=SELECTION_HELP)
     return parser

@@ -30,7 +30,7 @@ def launch_sweep(
     n_hparams: int | None = None,
     n_hparams_from: int | None = None,
     hparams: Mapping[str, Any] | str | None = None,
-    test_envs: Sequence[int] | None = None,
+    test_envs: Sequence[int | str] | str | None = None,
     single_test_envs: bool | None = None,
     target_sets: Sequence[str] | str | None = None,
     seed_scheme: str | None = None,
@@ -62,9 +62,11 @@ def launch_sweep(
         n_hparams: one more than the last seed of hyper-parameters (default 20).
         n_hparams_from: first seed of hyper-parameters (default 0); seed 0 has the defaults.
         hparams: hyper-parameters to override in all runs, or, by name of an algorithm, in its runs.
-        test_envs: only runs that hold out one of these environments, by index; by default each in turn.
+        test_envs: only runs that hold out one of these environments, by index or name, such as [0, "photo"];
+            by default each in turn.
         single_test_envs: hold out one environment at a time, no pairs.
-        target_sets: sets of environments to hold out at once, such as ["0 1", "2 3"], or "single_source".
+        target_sets: sets of environments to hold out at once, by index or name, such as ["0 1", "2 3"], or
+            "single_source".
         seed_scheme: "upstream", "paired" or "authors".
         selection: selection methods that a report of this sweep uses by default.
         command_launcher: "local" (default), "multi_gpu", "slurm", "dummy", or a plugin's.
@@ -149,4 +151,6 @@ def _words(declared: Flag, value: object) -> list[str]:
         return [f"--{declared.name}={converted}"]
     if not converted:
         raise UsageError(f"argument {declared.name} is empty; give at least one value, or leave it out")
+    if len(converted) == 1 and str(converted[0]).startswith("-"):
+        return [f"--{declared.name}={converted[0]}"]  # as a word of its own it would read as a flag
     return [f"--{declared.name}", *map(str, converted)]

@@ -59,12 +59,14 @@ class SweepFlags:
     )
     single_test_envs: bool = flag(False, "hold out one environment at a time, no pairs")
     test_envs: list[int] | None = flag(
-        None, "only runs that hold out one of these environments (default: each in turn)"
+        None,
+        "only runs that hold out one of these environments, by index or name (default: each in turn)",
+        takes_names=True,
     )
     target_sets: list[str] | None = flag(
         None,
-        'hold out these sets of environments, each at once, such as "0 1" "2 3"; single_source: train on one '
-        "environment at a time",
+        'hold out these sets of environments, each at once, by index or name, such as "0 1" "2 3"; '
+        "single_source: train on one environment at a time",
     )
     skip_confirmation: bool = flag(False, "do not ask for confirmation")
     quiet: bool = flag(False, "do not show the table of what is launched")

@@ -29,7 +29,7 @@ def all_test_env_combinations(n: int) -> Iterator[list[int]]:
 def targets(
     dataset: str,
     single: bool,
-    wanted: Sequence[int] | None,
+    wanted: Sequence[int | str] | None,
     target_sets: Sequence[str] | None = None,
 ) -> list[list[int]]:
     """The sets of target environments of the runs on `dataset`, by default in upstream's order.
@@ -37,26 +37,28 @@ def targets(
     Args:
         dataset: its name.
         single: sets of one environment only, no pairs.
-        wanted: only sets that have at least one of these environments, as leave-one-domain-out selection
-            needs them; None: all sets.
+        wanted: only sets that have at least one of these environments, given by index or name, as
+            leave-one-domain-out selection needs them; None: all sets.
         target_sets: these sets instead of each environment and each pair; see `parse_target_sets`.
 
-    Raises: UsageError if `dataset` is too small for pairs, or has no environment of a wanted index.
+    Raises: UsageError if `dataset` is too small for pairs, or has no environment of a wanted index or name.
     """
     from domainbed.datasets import get_dataset_class
+    from domainbed.datasets.environment_names import environment_indices
 
     environments = get_dataset_class(dataset).ENVIRONMENTS
     n = len(environments)
     if n < 3 and not single and target_sets is None:
         raise UsageError(f"{dataset} has {n} environments, too few to hold out two; give --single_test_envs")
-    for index in wanted or ():
+    indices = environment_indices(wanted or (), environments, dataset)
+    for index in indices:
         if not 0 <= index < n:
             raise UsageError(f"--test_envs {index} is out of range: {dataset} has environments 0 to {n - 1}")
     if target_sets is not None:
         combinations = parse_target_sets(target_sets, environments, dataset)
     else:
         combinations = [[i] for i in range(n)] if single else list(all_test_env_combinations(n))
-    return combinations if wanted is None else [each for each in combinations if {*each} & {*wanted}]
+    return combinations if wanted is None else [each for each in combinations if {*each} & {*indices}]
 
 
 def run_seed(
@@ -107,7 +109,7 @@ def make_args_list(
     hparams: str | None,
     seed_scheme: str = "upstream",
     extra: Mapping[str, Any] | None = None,
-    test_envs: Sequence[int] | None = None,
+    test_envs: Sequence[int | str] | None = None,
     target_sets: Sequence[str] | None = None,
     trials_from: int = 0,
 ) -> list[dict[str, Any]]:
@@ -128,7 +130,7 @@ def make_args_list(
         seed_scheme: see `run_seed`.
         extra: more settings of all runs. One that is None is not in the arguments, so that the arguments of
             upstream's sweeps, and the names of their jobs, stay as they are.
-        test_envs: only runs with a target among these; None: all.
+        test_envs: only runs with a target among these, given by index or name; None: all.
         target_sets: see `targets`.
         trials_from: first trial seed.
 

@@ -78,7 +78,7 @@ def _values(flag: Flag) -> str:
     """Type and limits, such as "int, at least 1"."""
     if flag.choices:
         return ", ".join(f"`{each}`" for each in flag.choices)
-    name = f"list of {flag.type.__name__}" if flag.is_list else flag.type.__name__
+    name = f"list of {flag.type_name}" if flag.is_list else flag.type_name
     bounds = {"at least": flag.at_least, "above": flag.above, "at most": flag.at_most, "below": flag.below}
     given = [f"{words} {bound}" for words, bound in bounds.items() if bound not in (None, LARGEST_SEED)]
     return ", ".join([name, *given])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from domainbed.datasets.environment_names import environment_indices, is_environment
 from domainbed.errors import UsageError
 from domainbed.sweep.manifest import Manifest
 from domainbed.training.config import check_test_envs
@@ -21,15 +22,20 @@ def parse_target_sets(texts: Iterable[str], environments: Sequence[str], dataset
     """The sets of targets that the flag `--target_sets` names, in order, each once.
 
     Args:
-        texts: texts such as "0 1" and "2,3"; or `SINGLE_SOURCE`, for each source the set of all others.
+        texts: texts such as "0 1", "2,3" and "photo sketch", with commas between names that have spaces; or
+            `SINGLE_SOURCE`, for each source the set of all others.
         environments: names of the dataset's environments.
         dataset: its name.
 
-    Raises: UsageError if a text has something else than indices of distinct environments, or all of them.
+    Raises: UsageError if a text has something else than distinct environments, or all of them.
     """
     sets: list[TargetSet] = []
     for text in texts:
-        for targets in _single_sources(len(environments)) if text == SINGLE_SOURCE else [_indices(text)]:
+        if text == SINGLE_SOURCE:
+            named = _single_sources(len(environments))
+        else:
+            named = [_indices(text, environments, dataset)]
+        for targets in named:
             check_test_envs(targets, environments, dataset, FLAG)
             if targets not in sets:
                 sets.append(targets)
@@ -40,13 +46,16 @@ def _single_sources(n: int) -> list[TargetSet]:
     return [[target for target in range(n) if target != source] for source in range(n)]
 
 
-def _indices(text: str) -> TargetSet:
-    words = text.replace(",", " ").split()
-    if not words or not all(word.isdecimal() for word in words):
+def _indices(text: str, environments: Sequence[str], dataset: str) -> TargetSet:
+    words: list[str] = []
+    for part in text.split(","):
+        # A name may have spaces.
+        words += [part.strip()] if is_environment(part.strip(), environments, dataset) else part.split()
+    if not words:
         raise UsageError(
-            f'{FLAG} takes sets of indices, such as "0 1" "2 3", or {SINGLE_SOURCE}; not {text!r}'
+            f'{FLAG} takes sets of indices or names, such as "0 1" "2 3", or {SINGLE_SOURCE}; not {text!r}'
         )
-    return sorted(map(int, words))
+    return sorted(environment_indices(words, environments, dataset, FLAG))
 
 
 def check_same_protocol(

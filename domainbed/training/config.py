@@ -108,7 +108,9 @@ class TrainConfig:
         in_sweep=InSweep.GIVEN,
         at_least=0,
     )
-    test_envs: list[int] = setting([0], "indices of the target environments", in_sweep=InSweep.GRID)
+    test_envs: list[int] = setting(
+        [0], "target environments, by index or name", in_sweep=InSweep.GRID, takes_names=True
+    )
     output_dir: str = setting(
         "train_output",
         "directory of the run; created if missing",
@@ -531,14 +533,27 @@ def from_settings(settings: Mapping[str, Any]) -> TrainConfig:
     """A config from keyword arguments.
 
     Args:
-        settings: by name; paths may be `Path`s, numbers NumPy's, `hparams` a dict.
+        settings: by name; paths may be `Path`s, numbers NumPy's, `hparams` a dict, and environments in
+            `test_envs` names, which become indices.
 
     Raises: UsageError for an unknown name or a value of a wrong type.
     """
     for name in settings:
         if name not in SETTINGS:
             raise misspelt(f"unknown setting {name!r}", name, SETTINGS, _as_hparam(name))
-    return TrainConfig(**{name: SETTINGS[name].converted(value) for name, value in settings.items()})
+    values = {name: SETTINGS[name].converted(value) for name, value in settings.items()}
+    if any(isinstance(target, str) for target in values.get("test_envs", ())):
+        values["test_envs"] = _target_indices(values)
+    return TrainConfig(**values)
+
+
+def _target_indices(values: Mapping[str, Any]) -> list[int]:
+    """The indices of the target environments, some of which are given by name."""
+    from domainbed.datasets import get_dataset_class
+    from domainbed.datasets.environment_names import environment_indices
+
+    dataset = values.get("dataset", SETTINGS["dataset"].default)
+    return environment_indices(values["test_envs"], get_dataset_class(dataset).ENVIRONMENTS, dataset)
 
 
 def _as_hparam(name: str) -> str | None:

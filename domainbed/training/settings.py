@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from domainbed.datasets.environment_names import index_or_name
 from domainbed.errors import UsageError
 from domainbed.hparams import Kind, Limits
 
@@ -42,6 +43,7 @@ class Flag(Limits):
         optional: whether its value may be None.
         default: value where none is given.
         help: meaning, in a few words.
+        takes_names: whether its numbers are indices of environments, which can be given by name too.
     """
 
     name: str
@@ -50,6 +52,12 @@ class Flag(Limits):
     optional: bool
     default: Any
     help: str
+    takes_names: bool = False
+
+    @property
+    def type_name(self) -> str:
+        """What a value, or an item of it, is: "int", or "int or name"."""
+        return f"{self.type.__name__} or name" if self.takes_names else self.type.__name__
 
     def add_to(self, parser: argparse._ActionsContainer, name: str = "", **changes: Any) -> None:  # noqa: ANN401 - of argparse
         """Add the flag to `parser`; `name` and `changes` win over the declaration."""
@@ -57,7 +65,7 @@ class Flag(Limits):
         if self.type is bool:
             keywords["action"] = "store_true"
         else:
-            keywords["type"] = self.type
+            keywords["type"] = index_or_name if self.takes_names else self.type
             # Not as argparse's `choices`, whose errors take several lines; `check` refuses other values.
             keywords["metavar"] = f"{{{','.join(map(str, self.choices))}}}" if self.choices else None
             keywords["nargs"] = "+" if self.is_list else None
@@ -85,12 +93,14 @@ class Flag(Limits):
     def converted(self, value: Any, subject: str = "") -> Any:  # noqa: ANN401 - what a user gives to a function call
         """`value` as plain Python: paths become texts, NumPy's numbers Python's, a dict JSON text.
 
+        Names of environments stay texts.
+
         Raises: UsageError for a value of another type.
         """
         try:
             return self._converted(value)
         except (TypeError, ValueError, AttributeError):
-            wanted = f"list[{self.type.__name__}]" if self.is_list else self.type.__name__
+            wanted = f"list[{self.type_name}]" if self.is_list else self.type_name
             subject = subject or f"setting {self.name}"
             raise UsageError(f"{subject} takes a value of type {wanted}, not {value!r}") from None
 
@@ -98,10 +108,14 @@ class Flag(Limits):
         if value is None and self.optional:
             return None
         if not self.is_list:
-            return _as_type(self.type, value)
+            return self._item(value)
         if isinstance(value, str):
             raise TypeError
-        return [_as_type(self.type, each) for each in value]
+        return [self._item(each) for each in value]
+
+    def _item(self, value: Any) -> Any:  # noqa: ANN401 - as above
+        is_name = self.takes_names and isinstance(value, str)
+        return index_or_name(value) if is_name else _as_type(self.type, value)
 
 
 def _as_type(wanted: type, value: Any) -> Any:  # noqa: ANN401 - as above
@@ -160,7 +174,8 @@ def flag(default: T, help: str, **limits: Any) -> T:  # noqa: ANN401 - those of 
     Args:
         default: value where none is given.
         help: meaning, in a few words.
-        limits: `choices`, `at_least`, `above`, `at_most`, `below`; see `domainbed.hparams.Limits`.
+        limits: `choices`, `at_least`, `above`, `at_most`, `below` (see `domainbed.hparams.Limits`), and
+            `takes_names` (see `Flag`).
     """
     return _field(default, {"help": help, **limits})
 
@@ -174,7 +189,7 @@ def setting(
     compared: bool | None = None,
     in_sweep: InSweep = InSweep.NEVER,
     value_before: object = _SAME,
-    **limits: Any,  # noqa: ANN401 - those of Limits
+    **limits: Any,  # noqa: ANN401 - those of `flag`
 ) -> T:
     """Declare a setting of a run: the value of a dataclass field.
 

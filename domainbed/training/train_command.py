@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from domainbed.console import program_name
-from domainbed.training.config import SETTINGS, TrainConfig
+from domainbed.training.config import SETTINGS, from_settings
 
 N_UPSTREAM = 16
 """Number of flags that upstream's script has."""
@@ -31,7 +31,7 @@ def keep_freed_memory() -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the settings in `TrainConfig`; upstream's sixteen flags come first."""
+    """The parser of what `from_settings` takes; upstream's sixteen flags come first."""
     parser = argparse.ArgumentParser(
         prog=program_name("domainbed.scripts.train"),
         description="Train one model and append its records to results.jsonl.",
@@ -62,7 +62,7 @@ def kept_abbreviations(flags: Sequence[str]) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags `argv` (by default those of this process) and train; returns the exit status."""
-    config = TrainConfig(**vars(build_parser().parse_args(argv)))
+    config = from_settings(vars(build_parser().parse_args(argv)))
     from domainbed.training.api import launched_by_torchrun, train
 
     train(config)

@@ -110,11 +110,11 @@ def _measure_models(own: Mapping[str, Any], how: Any, flags: Mapping[str, Any]) 
 
 
 def _train(flags: Mapping[str, Any], how: Any, every: int) -> int:  # noqa: ANN401 - Alignment
-    from domainbed.training.config import TrainConfig
+    from domainbed.training.config import from_settings
     from domainbed_gs.alignment import figure, training
     from domainbed_gs.alignment.settings import TRAINING
 
-    config = TrainConfig(**flags)
+    config = from_settings(flags)
     training.train(config, how, every)
     folder = Path(config.output_dir)
     rows = training.TABLE.read(folder / TRAINING)

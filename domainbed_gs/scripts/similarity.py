@@ -48,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train with measurements, then print a summary and draw the figure; returns the exit status."""
     flags = vars(build_parser().parse_args(argv))
     from domainbed.files import write_atomic
-    from domainbed.training.config import TrainConfig
+    from domainbed.training.config import from_settings
     from domainbed_gs.similarity import figure, study, summary, table
 
     own = {name: flags.pop(name) for name in STUDY_FLAGS}
-    config = TrainConfig(**flags)
+    config = from_settings(flags)
     study.train(config, study.Study(**own))
     folder = Path(config.output_dir)
     rows = table.read(folder / table.NAME)

@@ -10,7 +10,7 @@ import tomllib
 import numpy as np
 import pytest
 
-from domainbed.errors import RunError
+from domainbed.errors import RunError, UsageError
 from domainbed.model_selection import METHODS
 from domainbed.results.accuracies import compute_accuracies
 from domainbed.results.loading import load_sweep
@@ -187,10 +187,13 @@ def test_without_sweep_json_the_flag_names_the_sets(tmp_path, capsys, caplog):
     known = tables(capsys, sweep.write(tmp_path / "s"))
     bare = sweep.write(tmp_path / "bare", with_manifest=False)
     assert tables(capsys, bare, "--selection", "iid", "--target_sets", "0 1", "2 3") == known
+    assert tables(capsys, bare, "--selection", "iid", "--target_sets", "cartoon,0", "Photo sketch") == known
     collect_results.main(["--input_dir", str(bare), "--selection", "iid"])
     assert "give --target_sets): Folder" in caplog.text
     with pytest.raises(RunError, match="holds out one of the sets of targets"):
         collect_results.main(["--input_dir", str(bare), "--target_sets", "0 2"])
+    with pytest.raises(UsageError, match="--target_sets Foto: Folder has no such environment"):
+        collect_results.main(["--input_dir", str(bare), "--target_sets", "Foto sketch"])
 
 
 def test_runs_with_other_targets_are_left_out_and_said(tmp_path, caplog):

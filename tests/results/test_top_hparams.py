@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from domainbed.errors import RunError
+from domainbed.errors import RunError, UsageError
 from domainbed.results import top_hparams
 from domainbed.scripts import list_top_hparams
 from domainbed.training import train_command
@@ -91,6 +91,25 @@ def test_the_function_does_what_the_script_does(vlcs, tmp_path, capsys):
     arguments = ["--dataset", "VLCS", "--algorithm", "ERM", "--test_env", "1", "--selection", "iid"]
     list_top_hparams.main(["--input_dir", str(sweep), *arguments])
     assert of_function == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["S", "sun09"])
+def test_the_target_may_be_named(vlcs, tmp_path, capsys, name):
+    arguments = [
+        "--input_dir",
+        str(vlcs.write(tmp_path / "sweep")),
+        "--dataset",
+        "VLCS",
+        "--algorithm",
+        "ERM",
+    ]
+    printed = []
+    for given in (name, "2"):
+        list_top_hparams.main([*arguments, "--test_env", given])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != ""
+    with pytest.raises(UsageError, match="--test_envs SUM09: VLCS has no such environment"):
+        list_top_hparams.main([*arguments, "--test_env", "SUM09"])
 
 
 def test_the_best_are_commands_with_their_hyperparameters(vlcs, tmp_path, capsys):

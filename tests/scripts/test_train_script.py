@@ -1,3 +1,4 @@
+import importlib
 import json
 import subprocess
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from domainbed.errors import UsageError
 from domainbed.training.config import SETTINGS, TrainConfig
 from domainbed.training.train_command import build_parser
 
@@ -22,6 +24,7 @@ def test_defaults_equal_those_of_train_config():
         (["--test_env", "2"], "test_envs", [2]),
         (["--test_envs=2"], "test_envs", [2]),
         (["--test_envs", "0", "2"], "test_envs", [0, 2]),
+        (["--test_envs", "photo", "2"], "test_envs", ["photo", 2]),
         (["--algo", "IRM"], "algorithm", "IRM"),
         (["--output=x y"], "output_dir", "x y"),
         (["--trial", "3"], "trial_seed", 3),
@@ -38,6 +41,26 @@ def test_defaults_equal_those_of_train_config():
 )
 def test_flags_and_abbreviations_in_use(words, name, value):
     assert getattr(build_parser().parse_args(words), name) == value
+
+
+def test_the_name_of_a_target_is_its_index_in_records_and_for_resuming(forked_script, tmp_path):
+    flags = ("--dataset", "EmojiStyles", "--steps=1", "--hparams", '{"batch_size": 2}', "--output_dir", "run")
+    done = forked_script("train", *flags, "--test_envs", "line")
+    assert done.returncode == 0, done.stderr
+    (record,) = map(json.loads, (tmp_path / "run" / "results.jsonl").read_text().splitlines())
+    assert record["args"]["test_envs"] == [2]
+    assert "test_envs: [2]" in done.stdout
+    again = forked_script("train", *flags, "--test_envs", "2")
+    assert "run already holds this run, finished." in again.stdout
+
+
+@pytest.mark.parametrize("module", ["domainbed_gs.scripts.similarity", "domainbed_gs.scripts.alignment"])
+def test_studies_that_train_take_names_of_targets(module, tmp_path):
+    main = importlib.import_module(module).main
+    with pytest.raises(UsageError, match="--test_envs Lin: EmojiStyles has no such environment"):
+        main(["--dataset", "EmojiStyles", "--test_envs", "Lin", "--output_dir", str(tmp_path)])
+    with pytest.raises(UsageError, match="--test_envs 2 2 names an environment twice"):
+        main(["--dataset", "EmojiStyles", "--test_envs", "line", "2", "--output_dir", str(tmp_path)])
 
 
 def test_our_flags_make_no_abbreviation_of_upstreams_ambiguous():

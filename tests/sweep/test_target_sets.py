@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from domainbed.datasets import REGISTRY
+from domainbed.datasets.debug import Debug28
 from domainbed.errors import RunError, UsageError
 from domainbed.scripts import sweep
 from domainbed.sweep.actions import make_jobs
@@ -32,19 +34,21 @@ def launch(directory, *flags):
         (["0 1", "2 3"], [[0, 1], [2, 3]]),
         (["3,1", "0, 2"], [[1, 3], [0, 2]]),
         (["1 0", "0 1", "2"], [[0, 1], [2]]),
+        (["photo art", "sketch,1"], [[0, 2], [1, 3]]),
+        (["Sketch", "cartoon photo, 0"], [[3], [0, 1, 2]]),
         (["single_source"], [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]),
     ],
 )
-def test_sets_of_targets_are_indices_in_ascending_order_each_set_once(texts, expected):
+def test_sets_of_targets_by_index_or_name_are_in_ascending_order_each_set_once(texts, expected):
     assert parse_target_sets(texts, NAMES, "PACS") == expected
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0 x", "--target_sets takes sets of indices, such as"),
-        ("", "--target_sets takes sets of indices, such as"),
-        ("-1", "--target_sets takes sets of indices, such as"),
+        ("0 x", "--target_sets x: PACS has no such environment"),
+        ("", "--target_sets takes sets of indices or names, such as"),
+        ("-1", "--target_sets -1 is out of range"),
         ("0 4", "--target_sets 4 is out of range: PACS has environments 0 .art., 1"),
         ("1 1", "--target_sets 1 1 names an environment twice"),
         ("0 1 2 3", "--target_sets holds out all environments of PACS"),
@@ -53,6 +57,12 @@ def test_sets_of_targets_are_indices_in_ascending_order_each_set_once(texts, exp
 def test_a_set_that_a_dataset_cannot_have_is_refused(text, message):
     with pytest.raises(UsageError, match=message):
         parse_target_sets([text], NAMES, "PACS")
+
+
+def test_names_with_spaces_are_separated_by_commas():
+    names = ("day", "night shots", "by night", "0 1")
+    assert parse_target_sets(["night shots", "by night,day"], names, "mine") == [[1], [0, 2]]
+    assert parse_target_sets(["Night Shots, 3 day"], names, "mine") == [[0, 1, 3]]
 
 
 def test_a_sweep_has_a_run_for_each_set_in_the_order_given():
@@ -71,6 +81,46 @@ def test_test_envs_chooses_among_the_sets():
         job.train_args["test_envs"] for job in jobs_of("--target_sets", "0 1", "2 3", "--test_envs", "3")
     ]
     assert held_out == [[2, 3]]
+
+
+def test_names_give_the_jobs_and_the_sweep_that_indices_give(tmp_path):
+    by_name = ("--target_sets", "line flat", "Gradient,rendered", "--test_envs", "Line", "3")
+    by_index = ("--target_sets", "0 2", "1 3", "--test_envs", "2", "3")
+    assert [job.name for job in jobs_of(*by_name)] == [job.name for job in jobs_of(*by_index)]
+    sweeps = []
+    for name, flags in (("names", by_name), ("indices", by_index)):
+        launch(tmp_path / name, *flags)
+        found = read_manifest(tmp_path / name)
+        sweeps.append((found.jobs, found.target_sets))
+        assert {path.name for path in (tmp_path / name).iterdir() if path.is_dir()} == {*found.jobs}
+    assert sweeps[0] == sweeps[1]
+
+
+def test_a_name_must_exist_in_every_dataset_and_has_the_index_of_each():
+    two = ("--datasets", "ColoredMNIST", "ReverseNames", "--data_dir", "data", "--single_test_envs")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            REGISTRY, "ReverseNames", type("ReverseNames", (Debug28,), {"ENVIRONMENTS": ("-90%", "x")})
+        )
+        held_out = [job.train_args["test_envs"] for job in jobs_of(*two, "--test_envs=-90%")]
+        assert held_out == [[2], [0]]
+        with pytest.raises(UsageError, match="--test_envs X: ColoredMNIST has no such environment"):
+            jobs_of(*two, "--test_envs", "X")
+        with pytest.raises(UsageError, match="--target_sets X: ColoredMNIST has no such environment"):
+            jobs_of(*two, "--target_sets", "X")
+
+
+def test_a_sweep_file_may_name_targets(tmp_path):
+    file = tmp_path / "sweep.toml"
+    file.write_text('test_envs = [0, "line"]\nsingle_test_envs = true\n')
+    by_index = jobs_of("--test_envs", "0", "2", "--single_test_envs")
+    assert [job.name for job in jobs_of("--config", str(file))] == [job.name for job in by_index]
+    file.write_text("test_envs = [0.5]\n")
+    with pytest.raises(
+        UsageError, match=r"test_envs takes a value of type list\[int or name\], not \[0\.5\]"
+    ):
+        jobs_of("--config", str(file))
 
 
 def test_a_sweep_file_names_sets_as_the_command_line_does(tmp_path):

@@ -100,6 +100,17 @@ def test_settings_may_be_numpy_scalars_or_paths(tmp_path):
     assert type(config.uda_holdout_fraction) is int
 
 
+def test_target_environments_may_have_names_which_become_indices():
+    named = from_settings({"dataset": "EmojiStyles", "test_envs": ["rendered", 0, "2"]})
+    assert named == from_settings({"dataset": "EmojiStyles", "test_envs": [3, 0, 2]})
+    assert named.recorded()["test_envs"] == [3, 0, 2]
+    with pytest.raises(UsageError, match="--test_envs Lin: EmojiStyles has no such environment") as info:
+        from_settings({"dataset": "EmojiStyles", "test_envs": ["Lin"]})
+    assert info.value.__notes__ == ["Did you mean Line?"]
+    with pytest.raises(UnknownName, match="Dataset not found: EmojiStyle"):
+        from_settings({"dataset": "EmojiStyle", "test_envs": ["Line"]})
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -107,6 +118,7 @@ def test_settings_may_be_numpy_scalars_or_paths(tmp_path):
         {"steps": 2.5},
         {"steps": True},
         {"test_envs": 1},
+        {"test_envs": "Line"},
         {"test_envs": [0.5]},
         {"skip_model_save": "no"},
         {"algorithm": TrainConfig},
