@@ -12,7 +12,7 @@ from domainbed.sweep.launchers import DEFAULTS, Launcher, LaunchOptions
 from domainbed.sweep.pool import Pool, Task
 from domainbed.sweep.process import BUSY, PREEMPTED
 from domainbed.training.run_state import RunState, run_state
-from domainbed.training.stop_requests import StopRequests
+from domainbed.training.stop_requests import AFTER_CHECKPOINTS, StopRequests
 
 _FINAL = (0, BUSY, PREEMPTED, UsageError.exit_status)
 """Exit statuses after which a command is not retried."""
@@ -84,7 +84,7 @@ def run_commands(
         Interrupted: Ctrl-C. The running commands were stopped.
     """
     queue = CommandQueue(commands, retries)
-    with StopRequests() as requests:
+    with StopRequests(notice=AFTER_CHECKPOINTS) as requests:
         Pool(queue, slots, time_limit).work(requests)
     return queue.statuses
 

@@ -22,7 +22,7 @@ from domainbed.cores import cores
 from domainbed.errors import RunError, UsageError
 from domainbed.sweep.launchers import COMMON_FLAGS, DEFAULTS, RAY_FLAGS, Launcher, LaunchOptions
 from domainbed.sweep.ray_runs import RayRuns, TaskResources
-from domainbed.training.stop_requests import StopRequests
+from domainbed.training.stop_requests import AFTER_CHECKPOINTS, StopRequests
 
 _LOCAL = "local"
 _OBJECT_STORE = 2**27  # bytes, of which tasks that return a number need next to nothing
@@ -48,7 +48,7 @@ class RayLauncher(Launcher):
             Preempted, Interrupted: a signal stopped this process. The runs have been cancelled.
         """
         self.check()
-        with _connected(options.ray_address), StopRequests() as requests:
+        with _connected(options.ray_address), StopRequests(notice=AFTER_CHECKPOINTS) as requests:
             nodes = _nodes()
             resources = _resources(options, nodes)
             _print_cluster(nodes, resources)

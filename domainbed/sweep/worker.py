@@ -23,7 +23,7 @@ from domainbed.sweep.pool import Pool, Task
 from domainbed.sweep.process import BUSY, PREEMPTED
 from domainbed.sweep.shared_hparams import with_shared_hparams
 from domainbed.training.run_state import RunState, failure_count, last_failure, run_state
-from domainbed.training.stop_requests import StopRequests
+from domainbed.training.stop_requests import AFTER_CHECKPOINTS, StopRequests
 
 RECHECK_SECONDS = 1.0
 """Least time between two checks of the runs that other workers are working on."""
@@ -63,7 +63,7 @@ def work(
         if requests is not None:
             pool.work(requests)
         else:
-            with StopRequests(extra_signals=[signal.SIGUSR2]) as own:
+            with StopRequests([signal.SIGUSR2], AFTER_CHECKPOINTS) as own:
                 pool.work(own)
         return sweep_jobs(sweep_dir)
 

@@ -22,6 +22,7 @@ from domainbed.errors import DomainBedError, RunError, UsageError
 from domainbed.escaping import visible
 from domainbed.training.config import TrainConfig, from_settings
 from domainbed.training.run_dir import RunDir
+from domainbed.training.stop_requests import Interrupted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,7 @@ def _train(
     extra_settings: Mapping[str, Any] | None = None,
 ) -> None:
     settings = {**config.compared(), **(extra_settings or {})}
-    with RunDir(Path(config.output_dir), settings, config.restart) as directory:
+    with _resumable(), RunDir(Path(config.output_dir), settings, config.restart) as directory:
         if directory.finished:
             print(f"{directory.path} already holds this run, finished. Use --restart to run it again.")
             return
@@ -162,6 +163,19 @@ def train_to_frame(settings: Mapping[str, Any]) -> pd.DataFrame:
         with contextlib.redirect_stdout(io.StringIO()):
             train(config)
         return to_frame(read_records(Path(config.output_dir) / RESULTS_FILE).records)
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    """Say how to go on after a Ctrl-C that was not held back until a checkpoint was written."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Interrupted. Run the same command to resume from the last checkpoint, if there is one."
+        ) from None
 
 
 @contextlib.contextmanager

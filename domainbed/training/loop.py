@@ -34,7 +34,7 @@ from domainbed.training.prefetcher import Prefetcher, Source
 from domainbed.training.recorder import Recorder
 from domainbed.training.run import Run
 from domainbed.training.run_dir import RunDir
-from domainbed.training.stop_requests import Interrupted, Preempted, StopRequests
+from domainbed.training.stop_requests import AFTER_STEP, Interrupted, Preempted, StopRequests
 
 LABELED, UNLABELED = "labeled", "unlabeled"
 """Sources of the prefetcher, beside `EVALUATION`."""
@@ -84,7 +84,7 @@ def train(run: Run, directory: RunDir, make_loop: Callable[[Run, RunDir], Loop] 
     )
     with loop.recorder.trackers:
         # Launchers may signal twice. The second must not end this process before the first is recorded.
-        loop.run_updates(directory.receive(StopRequests()))
+        loop.run_updates(directory.receive(StopRequests(notice=loop.NOTICE)))
         if not run.config.skip_model_save:
             with run.averaging.applied():
                 loop.save_model("model.pkl")
@@ -104,9 +104,11 @@ class Loop:
         seed_counters: counters that the seed of every update starts with; its number follows.
         attributes: what the algorithm keeps in plain attributes.
         DISABLE_BAR: whether to hide the progress bar. None hides it unless stderr is a terminal.
+        NOTICE: what the first Ctrl-C writes to stderr.
     """
 
     DISABLE_BAR: ClassVar[bool | None] = None
+    NOTICE: ClassVar[str] = AFTER_STEP
 
     def __init__(self, run: Run, directory: RunDir) -> None:
         self.run = run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -12,6 +14,15 @@ from domainbed.errors import DomainBedError
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _RESUME = "Run the same command to resume from the checkpoint."
+_STDERR = 2
+
+AFTER_STEP = "Stopping after this step; press Ctrl-C again to stop at once. To go on, run the same command."
+"""What a run says when Ctrl-C is pressed."""
+AFTER_CHECKPOINTS = (
+    "Stopping when the runs have written checkpoints; press Ctrl-C again to stop at once. To go on, "
+    "run the same command."
+)
+"""What a sweep says when Ctrl-C is pressed."""
 
 
 class Preempted(DomainBedError):
@@ -31,12 +42,15 @@ class StopRequests:
 
     Args:
         extra_signals: further signals that ask the run to stop.
+        notice: a line that the first Ctrl-C writes to stderr at once; empty for none.
 
     Attributes:
         received: numbers of the signals received so far.
     """
 
-    def __init__(self, extra_signals: Sequence[int] = ()) -> None:
+    def __init__(self, extra_signals: Sequence[int] = (), notice: str = "") -> None:
+        # A terminal shows ^C, behind the progress bar if there is one.
+        self._notice = f"\n{notice}\n".encode() if notice else b""
         self.received: list[int] = []
         self._stop_signals = (*_STOP_SIGNALS, *extra_signals)
         self._previous_handlers: dict[int, object] = {}
@@ -56,6 +70,9 @@ class StopRequests:
         self.received.append(number)
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            # Python's streams raise an error if the signal interrupts a write to them.
+            with contextlib.suppress(OSError):
+                os.write(_STDERR, self._notice)
 
     def check(self) -> None:
         """Raise Preempted or Interrupted if a signal was received."""

@@ -19,6 +19,7 @@ from domainbed.sweep.local import local_launcher, run_commands
 from domainbed.sweep.manifest import read_manifest
 from domainbed.sweep.process import BUSY
 from domainbed.training.run_state import RunState, failure_reason, run_state
+from domainbed.training.stop_requests import AFTER_CHECKPOINTS
 
 TRAIN = "python -m domainbed.scripts.train --dataset Debug28 --skip_model_save"
 SMALL = "--hparams '{\"batch_size\": 8}'"
@@ -206,6 +207,7 @@ def test_ctrl_c_stops_the_sweep_and_its_runs_without_a_traceback(
     os.killpg(process.pid, signal.SIGINT)
     ended = process.wait()
     assert ended.returncode == 130
+    assert ended.stderr.count(AFTER_CHECKPOINTS) == 1
     assert ended.stderr.rstrip().endswith("Interrupted. Run the same command to resume from the checkpoint.")
     assert "Traceback" not in ended.stderr
     assert not any(alive(pid) for pid in pids)

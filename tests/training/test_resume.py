@@ -21,6 +21,7 @@ from domainbed.training.config import TrainConfig
 from domainbed.training.run import build
 from domainbed.training.run_dir import RunDir
 from domainbed.training.run_state import RunState, run_state
+from domainbed.training.stop_requests import AFTER_STEP
 
 
 def updates_in(path):
@@ -76,7 +77,9 @@ def test_a_signal_stops_the_run_with_a_checkpoint_and_it_resumes(
     worker = start_script("train", *flags(path, checkpoint_every=60))
     wait_until((path / "results.jsonl").exists)
     worker.send_signal(number)
-    assert worker.wait().returncode == status
+    ended = worker.wait()
+    assert ended.returncode == status
+    assert (AFTER_STEP in ended.stderr) == (number == signal.SIGINT)
     stopped = RunState.INTERRUPTED if number == signal.SIGINT else RunState.PREEMPTED
     assert run_state(path) is stopped
     done = updates_in(path)
@@ -85,6 +88,32 @@ def test_a_signal_stops_the_run_with_a_checkpoint_and_it_resumes(
     assert ended.returncode == 0, ended.stderr
     assert f"Resumes after {done} of 200 updates." in ended.stdout
     assert_same(path, straight)
+
+
+class Sleeping(ERM):
+    """An update takes ten minutes."""
+
+    def update(self, minibatches, unlabeled=None):
+        Path("in_update").touch()
+        time.sleep(600)
+
+
+def test_ctrl_c_is_answered_during_a_step_and_a_second_one_ends_it(
+    start_script, wait_until, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(REGISTRY, "Sleeping", Sleeping)
+    worker = start_script("train", "--dataset", "Debug28", "--algorithm", "Sleeping", "--output_dir", "run")
+    wait_until((tmp_path / "in_update").exists)
+    worker.send_signal(signal.SIGINT)
+    stderr = worker.ends[2]
+    wait_until(lambda: AFTER_STEP in stderr.read_text())
+    assert worker.is_running()
+    worker.send_signal(signal.SIGINT)
+    ended = worker.wait()
+    assert ended.returncode == 130
+    last = "Interrupted. Run the same command to resume from the last checkpoint, if there is one."
+    assert [line for line in ended.stderr.splitlines() if line] == [AFTER_STEP, last]
+    assert run_state(tmp_path / "run") is RunState.INTERRUPTED
 
 
 def test_signals_that_arrive_while_the_run_stops_do_not_keep_it_from_recording_why(

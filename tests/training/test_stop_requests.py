@@ -1,5 +1,6 @@
 """Signals stop a run only when it checks for them."""
 
+import os
 import signal
 import threading
 
@@ -27,6 +28,31 @@ def test_a_second_ctrl_c_interrupts_at_once():
             requests.check()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_the_first_ctrl_c_tells_at_once_how_to_go_on(capfd):
+    with StopRequests(notice="To go on, do it again.") as requests:
+        assert capfd.readouterr().err == ""
+        signal.raise_signal(signal.SIGTERM)
+        assert capfd.readouterr().err == ""
+        signal.raise_signal(signal.SIGINT)
+        assert capfd.readouterr().err == "\nTo go on, do it again.\n"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert capfd.readouterr().err == ""
+        assert requests.received == [signal.SIGTERM, signal.SIGINT]
+
+
+def test_a_closed_stderr_does_not_keep_ctrl_c_from_stopping_the_run(forked):
+    def interrupted():
+        os.close(2)
+        with StopRequests(notice="To go on, do it again.") as requests:
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(Interrupted):
+                requests.check()
+        print("stopped")
+
+    assert forked(interrupted).stdout == "stopped\n"
 
 
 def test_other_threads_handle_no_signals():
