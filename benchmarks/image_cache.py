@@ -24,6 +24,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from pictures import pictures_in
 from PIL import Image
 from timing import interleaved, print_environment, report
 
@@ -35,7 +36,6 @@ from domainbed.images import building
 from domainbed.images.cache import cached_images
 
 COUNT, ROUNDS, MANY = 256, 25, 100_000
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def write_pictures(folder):
@@ -113,8 +113,7 @@ def main():
         folder = Path(name)
         (folder / "made").mkdir()
         if args.images:
-            found = sorted(str(path) for path in args.images.rglob("*") if path.suffix.lower() in SUFFIXES)
-            paths = np.random.default_rng(0).permutation(found)[:COUNT].tolist()
+            paths = pictures_in(args.images, COUNT)
         else:
             paths = write_pictures(folder)
         for title, transform in (("sources", AugmentingTransform({})), ("target", PlainTransform({}))):

@@ -1,21 +1,24 @@
 """Images per second on one core: decoded images from the cache against reading file by file.
 
-    python benchmarks/loader.py
+    python benchmarks/loader.py [--images FOLDER]
 
-Writes a few hundred JPEG files of 227x227 pixels (enlarged emoji) into a temporary folder, and makes
-minibatches of 32 inputs of 3x224x224 from them in both ways, with DomainBed's augmentation and without. The
-rival is what DomainBed and most training scripts do: PIL decodes a file, torchvision transforms the image,
-ToTensor and Normalize make the input. Goals: 3 times as many images with augmentation, 8 times without.
+Makes minibatches of 32 inputs of 3x224x224 in both ways, with DomainBed's augmentation and without, from a
+few hundred files: of FOLDER, drawn at random, or JPEG files of 227x227 pixels (enlarged emoji) that it
+writes. The rival is what DomainBed and most training scripts do: PIL decodes a file, torchvision transforms
+the image, ToTensor and Normalize make the input. Goals: 3 times as many images with augmentation, 8 times
+without.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from pictures import pictures_in
 from PIL import Image
 from timing import interleaved, print_environment, report
 from torchvision import transforms
@@ -60,7 +63,7 @@ def file_by_file(paths, transform):
 
     def minibatch():
         images = []
-        for index in rng.integers(COUNT, size=BATCH):
+        for index in rng.integers(len(paths), size=BATCH):
             with Image.open(paths[index]) as image:
                 images.append(transform(image.convert("RGB")))
         torch.stack(images)
@@ -71,19 +74,22 @@ def file_by_file(paths, transform):
 def from_cache(paths, transform, store):
     """This project's minibatches, as training makes them."""
     files = ImageFiles([(path, 0) for path in paths], transform)
-    part = SplitDataset(PreparedImages("benchmark", files, store), list(range(COUNT)))
+    part = SplitDataset(PreparedImages("benchmark", files, store), list(range(len(paths))))
     rng, step = np.random.default_rng(0), iter(range(10**9))
-    return lambda: load_minibatch(part, rng.integers(COUNT, size=BATCH), (0, next(step)))
+    return lambda: load_minibatch(part, rng.integers(len(paths), size=BATCH), (0, next(step)))
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, help="folder of images to use instead of enlarged emoji")
+    args = parser.parse_args()
     keep_freed_memory()
     core = min(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
     print_environment()
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_pictures(Path(folder))
+        paths = pictures_in(args.images, COUNT) if args.images else write_pictures(Path(folder))
         store = ImageStore(Path(folder) / "cache", torch.device("cpu"))
         for title, rival, transform in (
             ("with augmentation", AUGMENTED, AugmentingTransform({})),
