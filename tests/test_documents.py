@@ -31,8 +31,8 @@ FISHR = (
     """--hparams '{"batch_size": 32, "lr": 0.001, "penalty_anneal_iters": 48}' """
     "--output_dir runs/alignment/Fishr"
 )
-RESULTS = [ROOT / "docs" / "results.md"]
-"""Its blocks of text are what its commands print, from the records that lie beside it."""
+RESULTS = [ROOT / "docs" / "results.md", ROOT / "docs" / "pacs.md"]
+"""Their blocks of text are what their commands print, from the records that lie beside them."""
 STATISTICS = [ROOT / "docs" / "statistics.md"]
 """The same; its example writes its own records."""
 NO_WEIGHTS = '{"pretrained": false}'
