@@ -63,10 +63,12 @@ def __dir__() -> list[str]:
 def train(**settings: object) -> pd.DataFrame:
     """Train one model, like `python -m domainbed.scripts.train`.
 
+    stderr shows where files go, and a progress bar.
+
     Args:
         settings: the flags of `domainbed.scripts.train` by name (see
-            `domainbed.training.config.TrainConfig`). `hparams` may be a dict. Without `output_dir` the run
-            leaves no files.
+            `domainbed.training.config.TrainConfig`). `hparams` may be a dict, and environments in `test_envs`
+            may have their names. Without `output_dir` the run leaves no files.
 
     Returns: a frame with one row for each checkpoint and one column for each key of `results.jsonl`. Entries
         of `args` and `hparams` are columns `args.*` and `hparams.*`.

@@ -26,7 +26,7 @@ from domainbed.scripts import sweep as sweep_script
 from domainbed.sweep.api import NOT_IN_PYTHON
 from domainbed.sweep.flags import FLAGS, SweepFlags
 from domainbed.sweep.manifest import read_manifest
-from domainbed.training.stop_requests import Preempted
+from domainbed.training.stop_requests import AFTER_STEP, Preempted
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "sweep.ipynb"
@@ -320,6 +320,36 @@ def test_the_readme_shows_cells_of_the_notebook():
     (shown,) = [block for block in blocks if "launch_sweep" in block]
     notebook = {line for cell in cells for line in cell.splitlines()}
     assert {*shown.splitlines()} <= notebook
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_the_bar_of_a_run_and_where_it_writes_and_answers_an_interrupt(
+    tmp_path, monkeypatch
+):
+    # A kernel in a test of ipykernel's own does not show what file descriptor 2 gets.
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.v4.new_notebook()
+    code = (
+        "import domainbed; domainbed.train(dataset='Debug28', steps=3, output_dir='run')[['step']]",
+        "import signal\nfrom domainbed.algorithms import REGISTRY\nfrom domainbed.algorithms.erm import ERM\n"
+        "class Stopping(ERM):\n"
+        "    def update(self, *minibatches):\n        signal.raise_signal(signal.SIGINT)\n"
+        "        return super().update(*minibatches)\n"
+        "REGISTRY['Stopping'] = Stopping\n"
+        "domainbed.train(dataset='Debug28', algorithm='Stopping', output_dir='stopped')",
+    )
+    notebook.cells = [nbformat.v4.new_code_cell(each) for each in code]
+    settings = {"timeout": 600, "allow_errors": True, "resources": {"metadata": {"path": str(tmp_path)}}}
+    cells = NotebookClient(notebook, **settings).execute().cells
+    shown = ["".join(each["text"] for each in cell["outputs"] if "text" in each) for cell in cells]
+    assert "ERM on Debug28: files go to run.\n" in shown[0]
+    assert "ERM:   0%" in shown[0]
+    assert AFTER_STEP in shown[1]
+    (error,) = [each for each in cells[1]["outputs"] if each["output_type"] == "error"]
+    assert error["evalue"] == "Interrupted. Run the same command to resume from the checkpoint."
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from domainbed.errors import DomainBedError, RunError, UsageError
 from domainbed.escaping import visible
 from domainbed.training.config import TrainConfig, from_settings
 from domainbed.training.run_dir import RunDir
+from domainbed.training.run_state import RunState, run_state
 from domainbed.training.stop_requests import Interrupted
 
 if TYPE_CHECKING:
@@ -148,7 +149,9 @@ def _train(
 
 
 def train_to_frame(settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Train a run without printing, and return its records (this is `domainbed.train`).
+    """Train a run and return its records (this is `domainbed.train`).
+
+    stderr shows where files go and a progress bar. What the command prints goes to out.txt only.
 
     Args:
         settings: fields of `TrainConfig`. Without `output_dir`, nothing is left on disk.
@@ -156,13 +159,37 @@ def train_to_frame(settings: Mapping[str, Any]) -> pd.DataFrame:
     from domainbed.records.results_file import RESULTS_FILE, read_records
     from domainbed.records.sweep_records import to_frame
 
+    is_kept = "output_dir" in settings
     with _only_one_thread_trains(), contextlib.ExitStack() as stack:
-        if "output_dir" not in settings:
+        if not is_kept:
             settings = {**settings, "output_dir": stack.enter_context(tempfile.TemporaryDirectory())}
         config = from_settings(dict(settings))
-        with contextlib.redirect_stdout(io.StringIO()):
-            train(config)
+        print(visible(_where(config, is_kept)), file=sys.stderr)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                train(config, partial(_shown_loop, is_kept=is_kept))
+        except Interrupted:
+            if is_kept:
+                raise
+            raise Interrupted("Interrupted. Nothing is kept, since the run has no output_dir.") from None
         return to_frame(read_records(Path(config.output_dir) / RESULTS_FILE).records)
+
+
+def _where(config: TrainConfig, is_kept: bool) -> str:
+    """A line that says where the files of a run go."""
+    if not is_kept:
+        place = "no files are kept, since no output_dir is given."
+    elif run_state(Path(config.output_dir)) is RunState.DONE and not config.restart:
+        place = f"{config.output_dir} already holds the finished run; restart=True runs it again."
+    else:
+        place = f"files go to {config.output_dir}."
+    return f"{config.algorithm} on {config.dataset}: {place}"
+
+
+def _shown_loop(run: Run, directory: RunDir, is_kept: bool) -> Loop:
+    from domainbed.training import loop
+
+    return (loop.ShownLoop if is_kept else loop.UnkeptLoop)(run, directory)
 
 
 @contextlib.contextmanager

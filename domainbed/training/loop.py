@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from domainbed.accelerators import takes_pinned_memory
 from domainbed.algorithms.base import Minibatch
+from domainbed.console import Tee
 from domainbed.hparams import option
 from domainbed.plugins import is_of_plugin
 from domainbed.seeds import Purpose, counter_seed, seed_all
@@ -34,7 +36,13 @@ from domainbed.training.prefetcher import Prefetcher, Source
 from domainbed.training.recorder import Recorder
 from domainbed.training.run import Run
 from domainbed.training.run_dir import RunDir
-from domainbed.training.stop_requests import AFTER_STEP, Interrupted, Preempted, StopRequests
+from domainbed.training.stop_requests import (
+    AFTER_STEP,
+    AFTER_STEP_UNKEPT,
+    Interrupted,
+    Preempted,
+    StopRequests,
+)
 
 LABELED, UNLABELED = "labeled", "unlabeled"
 """Sources of the prefetcher, beside `EVALUATION`."""
@@ -137,6 +145,8 @@ class Loop:
         steps = range(self.updates, run.n_steps)
         labeled = self._prefetcher.read(LABELED, steps)
         unlabeled = None if run.unlabeled is None else self._prefetcher.read(UNLABELED, steps)
+        # err.txt would have the bar as one long line.
+        stderr = sys.stderr.stream if isinstance(sys.stderr, Tee) else sys.stderr
         bar = tqdm(
             desc=run.config.algorithm,
             total=run.n_steps,
@@ -144,6 +154,8 @@ class Loop:
             unit="step",
             leave=False,
             disable=self.DISABLE_BAR,
+            file=stderr,
+            mininterval=0.1 if stderr.isatty() else 1.0,
         )
         first_step, saved_at = self.updates, time.monotonic()
         run.algorithm.train()
@@ -264,6 +276,18 @@ class Loop:
             num_domains=len(self.run.sources),
             args=self.run.config.recorded(),
         )
+
+
+class ShownLoop(Loop):
+    """The loop of a run in a notebook or program, whose progress bar is shown wherever stderr goes."""
+
+    DISABLE_BAR = False
+
+
+class UnkeptLoop(ShownLoop):
+    """The loop of such a run whose files are removed at its end."""
+
+    NOTICE = AFTER_STEP_UNKEPT
 
 
 def _on_device(minibatches: list[Minibatch], device: torch.device) -> list[Minibatch]:

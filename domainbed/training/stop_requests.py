@@ -18,6 +18,11 @@ _STDERR = 2
 
 AFTER_STEP = "Stopping after this step; press Ctrl-C again to stop at once. To go on, run the same command."
 """What a run says when Ctrl-C is pressed."""
+AFTER_STEP_UNKEPT = (
+    "Stopping after this step; press Ctrl-C again to stop at once. Nothing is kept, since the run has no "
+    "output_dir."
+)
+"""What a run without a directory of its own says when Ctrl-C is pressed."""
 AFTER_CHECKPOINTS = (
     "Stopping when the runs have written checkpoints; press Ctrl-C again to stop at once. To go on, "
     "run the same command."

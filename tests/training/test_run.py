@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import signal
 import sys
 
 import numpy as np
@@ -10,11 +11,14 @@ import torch
 from PIL import Image
 
 import domainbed
+from domainbed.algorithms import REGISTRY
+from domainbed.algorithms.erm import ERM
 from domainbed.errors import RunError, UsageError
 from domainbed.metrics import METRICS
-from domainbed.training.api import launched_by_torchrun
+from domainbed.training.api import launched_by_torchrun, train
 from domainbed.training.config import TrainConfig
 from domainbed.training.run import build, choose_device, describe
+from domainbed.training.stop_requests import AFTER_STEP_UNKEPT, Interrupted
 
 QUICK = {"dataset": "Debug28", "steps": 5, "checkpoint_freq": 2, "hparams": {"batch_size": 8}}
 CHANGING = ("step_time", "mem_gb")
@@ -47,9 +51,40 @@ def test_train_returns_the_records(tmp_path, capsys):
     assert frame["step"].tolist() == [0, 2, 4]
     assert frame["args.algorithm"].unique().tolist() == ["AgrSum"]
     assert {"loss", "agreement", "cosine", "removed", "env0_in_acc", "env2_out_acc"} <= set(frame.columns)
-    assert capsys.readouterr().out == ""
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines()[0] == f"AgrSum on Debug28: files go to {tmp_path / 'run'}."
+    assert "AgrSum:   0%" in printed.err
+    assert (tmp_path / "run" / "err.txt").read_text() == ""
+    again = domainbed.train(algorithm="AgrSum", output_dir=tmp_path / "run", **QUICK)
+    assert again["loss"].tolist() == frame["loss"].tolist()
+    assert "run already holds the finished run; restart=True runs it again.\n" in capsys.readouterr().err
     with pytest.raises(UsageError, match="unknown setting"):
         domainbed.train(algorithm="AgrSum", step=3)
+
+
+class Stopping(ERM):
+    """Is interrupted in its first update."""
+
+    def update(self, minibatches, unlabeled=None):
+        signal.raise_signal(signal.SIGINT)
+        return super().update(minibatches, unlabeled)
+
+
+def test_without_a_directory_a_run_says_that_it_keeps_nothing_also_when_interrupted(capfd, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "Stopping", Stopping)
+    with pytest.raises(Interrupted, match=r"^Interrupted\. Nothing is kept, since the run"):
+        domainbed.train(algorithm="Stopping", **QUICK)
+    told = capfd.readouterr().err
+    assert told.startswith("Stopping on Debug28: no files are kept, since no output_dir is given.\n")
+    assert f"\n{AFTER_STEP_UNKEPT}\n" in told
+
+
+def test_the_bar_of_a_command_is_shown_in_a_terminal_and_not_copied(tmp_path, terminal):
+    shown = terminal()
+    train(TrainConfig(**QUICK | {"hparams": '{"batch_size": 8}'}, output_dir=str(tmp_path)))
+    assert "ERM:   0%" in shown.getvalue()
+    assert (tmp_path / "err.txt").read_text() == ""
 
 
 def entries_of(*parts):
