@@ -21,10 +21,10 @@ from typing import Any
 from domainbed.cores import cores
 from domainbed.errors import RunError, UsageError
 from domainbed.sweep.launchers import COMMON_FLAGS, DEFAULTS, RAY_FLAGS, Launcher, LaunchOptions
+from domainbed.sweep.ray_address import AUTO, LOCAL, connection_failure, named_address
 from domainbed.sweep.ray_runs import RayRuns, TaskResources
 from domainbed.training.stop_requests import AFTER_CHECKPOINTS, StopRequests
 
-_LOCAL = "local"
 _OBJECT_STORE = 2**27  # bytes, of which tasks that return a number need next to nothing
 
 
@@ -105,26 +105,34 @@ def _connected(address: str | None) -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)  # Ray has set its own
 
 
-def _connect(address: str | None) -> None:
+def _connect(flag: str | None) -> None:
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address != _LOCAL:
+    address = named_address(flag)
+    if address != LOCAL:
+        failure = connection_failure(address or AUTO)
         try:
-            ray.init(address or "auto", **quiet)
+            if failure:
+                raise ConnectionError(failure)
+            ray.init(address or AUTO, **quiet)
             return
         except (OSError, ValueError, RuntimeError) as error:  # ConnectionError is an OSError
-            if address is not None or "RAY_ADDRESS" in os.environ:
-                where = address or os.environ["RAY_ADDRESS"]
+            if address is not None:
                 reason = " ".join(str(error).split())[:200]
                 raise UsageError(
-                    f"no Ray cluster can be reached at {where} ({reason}); give the --ray_address of one, or "
-                    "local"
+                    f"no Ray cluster can be reached at {address} ({reason}); start it, or give the "
+                    "--ray_address of one that runs, or local"
                 ) from None
+        if failure:
+            print(
+                f"warning: Ray starts on this machine, since its last cluster is gone ({failure})",
+                file=sys.stderr,
+            )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(
-            _LOCAL,
+            LOCAL,
             num_cpus=cores(),
             object_store_memory=_OBJECT_STORE,
             include_dashboard=False,

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import pytest
 from domainbed.errors import UsageError
 from domainbed.sweep.launchers import COMMON_FLAGS, LaunchOptions
 from domainbed.sweep.process import BUSY
+from domainbed.sweep.ray_address import connection_failure, named_address
 from domainbed.sweep.ray_launcher import ray_launcher
 from domainbed.sweep.ray_runs import exported, run_one
 from domainbed.training.claims import Claim, latest_claim
@@ -42,6 +44,90 @@ def test_without_ray_the_error_says_what_to_install_and_nothing_is_written(
     assert rejected.returncode == 2
     assert rejected.stderr == 'error: launcher ray needs Ray: pip install "domainbed-gs[ray]".\n'
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def listening():
+    """`listening()`: a socket that listens on a free port of this machine."""
+    with contextlib.ExitStack() as sockets:
+
+        def listen():
+            made = sockets.enter_context(socket.socket())
+            made.bind(("127.0.0.1", 0))
+            made.listen(0)
+            return made
+
+        yield listen
+
+
+@pytest.fixture
+def refused(listening):
+    """A port that refuses connections."""
+    closed = listening()
+    port = closed.getsockname()[1]
+    closed.close()
+    return port
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "ray://127.0.0.1:{}/namespace"])
+def test_an_address_must_accept_connections(address, listening, refused):
+    open_port = listening().getsockname()[1]
+    assert connection_failure(address.format(open_port)) == ""
+    reason = f"TCP connection to 127.0.0.1, port {refused}: Connection refused"
+    assert connection_failure(address.format(refused)) == reason
+
+
+def test_an_address_that_does_not_answer_is_given_up_after_the_timeout(listening):
+    full = listening()
+    port = full.getsockname()[1]
+    waiting = [socket.socket() for _ in range(3)]  # more than wait to be accepted: others get no answer
+    for each in waiting:
+        each.setblocking(False)
+        each.connect_ex(("127.0.0.1", port))
+    reason = f"TCP connection to 127.0.0.1, port {port}: no answer in 0.2 s"
+    assert connection_failure(f"127.0.0.1:{port}", timeout=0.2) == reason
+    for each in waiting:
+        each.close()
+
+
+@pytest.mark.parametrize(
+    "address", ["host", "127.0.0.1:port", "127.0.0.1:99999", "other://127.0.0.1:1", "::1"]
+)
+def test_ray_itself_checks_addresses_that_name_no_port_of_a_host(address):
+    assert connection_failure(address) == ""
+
+
+def test_the_last_cluster_of_this_machine_may_be_gone(monkeypatch, tmp_path, refused):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert connection_failure("auto") == ""
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text(f"127.0.0.1:{refused}")
+    assert connection_failure("auto").endswith(f"port {refused}: Connection refused")
+
+
+def test_the_flag_goes_before_the_variable_unless_it_is_auto(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "there:1")
+    assert [named_address(flag) for flag in (None, "auto", "local", "here:2")] == [
+        *("there:1", "there:1", "local", "here:2")
+    ]
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert [named_address(flag) for flag in (None, "auto", "here:2")] == [None, "auto", "here:2"]
+
+
+@needs_ray
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_a_launch_without_a_cluster_at_its_address_says_so_at_once(by, refused, monkeypatch):
+    address = f"127.0.0.1:{refused}"
+    if by == "variable":
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    began = time.monotonic()
+    with pytest.raises(UsageError) as error:
+        ray_launcher(["true"], LaunchOptions(ray_address=address if by == "flag" else None))
+    assert time.monotonic() - began < 60  # Ray itself takes two minutes
+    assert str(error.value) == (
+        f"no Ray cluster can be reached at {address} (TCP connection to 127.0.0.1, port {refused}: "
+        "Connection refused); start it, or give the --ray_address of one that runs, or local"
+    )
 
 
 def test_ray_takes_the_flags_of_all_launchers_but_the_number_of_workers_which_ray_chooses():
