@@ -85,7 +85,8 @@ def _of_any_layer(layer_pass: LayerPass, inputs: Tensor, gradients: Tensor) -> d
     """By a second forward pass of the layer over the slice; for layers that cost little, such as norms."""
     parameters = {name: each.detach().requires_grad_() for name, each in layer_pass.parameters.items()}
     dtype = next(iter(parameters.values())).dtype
+    inputs = inputs.to(dtype).contiguous()  # in torch 2.6, group norms of channels-last inputs can crash
     with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
-        output = functional_call(layer_pass.layer, parameters, (inputs.to(dtype),))
+        output = functional_call(layer_pass.layer, parameters, (inputs,))
     found = torch.autograd.grad(output, list(parameters.values()), gradients.to(output.dtype))
     return dict(zip(parameters, found, strict=True))

@@ -152,7 +152,10 @@ def environment_gradients(
     for (x, y), seed in zip(minibatches, seeds, strict=True):
         torch.manual_seed(seed)
         loss = loss_of(x, y)
-        gradients.append(torch.autograd.grad(loss, parameters, materialize_grads=True))
+        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        gradients.append(
+            tuple(each.detach() for each in found)
+        )  # zeros that torch 2.6 makes require gradients
         losses.append(loss.detach())
     return torch.stack(losses), gradients
 

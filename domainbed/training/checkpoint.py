@@ -111,10 +111,9 @@ def set_generator_states(states: dict[str, Any]) -> None:
 
 def _accelerator_in_use() -> Any:  # noqa: ANN401 - a module of torch, whose functions differ by device
     """`torch.cuda`, `torch.xpu` or the like, if its devices have generators and this process uses them."""
-    device = torch.accelerator.current_accelerator()
-    if device is None:
+    if not torch.accelerator.is_available():  # without one, torch 2.6 has no current_accelerator
         return None
-    module = torch.get_device_module(device)
+    module = torch.get_device_module(torch.accelerator.current_accelerator())
     can = all(hasattr(module, name) for name in ("is_initialized", "get_rng_state_all", "set_rng_state_all"))
     return module if can and module.is_initialized() else None
 

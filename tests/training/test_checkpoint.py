@@ -101,6 +101,8 @@ def devices(monkeypatch):
         ],
     }.items():
         monkeypatch.setattr(torch.cuda, name, replacement)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     return generators
 
 
