@@ -52,6 +52,13 @@ SIMILARITY = (
     """--hparams '{"batch_size": 32, "lr": 0.001}' --output_dir runs/similarity_3"""
 )
 
+PACS_SIMILARITY = (
+    "--dataset PACS --data_dir DATA --test_envs sketch --splits 70/10/20 --steps 101 "
+    """--hparams '{"featurizer": "efficientnet_lite0", "input_size": 96, "batch_size": 16, """
+    """"freeze_bn": true, "data_augmentation": false, "freeze": "blocks.5", "lr": 3e-4}' """
+    "--output_dir runs/pacs_similarity/last_3"
+)
+
 FLAT = (
     "--datasets EmojiStyles --algorithms ERM SAM DGSAM --n_trials 10 --n_hparams 1 --single_test_envs "
     "--test_envs 2 --steps 300 --output_dir runs/sharpness"
@@ -74,6 +81,7 @@ SHORTENED = {
     f"{SWEEP} {PILOT}": "--n_trials 2 --steps 1 --algorithms ERM AgrSum --test_envs 0",
     f"{STUDY} --dataset EmojiStyles --test_envs 2 --output_dir runs/similarity": "--steps 2 --samples 2",
     f"{STUDY} {SIMILARITY}": "--steps 2 --samples 2",
+    f"{STUDY} {PACS_SIMILARITY}": "--steps 2 --samples 2 --output_dir runs/pacs_similarity/short",
     f"{ALIGNMENT} {FISHR}": "--steps 2 --samples 2 --probes 2",
     f"{ALIGNMENT} --model runs/alignment/Fishr": "--samples 2 --probes 2",
     f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2": "--steps 2",

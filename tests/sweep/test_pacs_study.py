@@ -1,5 +1,6 @@
-"""The study on PACS: its grids and the learning rates chosen from them follow from the records."""
+"""The study on PACS: its tables that no command prints follow from the records."""
 
+import csv
 import json
 import re
 import tarfile
@@ -20,11 +21,11 @@ DEPTHS = {"last": "Last stage", "last_two": "Last two stages"}
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    """Folder with the records of the grids."""
+    """Folder with the records of the grids, and the measurements of similarity."""
     folder = tmp_path_factory.mktemp("pacs")
     with tarfile.open(ROOT / "docs" / "pacs.tar.xz") as archive:
-        grids = [member for member in archive if "_grid/" in member.name]
-        archive.extractall(folder, grids, filter="data")
+        wanted = [member for member in archive if re.search("_grid/|similarity", member.name)]
+        archive.extractall(folder, wanted, filter="data")
     return folder / "runs"
 
 
@@ -68,3 +69,21 @@ def test_each_chosen_rate_is_the_best_and_lies_inside_the_grid(validation, depth
         best = max(of_rates, key=of_rates.get)
         assert {**hparams, **hparams.get(name, {})}["lr"] == best
         assert best not in (rates[0], rates[-1])
+
+
+@pytest.mark.parametrize("target", range(4))
+def test_the_table_of_similarities_is_that_of_the_measurements(records, target):
+    with (records / "pacs_similarity" / f"last_{target}" / "similarity.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name != "class"}
+    difference = columns["within_cosine"] - columns["between_cosine"]
+    chance = {kind: (1 - columns[f"{kind}_zeros"].mean()) / 2 for kind in ("within", "between")}
+    expected = [
+        "ACPS"[target],
+        *(f"{columns[f'{kind}_cosine'].mean():.3f}" for kind in ("within", "between")),
+        f"{difference.mean():.3f} +/- {difference.std(ddof=1) / np.sqrt(len(rows)):.3f}",
+        f"{100 * (difference > 0).mean():.0f} %",
+        *(f"{columns[f'{kind}_agreement'].mean():.3f} ({chance[kind]:.3f})" for kind in chance),
+        f"{columns['consensus'].mean():.3f} ({(1 - columns['zeros'].mean()) / 4:.3f})",
+    ]
+    assert f"\n| {' | '.join(expected)} |\n" in (ROOT / "docs" / "pacs.md").read_text(encoding="utf-8")
