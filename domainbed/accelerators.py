@@ -25,6 +25,11 @@ def free_bytes(device: torch.device) -> int:
     return 0 if found is None else int(found[0])
 
 
+def reserved_bytes(device: torch.device) -> int:
+    """Memory of an accelerator that this process has, used or not; 0 where torch cannot tell."""
+    return int(_ask(device, "memory_reserved") or 0)
+
+
 def peak_bytes(device: torch.device) -> int:
     """Most memory that tensors of this process took on an accelerator; 0 where torch cannot tell."""
     return int(_ask(device, "max_memory_allocated") or 0)

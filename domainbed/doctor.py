@@ -16,6 +16,7 @@ from domainbed import plugins
 from domainbed.console import format_bytes, shortened_list
 from domainbed.cores import cores
 from domainbed.images.cache import cache_folder
+from domainbed.memory import machine_memory
 from domainbed.training.machine import processor
 from domainbed.version import __version__
 
@@ -38,7 +39,6 @@ SMALL_SHM = 2**28
 """Below so many free bytes, loader processes may be unable to hand over minibatches of large images."""
 
 _WIDTH = 80
-_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 Facts = dict[str, Any]
 
@@ -60,7 +60,7 @@ def examine(data_dir: str | None = None) -> Facts:
         "plugins": dict(plugins.load()),
         "system": platform.platform(),
         "processor": {"name": processor(), "cores": cores(), "cores_of_machine": os.cpu_count()},
-        "memory": _memory(),
+        "memory": machine_memory(),
         "shared_memory": _disk(Path("/dev/shm")),
         "devices": _devices(),
         "cache": _cache(),
@@ -125,23 +125,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _memory() -> dict[str, int | None]:
-    """Bytes of the machine or of the container's limit, and those that are available."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    available = None
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                available = 1024 * int(line.split()[1])
-    except OSError:  # not Linux
-        pass
-    for path in _MEMORY_LIMITS:
-        limit = path.read_text(encoding="ascii").strip() if path.is_file() else ""
-        if limit.isdecimal():
-            total = min(total, int(limit))
-    return {"total": total, "available": None if available is None else min(available, total)}
 
 
 def _disk(folder: Path) -> dict[str, int] | None:

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = """
 ground      version platforms escaping errors json_input
-ground      files plugins registry hparams seeds console process_group cores threads accelerators metrics
+ground      files plugins registry hparams seeds console process_group cores memory threads accelerators
+ground      metrics
 records     records
 data        datasets images
 networks    networks

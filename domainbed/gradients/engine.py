@@ -165,7 +165,7 @@ class GradientEngine:
             return shared_passes(model.loss_of, minibatches, parameters, seeds, model.process_group)
         first = self._joint is None
         if self._joint is None:
-            self._joint = self._wants_joint_pass(parameters)
+            self._joint = self.wants_joint_pass(parameters)
         if self._joint:
             try:
                 return joint_pass(model.network, minibatches, parameters, seeds, check=first)
@@ -177,7 +177,7 @@ class GradientEngine:
                 self._joint = False
         return separate_passes(model.loss_of, minibatches, parameters, seeds)
 
-    def _wants_joint_pass(self, parameters: Sequence[nn.Parameter]) -> bool:
+    def wants_joint_pass(self, parameters: Sequence[nn.Parameter]) -> bool:
         """Whether to try a joint pass: it pays where linear layers hold most of the parameters.
 
         With few samples such layers cost memory traffic, which a pass for each environment pays K times.

@@ -21,6 +21,7 @@ from domainbed.console import Tee
 from domainbed.errors import DomainBedError, RunError, UsageError
 from domainbed.escaping import visible
 from domainbed.training.config import TrainConfig, from_settings
+from domainbed.training.out_of_memory import is_out_of_memory, out_of_memory
 from domainbed.training.run_dir import RunDir
 from domainbed.training.run_state import RunState, run_state
 from domainbed.training.stop_requests import Interrupted
@@ -226,8 +227,6 @@ def _output_copied_to(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Turn errors of the machine, such as a full disk or too little memory, into a RunError of one line."""
-    import torch
-
     try:
         yield
     except BrokenPipeError as error:
@@ -238,12 +237,10 @@ def _one_line_errors() -> Iterator[None]:
     except OSError as error:
         where = error.filename or "a file of the run"
         raise RunError(f"{where}: {error.strerror or error}; earlier records are kept") from error
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        reason = str(error).split(".", maxsplit=1)[0]
-        raise RunError(
-            f"out of memory ({reason}); reduce batch_size, or run fewer processes at a time"
-        ) from error
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            remedy = "reduce batch_size, choose a smaller featurizer, or run fewer processes at a time"
+            raise out_of_memory(error, "", remedy) from error
         reason = " ".join(str(error).split())
         is_compiler = type(error).__module__.startswith(_COMPILER_MODULES)
         if is_compiler or any(message in reason for message in _COMPILER_MESSAGES):

@@ -24,6 +24,7 @@ from domainbed.training.attributes import KeptAttributes
 from domainbed.training.checkpoint import Checkpoint
 from domainbed.training.data_identity import check_same_data
 from domainbed.training.evaluation import (
+    BATCH_SIZE,
     EVALUATION,
     Evaluator,
     PartBatches,
@@ -31,9 +32,12 @@ from domainbed.training.evaluation import (
     without_augmentation,
 )
 from domainbed.training.machine import describe_machine
+from domainbed.training.memory_estimate import MemoryEstimate, available_bytes, estimate_memory
 from domainbed.training.model_file import save_model
+from domainbed.training.out_of_memory import explained
 from domainbed.training.prefetcher import Prefetcher, Source
 from domainbed.training.recorder import Recorder
+from domainbed.training.remaining_time import RemainingTime
 from domainbed.training.run import Run
 from domainbed.training.run_dir import RunDir
 from domainbed.training.stop_requests import (
@@ -46,6 +50,11 @@ from domainbed.training.stop_requests import (
 
 LABELED, UNLABELED = "labeled", "unlabeled"
 """Sources of the prefetcher, beside `EVALUATION`."""
+
+_REMEDY_OF_EVALUATION = (
+    f"it computes {BATCH_SIZE} samples at a time; run fewer processes at a time, choose a smaller "
+    "featurizer, or use --precision bf16"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +99,7 @@ def train(run: Run, directory: RunDir, make_loop: Callable[[Run, RunDir], Loop] 
         machine=describe_machine(run.device),
         code=code,
     )
+    loop.print_memory()
     with loop.recorder.trackers:
         # Launchers may signal twice. The second must not end this process before the first is recorded.
         loop.run_updates(directory.receive(StopRequests(notice=loop.NOTICE)))
@@ -135,6 +145,20 @@ class Loop:
         self._prefetcher = Prefetcher(sources, run.num_workers, pin_memory=takes_pinned_memory(run.device))
         evaluator = Evaluator(run.algorithm, parts, run.device, self._prefetcher, run.config.seed)
         self.recorder = Recorder(run, directory, evaluator)
+        self.remaining = RemainingTime(run.n_steps, run.checkpoint_freq)
+        self._memory: MemoryEstimate | None = None
+        self._available = 0.0
+
+    def print_memory(self) -> None:
+        """Print what an update will take of memory, or warn if that is more than there is."""
+        self._memory = estimate_memory(self.run)
+        self._available = available_bytes(self.run.device)
+        if self._memory is not None:
+            line = self._memory.line(self._available)
+            if 0 < self._available < self._memory.total:
+                _log.warning("warning: %s", line)
+            else:
+                print(line)  # noqa: T201 - with the lines about the data
 
     def run_updates(self, requests: StopRequests) -> None:
         """Do all remaining updates, with records and checkpoints.
@@ -174,8 +198,12 @@ class Loop:
                     inputs = None
                     if unlabeled is not None:
                         inputs = [x for x, _ in _on_device(next(unlabeled), run.device)]
-                    self.update(_on_device(next(labeled), run.device), inputs)
+                    with explained("an update", self._remedy):
+                        self.update(_on_device(next(labeled), run.device), inputs)
                     bar.update()
+                    if line := self.remaining.line(self.updates):
+                        bar.clear()
+                        print(line)  # noqa: T201 - between the rows of records
                     self.directory.set_progress(self.updates, run.n_steps, first_step)
         except (Preempted, Interrupted):
             self.save_checkpoint()
@@ -195,13 +223,21 @@ class Loop:
 
     def record(self, requests: StopRequests) -> None:
         """Evaluate the algorithm and append the record that is due after the last update."""
-        config, step = self.run.config, self.updates - 1
-        self.recorder.begin(step, requests.check)
+        config, step, began = self.run.config, self.updates - 1, time.monotonic()
+        with explained("an evaluation", lambda: _REMEDY_OF_EVALUATION):
+            self.recorder.begin(step, requests.check)
         with self.run.averaging.applied():
-            self.recorder.finish(requests.check)
+            with explained("an evaluation", lambda: _REMEDY_OF_EVALUATION):
+                self.recorder.finish(requests.check)
             if config.save_model_every_checkpoint and not config.skip_model_save:
                 self.save_model(f"model_step{step}.pkl")
+        self.remaining.evaluated(self.updates, time.monotonic() - began)
         self.recorder.stopwatch.start()
+
+    def _remedy(self) -> str:
+        """What to change if an update runs out of memory."""
+        found = "reduce batch_size" if self._memory is None else self._memory.remedy(self._available)
+        return f"{found}, or run fewer processes at a time"
 
     def check(self, requests: StopRequests) -> None:
         """Raise Preempted or Interrupted if the run should stop now."""
