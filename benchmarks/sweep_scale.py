@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from scale_worker import STEPS
@@ -98,24 +99,28 @@ def jobs_of(folder, trials):
 
 def work(folder, workers, kill_every):
     """Let workers do all runs; returns how many were killed, and the largest memory of one."""
-    processes = [start(folder) for _ in range(workers)]
+    log = folder.with_name("workers.log")
+    processes = [start(folder, log) for _ in range(workers)]
     killed, next_kill = 0, time.monotonic() + kill_every
     while alive := [process for process in processes if process.poll() is None]:
         if time.monotonic() > next_kill:
             random.choice(alive).kill()
-            processes.append(start(folder))
+            processes.append(start(folder, log))
             killed += 1
             next_kill += kill_every
         time.sleep(0.05)
-    statuses = {process.returncode for process in processes}
-    assert statuses <= {0, -signal.SIGKILL}, statuses
+    statuses = Counter(process.returncode for process in processes)
+    assert statuses.keys() <= {0, -signal.SIGKILL}, (
+        f"exit statuses {statuses}\n{log.read_text(errors='replace')}"
+    )
     return killed, max(int(process.stdout.read() or 0) for process in processes)
 
 
-def start(folder):
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "scale_worker.py"), str(folder)], stdout=subprocess.PIPE
-    )
+def start(folder, log):
+    """A worker, whose errors are appended to `log`."""
+    command = [sys.executable, str(HERE / "scale_worker.py"), str(folder)]
+    with log.open("a") as errors:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
 
 
 def check(jobs: list[Job]):

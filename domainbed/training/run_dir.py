@@ -254,13 +254,15 @@ class RunDir:
 
         Raises: UsageError if the settings differ, or the directory has records but no settings.
         """
-        before = (read_json(self.path / "run.json") or {}).get("settings")
-        if before is None:
-            if (self.path / "results.jsonl").exists():
+        before = self._settings_on_disk()
+        if before is None and (self.path / "results.jsonl").exists():
+            before = self._settings_on_disk()  # there now if another process has just begun the run
+            if before is None:
                 raise UsageError(
                     f"{self.path} has results but no run.json with their settings; "
                     "choose another --output_dir, or use --restart to move them to attempt-N"
                 )
+        if before is None:
             return False
         now = json.loads(json.dumps(self.settings))
         differ = [
@@ -274,6 +276,9 @@ class RunDir:
                 "choose another --output_dir, or use --restart to move it to attempt-N"
             )
         return True
+
+    def _settings_on_disk(self) -> dict[str, Any] | None:
+        return (read_json(self.path / "run.json") or {}).get("settings")
 
     def _move_to_attempt(self) -> None:
         """Move the files of an earlier attempt, if any, to attempt-N, so that no result is lost."""

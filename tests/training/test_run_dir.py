@@ -9,7 +9,7 @@ import pytest
 
 from domainbed.errors import RunError, UsageError
 from domainbed.training.run_dir import Busy, RunDir
-from domainbed.training.run_state import RunState, failure_reason, mark_queued, run_state
+from domainbed.training.run_state import RunState, failure_reason, mark_queued, read_json, run_state
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"dataset": "Debug28", "steps": 3}
@@ -157,6 +157,26 @@ def test_results_without_settings_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"has results but no run\.json with their settings"):
         enter(tmp_path)
     assert (tmp_path / "results.jsonl").read_text() == "{}\n"
+
+
+def test_a_run_that_another_process_begins_between_two_looks_is_busy(tmp_path, monkeypatch):
+    """It writes run.json first; who has just missed that file must not take its results for a stranger's."""
+    other, missed = RunDir(tmp_path, SETTINGS), []
+
+    def look(path):
+        content = read_json(path)
+        if path.name == "run.json" and not missed:
+            missed.append(content)
+            other.__enter__()
+            other.write_summary({}, machine={})
+            (tmp_path / "results.jsonl").touch()
+        return content
+
+    monkeypatch.setattr("domainbed.training.run_dir.read_json", look)
+    with pytest.raises(Busy):
+        enter(tmp_path)
+    assert missed == [None]
+    other.__exit__(None, None, None)
 
 
 def test_an_unwritable_directory_is_a_usage_error(tmp_path):
