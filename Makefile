@@ -3,6 +3,7 @@
 # make quick            the tests that matter most, in under a minute
 # make lint             style and types
 # make api              the API reference in build/api; fails on a broken link or a name without description
+# make lowest           the test suite with the oldest versions that pyproject.toml allows, in build/lowest
 # make release-check    sdist and wheel; their metadata, and the wheel in an environment of its own
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ QUICK := tests/test_[!d]*.py tests/gradients tests/domainbed_gs/algorithms tests
 	tests/records tests/results/test_*.py tests/training/test_config.py tests/training/test_checkpoint.py \
 	tests/sweep/test_grid.py tests/sweep/test_job.py tests/sweep/test_released_sweeps.py
 
-.PHONY: run test quick lint api release-check clean
+.PHONY: run test quick lint api lowest release-check clean
 
 run: $(VENV)/.installed-plots
 	$(BIN)/python -m domainbed.scripts.sweep launch --config sweeps/quickstart.toml --skip_confirmation --quiet
@@ -33,6 +34,14 @@ lint: $(VENV)/.installed-dev
 
 api: $(VENV)/.installed-dev
 	$(BIN)/python docs/api_reference.py build/api
+
+# cvxpy, for tests that compare with torchjd, would ask for a newer NumPy.
+lowest: $(VENV)/.made
+	rm -rf build/lowest
+	$(BIN)/uv venv --quiet --python 3.11 build/lowest
+	$(BIN)/uv pip install --quiet --compile-bytecode --resolution lowest-direct --python build/lowest/bin/python \
+	    -e ".[dev]" "numpy<2"
+	build/lowest/bin/python -m pytest -n 2 --dist worksteal
 
 release-check: $(VENV)/.made
 	rm -rf dist build/fresh

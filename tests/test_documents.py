@@ -92,6 +92,7 @@ SHORTENED = {
 INSTALLING = (
     "make api",
     "make lint",
+    "make lowest",
     "make quick",
     "make release-check",
     "make run",
