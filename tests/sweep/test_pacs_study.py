@@ -15,7 +15,7 @@ from domainbed.sweep.flags import parse
 
 ROOT = Path(__file__).parents[2]
 SWEEP_FILE = ROOT / "sweeps" / "pacs_efficientnet.toml"
-DEPTHS = {"last": "Last stage", "last_two": "Last two stages"}
+DEPTHS = {"last": "Last stage", "last_two": "Last two stages", "whole": "Whole network"}
 """Preset -> heading of its grid in docs/pacs.md."""
 
 
