@@ -94,7 +94,7 @@ def test_a_run_continues_without_loader_processes_where_shared_memory_is_small(
     done = forked(train)
     assert done.returncode == 0, done.stderr
     (line,) = (tmp_path / "run" / "err.txt").read_text().splitlines()
-    assert line.startswith("loader processes failed (RuntimeError: unable to allocate shared memory(shm)")
+    assert line.startswith("loader processes failed (")  # torch words the reason differently in each version
     assert "--ipc=host" in line
     assert "--num_workers 0" in line
     assert_same_run(tmp_path / "run", expected)
