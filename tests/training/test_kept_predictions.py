@@ -178,7 +178,7 @@ def attempt(path, monkeypatch, which, stop_at=0, error=loop.Preempted, checkpoin
     )
     with monkeypatch.context() as patch:
         if stop_at:
-            patch.setattr(loop, "StopRequests", lambda: Stop(stop_at, error))
+            patch.setattr(loop, "StopRequests", lambda notice: Stop(stop_at, error))
         try:
             with RunDir(path, config.compared() | {"output_dir": None}) as directory:
                 loop.train(build(config), directory)

@@ -157,7 +157,7 @@ def attempt(path, monkeypatch=None, stop_at=0, **settings):
     hparams = '{"batch_size": 4, "featurizer": "small_cnn"}'
     config = TrainConfig(**{**SMALL, "hparams": hparams, **settings, "output_dir": str(path)})
     if stop_at:
-        monkeypatch.setattr(loop, "StopRequests", lambda: StopAfter(stop_at))
+        monkeypatch.setattr(loop, "StopRequests", lambda notice: StopAfter(stop_at))
     kept = {name: value for name, value in config.recorded().items() if name != "output_dir"}
     try:
         with RunDir(path, kept, config.restart) as directory:
