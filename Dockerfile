@@ -2,7 +2,7 @@
 # Docker's 64 MB: a run that finds it too small says so, and loads its images in its own process.
 #
 #     docker build -t domainbed-gs .
-#     docker run --rm -v "$PWD/runs:/work/runs" domainbed-gs sweep launch --config quickstart --skip_confirmation --quiet
+#     docker run --rm -v "$PWD/runs:/home/researcher/runs" domainbed-gs sweep launch --config quickstart --skip_confirmation --quiet
 FROM python:3.12-slim
 
 # The build of torch for CPUs is the smallest; for GPUs give --build-arg TORCH_BACKEND=auto.
@@ -12,10 +12,9 @@ COPY . /source
 RUN pip install --no-cache-dir "uv>=0.9,<1" \
     && uv pip install --system --no-cache --torch-backend "${TORCH_BACKEND}" "/source[plots]" \
     && rm -rf /source \
-    && useradd --create-home --uid 1000 researcher \
-    && install -d -o researcher /work
+    && useradd --create-home --uid 1000 researcher
 
 USER 1000
-WORKDIR /work
+WORKDIR /home/researcher
 ENTRYPOINT ["domainbed"]
 CMD ["--help"]

@@ -89,7 +89,7 @@ def _listed() -> Iterator[tuple[str, str, str]]:
 
 
 def is_of_plugin(thing: type) -> bool:
-    """Whether a class comes from a plugin or a user's script: not from this project nor from libraries."""
+    """Whether a class belongs to a plugin or a user's script, not to this project or a library."""
     package = thing.__module__.partition(".")[0]
     return package not in (*OWN_PACKAGES, *LIBRARIES) and package not in sys.stdlib_module_names
 

@@ -26,10 +26,10 @@ def check_shared_folder(folder: Path) -> dict[str, str]:
     Raises: OSError if nothing can be written there.
     """
     with TemporaryDirectory(prefix=".domainbed-doctor-", dir=folder) as name:
-        return {about: _outcome(check, Path(name)) for about, check in CHECKS.items()}
+        return {about: _result_of(check, Path(name)) for about, check in CHECKS.items()}
 
 
-def _outcome(check: Callable[[Path], str | None], folder: Path) -> str:
+def _result_of(check: Callable[[Path], str | None], folder: Path) -> str:
     try:
         return check(folder) or "ok"
     except OSError as error:

@@ -56,9 +56,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     import torch._dynamo.config as config
 
     # Each rule and each layout of blocks is a variant; past torch's limit of 8 none is compiled.
-    limit = (
-        "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
-    )  # before torch 2.7
+    # Before torch 2.7 it has another name.
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
     setattr(config, limit, max(getattr(config, limit), _MOST_VARIANTS))
     fast = torch.compile(function, dynamic=True, options={"compile_threads": 1})
     failed = False

@@ -153,9 +153,8 @@ def environment_gradients(
         torch.manual_seed(seed)
         loss = loss_of(x, y)
         found = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        gradients.append(
-            tuple(each.detach() for each in found)
-        )  # zeros that torch 2.6 makes require gradients
+        # The zeros that torch 2.6 makes require gradients.
+        gradients.append(tuple(each.detach() for each in found))
         losses.append(loss.detach())
     return torch.stack(losses), gradients
 

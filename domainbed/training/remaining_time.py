@@ -30,7 +30,7 @@ class RemainingTime:
         self._n_steps, self._checkpoint_freq, self._clock = n_steps, checkpoint_freq, clock
         self._first: tuple[int, float] | None = None  # updates and time after the first evaluation
         self._evaluations: list[float] = []
-        self._told = False
+        self._given = False
 
     def evaluated(self, updates: int, seconds: float) -> None:
         """Note that the evaluation after so many updates has just ended, and took `seconds`."""
@@ -39,17 +39,17 @@ class RemainingTime:
             self._first = updates, self._clock()
 
     def line(self, updates: int) -> str:
-        """The expected end, right after an update; empty if it is too early, was told before, or is near.
+        """The expected end, right after an update; empty if it is too early, was given before, or is near.
 
         Args:
             updates: number of updates done.
         """
-        if self._told or self._first is None or updates - self._first[0] < LEAST_UPDATES:
+        if self._given or self._first is None or updates - self._first[0] < LEAST_UPDATES:
             return ""
         passed = self._clock() - self._first[1] - sum(self._evaluations[1:])
         if passed < LEAST_SECONDS:
             return ""
-        self._told = True
+        self._given = True
         more, last = self._n_steps - updates, self._n_steps - 1
         # The one of the last update, if it is due, is still to come.
         evaluations = sum(

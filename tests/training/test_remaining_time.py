@@ -1,4 +1,4 @@
-"""The expected end of a run, told once."""
+"""The expected end of a run, given once."""
 
 import re
 from datetime import datetime, timedelta
@@ -19,33 +19,33 @@ def simulated(n_steps, freq, an_update, an_evaluation, start=0):
     """Each line about a run of these times, with the updates done and the seconds that then are left."""
     now = 0.0
     remaining = RemainingTime(n_steps, freq, clock=lambda: now)
-    told = []
+    given = []
     for updates in range(start + 1, n_steps + 1):
         now += an_update
         step = updates - 1
         line = remaining.line(updates)
         if line:
-            told.append((line, updates, now))
+            given.append((line, updates, now))
         if step % freq == 0 or updates == n_steps:
             now += an_evaluation
             remaining.evaluated(updates, an_evaluation)
-    return [(line, updates, now - at) for line, updates, at in told]
+    return [(line, updates, now - at) for line, updates, at in given]
 
 
 @given(st.integers(10, 300), st.integers(1, 120), st.floats(0.01, 20), st.floats(0, 100), st.integers(0, 5))
-def test_the_end_of_a_run_at_constant_speed_is_told_exactly_and_once(
+def test_the_end_of_a_run_at_constant_speed_is_given_exactly_and_once(
     n_steps, freq, update, evaluation, start
 ):
-    told = simulated(n_steps, freq, update, evaluation, start)
-    assert len(told) <= 1
-    for line, updates, left in told:
+    given = simulated(n_steps, freq, update, evaluation, start)
+    assert len(given) <= 1
+    for line, updates, left in given:
         end, _, more, _ = LINE.fullmatch(line).groups()
         assert int(more) == n_steps - updates
         expected = datetime.now() + timedelta(seconds=left)
         assert abs(datetime.strptime(end, "%Y-%m-%d %H:%M") - expected) <= timedelta(seconds=61)
 
 
-def test_an_hours_run_is_told_its_end_within_seconds():
+def test_an_hours_run_is_given_its_end_within_seconds():
     ((line, updates, left),) = simulated(n_steps=1001, freq=300, an_update=3.0, an_evaluation=60.0)
     assert updates == 4
     assert left == 997 * 3 + 4 * 60
@@ -60,7 +60,7 @@ def test_an_hours_run_is_told_its_end_within_seconds():
         {"n_steps": 700, "an_update": 0.02},  # the rest takes less than ten seconds
     ],
 )
-def test_short_runs_and_rests_are_not_told(run):
+def test_short_runs_and_rests_are_not_given(run):
     assert simulated(freq=1000, an_evaluation=0.1, **run) == []
 
 
@@ -72,7 +72,7 @@ def test_a_run_prints_its_expected_end_between_its_records(tmp_path, capsys, mon
         TrainConfig(dataset="Debug28", steps=9, checkpoint_freq=6, hparams=hparams, output_dir=str(tmp_path))
     )
     lines = capsys.readouterr().out.splitlines()
-    (told,) = [number for number, line in enumerate(lines) if LINE.fullmatch(line)]
-    assert lines[told].endswith("after 5 more updates and 2 evaluations.")
-    assert len(lines[told - 1].split()) == len(lines[told + 1].split())  # rows of records
+    (given,) = [number for number, line in enumerate(lines) if LINE.fullmatch(line)]
+    assert lines[given].endswith("after 5 more updates and 2 evaluations.")
+    assert len(lines[given - 1].split()) == len(lines[given + 1].split())  # rows of records
     assert "Expected end" in (tmp_path / "out.txt").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Self
 
 from domainbed.escaping import visible
@@ -36,7 +37,7 @@ class Trackers:
 
     def __enter__(self) -> Self:
         for name in list(self._names):
-            self._attempt(name, lambda name=name: _check_installed(TRACKERS[name]))  # type: ignore[misc]
+            self._attempt(name, partial(_check_installed, name))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
@@ -45,7 +46,7 @@ class Trackers:
             ending = Ending.STOPPED
         for name, tracker in self._opened.items():
             if name in self._names:
-                self._attempt(name, lambda tracker=tracker: tracker.close(ending))  # type: ignore[misc]
+                self._attempt(name, partial(tracker.close, ending))
 
     def update(self) -> None:
         """Pass on the records in the run's results.jsonl. Trackers are opened on the first call.
@@ -53,7 +54,7 @@ class Trackers:
         They open this late because some start threads, and loader processes have to be forked before.
         """
         for name in list(self._names):
-            self._attempt(name, lambda name=name: self._update(name))  # type: ignore[misc]
+            self._attempt(name, partial(self._update, name))
 
     def _update(self, name: str) -> None:
         if name not in self._opened:
@@ -70,8 +71,9 @@ class Trackers:
             _log.warning("tracker %s is off: %s (the run continues without it)", name, reason)
 
 
-def _check_installed(tracker: type[Tracker]) -> None:
-    """Raise ModuleNotFoundError if the package that a tracker needs is not installed."""
+def _check_installed(name: str) -> None:
+    """Raise ModuleNotFoundError if the package that the tracker `name` needs is not installed."""
+    tracker = TRACKERS[name]
     if tracker.PACKAGE and importlib.util.find_spec(tracker.PACKAGE) is None:
         wanted = tracker.EXTRA or tracker.PACKAGE
         raise ModuleNotFoundError(f"it needs a package that is not installed: pip install '{wanted}'")
