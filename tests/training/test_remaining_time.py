@@ -19,26 +19,26 @@ def simulated(n_steps, freq, an_update, an_evaluation, start=0):
     """Each line about a run of these times, with the updates done and the seconds that then are left."""
     now = 0.0
     remaining = RemainingTime(n_steps, freq, clock=lambda: now)
-    given = []
+    printed = []
     for updates in range(start + 1, n_steps + 1):
         now += an_update
         step = updates - 1
         line = remaining.line(updates)
         if line:
-            given.append((line, updates, now))
+            printed.append((line, updates, now))
         if step % freq == 0 or updates == n_steps:
             now += an_evaluation
             remaining.evaluated(updates, an_evaluation)
-    return [(line, updates, now - at) for line, updates, at in given]
+    return [(line, updates, now - at) for line, updates, at in printed]
 
 
 @given(st.integers(10, 300), st.integers(1, 120), st.floats(0.01, 20), st.floats(0, 100), st.integers(0, 5))
 def test_the_end_of_a_run_at_constant_speed_is_given_exactly_and_once(
     n_steps, freq, update, evaluation, start
 ):
-    given = simulated(n_steps, freq, update, evaluation, start)
-    assert len(given) <= 1
-    for line, updates, left in given:
+    printed = simulated(n_steps, freq, update, evaluation, start)
+    assert len(printed) <= 1
+    for line, updates, left in printed:
         end, _, more, _ = LINE.fullmatch(line).groups()
         assert int(more) == n_steps - updates
         expected = datetime.now() + timedelta(seconds=left)
@@ -72,7 +72,7 @@ def test_a_run_prints_its_expected_end_between_its_records(tmp_path, capsys, mon
         TrainConfig(dataset="Debug28", steps=9, checkpoint_freq=6, hparams=hparams, output_dir=str(tmp_path))
     )
     lines = capsys.readouterr().out.splitlines()
-    (given,) = [number for number, line in enumerate(lines) if LINE.fullmatch(line)]
-    assert lines[given].endswith("after 5 more updates and 2 evaluations.")
-    assert len(lines[given - 1].split()) == len(lines[given + 1].split())  # rows of records
+    (printed,) = [number for number, line in enumerate(lines) if LINE.fullmatch(line)]
+    assert lines[printed].endswith("after 5 more updates and 2 evaluations.")
+    assert len(lines[printed - 1].split()) == len(lines[printed + 1].split())  # rows of records
     assert "Expected end" in (tmp_path / "out.txt").read_text()
