@@ -45,8 +45,8 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    # The longest file, begun last, would leave the other workers idle.
-    items.sort(key=lambda item: item.path.name != "test_documents.py")
+    # The longest tests, begun last, would leave the other workers idle.
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests" / "documents")
 
 
 @pytest.fixture(scope="session", autouse=True)
