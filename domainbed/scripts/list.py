@@ -76,7 +76,7 @@ def featurizers(_: str | None) -> dict[str, Entry]:
 
 def options(_: str | None) -> dict[str, Entry]:
     """Optional hyper-parameters of any algorithm: name -> default and description."""
-    from domainbed.training.config import optional_hparams
+    from domainbed.training.run_hparams import optional_hparams
 
     return {
         name: {"default": declared.default, "about": declared.help}

@@ -31,6 +31,9 @@ from domainbed.sweep.target_sets import check_same_protocol
 from domainbed.sweep.validation_images import validation_warnings
 from domainbed.sweep.worker import work
 from domainbed.training.config import SETTINGS
+from domainbed.training.config_checks import check_config
+from domainbed.training.derived import make_featurizer
+from domainbed.training.run_hparams import resolved_hparams
 from domainbed.training.run_state import RunState
 from domainbed.training.splits import varies_by_trial
 
@@ -218,14 +221,14 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     first_of_kind = {(job.train_args["dataset"], job.train_args["algorithm"]): job for job in reversed(jobs)}
     check_shared(args.hparams, list(first_of_kind.values()))
     for job in first_of_kind.values():
-        TrainConfig(**job.train_args).check()
+        check_config(TrainConfig(**job.train_args))
     for job in {dataset: job for (dataset, _), job in first_of_kind.items()}.values():
         config = TrainConfig(**job.train_args)
         if launcher.waits and not launcher.elsewhere:
-            config.featurizer()
-        elif option(config.resolved_hparams(), "freeze") != "none":
+            make_featurizer(config)
+        elif option(resolved_hparams(config), "freeze") != "none":
             # Runs on other machines may have pretrained weights that this one lacks; the stages are the same.
-            config.featurizer(pretrained=False, weights_file="")
+            make_featurizer(config, pretrained=False, weights_file="")
 
 
 def launch_options(args: argparse.Namespace) -> LaunchOptions:

@@ -12,6 +12,7 @@ from domainbed.console import format_bytes
 from domainbed.errors import UsageError
 from domainbed.sweep.job import Job
 from domainbed.training.config import TrainConfig
+from domainbed.training.derived import make_featurizer
 
 _RECORD_BYTES = 200_000
 """Approximate size of a run's records and logs."""
@@ -75,7 +76,7 @@ def _model_of(job: Job) -> tuple[object, ...]:
 
 def _model_bytes(job: Job) -> int:
     """Size of the featurizer's weights, at 4 bytes per parameter."""
-    featurizer = TrainConfig(**job.train_args).featurizer(pretrained=False, weights_file="")
+    featurizer = make_featurizer(TrainConfig(**job.train_args), pretrained=False, weights_file="")
     return sum(4 * int(tensor.numel()) for tensor in featurizer.state_dict().values())
 
 

@@ -10,6 +10,8 @@ from domainbed.errors import UsageError
 from domainbed.hparams import parse_overrides
 from domainbed.sweep.job import Job
 from domainbed.training.config import TrainConfig
+from domainbed.training.hparam_readers import refuse_unread
+from domainbed.training.run_hparams import known_hparams, unread_hparams
 
 Kind = tuple[str | None, str | None, str | None]
 """Dataset, algorithm and `--hparams` of a run, which decide what it reads."""
@@ -32,7 +34,7 @@ def with_shared_hparams(args_of_runs: Iterable[Mapping[str, Any]]) -> list[dict[
 
 def _needs_flag(args: Mapping[str, Any]) -> bool:
     with contextlib.suppress(UsageError, TypeError):  # the run, or a check of the sweep, says what is wrong
-        return args.get("hparams") is not None and bool(TrainConfig(**args).unread_hparams())
+        return args.get("hparams") is not None and bool(unread_hparams(TrainConfig(**args)))
     return False
 
 
@@ -46,13 +48,13 @@ def check_shared(text: str | None, jobs: Sequence[Job]) -> None:
     entries = parse_overrides(text)
     of_kind = {_kind(job.train_args): job for job in reversed(jobs)}
     configs = {kind: TrainConfig(**job.train_args) for kind, job in of_kind.items()}
-    unread = {kind: config.unread_hparams() for kind, config in configs.items()}
+    unread = {kind: unread_hparams(config) for kind, config in configs.items()}
     for name, value in entries.items():
         own = isinstance(value, dict)
         for each in value if isinstance(value, dict) else [name]:
             kinds = [kind for kind in configs if not own or kind[1] == name]
             if kinds and all(each in unread[kind] for kind in kinds):
-                configs[kinds[0]].refuse({each: unread[kinds[0]][each]})
+                refuse_unread({each: unread[kinds[0]][each]}, known_hparams(configs[kinds[0]]))
 
 
 def _kind(args: Mapping[str, Any]) -> Kind:

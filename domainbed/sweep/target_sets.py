@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from domainbed.datasets.environment_names import environment_indices, is_environment
 from domainbed.errors import UsageError
 from domainbed.sweep.manifest import Manifest
-from domainbed.training.config import check_test_envs
+from domainbed.training.config_checks import check_test_envs
 
 FLAG = "--target_sets"
 

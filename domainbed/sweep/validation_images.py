@@ -9,6 +9,8 @@ from typing import Any
 from domainbed.errors import DomainBedError
 from domainbed.sweep.job import Job
 from domainbed.training.config import TrainConfig
+from domainbed.training.derived import split_request
+from domainbed.training.run_hparams import resolved_hparams
 from domainbed.training.splits import make_splits
 from domainbed.training.validation_parts import effect, share_of, validation_warning
 
@@ -43,11 +45,11 @@ def _warning(config: TrainConfig, targets: Sequence[Sequence[int]]) -> str:
 
     dataset_class: Any = config.dataset_class()  # constructors of base classes take other arguments
     number = len(dataset_class.ENVIRONMENTS)
-    if config.split_request().scheme == "holdout" and not config.holdout_fraction:
+    if split_request(config).scheme == "holdout" and not config.holdout_fraction:
         return f"{share_of(config)} leaves no validation images in any environment: {effect(number, number)}"
     read = issubclass(dataset_class, MultipleEnvironmentImageFolder | ListFileDataset)
-    if not read or config.split_request().scheme not in _SCHEMES:
+    if not read or split_request(config).scheme not in _SCHEMES:
         return ""
-    dataset = dataset_class(config.data_dir, [], config.resolved_hparams())
+    dataset = dataset_class(config.data_dir, [], resolved_hparams(config))
     sources = [index for index in range(number) if not all(index in held_out for held_out in targets)]
-    return validation_warning(dataset, make_splits(dataset, config.split_request()), sources, config)
+    return validation_warning(dataset, make_splits(dataset, split_request(config)), sources, config)

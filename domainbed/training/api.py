@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from domainbed.console import Tee
 from domainbed.errors import DomainBedError, RunError, UsageError
 from domainbed.escaping import visible
-from domainbed.training.config import TrainConfig, from_settings
+from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config, from_settings
 from domainbed.training.out_of_memory import is_out_of_memory, out_of_memory
 from domainbed.training.run_dir import RunDir
+from domainbed.training.run_hparams import resolved_hparams
 from domainbed.training.run_state import RunState, run_state
 from domainbed.training.stop_requests import Interrupted
 
@@ -68,7 +70,7 @@ def train(
         if launched_by_torchrun():
             _train_in_group(config)
             return
-        config.check()
+        check_config(config)
         _train(config, make_loop, extra_settings)
 
 
@@ -111,7 +113,7 @@ def _train_in_group(config: TrainConfig) -> None:
 
     with TorchrunGroup() as group:
         if group.rank == 0:
-            config.check()
+            check_config(config)
             distributed_run.check_shareable(config, group)
             _train(group.with_own_device(config), partial(distributed_run.leader_loop, group=group))
         else:
@@ -268,7 +270,7 @@ def _print_settings(config: TrainConfig) -> None:
         "NumPy": version("numpy"),
         "PIL": version("pillow"),
     }
-    sections = {"Environment": versions, "Args": config.recorded(), "HParams": config.resolved_hparams()}
+    sections = {"Environment": versions, "Args": config.recorded(), "HParams": resolved_hparams(config)}
     for title, values in sections.items():
         print(f"{title}:")
         for name, value in values.items() if title == "Environment" else sorted(values.items()):

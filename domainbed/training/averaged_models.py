@@ -18,7 +18,8 @@ from domainbed.errors import UsageError
 from domainbed.hparams import option
 from domainbed.predictions import PartPredictions
 from domainbed.predictions.file import part_of_arrays
-from domainbed.training.config import SETTINGS, from_settings
+from domainbed.training.config import SETTINGS
+from domainbed.training.config_checks import from_settings
 from domainbed.training.evaluation import (
     EVALUATION,
     Evaluator,

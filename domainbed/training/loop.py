@@ -23,6 +23,7 @@ from domainbed.training import checkpoint, plugin_code, split_file
 from domainbed.training.attributes import KeptAttributes
 from domainbed.training.checkpoint import Checkpoint
 from domainbed.training.data_identity import check_same_data
+from domainbed.training.derived import fill_placeholders
 from domainbed.training.evaluation import (
     BATCH_SIZE,
     EVALUATION,
@@ -89,7 +90,7 @@ def train(run: Run, directory: RunDir, make_loop: Callable[[Run, RunDir], Loop] 
     if directory.checkpoint is not None:
         loop.load_checkpoint(directory.checkpoint)
     if run.config.write_splits is not None:
-        path = run.config.fill_placeholders(run.config.write_splits)
+        path = fill_placeholders(run.config, run.config.write_splits)
         split_file.write(Path(path), run.dataset, run.splits)
     entries = ("sizes", "hparams", "data", "weights", "environments", "replaced")
     constant = loop.recorder.constant

@@ -18,6 +18,7 @@ from domainbed.datasets.list_file import ListFileDataset
 from domainbed.errors import RunError
 from domainbed.networks.base import provenance_of
 from domainbed.records.results_file import RESULTS_FILE, append_record, drop_records_after, read_records
+from domainbed.training.derived import tracker_names
 from domainbed.training.evaluation import Evaluator
 from domainbed.training.initialization import INITIAL_WEIGHTS
 from domainbed.training.kept_predictions import KeptPredictions
@@ -76,7 +77,7 @@ class Recorder:
         self._run = run
         self._directory = directory
         tracked = TrackedRun(directory.path, self.constant["args"], run.hparams)
-        self.trackers = Trackers(run.config.tracker_names(), tracked)
+        self.trackers = Trackers(tracker_names(run.config), tracked)
         self.predictions = KeptPredictions(run, directory, evaluator.parts)
         self._evaluator = evaluator
         self._logged: dict[str, list[float | DeviceScalar]] = defaultdict(list)

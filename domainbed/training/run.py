@@ -36,11 +36,13 @@ from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.averaging import Averaging, SimpleAverage
 from domainbed.training.config import TrainConfig
 from domainbed.training.copies import describe_copies, split_copies
+from domainbed.training.derived import make_schedule, split_request
 from domainbed.training.frozen_outputs import FrozenStages
 from domainbed.training.grouping import group_minibatches
 from domainbed.training.initialization import initial_seed, weights_checksum
 from domainbed.training.loss_valley import COUNTINGS
 from domainbed.training.minibatches import EnvironmentSampler, Minibatches, is_in_memory
+from domainbed.training.run_hparams import resolved_hparams
 from domainbed.training.splits import make_splits
 from domainbed.training.swad import SWAD
 
@@ -101,7 +103,7 @@ def build(config: TrainConfig) -> Run:
         UsageError: settings or data cannot be used.
         RunError: images cannot be read.
     """
-    hparams = config.resolved_hparams()
+    hparams = resolved_hparams(config)
     device = choose_device(config.device)
     check_device(config, device)
     torch.backends.cudnn.deterministic = True
@@ -124,7 +126,7 @@ def build(config: TrainConfig) -> Run:
     algorithm = config.algorithm_class()(dataset.input_shape, dataset.num_classes, len(sources), hparams)
     check_text_heads(algorithm, config.algorithm)
     initial_weights = weights_checksum(algorithm)
-    schedule = config.schedule(hparams)
+    schedule = make_schedule(config, hparams)
     check_learning_rates(algorithm, schedule)
     algorithm.to(device)
     accelerate(algorithm, config)
@@ -188,7 +190,7 @@ def build_data(
         # Earlier releases made other pixels of the same files.
         dataset.summary = {**dataset.summary, "version": dataset.VERSION + 1}
 
-    request = config.split_request()
+    request = split_request(config)
     splits = split_copies(dataset, make_splits(dataset, request), request, Path(config.output_dir))
     return dataset, splits, folder
 

@@ -197,7 +197,7 @@ class Kinds:
 def _declared_hparams(algorithm: str, dataset: str, featurizer: str) -> Mapping[str, Hparam]:
     """Declarations of the hyper-parameters that a run may have. An unknown algorithm has the common ones."""
     from domainbed import hparams_registry
-    from domainbed.training.config import optional_hparams
+    from domainbed.training.run_hparams import optional_hparams
 
     tables: dict[str, Declaration] = dict(optional_hparams())
     with contextlib.suppress(DomainBedError):

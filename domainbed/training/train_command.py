@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from domainbed.console import program_name
-from domainbed.training.config import SETTINGS, from_settings
+from domainbed.training.config import SETTINGS
+from domainbed.training.config_checks import from_settings
 
 N_UPSTREAM = 16
 """Number of flags that upstream's script has."""

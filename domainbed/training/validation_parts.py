@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from domainbed.console import shortened_list
 from domainbed.training.config import TrainConfig
+from domainbed.training.derived import split_request
 
 if TYPE_CHECKING:
     from domainbed.datasets.base import MultipleDomainDataset
@@ -35,7 +36,7 @@ def validation_warning(
 
 def share_of(config: TrainConfig) -> str:
     """The flag that decides on the share of validation images."""
-    holdout = config.split_request().scheme == "holdout"
+    holdout = split_request(config).scheme == "holdout"
     return f"--holdout_fraction {config.holdout_fraction:g}" if holdout else f"--splits {config.splits}"
 
 

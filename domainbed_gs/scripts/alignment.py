@@ -110,7 +110,7 @@ def _measure_models(own: Mapping[str, Any], how: Any, flags: Mapping[str, Any]) 
 
 
 def _train(flags: Mapping[str, Any], how: Any, every: int) -> int:  # noqa: ANN401 - Alignment
-    from domainbed.training.config import from_settings
+    from domainbed.training.config_checks import from_settings
     from domainbed_gs.alignment import figure, training
     from domainbed_gs.alignment.settings import TRAINING
 

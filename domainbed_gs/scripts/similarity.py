@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train with measurements, then print a summary and draw the figure; returns the exit status."""
     flags = vars(build_parser().parse_args(argv))
     from domainbed.files import write_atomic
-    from domainbed.training.config import from_settings
+    from domainbed.training.config_checks import from_settings
     from domainbed_gs.similarity import figure, study, summary, table
 
     own = {name: flags.pop(name) for name in STUDY_FLAGS}

@@ -16,6 +16,7 @@ from domainbed.sweep.actions import choose_defaults
 from domainbed.sweep.flags import parse
 from domainbed.training.api import train
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
 from domainbed.training.model_file import load_model
 
 HPARAMS = default_hparams("CLIPZeroShot", "PACS") | {
@@ -141,8 +142,8 @@ def test_what_has_no_effect_is_refused(tmp_path, hparams, reason):
     with pytest.raises(
         UsageError, match=f"'{next(iter(hparams))}' has no effect in this run, because {reason}"
     ):
-        config(tmp_path, hparams=hparams).check()
-    config(tmp_path, hparams={"featurizer": "clip"}).check()
+        check_config(config(tmp_path, hparams=hparams))
+    check_config(config(tmp_path, hparams={"featurizer": "clip"}))
 
 
 def test_weights_that_are_not_at_hand_are_told_in_one_line(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from domainbed.datasets.reading_rules import UPSTREAM, USER_FOLDER
 from domainbed.errors import UsageError
 from domainbed.escaping import visible
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
 from domainbed.training.run import build, describe
 
 HPARAMS = {"data_augmentation": True, "input_size": 16}
@@ -159,4 +160,4 @@ def test_runs_on_environments_that_lack_classes(uneven, algorithm):
 
 def test_classes_of_datasets_with_a_name_are_fixed():
     with pytest.raises(UsageError, match="--classes union is for folders and lists; the classes of Debug28"):
-        TrainConfig(dataset="Debug28", classes="union").check()
+        check_config(TrainConfig(dataset="Debug28", classes="union"))

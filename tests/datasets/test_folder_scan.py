@@ -14,7 +14,9 @@ from domainbed.datasets.folder_layout import read_layout, skipped_files
 from domainbed.datasets.reading_rules import UPSTREAM, USER_FOLDER, count_by_reason
 from domainbed.errors import UsageError
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
 from domainbed.training.run import build, describe
+from domainbed.training.run_hparams import resolved_hparams
 
 COUNTS = {"ink": {"cat": 4, "dog": 4}, "oil": {"cat": 4, "dog": 4}}
 SETTINGS = {"hparams": '{"input_size": 16, "featurizer": "mlp", "mlp_width": 4}', "steps": 1}
@@ -153,8 +155,8 @@ def test_a_run_scans_a_users_folder_once(folder):
     if process == 0:  # an audit hook cannot be removed
         scanned = []
         sys.addaudithook(lambda event, args: scanned.append(str(args[0])) if event == "os.scandir" else None)
-        config.check()
-        config.dataset_class()(None, [0], config.resolved_hparams())
+        check_config(config)
+        config.dataset_class()(None, [0], resolved_hparams(config))
         os._exit([scanned.count(str(folder / place)) for place in ("ink/cat", "oil", "oil/dog")] != [1, 1, 1])
     assert os.waitpid(process, 0)[1] == 0
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from domainbed.datasets import get_dataset_class
 from domainbed.errors import UsageError
 from domainbed.training.config import TrainConfig
+from domainbed.training.derived import split_request
 from domainbed.training.splits import SplitRequest, make_splits
 from domainbed_gs.splits import split_indices, stratified
 
@@ -79,5 +80,5 @@ def test_an_unknown_option_suggests_the_nearest(emoji):
 
 def test_splits_flag_reaches_the_scheme(emoji):
     config = TrainConfig(dataset="EmojiStyles", splits="80/10/10:per_trial")
-    parts = make_splits(emoji, config.split_request())
+    parts = make_splits(emoji, split_request(config))
     assert [round(len(part) / 1283, 2) for part in parts[0].values()] == [0.8, 0.1, 0.1]

@@ -16,6 +16,7 @@ from domainbed.networks import Featurizer
 from domainbed.networks.block_outputs import output_shapes
 from domainbed.networks.clip_models import _TINY, architecture, published, tokenizer_of
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
 from domainbed.training.model_file import load_model
 from domainbed.training.run import build
 
@@ -244,8 +245,8 @@ def test_a_method_with_classifiers_of_its_own_refuses_a_text_head(tmp_path):
 
 def test_options_of_clip_are_refused_where_nothing_reads_them(tmp_path):
     with pytest.raises(UsageError, match="featurizer small_cnn does not read it"):
-        config(tmp_path, featurizer="small_cnn").check()
+        check_config(config(tmp_path, featurizer="small_cnn"))
     with pytest.raises(
         UsageError, match="'clip_templates' has no effect in this run, because 'clip_head' is"
     ):
-        config(tmp_path, clip_templates="simple").check()
+        check_config(config(tmp_path, clip_templates="simple"))

@@ -7,6 +7,8 @@ from torchvision.models import resnet50
 from domainbed.errors import UsageError
 from domainbed.networks.options import PRESETS, with_preset
 from domainbed.training.config import TrainConfig
+from domainbed.training.derived import make_featurizer
+from domainbed.training.run_hparams import resolved_hparams
 
 
 def test_published_is_torchvisions_resnet50_with_its_first_weights_and_frozen_batch_norms(hub):
@@ -14,13 +16,13 @@ def test_published_is_torchvisions_resnet50_with_its_first_weights_and_frozen_ba
     theirs = resnet50()
     torch.save(theirs.state_dict(), hub / "resnet50-0676ba61.pth")
     config = TrainConfig(dataset="Debug224", hparams='{"preset": "published", "layout": "plain"}')
-    featurizer = config.featurizer().train()
+    featurizer = make_featurizer(config).train()
     assert featurizer.provenance["name"] == "torchvision resnet50 (IMAGENET1K_V1)"
     theirs.fc = torch.nn.Identity()
     x = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         assert torch.equal(featurizer(x), theirs.eval()(x))
-    hparams = config.resolved_hparams()
+    hparams = resolved_hparams(config)
     assert {**hparams, "preset": "published", **PRESETS["published"]} == hparams
 
 

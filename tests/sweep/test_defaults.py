@@ -12,6 +12,8 @@ from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import Manifest, add_to_manifest, read_manifest
 from domainbed.sweep.worker import sweep_jobs
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
+from domainbed.training.run_hparams import resolved_hparams
 
 ARGS = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0], "hparams_seed": 0, "trial_seed": 0}
 
@@ -80,7 +82,7 @@ def test_a_sweep_begun_before_the_public_counting_of_swad_keeps_equal_weights(tm
         uses_swad = job.name != plain.name
         assert ("--earlier_swad" in job.command_str) == (was_begun_before and uses_swad)
         expected = {True: "equal", False: "public"}[was_begun_before] if uses_swad else None
-        assert TrainConfig(**job.train_args).resolved_hparams().get("swad_counting") == expected
+        assert resolved_hparams(TrainConfig(**job.train_args)).get("swad_counting") == expected
     add_to_manifest(tmp_path, {job.name: job.named_args() for job in launched_now}, (), defaults=todays)
     assert {swad.name, plain.name} <= {job.name for job in sweep_jobs(tmp_path)}  # names stay
     assert ("earlier_swad" in read_manifest(tmp_path).defaults) != was_begun_before
@@ -89,5 +91,5 @@ def test_a_sweep_begun_before_the_public_counting_of_swad_keeps_equal_weights(tm
 def test_the_flag_of_older_sweeps_is_refused_where_it_has_no_effect():
     for hparams in (None, '{"weight_averaging": "swad", "swad_counting": "public"}'):
         with pytest.raises(UsageError, match="--earlier_swad has no effect"):
-            TrainConfig(dataset="Debug28", hparams=hparams, earlier_swad=True).check()
-    TrainConfig(dataset="Debug28", hparams=SWAD, earlier_swad=True).check()
+            check_config(TrainConfig(dataset="Debug28", hparams=hparams, earlier_swad=True))
+    check_config(TrainConfig(dataset="Debug28", hparams=SWAD, earlier_swad=True))

@@ -8,6 +8,7 @@ import pytest
 from domainbed.sweep.actions import check_jobs, make_jobs
 from domainbed.sweep.flags import parse
 from domainbed.training.config import TrainConfig
+from domainbed.training.run_hparams import resolved_hparams
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 NICO = ("autumn", "dim", "grass", "outdoor", "rock", "water")
@@ -50,8 +51,8 @@ def test_the_cvpr_2024_protocol_holds_out_pairs_of_domainnet(preset, sweep_of):
         "clip",
         "sketch",
     )
-    assert config.resolved_hparams()["batch_size"] == 32
-    assert (config.resolved_hparams().get("pretrained") is False) == (preset == "scratch")
+    assert resolved_hparams(config)["batch_size"] == 32
+    assert (resolved_hparams(config).get("pretrained") is False) == (preset == "scratch")
 
 
 def test_the_cvpr_2024_protocol_holds_out_pairs_of_nico(nico, sweep_of):

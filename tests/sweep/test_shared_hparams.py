@@ -13,6 +13,8 @@ from domainbed.sweep.flags import parse
 from domainbed.sweep.manifest import add_to_manifest
 from domainbed.sweep.worker import sweep_jobs
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
+from domainbed.training.run_hparams import resolved_hparams
 from domainbed.training.train_command import build_parser
 
 
@@ -39,10 +41,10 @@ def test_what_some_run_reads_may_be_shared_and_other_runs_ignore_it(sweep):
         flags = job.command_str.removeprefix("python -m domainbed.scripts.train ")
         assert ("--shared_hparams" in flags) is shared
         config = TrainConfig(**job.train_args)
-        config.check()
+        check_config(config)
         assert config.hparams == text
-        assert config.resolved_hparams().get("irm_lambda") == (None if shared else 7.0)
-        assert config.resolved_hparams()["lr"] == 0.5
+        assert resolved_hparams(config).get("irm_lambda") == (None if shared else 7.0)
+        assert resolved_hparams(config)["lr"] == 0.5
     build_parser().parse_args(["--shared_hparams"])
 
 
@@ -96,4 +98,4 @@ def test_a_sweep_that_an_earlier_release_launched_is_worked_on(sweep, tmp_path):
     assert {job.name for job in found.values()} == set(old)
     assert found["ERM"].train_args["shared_hparams"] is True
     for job in found.values():
-        TrainConfig(**job.train_args).check()
+        check_config(TrainConfig(**job.train_args))

@@ -9,6 +9,7 @@ from domainbed.sweep.actions import check_jobs, make_jobs
 from domainbed.sweep.flags import FLAGS, parse
 from domainbed.sweep.sweep_file import read_sweep_file
 from domainbed.training.config import TrainConfig
+from domainbed.training.run_hparams import resolved_hparams
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 PROTOCOLS = ("cvpr2024_protocol.toml", "domainbed_protocol.toml")
@@ -138,7 +139,7 @@ def test_every_sweep_file_of_ours_makes_runs_that_train_accepts(name, preset, da
         assert len(jobs) == 4 * 4 * 8
     if name == "colored_mnist.toml":
         assert len(jobs) == 6 * 3 * 3 * (20 if preset == "domainbed" else 8)
-        hparams = [TrainConfig(**job.train_args).resolved_hparams() for job in jobs]
+        hparams = [resolved_hparams(TrainConfig(**job.train_args)) for job in jobs]
         assert {values.get("mnist") for values in hparams} == {"all" if preset == "domainbed" else "test"}
         warm_ups = [values["penalty_anneal_iters"] for values in hparams if "penalty_anneal_iters" in values]
         assert (max(warm_ups) < 600) is (preset != "domainbed")

@@ -17,7 +17,7 @@ from domainbed import datasets
 from domainbed.datasets.debug import Debug
 from domainbed.errors import DomainBedError
 from domainbed.training.api import train
-from domainbed.training.config import from_settings
+from domainbed.training.config_checks import from_settings
 from domainbed.training.torchrun import exit_immediately
 
 

@@ -20,6 +20,8 @@ from domainbed.sweep.flags import parse
 from domainbed.training import acceleration
 from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
+from domainbed.training.run_hparams import resolved_hparams
 
 SHAPE = (3, 16, 16)
 START_SUFFIXES = ("penalty_anneal_iters", "burnin_iters", "iters", "linear_steps")
@@ -109,11 +111,11 @@ def test_tracing_for_the_compiler_changes_no_result(name, traced):
     config = TrainConfig(algorithm=name, dataset="Debug28", **COMPILED)
     if not get_algorithm_class(name).COMPILABLE:
         with pytest.raises(UsageError, match=f"^{name} needs second derivatives .* leave out --compile$"):
-            config.check()
+            check_config(config)
         with pytest.raises(RuntimeError, match=r"donated|double backward"):
             trained(make(name, COMPILED))
         return
-    passes = {"passes": "separate"} if "passes" in config.resolved_hparams() else {}
+    passes = {"passes": "separate"} if "passes" in resolved_hparams(config) else {}
     way, found = trained(make(name, COMPILED, **passes))
     expected_way, expected = trained(make(name, {}, **passes))
     assert torch.equal(way, expected_way)

@@ -10,6 +10,7 @@ from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
 from domainbed.training.config import TrainConfig
+from domainbed.training.derived import split_request
 from domainbed.training.evaluation import (
     EVALUATION,
     Evaluator,
@@ -158,12 +159,12 @@ def test_minibatches_prefetched_during_an_evaluation_can_be_trained_on(prefetche
 )
 def test_which_parts_are_evaluated(emoji, splits, which, names):
     config = TrainConfig(dataset="EmojiStyles", test_envs=[1], splits=splits)
-    assert list(parts_to_evaluate(make_splits(emoji, config.split_request()), [1], which)) == names.split()
+    assert list(parts_to_evaluate(make_splits(emoji, split_request(config)), [1], which)) == names.split()
 
 
 def test_numbers_of_unlabeled_parts_skip_environments_without_one(emoji):
     config = TrainConfig(dataset="EmojiStyles", test_envs=[1, 3], uda_holdout_fraction=0.5)
-    named = parts_to_evaluate(make_splits(emoji, config.split_request()), [1, 3], "all")
+    named = parts_to_evaluate(make_splits(emoji, split_request(config)), [1, 3], "all")
     assert list(named)[-2:] == ["env0_uda", "env1_uda"]
 
 

@@ -11,6 +11,7 @@ import domainbed
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.errors import UsageError
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
 from domainbed.training.distributed_run import check_shareable
 from domainbed.training.grouping import group_minibatches
 from domainbed.training.minibatches import EnvironmentSampler, Minibatches
@@ -113,6 +114,6 @@ def test_a_run_records_its_grouping_and_depends_on_it(algorithm, tmp_path):
 
 def test_unknown_groupings_and_groupings_under_torchrun_are_refused():
     with pytest.raises(UsageError, match="--grouping must be one of domain, single_domain, pooled, not"):
-        TrainConfig(dataset="Debug28", grouping="none").check()
+        check_config(TrainConfig(dataset="Debug28", grouping="none"))
     with pytest.raises(UsageError, match="start it without torchrun"):
         check_shareable(TrainConfig(dataset="Debug28", algorithm="AgrSum", grouping="pooled"), None)

@@ -13,7 +13,9 @@ from domainbed.hparams import OPTIONS, HparamValues, Reader
 from domainbed.hparams_registry import default_hparams
 from domainbed.networks import FEATURIZERS, FeaturizerModule, featurizer_class
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
 from domainbed.training.hparam_readers import declared_reads
+from domainbed.training.run_hparams import unread_hparams
 
 
 def config(hparams, **settings):
@@ -55,7 +57,7 @@ def test_a_hyper_parameter_without_effect_is_an_error_that_names_its_readers(
     hparams, settings, reason, readers
 ):
     with pytest.raises(UsageError) as error:
-        config(hparams, **settings).check()
+        check_config(config(hparams, **settings))
     text = str(error.value)
     assert f"has no effect in this run, because {reason}" in text
     assert all(reader in text.partition("It is read by ")[2] for reader in readers), text
@@ -78,7 +80,7 @@ def test_a_hyper_parameter_without_effect_is_an_error_that_names_its_readers(
     ids=lambda value: "-".join(value),
 )
 def test_hyper_parameters_that_some_part_reads_are_accepted(hparams, settings):
-    config(hparams, **settings).check()
+    check_config(config(hparams, **settings))
 
 
 def test_upstreams_shared_names_are_never_an_error():
@@ -86,7 +88,7 @@ def test_upstreams_shared_names_are_never_an_error():
     shared = {name: default_hparams("ERM", "Debug28")[name] for name in Algorithm.hparams_table()}
     assert {"data_augmentation", "resnet18", "class_balanced", "vit_dropout", "lars"} <= shared.keys()
     for algorithm in ("ERM", "DANN", "IRM"):
-        assert config(shared, algorithm=algorithm).unread_hparams() == {}
+        assert unread_hparams(config(shared, algorithm=algorithm)) == {}
 
 
 def test_a_featurizer_of_a_plugin_may_read_any_option():
@@ -100,9 +102,9 @@ def test_a_featurizer_of_a_plugin_may_read_any_option():
 
     try:
         for name in ("own_network", "own_resnet"):  # a plugin's class may read more than it inherits
-            assert config({"featurizer": name, "mlp_width": 3, "layout": "plain"}).unread_hparams() == {}
+            assert unread_hparams(config({"featurizer": name, "mlp_width": 3, "layout": "plain"})) == {}
         OwnResNet.READS = ("layout",)
-        found = config({"featurizer": "own_resnet", "mlp_width": 3, "layout": "plain"}).unread_hparams()
+        found = unread_hparams(config({"featurizer": "own_resnet", "mlp_width": 3, "layout": "plain"}))
         assert found == {"mlp_width": "featurizer own_resnet does not read it"}
     finally:
         for name in ("own_network", "own_resnet"):
@@ -146,13 +148,13 @@ def test_datasets_read_what_they_declare(name):
 def test_a_run_that_an_earlier_release_began_goes_on_with_a_warning(tmp_path, caplog):
     begun = config({"mlp_width": 64}, output_dir=str(tmp_path))
     (tmp_path / "run.json").write_text("{}")
-    begun.check()
+    check_config(begun)
     assert "hyper-parameter 'mlp_width' has no effect in this run" in caplog.text
     with pytest.raises(UsageError, match="'mlp_width' has no effect"):
-        config({"mlp_width": 64}, output_dir=str(tmp_path), restart=True).check()
+        check_config(config({"mlp_width": 64}, output_dir=str(tmp_path), restart=True))
 
 
 @pytest.mark.parametrize("text", ['{"lr": 0.1, "lr": 0.2}', '{"ERM": {"lr": 0.1, "lr": 0.1}}'])
 def test_the_same_json_key_twice_is_refused(text):
     with pytest.raises(UsageError, match='--hparams: the key "lr" occurs twice; leave one out'):
-        TrainConfig(dataset="Debug28", hparams=text).check()
+        check_config(TrainConfig(dataset="Debug28", hparams=text))

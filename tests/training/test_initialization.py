@@ -7,6 +7,7 @@ from torch import nn
 import domainbed
 from domainbed.errors import UsageError
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
 from domainbed.training.initialization import initial_seed, weights_checksum
 from domainbed.training.run import build
 
@@ -57,4 +58,4 @@ def test_a_checksum_covers_every_bit_name_and_shape(dtype):
 
 def test_a_seed_below_minus_one_is_refused():
     with pytest.raises(UsageError, match="hyper-parameter initial_seed must be at least -1, not -2"):
-        TrainConfig(dataset="Debug28", hparams='{"initial_seed": -2}').check()
+        check_config(TrainConfig(dataset="Debug28", hparams='{"initial_seed": -2}'))

@@ -11,8 +11,10 @@ from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.erm import ERM
 from domainbed.errors import UsageError
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
 from domainbed.training.model_file import load_model
 from domainbed.training.run import build
+from domainbed.training.run_hparams import resolved_hparams
 
 SMALL = {"featurizer": "mlp", "mlp_width": 4, "batch_size": 4}
 CHOICE = {
@@ -100,7 +102,7 @@ def test_without_a_choice_no_record_mentions_optimizers(tmp_path):
 )
 def test_a_choice_without_effect_or_meaning_is_an_error_before_anything_is_built(algorithm, hparams, message):
     with pytest.raises(UsageError) as error:
-        config(hparams, algorithm).check()
+        check_config(config(hparams, algorithm))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -116,7 +118,7 @@ def test_a_choice_without_effect_or_meaning_is_an_error_before_anything_is_built
     ],
 )
 def test_choices_with_an_effect_are_accepted(algorithm, hparams):
-    config(hparams, algorithm).check()
+    check_config(config(hparams, algorithm))
     build(config(hparams, algorithm))
 
 
@@ -138,5 +140,5 @@ def test_a_plugins_method_that_ignores_the_choice_is_an_error():
 def test_a_sweep_of_methods_with_and_without_a_choice_leaves_it_out_where_it_has_no_effect():
     typed = {"optimizer": "SGD", "momentum": 0.5, "lr": 0.1}
     for algorithm, kept in (("ERM", True), ("GENIE", False)):
-        found = config(typed, algorithm, shared_hparams=True).resolved_hparams()
+        found = resolved_hparams(config(typed, algorithm, shared_hparams=True))
         assert ("optimizer" in found, "momentum" in found, found["lr"]) == (kept, kept, 0.1)

@@ -15,7 +15,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.errors import RunError
 from domainbed.scripts import train as train_script
 from domainbed.training import loop as loops
-from domainbed.training.config import from_settings
+from domainbed.training.config_checks import from_settings
 from domainbed.training.memory_estimate import MemoryEstimate, estimate_memory
 from domainbed.training.out_of_memory import is_out_of_memory
 from domainbed.training.run import build

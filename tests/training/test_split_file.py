@@ -12,13 +12,15 @@ from domainbed.errors import UsageError
 from domainbed.seeds import seed_hash
 from domainbed.training import split_file
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
+from domainbed.training.derived import fill_placeholders, split_request
 from domainbed.training.splits import make_splits, parse_scheme
 
 CHANGING = ("step_time", "mem_gb", "args")
 
 
 def splits_of(data, **settings):
-    return make_splits(data, TrainConfig(**settings).split_request())
+    return make_splits(data, split_request(TrainConfig(**settings)))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_splits_of_every_scheme_are_read_as_they_were_written(settings, emoji, t
     splits = splits_of(emoji, dataset="EmojiStyles", **settings)
     split_file.write(tmp_path / "a.json", emoji, splits)
     config = TrainConfig(dataset="EmojiStyles", **settings | {"splits": str(tmp_path / "a.json")})
-    again = make_splits(emoji, config.split_request())
+    again = make_splits(emoji, split_request(config))
     assert all_positions(again) == all_positions(splits)
     assert all(
         part.underlying_dataset is emoji[i] for i, parts in enumerate(again) for part in parts.values()
@@ -150,7 +152,7 @@ def test_placeholders_in_file_names():
         parse_scheme("my/splits.json") == parse_scheme("file:my/splits.json") == ("file", ("my/splits.json",))
     )
     config = TrainConfig(dataset="data/pictures.csv", trial_seed=4, test_envs=[0, 2])
-    assert config.fill_placeholders("{dataset}-{trial_seed}-{test_envs}.json") == "pictures-4-0_2.json"
+    assert fill_placeholders(config, "{dataset}-{trial_seed}-{test_envs}.json") == "pictures-4-0_2.json"
 
 
 def test_positions_follow_views_of_views():
@@ -171,7 +173,7 @@ def test_positions_follow_views_of_views():
 )
 def test_invalid_file_names_are_refused_before_the_run_starts(settings, message):
     with pytest.raises(UsageError, match=message):
-        TrainConfig(dataset="Debug28", **settings).check()
+        check_config(TrainConfig(dataset="Debug28", **settings))
 
 
 def test_the_runs_of_a_sweep_write_and_read_a_file_for_each_split(forked_script, tmp_path):

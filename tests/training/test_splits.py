@@ -7,6 +7,7 @@ import pytest
 from domainbed.datasets import get_dataset_class
 from domainbed.datasets.contract import build
 from domainbed.training.config import TrainConfig
+from domainbed.training.derived import split_request
 from domainbed.training.split_file import positions, write
 from domainbed.training.splits import SCHEMES, by_trial, make_splits, varies_by_trial
 
@@ -42,12 +43,12 @@ def test_which_schemes_split_differently_in_each_trial(splits, varies):
 )
 def test_the_declaration_is_true(splits, emoji, tmp_path):
     for seed in (0, 1):
-        request = TrainConfig(dataset="EmojiStyles", trial_seed=seed).split_request()
+        request = split_request(TrainConfig(dataset="EmojiStyles", trial_seed=seed))
         write(tmp_path / f"{seed}.json", emoji, make_splits(emoji, request))
     path = f"{tmp_path}/{splits}" if splits.endswith(".json") else splits
     configs = [TrainConfig(dataset="EmojiStyles", splits=path, trial_seed=seed) for seed in (0, 1)]
     first, second = (
-        [positions(parts["in"]) for parts in make_splits(emoji, config.split_request())] for config in configs
+        [positions(parts["in"]) for parts in make_splits(emoji, split_request(config))] for config in configs
     )
     assert varies_by_trial(path) == (first != second)
 

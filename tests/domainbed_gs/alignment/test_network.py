@@ -7,12 +7,13 @@ import torch
 
 from domainbed.algorithms import get_algorithm_class
 from domainbed.training.config import TrainConfig
+from domainbed.training.run_hparams import resolved_hparams
 from domainbed_gs.alignment.network import measured_network
 
 
 def make(algorithm):
     config = TrainConfig(dataset="Debug28", algorithm=algorithm, hparams='{"featurizer": "small_cnn"}')
-    return get_algorithm_class(algorithm)((3, 28, 28), 2, 2, config.resolved_hparams())
+    return get_algorithm_class(algorithm)((3, 28, 28), 2, 2, resolved_hparams(config))
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -10,6 +10,7 @@ from domainbed.errors import UnknownName
 from domainbed.sweep.flags import parse, settings_of_runs
 from domainbed.sweep.job import Job
 from domainbed.training.config import TrainConfig
+from domainbed.training.config_checks import check_config
 from domainbed.training.trackers import TRACKERS, Ending, StepwiseTracker, Tracker, tensorboard_events
 
 
@@ -141,7 +142,7 @@ def test_an_unwritable_event_file_is_one_warning(attempt, caplog, tmp_path):
 
 def test_an_unknown_tracker_is_refused_before_the_run():
     with pytest.raises(UnknownName, match=r"Tracker not found: tensorbord\nDid you mean tensorboard"):
-        TrainConfig(dataset="Debug28", trackers=["tensorbord"]).check()
+        check_config(TrainConfig(dataset="Debug28", trackers=["tensorbord"]))
 
 
 def test_trackers_change_no_number(attempt, tmp_path):
