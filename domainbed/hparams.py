@@ -113,6 +113,8 @@ class Hparam(Limits):
         only_if: (name, value) of another optional hyper-parameter without which this one has no effect.
         counts_updates: whether the value is a number of updates, such as the length of a warm-up, that is
             chosen for runs of `REFERENCE_STEPS` updates.
+        file_suffix: if a text may be the path of a file that the run reads, how such texts end; "" if all are
+            paths. None: none is one.
     """
 
     default: Value
@@ -124,6 +126,7 @@ class Hparam(Limits):
     reader: Reader | None = None
     only_if: tuple[str, Value] | None = None
     counts_updates: bool = False
+    file_suffix: str | None = None
 
     def __post_init__(self) -> None:
         if vars(self)["kind"] is None:
@@ -136,6 +139,11 @@ class Hparam(Limits):
         """The random value as a plain Python one: JSON and `torch.load` refuse NumPy scalars."""
         value = self.random(random_state)
         return value.item() if isinstance(value, np.generic) else value
+
+    def is_path(self, value: object) -> bool:
+        """Whether the value is the path of a file that the run reads."""
+        suffix = self.file_suffix
+        return isinstance(value, str) and suffix is not None and value != "" and value.endswith(suffix)
 
     def scaled(self, value: Value, factor: float) -> Value:
         """`value` for a run of `factor` times `REFERENCE_STEPS` updates, if it `counts_updates`; else itself.

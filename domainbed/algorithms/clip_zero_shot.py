@@ -21,7 +21,8 @@ from domainbed.networks.class_prompts import text_of_names
 def _model(dataset: str) -> Hparam:
     """The model of CLIP; for random images a tiny one with random weights."""
     name = "tiny" if "Debug" in dataset else "ViT-B-16-quickgelu"
-    return Hparam(name, const(name), "CLIP: model of open_clip, path of a JSON configuration, or tiny")
+    meaning = "CLIP: model of open_clip, path of a JSON configuration, or tiny"
+    return Hparam(name, const(name), meaning, file_suffix=".json")
 
 
 @REGISTRY.register()
@@ -89,6 +90,8 @@ class CLIPZeroShot(Algorithm):
             "clip_head",
             "clip_normalise",
             "freeze",
+            "lr",
+            "weight_decay",
             "schedule",
             "warmup_steps",
             "weight_averaging",

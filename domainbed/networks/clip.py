@@ -21,6 +21,7 @@ from domainbed.networks.clip_models import (
     new_model,
     normalisation,
     published,
+    shown,
     tokenizer_of,
 )
 from domainbed.networks.default_weights import starts_from
@@ -76,7 +77,7 @@ class Clip(Backbone):
         network = model.visual
         if channels != 3:
             if not hasattr(network, "conv1"):
-                raise UsageError(f"clip_model {name} takes images of 3 channels, not {channels}")
+                raise UsageError(f"clip_model {shown(name)} takes images of 3 channels, not {channels}")
             network.conv1 = with_channels(network.conv1, channels)
         self.normalises = option(hparams, "clip_normalise") == "yes"
         text_head = None

@@ -16,6 +16,7 @@ from torch import nn
 
 from domainbed.datasets.image_transforms import IMAGENET_MEAN, IMAGENET_STD
 from domainbed.errors import UnknownName, UsageError, misspelt
+from domainbed.escaping import shortened
 from domainbed.networks.class_prompts import Tokenizer
 from domainbed.networks.default_weights import WeightsSource
 from domainbed.networks.published import Pretrained
@@ -51,15 +52,15 @@ def architecture(name: str) -> dict[str, Any]:
 
     Args:
         name: a name in open_clip, `TINY`, or the path of a JSON file with a configuration, possibly under the
-            key "model_cfg" as in `open_clip_config.json`.
+            key "model_cfg" as in `open_clip_config.json`; or `contents_of` such a file.
 
     Raises: UnknownName for an unknown name; UsageError if the file has no such configuration.
     """
     if name == TINY:
         return copy.deepcopy(dict(_TINY))
     open_clip = require_open_clip()
-    if name.endswith(".json"):
-        return _from_file(Path(name).expanduser())
+    if _is_own(name):
+        return _own_configuration(name)
     with _quiet():
         found = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if found is None:
@@ -67,9 +68,28 @@ def architecture(name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def contents_of(name: str) -> str:
+    """What a run keeps of `name`: the configuration in a file as JSON, which stays when the file is gone.
+
+    Other names are returned as they are. Raises: as `architecture`.
+    """
+    return json.dumps(_own_configuration(name)) if name.endswith(".json") else name
+
+
+def shown(name: str) -> str:
+    """`name` as messages have it: the contents of a file in short."""
+    return shortened(name) if name.startswith("{") else name
+
+
+def _is_own(name: str) -> bool:
+    """Whether `name` is a configuration of the user's: the path of its file, or its contents."""
+    return name.endswith(".json") or name.startswith("{")
+
+
+def _own_configuration(name: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = name if name.startswith("{") else Path(name).expanduser().read_text(encoding="utf-8")
+        content = json.loads(text)
         config = content.get("model_cfg", content)
         if config.keys() >= {"embed_dim", "vision_cfg", "text_cfg"}:
             return dict(config)
@@ -78,7 +98,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         reason = error.strerror or str(error)
     except (ValueError, AttributeError) as error:
         reason = str(error)
-    raise UsageError(f"clip_model {path} is no configuration of open_clip: {reason}")
+    raise UsageError(f"clip_model {shown(name)} is no configuration of open_clip: {reason}")
 
 
 def published(name: str, tag: str) -> WeightsSource:
@@ -90,10 +110,12 @@ def published(name: str, tag: str) -> WeightsSource:
 
     Raises: UsageError for an unknown tag, or one of a model with the other kind of GELU.
     """
-    if name == TINY or name.endswith(".json"):
+    if name == TINY or _is_own(name):
         if tag:
-            raise UsageError(f'clip_model {name} has no published weights: leave out "weights": "{tag}"')
-        return Pretrained(f"open_clip {name}", "", ())
+            raise UsageError(
+                f'clip_model {shown(name)} has no published weights: leave out "weights": "{tag}"'
+            )
+        return Pretrained(f"open_clip {shown(name)}", "", ())
     open_clip = require_open_clip()
     tags = open_clip.list_pretrained_tags_by_model(name)
     tag = tag or DEFAULT_TAG
@@ -131,7 +153,7 @@ def normalisation(name: str, tag: str) -> tuple[tuple[float, ...], tuple[float, 
     if name == TINY:
         return IMAGENET_MEAN, IMAGENET_STD
     open_clip = require_open_clip()
-    config = {} if name.endswith(".json") else open_clip.get_pretrained_cfg(name, tag or DEFAULT_TAG)
+    config = {} if _is_own(name) else open_clip.get_pretrained_cfg(name, tag or DEFAULT_TAG)
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     return tuple(config.get("mean", mean)), tuple(config.get("std", std))
 
@@ -149,7 +171,9 @@ def new_model(name: str, sides: tuple[int, int], path: Path | None, source: Weig
     """
     open_clip, config = require_open_clip(), architecture(name)
     if "multimodal_cfg" in config:
-        raise UsageError(f"clip_model {name} is a CoCa model, which also generates text; choose another one")
+        raise UsageError(
+            f"clip_model {shown(name)} is a CoCa model, which also generates text; choose another one"
+        )
     vision, text = config["vision_cfg"], config["text_cfg"]
     vision["image_size"] = sides[0] if sides[0] == sides[1] else sides
     if "timm_model_name" in vision:
@@ -162,7 +186,7 @@ def new_model(name: str, sides: tuple[int, int], path: Path | None, source: Weig
             model: nn.Module = (open_clip.CustomTextCLIP if is_custom else open_clip.CLIP)(**config)
         except Exception as error:  # a configuration of a user's, or images that the network cannot take
             raise UsageError(
-                f"clip_model {name} cannot be built for images of {sides[0]}x{sides[1]} pixels: "
+                f"clip_model {shown(name)} cannot be built for images of {sides[0]}x{sides[1]} pixels: "
                 f"{type(error).__name__}: {error}"
             ) from None
         if path is not None:
@@ -183,13 +207,13 @@ def tokenizer_of(name: str) -> Tokenizer:
     open_clip = require_open_clip()
     text = architecture(name)["text_cfg"]
     with _quiet():
-        if name == TINY or (name.endswith(".json") and "hf_tokenizer_name" not in text):
+        if name == TINY or (_is_own(name) and "hf_tokenizer_name" not in text):
             made: Tokenizer = open_clip.SimpleTokenizer(context_length=text["context_length"])
             return made
         try:
             of_library: Tokenizer = open_clip.get_tokenizer(name)
         except Exception as error:  # those of other libraries are downloaded
-            raise UsageError(f"the tokenizer of clip_model {name} is not available: {error}") from None
+            raise UsageError(f"the tokenizer of clip_model {shown(name)} is not available: {error}") from None
         return of_library
 
 

@@ -56,6 +56,7 @@ OPTIONS["weights_file"] = Hparam(
     "path of a state dict to start from; empty: the weights in torch's hub cache",
     reader=Reader.FEATURIZER,
     only_if=("pretrained", True),
+    file_suffix="",
 )
 OPTIONS["layout"] = Hparam(
     "auto",
@@ -76,6 +77,7 @@ OPTIONS["clip_model"] = Hparam(
     const("ViT-B-16-quickgelu"),
     "CLIP: name of a model in open_clip, path of a JSON configuration, or tiny (random, for tests)",
     reader=Reader.FEATURIZER,
+    file_suffix=".json",
 )
 OPTIONS["clip_normalise"] = Hparam(
     "auto",

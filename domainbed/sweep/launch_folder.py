@@ -14,9 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from domainbed import hparams_registry
 from domainbed.errors import UsageError
-from domainbed.hparams import parse_overrides
+from domainbed.hparams import Declaration, parse_overrides, resolve
 from domainbed.sweep.manifest import Manifest, manifest_of, read_manifest
+from domainbed.training.config import optional_hparams
 from domainbed.training.splits import parse_scheme
 
 
@@ -115,9 +117,9 @@ def _opened(jobs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     from domainbed.datasets import REGISTRY
 
     found: dict[str, str] = {}
-    names = ("dataset", "data_dir", "splits", "hparams")
+    names = ("dataset", "data_dir", "splits", "hparams", "algorithm")
     for args in {str([job.get(name) for name in names]): job for job in jobs}.values():
-        paths = {"--data_dir": args.get("data_dir"), **_weights_file(args.get("hparams"))}
+        paths = {"--data_dir": args.get("data_dir"), **_files_of_hparams(args)}
         scheme, options = parse_scheme(args.get("splits") or "")
         if scheme == "file" and "{" not in str(options):  # placeholders stand for the run's values
             paths["--splits"] = ":".join(options)
@@ -129,13 +131,20 @@ def _opened(jobs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return found
 
 
-def _weights_file(hparams: str | None) -> dict[str, str]:
-    entries = parse_overrides(hparams)
-    for each in (entries, *(value for value in entries.values() if isinstance(value, dict))):
-        path = each.get("weights_file")
-        if isinstance(path, str) and not path.startswith("~"):
-            return {"weights_file": path}
-    return {}
+def _files_of_hparams(args: Mapping[str, Any]) -> dict[str, str]:
+    """The files that hyper-parameters in these arguments of `train` or flags of `sweep` name."""
+    given = parse_overrides(args.get("hparams"))
+    declared: dict[str, Declaration] = {**optional_hparams()}
+    for algorithm in args.get("algorithms") or [args.get("algorithm", "")]:
+        declared |= {**hparams_registry.table(algorithm), **hparams_registry.switches(algorithm)}
+    return {
+        name: str(value)
+        for each in (given, *(value for value in given.values() if isinstance(value, dict)))
+        for name, value in each.items()
+        if name in declared
+        and resolve(declared[name], "").is_path(value)
+        and not str(value).startswith("~")  # expanded where it is read
+    }
 
 
 def _named(opened: Mapping[str, str]) -> str:

@@ -28,6 +28,7 @@ from domainbed.hparams import option
 from domainbed.images.cache import cache_folder
 from domainbed.images.known_contents import remembered_hashes
 from domainbed.images.prepared import prepare
+from domainbed.networks import clip_models
 from domainbed.networks.base import provenance_of
 from domainbed.networks.class_prompts import text_of_names
 from domainbed.networks.classifier import check_text_heads
@@ -121,6 +122,9 @@ def build(config: TrainConfig) -> Run:
         unlabeled_images = _minibatches(config, hparams, splits, list(config.test_envs), "uda", n_steps)
 
     name_classes(hparams, dataset, config.algorithm_class())
+    if "clip_model" in hparams:
+        # Of a user's file, so that records and models are complete without it.
+        hparams["clip_model"] = clip_models.contents_of(str(hparams["clip_model"]))
     # Seeding again gives every algorithm and dataset with this seed the same initial weights.
     seed_all(initial_seed(hparams, config.seed))
     algorithm = config.algorithm_class()(dataset.input_shape, dataset.num_classes, len(sources), hparams)

@@ -238,6 +238,21 @@ def test_a_run_names_the_datasets_classes_and_records_them(tmp_path):
     assert model.predict(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
 
 
+def test_a_model_of_your_own_configuration_is_complete_without_its_file(configuration, tmp_path, monkeypatch):
+    """Its path may be relative, and mean nothing where the model is used."""
+    from domainbed.training.api import train
+
+    path = configuration(dict(_TINY))
+    monkeypatch.chdir(tmp_path)
+    train(config(tmp_path, steps=1, dataset="Debug28", clip_model="mine.json", pretrained=False))
+    (tmp_path / path).unlink()
+    record = json.loads((tmp_path / "run" / "results.jsonl").read_text().splitlines()[-1])
+    assert json.loads(record["hparams"]["clip_model"]) == _TINY
+    assert json.loads(record["args"]["hparams"])["clip_model"] == "mine.json"  # as typed
+    model = load_model(tmp_path / "run" / "model.pkl")
+    assert model.predict(torch.zeros(1, 3, 28, 28)).shape == (1, 2)
+
+
 def test_a_method_with_classifiers_of_its_own_refuses_a_text_head(tmp_path):
     with pytest.raises(UsageError, match="clip_head text has no effect in this run, because MTL builds its"):
         build(config(tmp_path, algorithm="MTL", clip_head="text"))

@@ -13,6 +13,7 @@ from PIL import Image
 from domainbed.errors import UsageError
 from domainbed.sweep.job import Job
 from domainbed.sweep.launch import launch
+from domainbed.sweep.launch_folder import check_launched_here
 from domainbed.sweep.launchers import DummyLauncher, LaunchOptions
 from domainbed.sweep.manifest import add_to_manifest, read_manifest
 
@@ -235,6 +236,28 @@ def test_a_launch_by_a_function_call_is_refused_in_another_folder(tmp_path, monk
     jobs = [Job(args, str(tmp_path / "sweep"))]
     with pytest.raises(UsageError, match=r"was launched in .* give the absolute path of --data_dir data"):
         launch(jobs, DummyLauncher(), LaunchOptions(output_dir=tmp_path / "sweep"))
+
+
+def test_every_hyper_parameter_that_names_a_file_starts_in_the_launch_folder(tmp_path, monkeypatch):
+    """Also in the part for one algorithm. Names of models and paths from a root or a home start nowhere."""
+    (tmp_path / "sweep").mkdir()
+    add_to_manifest(tmp_path / "sweep", {}, (), folder=tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+
+    def launched(**hparams):
+        args = {"dataset": "Debug28", "algorithm": "ERM", "test_envs": [0], "hparams_seed": 0}
+        job = Job(args | {"hparams": json.dumps(hparams)}, str(tmp_path / "sweep"))
+        check_launched_here(tmp_path / "sweep", [job.train_args])
+
+    for hparams, named in (
+        ({"clip_model": "mine.json"}, "clip_model mine.json"),
+        ({"CLIPZeroShot": {"clip_model": "mine.json"}}, "clip_model mine.json"),
+        ({"clip_model": "mine.json", "weights_file": "w.pt"}, "clip_model mine.json, weights_file w.pt"),
+    ):
+        with pytest.raises(UsageError, match=f"or give the absolute path of {named}$"):
+            launched(**hparams)
+    launched(clip_model="tiny", weights_file="~/w.pt")
+    launched(clip_model="/models/mine.json", weights_file="")
 
 
 def test_unfinished_runs_are_deleted_from_another_folder(ready, elsewhere, forked_script):
