@@ -215,6 +215,10 @@ class Algorithm(nn.Module):
     """Names of attributes that checkpoints leave out, in addition to those of base classes, because later
     updates do not depend on them, such as a cache. Modules and other objects may have such names too."""
 
+    UPDATES_ONLY: ClassVar[tuple[str, ...]] = ()
+    """Names of modules and buffers that updates need and `predict` does not, such as a reference network.
+    Files of trained models leave their weights out, checkpoints of a run have them."""
+
     FIXED_RATES: ClassVar[tuple[str, ...]] = ()
     """Names of optimizers whose learning rates a run's schedule leaves as they are, such as that of a problem
     which each update solves anew, and of torch's schedulers that no update steps."""

@@ -52,6 +52,7 @@ class LFME(ERM):
         ),
     )
 
+    UPDATES_ONLY = ("experts",)
     HPARAMS = {
         "lfme_reg": Hparam(1.0, log10_uniform(-2, 1), "weight alpha of the experts' guidance", at_least=0)
     }

@@ -81,6 +81,8 @@ class MIRO(ERM):
         ),
     }
 
+    UPDATES_ONLY = ("reference", "variance_parameters")
+
     def __init__(
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:

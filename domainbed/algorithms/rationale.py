@@ -60,6 +60,8 @@ class RIDG(ERM):
         ),
     }
 
+    UPDATES_ONLY = ("means", "seen")
+
     means: Tensor
     seen: Tensor
 

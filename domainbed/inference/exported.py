@@ -41,8 +41,8 @@ def export(saved: SavedModel, path: Path) -> Path:
     if path.suffix != SUFFIX:
         raise UsageError(f"--export takes a name that ends with {SUFFIX}, not {path.name!r}")
     save = _safetensors().save
-    content = {name: value for name, value in contents_of(saved).items() if name != "model_dict"}
-    weights, shared = _stored_once(saved.algorithm.state_dict(), type(saved.algorithm).__name__)
+    content = contents_of(saved)
+    weights, shared = _stored_once(content.pop("model_dict"), type(saved.algorithm).__name__)
     beside = path.with_suffix(".json")
     text = json.dumps({**content, "shared": shared}, indent=1) + "\n"
     data = save(weights)

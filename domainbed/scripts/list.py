@@ -212,21 +212,25 @@ _FACTS = {
     "departures": "departures",
     "module": "module",
 }
-_WORDS = {
+_WORDS: Mapping[str, Mapping[object, str]] = {
     "pretrained": {True: "needed", False: "not needed"},
     "shared": {True: "can share an update", False: "cannot share an update"},
 }
+
+
+def _fact_text(key: str, value: object) -> str:
+    """A fact as the catalogue in docs/algorithms.md has it."""
+    from domainbed.algorithms.catalogue import readable
+
+    text = str(_WORDS.get(key, {}).get(value, value))
+    return readable(text) if key in ("time", "memory") else text
 
 
 def in_full(name: str, entry: Entry, of_erm: Mapping[str, Entry]) -> list[str]:
     """Lines with all that is known of one thing; `of_erm` are ERM's hyper-parameters."""
     facts = entry.get("facts", {})
     year = f" ({facts['year']})" if "year" in facts else ""
-    rows = [
-        [label, str(_WORDS.get(key, {}).get(facts[key], facts[key]))]
-        for key, label in _FACTS.items()
-        if facts.get(key, "") != ""
-    ]
+    rows = [[label, _fact_text(key, facts[key])] for key, label in _FACTS.items() if facts.get(key, "") != ""]
     for key, value in entry.items():
         if key not in ("facts", "hparams") and not (key == "about" and "idea" in facts):
             rows.append([key, ", ".join(value) if isinstance(value, list) else str(value)])

@@ -82,9 +82,11 @@ def save_model(
 
 def contents_of(saved: SavedModel) -> dict[str, Any]:
     """The entries of a model file. Tensors are on the CPU."""
+    unused = _of_updates_only(saved.algorithm)
     weights = {
         name: value.cpu() if isinstance(value, torch.Tensor) else value
         for name, value in saved.algorithm.state_dict().items()
+        if name not in unused
     }
     return {
         "args": dict(saved.args),
@@ -157,10 +159,20 @@ def _build_algorithm(content: Mapping[str, Any]) -> Algorithm:
     )
 
 
+def _of_updates_only(algorithm: Algorithm) -> dict[str, Any]:
+    """The entries of the state dict that `predict` does not need."""
+    names = algorithm.UPDATES_ONLY
+    return {
+        name: value
+        for name, value in algorithm.state_dict().items()
+        if any(name == each or name.startswith(f"{each}.") for each in names)
+    }
+
+
 def _load_weights(algorithm: Algorithm, weights: Mapping[str, Any], version: str | None) -> None:
     """Load a state dict. Raises UsageError if it is that of another network."""
     try:
-        algorithm.load_state_dict(weights)
+        algorithm.load_state_dict({**_of_updates_only(algorithm), **weights})
     except RuntimeError as error:
         first, _, rest = str(error).partition("\n")
         reason = " ".join((rest or first).split())[:200]

@@ -56,7 +56,8 @@ class GGA(UpdateCount, ERM):
         one_environment="ERM",
         departures=(
             "A trial's loss is that of its gradients' pass (the authors' code: another forward pass, 6.7 "
-            "times a run). Running statistics are not changed by the search."
+            "times a run). Running statistics are not changed by the search. One window of updates (their "
+            "command line: a second one on request)."
         ),
     )
 

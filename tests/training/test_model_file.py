@@ -41,6 +41,27 @@ def test_a_saved_model_is_loaded_unchanged(name, dataset, tmp_path):
     assert torch.equal(loaded.predict(x), algorithm.predict(x))
 
 
+@pytest.mark.parametrize("name", ["LFME", "MIRO", "RIDG"])
+def test_a_file_has_what_predictions_need_and_one_with_all_is_read_too(name, dataset, tmp_path):
+    algorithm = trained(name, dataset)
+    path = tmp_path / "model.pkl"
+    save_model(path, algorithm, dataset, 3, {"algorithm": name, "dataset": "Debug28"})
+    content = torch.load(path, weights_only=True)
+    assert {each.partition(".")[0] for each in content["model_dict"]} == {
+        "featurizer",
+        "classifier",
+        "network",
+    }
+    x = dataset[0][:4][0]
+    assert torch.equal(load_model(path).predict(x), algorithm.predict(x))
+    torch.save(content | {"model_dict": algorithm.state_dict()}, path)
+    assert torch.equal(load_model(path).predict(x), algorithm.predict(x))
+    del content["model_dict"]["classifier.weight"]
+    torch.save(content, path)
+    with pytest.raises(UsageError, match=r"are not those of .*classifier\.weight"):
+        load_model(path)
+
+
 def test_upstreams_numpy_scalars_are_read_safely(dataset, tmp_path):
     algorithm = trained("ERM", dataset)
     hparams = algorithm.hparams | {"resnet_dropout": np.float64(0.1), "batch_size": np.int64(8)}

@@ -75,11 +75,24 @@ def test_the_noise_is_bounded_and_knows_no_lengths(update_with, gradients, data)
     )
 
 
+def opposite(size):
+    """Gradients (2, size) that are 0 but for one component."""
+    g = torch.zeros(2, size, dtype=torch.float64)
+    g[:, 0] = torch.tensor([1.0, -1.0])
+    return g
+
+
+def test_uniform_noise_is_that_of_the_papers_box(update_with):
+    combined, returned = update_with(opposite(10_001), "GGAL", gga_gamma=0.1, gga_noise="uniform")
+    noise = combined[1:] / returned["noise"]
+    assert ((noise >= 0) & (noise < 1)).all()
+    assert noise.mean().item() == pytest.approx(0.5, abs=0.02)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_noise_has_the_standard_deviation_that_is_logged(update_with, reduction):
-    """Of gradients that are 0 but for one component; 10^5 draws are within 1 %."""
-    g = torch.zeros(2, 100_001, dtype=torch.float64)
-    g[:, 0] = torch.tensor([1.0, -1.0])
+    """10^5 draws are within 1 %."""
+    g = opposite(100_001)
     combined, returned = update_with(g, "GGAL", gga_gamma=0.1, reduction=reduction)
     assert returned["noise"] == pytest.approx(0.2)
     assert combined[1:].std().item() == pytest.approx(0.2 * (2 if reduction == "sum" else 1), rel=0.02)
