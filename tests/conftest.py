@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,10 @@ _LONGEST = 300
 # Two workers of pytest share two cores; results must not depend on the number anyway.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No deadline for one example: the machine may be busy, and nothing here is slow by itself.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 # Code compiled for another processor corrupts memory, and torch's cache does not tell imitated ones apart.
 if "ATEN_CPU_CAPABILITY" in os.environ:

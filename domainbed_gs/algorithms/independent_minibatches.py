@@ -94,6 +94,7 @@ def _of_environments(gram: Tensor, parts: int) -> Tensor:
 
 def nearest_in_simplex(values: np.ndarray) -> np.ndarray:
     """The nearest vector (K,) to `values` (K,) whose components are at least 0 and add up to 1."""
+    values = values - values.max()  # changes nothing but rounding, which 1 would be to values of 1e16
     descending = np.sort(values)[::-1]
     # The largest number of components that stay positive when each loses the same amount.
     losses = (descending.cumsum() - 1) / np.arange(1, len(values) + 1)

@@ -1,14 +1,17 @@
 """LFME and ERM+: golden losses and updates, and their identities."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from domainbed.algorithms import get_algorithm_class
-from domainbed.algorithms.expert_guidance import LFME
-from domainbed.algorithms.optimizers import adam
+from domainbed.algorithms.optimizers import adam, descend
 from domainbed.hparams_registry import default_hparams
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -80,40 +83,54 @@ def test_golden_updates_of_lfme(vectors, sizes):
         np.testing.assert_allclose(network.bias.detach(), values["b"], atol=1e-9)
 
 
-def test_without_guidance_the_network_is_erms_and_the_experts_do_not_care():
-    erm, free, guided = make("ERM"), make("LFME", lfme_reg=0.0), make("LFME", lfme_reg=1.0)
-    for seed in range(3):
+SEEDS = st.integers(0, 2**32)
+
+
+@settings(max_examples=10)
+@given(SEEDS, st.floats(0.01, 10))
+def test_without_guidance_the_network_is_erms_and_the_experts_do_not_care(seed, weight):
+    erm, free, guided = make("ERM"), make("LFME", lfme_reg=0.0), make("LFME", lfme_reg=weight)
+    for step in range(2):
         for algorithm in (erm, free, guided):
-            algorithm.update(batches_of(seed=seed))
+            algorithm.update(batches_of(seed=seed + step))
     for a, b in zip(erm.network.parameters(), free.network.parameters(), strict=True):
         torch.testing.assert_close(a, b)
     for a, b in zip(free.experts.parameters(), guided.experts.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_an_expert_is_erm_on_its_environment():
-    algorithm, batches = make("LFME"), batches_of()
-    expert = algorithm.experts[1]
-    x, y = batches[1]
-    expected = torch.autograd.grad(F.cross_entropy(expert(x), y), list(expert.parameters()))
-    algorithm.update(batches)
-    for parameter, gradient in zip(expert.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient)
+@settings(max_examples=10)
+@given(SEEDS, st.integers(1, 3))
+def test_an_expert_is_erm_on_its_environment(seed, k):
+    algorithm = make("LFME", k=k)
+    experts = [copy.deepcopy(expert) for expert in algorithm.experts]
+    optimizers = [adam(expert.parameters(), lr=algorithm.hparams["lr"]) for expert in experts]
+    for step in range(2):
+        batches = batches_of((4, 2, 3)[:k], seed + step)
+        algorithm.update(batches)
+        for (x, y), expert, optimizer in zip(batches, experts, optimizers, strict=True):
+            descend(F.cross_entropy(expert(x), y), optimizer)
+    for a, b in zip(algorithm.experts.parameters(), nn.ModuleList(experts).parameters(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
-def test_experts_that_are_always_right_make_it_ermplus(monkeypatch):
-    lfme, plus = make("LFME"), make("ERMPlus")
-    monkeypatch.setattr(LFME, "_train_expert", lambda self, k, x, y: F.one_hot(y, 3).double())
-    for seed in range(2):
-        lfme.update(batches_of(seed=seed))
-        plus.update(batches_of(seed=seed))
+@settings(max_examples=10)
+@given(SEEDS, st.floats(0.01, 10))
+def test_experts_that_are_always_right_make_it_ermplus(seed, weight):
+    lfme, plus = make("LFME", lfme_reg=weight), make("ERMPlus", ermplus_reg=weight)
+    lfme._train_expert = lambda k, x, y: F.one_hot(y, 3).double()
+    for step in range(2):
+        lfme.update(batches_of(seed=seed + step))
+        plus.update(batches_of(seed=seed + step))
     for a, b in zip(lfme.network.parameters(), plus.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_ermplus_without_a_weight_is_erm():
+@settings(max_examples=10)
+@given(SEEDS)
+def test_ermplus_without_a_weight_is_erm(seed):
     erm, plus = make("ERM"), make("ERMPlus", ermplus_reg=0.0)
     for algorithm in (erm, plus):
-        algorithm.update(batches_of())
+        algorithm.update(batches_of(seed=seed))
     for a, b in zip(erm.parameters(), plus.parameters(), strict=True):
         torch.testing.assert_close(a, b)

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domainbed.algorithms import mixstyle
@@ -67,6 +67,18 @@ def test_means_and_deviations_are_mixed_and_nothing_else(n, channels, side, seed
     torch.testing.assert_close((y - y.mean((2, 3), keepdim=True)) / mixed, (x - mean) / deviation)
 
 
+@given(st.integers(1, 6), st.integers(2, 5), st.integers(0, 2**32))
+def test_limits_are_the_sample_itself_and_its_partners_style(n, side, seed):
+    torch.manual_seed(seed)
+    x, partners = torch.randn(n, 2, side, side), torch.randperm(n)
+    torch.testing.assert_close(mix_styles(x, partners, torch.ones(n)), x)
+    torch.testing.assert_close(mix_styles(x, torch.arange(n), torch.rand(n)), x)
+    y = mix_styles(x, partners, torch.zeros(n))
+    torch.testing.assert_close(y.mean((2, 3)), x[partners].mean((2, 3)))
+    torch.testing.assert_close(y.std((2, 3)), x[partners].std((2, 3)), rtol=1e-3, atol=1e-3)
+
+
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 6), min_size=2, max_size=4), st.integers(0, 2**32))
 def test_crossdomain_partners_are_of_other_environments(sizes, seed):
     torch.manual_seed(seed)
@@ -83,8 +95,11 @@ def test_crossdomain_partners_are_uniform():
     assert all(abs(count / 4000 - 0.25) < 0.04 for count in counts.values())
 
 
-def test_without_mixing_it_is_erm_and_predictions_mix_nothing():
+@settings(max_examples=5)
+@given(st.integers(0, 2**32))
+def test_without_mixing_it_is_erm_and_predictions_mix_nothing(seed):
     erm, still, mixing = make(ERM), make(mixstyle_p=0.0), make(mixstyle_p=1.0)
+    torch.manual_seed(seed)
     x = torch.randn(5, 3, 28, 28)
     assert torch.equal(mixing.predict(x), erm.predict(x))
     minibatches = batches()
@@ -102,10 +117,10 @@ def test_every_block_tosses_its_own_coin(monkeypatch):
     monkeypatch.setattr(mixstyle, "mix_styles", lambda x, partners, weights: calls.append(len(calls)) or x)
     algorithm = make(featurizer="mnist_cnn")
     assert algorithm.mixed == ("conv2", "conv3")
-    for step in range(60):
+    for step in range(30):
         torch.manual_seed(step)
-        algorithm.update(batches())
-    assert 30 < len(calls) < 90
+        algorithm.update(batches((1, 1)))
+    assert 15 < len(calls) < 45
 
 
 @pytest.mark.parametrize("mix", ["random", "crossdomain"])

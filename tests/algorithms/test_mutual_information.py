@@ -1,10 +1,14 @@
 """MIRO: golden losses and updates, its identities, and the layers that it looks at."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from domainbed import networks
@@ -80,33 +84,57 @@ def test_golden_updates(vectors, monkeypatch):
         np.testing.assert_allclose(parameter.detach(), expected, atol=1e-9)
 
 
-def test_at_the_start_nothing_pulls_at_the_features():
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**32))
+def test_nothing_pulls_at_features_that_are_the_references(n, channels, side, seed):
+    torch.manual_seed(seed)
+    features = torch.randn(n, channels, side, side, requires_grad=True)
+    b = torch.randn(1, channels, 1, 1)
+    value = _regularisation(features, features.detach(), b)
+    variance = F.softplus(b) + 1e-5
+    torch.testing.assert_close(value, variance.log().mean() / 2)
+    (slope,) = torch.autograd.grad(value, features)
+    assert not slope.any()
+
+
+def test_at_the_start_nothing_pulls_at_the_features(vectors):
     algorithm = make()
     returned = algorithm.update(batches())
     layers = len(algorithm.variance_parameters)
     assert returned["reg_loss"] == pytest.approx(layers * math.log(0.1) / 2)
+    start = make().variance_parameters[0].flatten()[0].item()
+    assert start == pytest.approx(vectors("field_networks")["miro_loss"]["b_initial"], rel=1e-12)
 
 
-def test_with_a_variance_of_one_it_is_half_the_mean_squared_distance():
-    a, b = torch.randn(4, 3, 5, 5), torch.randn(4, 3, 5, 5)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**32))
+def test_with_a_variance_of_one_it_is_half_the_mean_squared_distance(n, side, seed):
+    torch.manual_seed(seed)
+    a, b = torch.randn(n, 3, side, side), torch.randn(n, 3, side, side)
     one = torch.full((1, 3, 1, 1), math.log(math.expm1(1 - 1e-5)))
     torch.testing.assert_close(_regularisation(a, b, one), (a - b).square().mean() / 2)
 
 
-def test_without_a_weight_the_network_is_erms_and_the_reference_never_changes():
-    algorithm = make(miro_lambda=0.0)
+@settings(max_examples=10)
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.1]))
+def test_without_a_weight_the_network_is_erms_and_the_reference_never_changes(seed, weight_decay):
+    """Variances change by weight decay alone."""
+    mlp = {"featurizer": "mlp", "mlp_width": 3, "weight_decay": weight_decay}
+    algorithm = make((4,), miro_lambda=0.0, **mlp)
     torch.manual_seed(0)
-    erm = ERM((3, 28, 28), 2, 2, default_hparams("ERM", "Debug28") | {"featurizer": "small_cnn"})
-    reference = {name: value.clone() for name, value in algorithm.reference.state_dict().items()}
-    for seed in range(3):
+    erm = ERM((4,), 2, 2, default_hparams("ERM", "Debug28") | mlp)
+    reference = copy.deepcopy(algorithm.reference.state_dict())
+    variances = [b.clone() for b in algorithm.variance_parameters]
+    for step in range(2):
         for each in (algorithm, erm):
-            torch.manual_seed(seed)
-            each.update(batches())
+            torch.manual_seed(seed + step)
+            each.update(batches((4,)))
     for a, b in zip(algorithm.network.parameters(), erm.network.parameters(), strict=True):
         torch.testing.assert_close(a, b)
     for name, value in algorithm.reference.state_dict().items():
         assert torch.equal(value, reference[name])
-    assert not torch.equal(algorithm.featurizer.layers[0].weight, algorithm.reference.layers[0].weight)
+    first = next(algorithm.featurizer.parameters()), next(algorithm.reference.parameters())
+    assert not torch.equal(*first)
+    for before, after in zip(variances, algorithm.variance_parameters, strict=True):
+        assert (after.abs() < before.abs()).all() if weight_decay else torch.equal(before, after)
 
 
 def test_the_reference_stays_in_evaluation_mode():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -65,6 +65,7 @@ def penalty_by_definition(algorithm, z, y):
     return total, means
 
 
+@settings(max_examples=40)
 @given(st.integers(2, 5), st.integers(1, 6), st.integers(1, 12), st.integers(0, 2**32), st.floats(0, 1))
 def test_the_penalty_is_that_of_the_definition(classes, width, n, seed, momentum):
     algorithm = make(classes, width, ridg_momentum=momentum)
@@ -81,22 +82,36 @@ def test_the_penalty_is_that_of_the_definition(classes, width, n, seed, momentum
         torch.testing.assert_close(*gradients)
 
 
-def test_rationales_sum_to_the_logits_without_bias():
+@settings(max_examples=20)
+@given(st.integers(0, 2**32), st.integers(0, 2), st.integers(1, 5))
+def test_equal_samples_of_a_class_seen_first_have_no_penalty_and_their_rationale_sums_to_logits(seed, c, n):
     algorithm = make()
-    z, y = torch.randn(1, 3), torch.tensor([1])
-    algorithm._penalty(z, y)
-    torch.testing.assert_close(
-        algorithm.means[1].sum(1), (algorithm.classifier(z) - algorithm.classifier.bias)[0]
-    )
+    torch.manual_seed(seed)
+    z = torch.randn(1, 3)
+    assert algorithm._penalty(z.repeat(n, 1), torch.full((n,), c)).item() == pytest.approx(0, abs=1e-12)
+    without_bias = (algorithm.classifier(z) - algorithm.classifier.bias)[0]
+    torch.testing.assert_close(algorithm.means[c].sum(1), without_bias)
 
 
-def test_equal_samples_of_a_class_seen_first_have_no_penalty():
-    algorithm = make()
-    z = torch.randn(1, 3).repeat(4, 1)
-    assert algorithm._penalty(z, torch.full((4,), 2)).item() == pytest.approx(0, abs=1e-12)
+@settings(max_examples=20)
+@given(st.integers(0, 2**32), st.integers(1, 8))
+def test_with_a_momentum_of_1_means_are_the_batchs_and_the_penalty_its_scatter(seed, n):
+    algorithm = make(ridg_momentum=1.0)
+    torch.manual_seed(seed)
+    for _ in range(2):
+        z, y = torch.randn(n, 3), torch.randint(3, (n,))
+        found, scatter = algorithm._penalty(z, y), 0.0
+        for c in y.unique():
+            rationales = (algorithm.classifier.weight * z[:, None])[y == c].detach()
+            torch.testing.assert_close(algorithm.means[c], rationales.mean(0))
+            scatter += rationales.var(0, correction=0).sum() / 3
+        torch.testing.assert_close(found, scatter)
 
 
-def test_samples_and_environments_can_come_in_any_order():
+@settings(max_examples=10)
+@given(st.integers(0, 2**32))
+def test_samples_and_environments_can_come_in_any_order(seed):
+    torch.manual_seed(seed)
     batches = [
         (torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])),
         (torch.randn(3, 4), torch.tensor([2, 2, 0])),
@@ -109,8 +124,11 @@ def test_samples_and_environments_can_come_in_any_order():
         torch.testing.assert_close(a, b)
 
 
-def test_without_a_weight_it_is_erm():
+@settings(max_examples=10)
+@given(st.integers(0, 2**32))
+def test_without_a_weight_it_is_erm(seed):
     algorithm = make(ridg_reg=0.0)
+    torch.manual_seed(seed)
     x, y = torch.randn(6, 4), torch.randint(3, (6,))
     expected = torch.autograd.grad(F.cross_entropy(algorithm.predict(x), y), list(algorithm.parameters()))
     algorithm.update([(x, y)])

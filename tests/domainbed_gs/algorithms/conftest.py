@@ -7,7 +7,6 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
@@ -17,10 +16,6 @@ from domainbed.hparams import override
 from domainbed.hparams_registry import default_hparams, options, switches, table
 
 SHAPE = (3, 32, 32)
-
-# No deadline for one example: the machine may be busy, and nothing here is slow by itself.
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
 
 _defaults = functools.cache(functools.partial(default_hparams, dataset="Debug28"))
 

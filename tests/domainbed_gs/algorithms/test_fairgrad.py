@@ -79,6 +79,16 @@ def test_alpha_1_is_the_nash_bargain(k, seed):
     np.testing.assert_allclose(fairgrad_weights(g @ g.T, 1.0)[0], nash_mtl_weights(g @ g.T), rtol=1e-9)
 
 
+@given(st.integers(1, 8), st.integers(0, 2**32))
+def test_with_alpha_1_no_direction_of_that_length_has_a_greater_sum_of_log_gains(k, seed):
+    g = random_gradients(k, seed)
+    d = fairgrad_weights(g @ g.T, 1.0)[0] @ g
+    other = d + 0.3 * np.random.default_rng(seed).standard_normal(len(d))
+    other *= np.sqrt(k) / np.linalg.norm(other)
+    if (g @ other > 0).all():
+        assert np.log(g @ other).sum() <= np.log(g @ d).sum() + 1e-9
+
+
 def test_alpha_1_maximises_the_sum_of_log_gains(field):
     """Over |d|^2 = K, by a general optimiser from the mean gradient."""
     g = np.array(field["gradients"]["B_conflict"]["g"])
@@ -108,13 +118,24 @@ def test_a_large_alpha_gives_the_direction_of_mgda(field, case):
     assert angles[2] < 0.15 * angles[1]
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
-def test_one_environment_and_identical_ones(alpha):
-    g = np.array([[3.0, 4.0]])
-    np.testing.assert_allclose(fairgrad_weights(g @ g.T, alpha)[0], 5.0 ** (-2 * alpha / (1 + alpha)))
-    same = g.repeat(3, axis=0)
+@given(st.floats(1e-3, 1e3), st.integers(1, 6), st.sampled_from(ALPHAS))
+def test_one_environment_and_identical_ones(norm, k, alpha):
+    g = np.array([[0.6, 0.8]]) * norm
+    expected = norm ** (-2 * alpha / (1 + alpha))
+    np.testing.assert_allclose(fairgrad_weights(g @ g.T, alpha)[0], expected, rtol=1e-6)
+    same = g.repeat(k, axis=0)
     weights, _ = fairgrad_weights(same @ same.T, alpha)
-    np.testing.assert_allclose(weights, weights[0])
+    np.testing.assert_allclose(weights, weights[0], rtol=1e-6)
+
+
+@given(st.integers(1, 8), st.integers(0, 2**32), st.data())
+def test_with_alpha_1_the_direction_is_sqrt_k_long_and_lengths_of_gradients_do_not_matter(k, seed, data):
+    g = random_gradients(k, seed)
+    d = fairgrad_weights(g @ g.T, 1.0)[0] @ g
+    assert d @ d == pytest.approx(k, rel=1e-6)
+    scaled = g.copy()
+    scaled[data.draw(st.integers(0, k - 1))] *= data.draw(st.floats(1e-3, 1e3))
+    np.testing.assert_allclose(fairgrad_weights(scaled @ scaled.T, 1.0)[0] @ scaled, d, rtol=1e-5, atol=1e-7)
 
 
 def test_a_gradient_of_zero_has_no_weight_and_changes_no_other(gram):

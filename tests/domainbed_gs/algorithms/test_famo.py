@@ -7,11 +7,6 @@ from hypothesis import strategies as st
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-CASES = {
-    "adam_lr0.025_gamma0.001": {},
-    "adam_lr0.025_gamma0.01_min_losses": {"famo_gamma": 0.01},
-    "plain_gradient_beta0.025_gamma0.001_as_in_the_paper": {"famo_optimizer": "plain"},
-}
 PAIRS = st.lists(st.tuples(st.floats(0.01, 10), st.floats(0.01, 10)), min_size=2, max_size=5)
 """Losses before and after the network's step."""
 
@@ -20,16 +15,26 @@ def tensor(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_golden(rule, field, case):
-    method = rule("FAMO", **CASES[case])
-    method.hparams["famo_min_loss"] = tensor(field["famo"][case]["min_losses"])
-    for step in field["famo"][case]["steps"]:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adam_lr0.025_gamma0.001",
+        "adam_lr0.025_gamma0.01_min_losses",
+        "plain_gradient_beta0.025_gamma0.001_as_in_the_paper",
+    ],
+)
+def test_golden(rule, field, name):
+    case, optimizer = field["famo"][name], name.partition("_")[0]
+    method = rule("FAMO", famo_lr=case["lr"], famo_gamma=case["gamma"], famo_optimizer=optimizer)
+    method.hparams["famo_min_loss"] = tensor(case["min_losses"])
+    for step in case["steps"]:
         torch.testing.assert_close(method.logits.softmax(0), tensor(step["z"]), rtol=1e-10, atol=0)
         value, weights = method.weighted(tensor(step["losses"]))
         torch.testing.assert_close(weights, tensor(step["loss_weights"]), rtol=1e-10, atol=0)
         assert value.item() == pytest.approx(step["scalar_loss"], rel=1e-10)
         method.learn(tensor(step["losses"]), tensor(step["losses_after_step"]))
+        slope = tensor(step["logit_grad_without_decay"])
+        torch.testing.assert_close(method.logits.grad, slope, rtol=1e-8, atol=1e-14)
         expected = tensor(step["logits_after"])
         torch.testing.assert_close(method.logits.detach(), expected, rtol=1e-9, atol=1e-12)
 
@@ -66,11 +71,14 @@ def test_equal_relative_improvements_change_nothing(rule, losses, factor):
     torch.testing.assert_close(method.logits.grad, torch.zeros(len(losses)), rtol=0, atol=1e-5)
 
 
-def test_the_scale_of_one_loss_does_not_matter_to_the_logits(rule):
-    before, after = tensor([2.3, 0.9, 1.4]), tensor([2.1, 0.88, 1.45])
-    scale = tensor([1.0, 50.0, 1.0])
-    plain, scaled = rule("FAMO"), rule("FAMO")
-    for step in range(5):
+@settings(max_examples=20)
+@given(PAIRS, st.floats(1, 50))
+def test_the_scale_of_one_loss_does_not_matter_to_the_logits(rule, pairs, factor):
+    before, after = (tensor(values) for values in zip(*pairs, strict=True))
+    scale = torch.ones(len(pairs))
+    scale[1] = factor
+    plain, scaled = (rule("FAMO", k=len(pairs), famo_optimizer="plain") for _ in range(2))
+    for step in range(3):
         plain.learn(before, after / (1 + step))
         scaled.learn(before * scale, after * scale / (1 + step))
     torch.testing.assert_close(plain.logits, scaled.logits, rtol=0, atol=1e-6)

@@ -55,6 +55,13 @@ def test_golden(field, run):
         ):
             torch.testing.assert_close(weight.detach(), tensor(expected), rtol=0, atol=1e-13)
             torch.testing.assert_close(-change, tensor(each["update"]), rtol=0, atol=1e-13)
+            state = optimizer.state[weight]
+            trusted, tau = preconditioned(state["mean"], state["square"], step["t"], golden["beta"])
+            torch.testing.assert_close(tau, tensor(each["tanh_invvar"]), rtol=1e-9, atol=0)
+            shrinkage = trusted * (1 - golden["beta"] ** step["t"]) / state["mean"]
+            torch.testing.assert_close(shrinkage, tensor(each["svag_factor"]), rtol=1e-9, atol=0)
+            scale = (trusted.abs() * tau).sum() / tau.sum()
+            assert scale.item() == pytest.approx(each["noise_scale"], rel=1e-9)
 
 
 @given(st.floats(-10, 10), st.integers(1, 50), st.floats(0.5, 0.999))
@@ -68,15 +75,48 @@ def test_a_constant_gradient_gives_steps_of_plain_descent(g, t, beta):
     assert -change.item() == pytest.approx(0.1 * g, rel=1.1e-8 / g**2 + 1e-7)
 
 
-@given(st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=1, max_size=8))
-def test_without_noise_steps_are_along_the_mean_and_no_longer(history):
-    weights = [nn.Parameter(torch.zeros(3, dtype=torch.float64))]
-    optimizer = GenieOptimizer(weights, lr=1.0, drop=0.0, noise=False)
+HISTORIES = st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=1, max_size=8)
+"""Gradients (3,) of some updates."""
+
+
+def last_change(history, kept=None, drop=0.0, sizes=(3,)):
+    """The last step (3,) of parameters of these sizes without noise, and the corrected mean gradient (3,)."""
+    weights = [nn.Parameter(torch.zeros(size, dtype=torch.float64)) for size in sizes]
+    optimizer = GenieOptimizer(weights, lr=1.0, drop=drop, noise=False)
+    if kept is not None:
+        optimizer.kept = lambda like, drop, generator: torch.full_like(like, kept)
     for gradient in history:
-        (change,) = stepped(optimizer, weights, [tensor(gradient)])
-    mean = optimizer.state[weights[0]]["mean"] / (1 - 0.95 ** len(history))
+        changes = stepped(optimizer, weights, tensor(gradient).split(sizes))
+    mean = torch.cat([optimizer.state[weight]["mean"] for weight in weights])
+    return torch.cat(changes), mean / (1 - 0.95 ** len(history))
+
+
+@given(HISTORIES, st.floats(0.1, 0.9))
+def test_without_noise_steps_are_along_the_mean_and_masks_keep_them_on_average(history, drop):
+    """A component is kept with the probability 1 - p, and is then 1 / (1 - p) times as long."""
+    change, mean = last_change(history)
     assert (change * mean <= 0).all()
     assert (change.abs() <= mean.abs() + 1e-12).all()
+    kept, _ = last_change(history, 1.0, drop)
+    torch.testing.assert_close((1 - drop) * kept, change)
+    assert not last_change(history, 0.0, drop)[0].any()
+
+
+@given(st.floats(0.01, 5), st.floats(0.5, 0.99))
+def test_a_mean_gradient_of_0_makes_no_step(g, beta):
+    weights = [nn.Parameter(tensor([0.0]))]
+    optimizer = GenieOptimizer(weights, lr=1.0, beta=beta, drop=0.0, noise=False)
+    stepped(optimizer, weights, [tensor([g])])
+    (change,) = stepped(optimizer, weights, [tensor([-beta * g])])
+    assert abs(change.item()) < 1e-12 * g
+
+
+@given(HISTORIES, st.permutations(range(3)))
+def test_the_order_of_components_and_the_parameters_they_are_in_do_not_matter_without_draws(history, order):
+    change, _ = last_change(history)
+    reordered, _ = last_change([[gradient[i] for i in order] for gradient in history])
+    torch.testing.assert_close(reordered, change[list(order)], rtol=1e-12, atol=0)
+    torch.testing.assert_close(last_change(history, sizes=(1, 2))[0], change, rtol=1e-12, atol=0)
 
 
 def test_the_first_step_is_that_of_plain_descent():
@@ -87,11 +127,12 @@ def test_the_first_step_is_that_of_plain_descent():
     torch.testing.assert_close(-change, gradient, rtol=1e-3, atol=1e-4)
 
 
-def test_the_relative_variance_falls_from_1_to_that_of_an_endless_average():
-    found = [relative_variance(0.95, t) for t in (1, 2, 5, 50, 10_000)]
+@given(st.floats(0.5, 0.999))
+def test_the_relative_variance_falls_from_1_to_that_of_an_endless_average(beta):
+    found = [relative_variance(beta, t) for t in (1, 2, 5, 50, 100_000)]
     assert found[0] == pytest.approx(1)
     assert found == sorted(found, reverse=True)
-    assert found[-1] == pytest.approx(0.05 / 1.95)
+    assert found[-1] == pytest.approx((1 - beta) / (1 + beta))
 
 
 def test_the_gain_of_the_papers_box_is_the_ratio_of_the_averages():
@@ -121,19 +162,6 @@ def test_uncertain_components_get_noise_of_the_size_of_the_certain_ones():
         (change,) = stepped(optimizer, weights, [signs])
     torch.testing.assert_close(change[:1000], -gradients[:1000], rtol=1e-3, atol=1e-3)
     assert change[1000:].std().item() == pytest.approx(1, rel=0.05)
-
-
-def test_the_order_of_components_does_not_matter_without_draws():
-    history = torch.randn(5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
-    results = []
-    for columns in (torch.arange(6), order):
-        weights = [nn.Parameter(torch.zeros(6, dtype=torch.float64))]
-        optimizer = GenieOptimizer(weights, lr=1.0, drop=0.0, noise=False)
-        for gradient in history:
-            stepped(optimizer, weights, [gradient[columns]])
-        results.append(weights[0].detach())
-    torch.testing.assert_close(results[0][order], results[1], rtol=1e-12, atol=0)
 
 
 def test_draws_depend_on_the_seed_the_parameter_and_its_step_alone():

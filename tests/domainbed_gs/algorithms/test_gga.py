@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import domainbed_gs.algorithms.gga as gga
@@ -49,19 +51,51 @@ def test_golden_search_and_step(rule, field, monkeypatch):
     np.testing.assert_allclose(after, case["params_after_flat"], atol=1e-12)
 
 
-@pytest.mark.parametrize("hparams", [{"gga_radius": 0.0}, {"gga_trials": 0}, {"gga_start": 1}])
-def test_without_moves_or_before_the_window_it_is_erm(make, minibatches, weights_of, hparams):
-    method, erm = make("GGA", **NOW | hparams), make("ERM")
-    method.update(minibatches())
-    erm.update(minibatches())
+def drawn(k, seed):
+    """Minibatches of `k` environments for networks of two inputs."""
+    draws = torch.Generator().manual_seed(seed)
+    return [(torch.randn(5, 2, generator=draws), torch.randint(2, (5,), generator=draws)) for _ in range(k)]
+
+
+@settings(max_examples=20)
+@given(
+    st.sampled_from([{"gga_radius": 0.0}, {"gga_trials": 0}, {"gga_start": 1}, {}]),
+    st.integers(2, 4),
+    st.integers(0, 2**32),
+)
+def test_without_moves_outside_the_window_and_with_one_environment_it_is_erm(
+    rule, weights_of, hparams, k, seed
+):
+    k = k if hparams else 1
+    method, erm = rule("GGA", k=k, **NOW | hparams), rule("ERM", k=k)
+    for algorithm in (method, erm):
+        returned = algorithm.update(drawn(k, seed))
+        assert not returned.get("accepted")
     assert torch.equal(weights_of(method), weights_of(erm))
 
 
-def test_one_environment_is_erm(make, minibatches, weights_of):
-    method, erm = make("GGA", k=1, **NOW), make("ERM", k=1)
-    assert "accepted" not in method.update(minibatches(1))
-    erm.update(minibatches(1))
-    assert torch.equal(weights_of(method), weights_of(erm))
+@settings(max_examples=20)
+@given(st.integers(2, 4), st.integers(0, 2**32), st.sampled_from(["accepted", "always"]))
+def test_accepted_points_have_higher_and_higher_cosines_and_the_classifier_stays(rule, k, seed, restart):
+    method = rule("GGA", k=k, gga_trials=8, gga_radius=0.3, gga_restart=restart)
+    classifier = [parameter.clone() for parameter in method.classifier.parameters()]
+    measured, measure = [], method._measure
+
+    def recorded(*arguments):
+        measured.append([value.item() for value in measure(*arguments)])
+        return tuple(map(torch.tensor, measured[-1]))
+
+    method._measure = recorded
+    found = method.search(drawn(k, seed))
+    (loss, cosine), *trials = measured
+    accepted = [cosine]
+    for new_loss, new_cosine in trials:
+        if new_cosine > accepted[-1] and new_loss - loss < 0.1:
+            accepted.append(new_cosine)
+            loss = new_loss
+    assert found["accepted"] == len(accepted) - 1
+    assert found["lowest_cosine"] == accepted[-1]
+    assert all(map(torch.equal, classifier, method.classifier.parameters()))
 
 
 def test_the_window_has_both_its_ends(make, minibatches):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -24,15 +24,14 @@ def with_noise(monkeypatch):
     return use
 
 
-@pytest.mark.parametrize("index", range(6))
-def test_golden(update_with, with_noise, field, index):
-    case = field["gga_l"][index]
-    with_noise(case["xi"])
-    g = torch.tensor(field["gradients"][case["gradients"]]["g"], dtype=torch.float64)
-    combined, returned = update_with(g, "GGAL", gga_gamma=case["gamma"])
-    np.testing.assert_allclose(combined, case["gradient_out"], atol=1e-14)
-    assert returned["noise"] == pytest.approx(case["alpha_code"], rel=1e-12)
-    assert returned["cosine"] == pytest.approx(case["mean_cosine"], rel=1e-12)
+def test_golden(update_with, with_noise, field):
+    for case in field["gga_l"]:
+        with_noise(case["xi"])
+        g = torch.tensor(field["gradients"][case["gradients"]]["g"], dtype=torch.float64)
+        combined, returned = update_with(g, "GGAL", gga_gamma=case["gamma"])
+        np.testing.assert_allclose(combined, case["gradient_out"], atol=1e-14)
+        assert returned["noise"] == pytest.approx(case["alpha_code"], rel=1e-12)
+        assert returned["cosine"] == pytest.approx(case["mean_cosine"], rel=1e-12)
 
 
 def test_golden_step_of_a_linear_network(rule, with_noise, field):
@@ -53,17 +52,19 @@ def test_golden_step_of_a_linear_network(rule, with_noise, field):
     assert returned["noise"] == pytest.approx(case["alpha"], rel=1e-12)
 
 
-def test_without_gamma_it_is_erm(update_with, example):
-    torch.testing.assert_close(update_with(example, "GGAL", gga_gamma=0.0)[0], example.mean(0))
+@settings(max_examples=20)
+@given(st.data())
+def test_without_gamma_and_with_identical_environments_it_is_erm(update_with, gradients, data):
+    g = data.draw(gradients(2, 5))
+    torch.testing.assert_close(update_with(g, "GGAL", gga_gamma=0.0)[0], g.mean(0))
+    same = g[:1].repeat(len(g), 1)
+    combined, returned = update_with(same, "GGAL", gga_gamma=1.0)
+    if g[0].any():  # the cosine of gradients that are 0 is 0
+        torch.testing.assert_close(combined, g[0])
+        assert returned["noise"] == pytest.approx(0, abs=1e-12)
 
 
-def test_identical_environments_get_no_noise(update_with, example):
-    g = example[:1].repeat(3, 1)
-    combined, returned = update_with(g, "GGAL", gga_gamma=1.0)
-    torch.testing.assert_close(combined, g[0])
-    assert returned["noise"] == pytest.approx(0, abs=1e-12)
-
-
+@settings(max_examples=40)
 @given(st.data())
 def test_the_noise_is_bounded_and_knows_no_lengths(update_with, gradients, data):
     g = data.draw(gradients(2, 5))

@@ -15,16 +15,17 @@ pytestmark = pytest.mark.usefixtures("float64")
 METHODS = ("MoDo", "SDMGrad")
 
 
-@pytest.mark.parametrize("index", range(3))
-def test_golden_sdmgrad(rule, field, index):
+def test_golden_sdmgrad(rule, field):
     golden = field["sdmgrad"]
-    case = golden["runs"][index]
-    method = rule("SDMGrad", sdmgrad_lambda=case["lambda"], sdmgrad_lr=case["lr"])
-    for products, expected in zip(golden["A"], case["calls"], strict=True):
-        weights = method.part_weights(np.array(products))
-        assert not weights[:2].any()
-        np.testing.assert_allclose(weights[2], expected["returned_weights"], atol=1e-12)
-        np.testing.assert_allclose(method.shares, expected["inner_w"], atol=1e-12)
+    names = ("lambda", "lr", "momentum", "n_iter")
+    for case in golden["runs"]:
+        values = {f"sdmgrad_{'steps' if name == 'n_iter' else name}": case[name] for name in names}
+        method = rule("SDMGrad", **values)
+        for products, expected in zip(golden["A"], case["calls"], strict=True):
+            weights = method.part_weights(np.array(products))
+            assert not weights[:2].any()
+            np.testing.assert_allclose(weights[2], expected["returned_weights"], atol=1e-12)
+            np.testing.assert_allclose(method.shares, expected["inner_w"], atol=1e-12)
 
 
 def test_golden_modo(rule, field):
@@ -38,7 +39,7 @@ def test_golden_modo(rule, field):
             np.testing.assert_allclose(2 * weights, [expected, expected], atol=1e-12)
 
 
-@given(st.lists(st.floats(-10, 10), min_size=1, max_size=6))
+@given(st.lists(st.floats(-1e18, 1e18) | st.floats(-10, 10), min_size=1, max_size=6))
 def test_no_vector_in_the_simplex_is_nearer(values):
     """For the nearest one, the change along each edge is not downwards."""
     values = np.array(values)
@@ -46,7 +47,8 @@ def test_no_vector_in_the_simplex_is_nearer(values):
     assert (nearest >= 0).all()
     assert nearest.sum() == pytest.approx(1)
     slope = nearest - values
-    assert ((slope - slope[nearest > 0].max()) >= -1e-9).all()
+    rounding = 1e-9 + 1e-15 * np.abs(values).max()
+    assert ((slope - slope[nearest > 0].max()) >= -rounding).all()
 
 
 @settings(max_examples=40)
@@ -63,13 +65,30 @@ def test_shares_stay_in_the_simplex_and_know_no_order(seed, k, lr):
         np.testing.assert_allclose(other, found[order], atol=1e-6)
 
 
-def test_limits_are_the_mean_and_shares_that_stay(rule, field):
-    products = np.array(field["sdmgrad"]["A"][0])
-    pulled = rule("SDMGrad", sdmgrad_lambda=1e9).part_weights(products)
-    np.testing.assert_allclose(pulled[2], np.full(3, 1 / 3), atol=1e-6)
-    method = rule("MoDo", modo_gamma=0.0)
-    method.shares = torch.tensor([0.5, 0.2, 0.3])
-    np.testing.assert_allclose(method.part_weights(products)[0], [0.25, 0.1, 0.15])
+@settings(max_examples=20)
+@given(st.integers(0, 2**32), st.integers(1, 5))
+def test_limits_are_the_mean_and_shares_that_stay(rule, seed, k):
+    rng = np.random.default_rng(seed)
+    products, shares = rng.standard_normal((k, k)), nearest_in_simplex(rng.standard_normal(k))
+    pulled = rule("SDMGrad", k=k, sdmgrad_lambda=1e9).part_weights(products)
+    np.testing.assert_allclose(pulled[2], np.full(k, 1 / k), atol=1e-6)
+    method = rule("MoDo", k=k, modo_gamma=0.0)
+    method.shares = torch.from_numpy(shares)
+    np.testing.assert_allclose(method.part_weights(products), [shares / 2, shares / 2], atol=1e-12)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32), st.integers(1, 5))
+def test_modos_shares_stay_in_the_simplex_and_know_no_order(rule, seed, k):
+    rng = np.random.default_rng(seed)
+    one, other, order = rule("MoDo", k=k), rule("MoDo", k=k), rng.permutation(k)
+    for _ in range(3):
+        products = rng.standard_normal((k, k))
+        one.part_weights(products)
+        other.part_weights(products[np.ix_(order, order)])
+        assert (one.shares >= 0).all()
+        assert one.shares.sum().item() == pytest.approx(1)
+        np.testing.assert_allclose(other.shares, one.shares[order], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", METHODS)
