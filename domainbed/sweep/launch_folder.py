@@ -18,7 +18,7 @@ from domainbed import hparams_registry
 from domainbed.errors import UsageError
 from domainbed.hparams import Declaration, parse_overrides, resolve
 from domainbed.sweep.manifest import Manifest, manifest_of, read_manifest
-from domainbed.training.config import optional_hparams
+from domainbed.training.run_hparams import optional_hparams
 from domainbed.training.splits import parse_scheme
 
 
