@@ -30,7 +30,8 @@ doctor      doctor shared_folder
 scripts     scripts
 plugin      domainbed_gs.algorithms domainbed_gs.alexnet domainbed_gs.splits domainbed_gs.selection
 plugin      domainbed_gs.curvature domainbed_gs.trained_models
-plugin      domainbed_gs.report domainbed_gs.similarity domainbed_gs.sharpness domainbed_gs.alignment
+plugin      domainbed_gs.report domainbed_gs.studies
+plugin      domainbed_gs.similarity domainbed_gs.sharpness domainbed_gs.alignment
 plugin      domainbed_gs.scripts domainbed_gs
 """
 """From the ground up, each floor from left to right: a room imports from the rooms before it only.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from domainbed.errors import UsageError
 from domainbed.training.settings import flag, flags_of
+from domainbed_gs.studies.settings import MeasurementSettings
 from domainbed_gs.trained_models.parts import KINDS
 from domainbed_gs.trained_models.table import Layout
 
@@ -31,7 +32,7 @@ PAIRS = {
 
 
 @dataclass(frozen=True)
-class Alignment:
+class Alignment(MeasurementSettings):
     """How environments are compared: flags of `domainbed_gs.scripts.alignment` by the same names."""
 
     quantities: list[str] = flag(list(QUANTITIES), "what to compare", choices=tuple(QUANTITIES))
@@ -42,22 +43,12 @@ class Alignment:
 
     def check(self) -> None:
         """Check the values; raises UsageError."""
-        for name, declared in flags_of(Alignment).items():
-            declared.check(getattr(self, name))
-        for name in ("quantities", "parts"):
-            values = getattr(self, name)
-            if len(set(values)) < len(values) or not values:
-                raise UsageError(f"--{name} takes different names, not {' '.join(values) or 'none'}")
+        super().check()
         if self.samples % 2:
             raise UsageError(
                 f"--samples must be even, because the samples of an environment make two groups, not "
                 f"{self.samples}"
             )
-
-    def columns(self) -> dict[str, object]:
-        """The settings as columns of a table."""
-        names = {name: getattr(self, name) for name in flags_of(Alignment)}
-        return names | {name: " ".join(getattr(self, name)) for name in ("quantities", "parts")}
 
 
 ALIGNMENT, TRAINING = "alignment.csv", "alignment_training.csv"

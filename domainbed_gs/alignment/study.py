@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed.errors import UsageError, misspelt
+from domainbed.errors import UsageError
 from domainbed.results.method_names import with_method_name
 from domainbed.training.run_state import read_json
-from domainbed.training.settings import flags_of
 from domainbed_gs.alignment.measure import AlignmentMeasurement
 from domainbed_gs.alignment.settings import ALIGNMENT, LAYOUTS, TRAINING, Alignment
 from domainbed_gs.alignment.training import TABLE
-from domainbed_gs.similarity.table import Row as StepRow
-from domainbed_gs.trained_models.loading import LoadOptions, model_file
+from domainbed_gs.studies.measured_frame import measured_frame
+from domainbed_gs.studies.step_table import Row as StepRow
+from domainbed_gs.trained_models.loading import LoadOptions
 from domainbed_gs.trained_models.over_models import measure_models
 from domainbed_gs.trained_models.table import Row, Table
 
@@ -60,20 +59,9 @@ def measure(
 
     Raises: UsageError, RunError as `run`.
     """
-    import pandas as pd
-
-    flags = flags_of(Alignment)
-    for name in settings:
-        if name not in flags:
-            raise misspelt(f"unknown setting {name!r}", name, flags)
-    how = Alignment(**{name: flags[name].converted(value) for name, value in settings.items()})
-    paths = [runs] if isinstance(runs, str | Path) else list(runs)
-    files = [model_file(Path(path)) for path in paths]
+    how = Alignment.from_keywords(settings)
     options = LoadOptions(data_dir=data_dir, device=device)
-    if output_dir is not None:
-        return pd.DataFrame(run(files, how, Path(output_dir), options).rows)
-    with tempfile.TemporaryDirectory() as folder:
-        return pd.DataFrame(run(files, how, Path(folder), options).rows)
+    return measured_frame(lambda files, folder: run(files, how, folder, options), runs, output_dir)
 
 
 def read(folder: Path) -> list[Row]:

@@ -22,7 +22,7 @@ from domainbed.training.run_dir import RunDir
 from domainbed_gs.alignment.measure import measure_network
 from domainbed_gs.alignment.network import measured_network
 from domainbed_gs.alignment.settings import NUMBERS, TEXTS, TRAINING, Alignment
-from domainbed_gs.similarity.table import StepTable
+from domainbed_gs.studies.step_table import StepTable
 from domainbed_gs.trained_models.loading import TrainedModel
 from domainbed_gs.trained_models.samples import draw_samples
 

@@ -14,19 +14,17 @@ and alignment_training.png. A command that is repeated resumes.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from domainbed.console import program_name
 from domainbed.errors import UsageError, run_script
 from domainbed.training import train_command
 from domainbed.training.config import SETTINGS
 from domainbed.training.settings import flags_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from domainbed_gs.studies.command import add_model_flags, chosen_models, title_of_run, write_figures
 
 EVERY = 20
 """Default number of updates between two measurements."""
@@ -45,10 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(output_dir=None)
     group = parser.add_argument_group("alignment")
     which = group.add_mutually_exclusive_group()
-    which.add_argument("--model", type=Path, nargs="+", metavar="RUN_DIR", help="runs, or model files")
-    which.add_argument(
-        "--sweep", type=Path, metavar="SWEEP_DIR", help="all runs of a sweep with saved models"
-    )
+    add_model_flags(which)
     which.add_argument(
         "--curves", type=Path, nargs="+", metavar="RUN_DIR", help="runs measured during training, to draw"
     )
@@ -92,20 +87,19 @@ def _refuse(flags: Mapping[str, Any], taken: Sequence[str], mode: str) -> None:
 def _measure_models(own: Mapping[str, Any], how: Any, flags: Mapping[str, Any]) -> int:  # noqa: ANN401 - Alignment
     from domainbed_gs.alignment import figure, study, tables
     from domainbed_gs.alignment.settings import ALIGNMENT
-    from domainbed_gs.trained_models.loading import LoadOptions, model_file, saved_models
+    from domainbed_gs.trained_models.loading import LoadOptions
 
-    files = saved_models(own["sweep"]) if own["sweep"] else [model_file(path) for path in own["model"]]
-    if flags["output_dir"] is None and not own["sweep"] and len(files) > 1:
-        raise UsageError("several models need --output_dir, the folder of their results")
-    folder = Path(flags["output_dir"] or own["sweep"] or files[0].parent)
+    files, folder = chosen_models(own["model"], own["sweep"], flags["output_dir"])
     options = LoadOptions(flags["data_dir"], flags["device"], flags["cache_dir"])
     rows = study.run(files, how, folder, options, flags["restart"]).rows
     tables.print_tables(rows, own["baseline"] or "ERM", "text")
     print(f"Table: {folder / ALIGNMENT}")
+    pictures = {}
     groups = study.by_dataset(rows)
     for number, (title, of_dataset) in enumerate(groups.items()):
-        name = "alignment.png" if len(groups) == 1 else f"alignment_{number}.png"
-        _write_figure(folder / name, lambda rows=of_dataset, title=title: figure.models_figure(rows, title))  # type: ignore[misc]
+        suffix = f"_{number}" if len(groups) > 1 else ""
+        pictures[folder / f"alignment{suffix}.png"] = partial(figure.models_figure, of_dataset, title)
+    write_figures(pictures)
     return 0
 
 
@@ -119,12 +113,8 @@ def _train(flags: Mapping[str, Any], how: Any, every: int) -> int:  # noqa: ANN4
     folder = Path(config.output_dir)
     rows = training.TABLE.read(folder / TRAINING)
     print(f"Table: {folder / TRAINING}")
-    names = config.dataset_class().ENVIRONMENTS
-    targets = ", ".join(names[target] for target in config.test_envs)
-    title = f"{Path(config.dataset).name}, target {targets} ({config.algorithm})"
-    _write_figure(
-        folder / "alignment_training.png", lambda: figure.training_figure({config.algorithm: [rows]}, title)
-    )
+    draw = partial(figure.training_figure, {config.algorithm: [rows]}, title_of_run(config))
+    write_figures({folder / "alignment_training.png": draw})
     return 0
 
 
@@ -138,21 +128,8 @@ def _draw_curves(runs: Sequence[Path], output_dir: str | None) -> int:
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     title = f"Distances between environments over training, {number} runs"
-    _write_figure(folder / "alignment_training.png", lambda: figure.training_figure(methods, title))
+    write_figures({folder / "alignment_training.png": partial(figure.training_figure, methods, title)})
     return 0
-
-
-def _write_figure(path: Path, draw: Callable[[], Figure]) -> None:
-    from domainbed.files import write_atomic
-    from domainbed.results.plots import png, require_matplotlib
-
-    try:
-        require_matplotlib()
-    except UsageError as error:  # matplotlib is missing; the measurement itself succeeded
-        print(f"warning: {error}", file=sys.stderr)
-        return
-    write_atomic(path, png(draw()))
-    print(f"Figure: {path}")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from domainbed.console import program_name
-from domainbed.errors import UsageError, run_script
+from domainbed.errors import run_script
 from domainbed.training.settings import flags_of
+from domainbed_gs.studies.command import add_model_flags, chosen_models, write_figures
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,10 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Measure the sharpness of the pooled loss and of each environment's loss.",
     )
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", type=Path, nargs="+", metavar="RUN_DIR", help="runs, or model files")
-    which.add_argument(
-        "--sweep", type=Path, metavar="SWEEP_DIR", help="all runs of a sweep with saved models"
-    )
+    add_model_flags(which)
     parser.add_argument(
         "--output_dir",
         type=Path,
@@ -51,41 +49,27 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, then print the table of methods and draw the figures; returns the exit status."""
     args = build_parser().parse_args(argv)
-    from domainbed.files import write_atomic
     from domainbed_gs.sharpness import figure, study, tables
     from domainbed_gs.sharpness.settings import CURVES, SHARPNESS, Sharpness
-    from domainbed_gs.trained_models.loading import LoadOptions, model_file, saved_models
+    from domainbed_gs.trained_models.loading import LoadOptions
 
     how = Sharpness(**{name: getattr(args, name) for name in flags_of(Sharpness)})
-    files = saved_models(args.sweep) if args.sweep else [model_file(path) for path in args.model]
-    folder = args.output_dir or args.sweep or _folder_of(files)
+    files, folder = chosen_models(args.model, args.sweep, args.output_dir)
     options = LoadOptions(args.data_dir, args.device, args.cache_dir)
     found = study.run(files, how, folder, options, args.restart)
     rows, curves = found[SHARPNESS].rows, found[CURVES].rows
     tables.print_tables(rows, args.baseline, "text")
     print(f"Table: {folder / SHARPNESS}")
-    if not curves:
-        return 0
-    print(f"Curves: {folder / CURVES}")
-    try:
-        pictures = figure.figures_png(curves)
-    except UsageError as error:  # matplotlib is missing; the measurement itself succeeded
-        print(f"warning: {error}", file=sys.stderr)
-        return 0
-    for key, picture in pictures.items():
-        name = (
-            "sharpness.png" if len(pictures) == 1 else f"sharpness_{_file_name(figure.panel_title(key))}.png"
-        )
-        write_atomic(folder / name, picture)
-        print(f"Figure: {folder / name}")
+    if curves:
+        print(f"Curves: {folder / CURVES}")
+        pictures = {}
+        panels = figure.panels(curves)
+        for key, methods in panels.items():
+            title = figure.panel_title(key)
+            suffix = f"_{_file_name(title)}" if len(panels) > 1 else ""
+            pictures[folder / f"sharpness{suffix}.png"] = partial(figure.curves_figure, methods, title)
+        write_figures(pictures)
     return 0
-
-
-def _folder_of(files: Sequence[Path]) -> Path:
-    """The folder of a single model; raises UsageError if there are several."""
-    if len(files) > 1:
-        raise UsageError("several models need --output_dir, the folder of their results")
-    return files[0].parent
 
 
 def _file_name(title: str) -> str:

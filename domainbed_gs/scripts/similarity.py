@@ -10,13 +10,13 @@ finished one again.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed.console import program_name
-from domainbed.errors import UsageError, run_script
+from domainbed.errors import run_script
 from domainbed.training import train_command
+from domainbed_gs.studies.command import title_of_run, write_figures
 
 STUDY_FLAGS = ("samples", "every", "mode", "train_on")
 
@@ -47,27 +47,19 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train with measurements, then print a summary and draw the figure; returns the exit status."""
     flags = vars(build_parser().parse_args(argv))
-    from domainbed.files import write_atomic
     from domainbed.training.config_checks import from_settings
-    from domainbed_gs.similarity import figure, study, summary, table
+    from domainbed_gs.similarity import figure, study, summary
+    from domainbed_gs.similarity.table import NAME, TABLE
 
     own = {name: flags.pop(name) for name in STUDY_FLAGS}
     config = from_settings(flags)
     study.train(config, study.Study(**own))
     folder = Path(config.output_dir)
-    rows = table.read(folder / table.NAME)
-    names = config.dataset_class().ENVIRONMENTS
-    sources = len(names) - len(config.test_envs)
-    print(*summary.describe(rows, sources), f"Table: {folder / table.NAME}", sep="\n")
-    targets = ", ".join(names[target] for target in config.test_envs)
-    title = f"{Path(config.dataset).name}, target {targets} ({config.algorithm})"
-    try:
-        picture = figure.figure_png(rows, title, sources)
-    except UsageError as error:  # matplotlib is missing; the run itself succeeded
-        print(f"warning: {error}", file=sys.stderr)
-        return 0
-    write_atomic(folder / "similarity.png", picture)
-    print(f"Figure: {folder / 'similarity.png'}")
+    rows = TABLE.read(folder / NAME)
+    sources = len(config.dataset_class().ENVIRONMENTS) - len(config.test_envs)
+    print(*summary.describe(rows, sources), f"Table: {folder / NAME}", sep="\n")
+    title = title_of_run(config)
+    write_figures({folder / "similarity.png": lambda: figure.similarity_figure(rows, title, sources)})
     return 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainbed.algorithms import REGISTRY
-from domainbed.results.plots import INK, PALE, PALETTE, plain_axes, png, require_matplotlib
+from domainbed.results.plots import INK, PALE, PALETTE, plain_axes
 from domainbed_gs.sharpness.settings import POOLED, TARGET
 from domainbed_gs.trained_models.table import Row
 
@@ -59,12 +59,6 @@ def panel_title(key: tuple[str, str, str]) -> str:
     """Title of the figure for one (dataset, targets, part)."""
     dataset, targets, part = key
     return f"{Path(dataset).name}, target {targets}, part {part}" if targets else f"{dataset}, part {part}"
-
-
-def figures_png(rows: Sequence[Row]) -> dict[tuple[str, str, str], bytes]:
-    """The content of a PNG file for each (dataset, targets, part); raises UsageError without matplotlib."""
-    require_matplotlib()
-    return {key: png(curves_figure(methods, panel_title(key))) for key, methods in panels(rows).items()}
 
 
 def curves_figure(methods: Mapping[str, Curves], title: str) -> Figure:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from domainbed.errors import UsageError
 from domainbed.training.settings import flag, flags_of
+from domainbed_gs.studies.settings import MeasurementSettings
 from domainbed_gs.trained_models.parts import KINDS
 from domainbed_gs.trained_models.table import Layout
 
 
 @dataclass(frozen=True)
-class Sharpness:
+class Sharpness(MeasurementSettings):
     """How sharpness is measured: flags of `domainbed_gs.scripts.sharpness` by the same names."""
 
     rho: float = flag(0.05, "radius of the ball in which the loss is raised", above=0)
@@ -28,10 +29,7 @@ class Sharpness:
 
     def check(self) -> None:
         """Check the values; raises UsageError."""
-        for name, declared in flags_of(Sharpness).items():
-            declared.check(getattr(self, name))
-        if len(set(self.parts)) < len(self.parts) or not self.parts:
-            raise UsageError(f"--parts takes different parts, not {' '.join(self.parts) or 'none'}")
+        super().check()
         if self.points % 2 == 0:
             raise UsageError(f"--points must be odd, so that distance 0 is one of them, not {self.points}")
 
@@ -40,11 +38,6 @@ class Sharpness:
         """Distances along a direction, from -span to span."""
         half = self.points // 2
         return [self.span * step / half for step in range(-half, half + 1)]
-
-    def columns(self) -> dict[str, object]:
-        """The settings as columns of the tables."""
-        names = {name: getattr(self, name) for name in flags_of(Sharpness)}
-        return names | {"parts": " ".join(self.parts)}
 
 
 SHARPNESS, CURVES = "sharpness.csv", "loss_curves.csv"

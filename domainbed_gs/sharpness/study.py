@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainbed_gs.sharpness.measure import SharpnessMeasurement
 from domainbed_gs.sharpness.settings import CURVES, LAYOUTS, SHARPNESS, Sharpness
-from domainbed_gs.trained_models.loading import LoadOptions, model_file
+from domainbed_gs.studies.measured_frame import measured_frame
+from domainbed_gs.trained_models.loading import LoadOptions
 from domainbed_gs.trained_models.over_models import measure_models
 from domainbed_gs.trained_models.table import Row, Table
 
@@ -56,24 +56,9 @@ def measure(
 
     Raises: UsageError, RunError as `run`.
     """
-    import pandas as pd
-
-    from domainbed.training.settings import flags_of
-
-    paths = [runs] if isinstance(runs, str | Path) else list(runs)
-    files = [model_file(Path(path)) for path in paths]
-    flags = flags_of(Sharpness)
-    unknown = [name for name in settings if name not in flags]
-    if unknown:
-        from domainbed.errors import misspelt
-
-        raise misspelt(f"unknown setting {unknown[0]!r}", unknown[0], flags)
-    how = Sharpness(**{name: flags[name].converted(value) for name, value in settings.items()})
+    how = Sharpness.from_keywords(settings)
     options = LoadOptions(data_dir=data_dir, device=device)
-    if output_dir is not None:
-        return pd.DataFrame(run(files, how, Path(output_dir), options)[SHARPNESS].rows)
-    with tempfile.TemporaryDirectory() as folder:
-        return pd.DataFrame(run(files, how, Path(folder), options)[SHARPNESS].rows)
+    return measured_frame(lambda files, folder: run(files, how, folder, options)[SHARPNESS], runs, output_dir)
 
 
 def read(folder: Path) -> tuple[list[Row], list[Row]]:

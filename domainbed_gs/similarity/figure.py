@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from domainbed.results.plots import BLUE, GREY, INK, ORANGE, PALE, plain_axes, png, require_matplotlib
+from domainbed.results.plots import BLUE, GREY, INK, ORANGE, PALE, plain_axes
 from domainbed_gs.similarity.measure import KINDS
 from domainbed_gs.similarity.summary import agreement_by_chance, window_means
-from domainbed_gs.similarity.table import Row
+from domainbed_gs.studies.step_table import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 
 # Different lightness and dashes, for colour-blind readers.
 STYLES = {"within": (BLUE, "solid"), "between": (ORANGE, "dashed")}
-
-
-def figure_png(rows: Sequence[Row], title: str, environments: int) -> bytes:
-    """`similarity_figure` as the content of a PNG file; raises UsageError if matplotlib is not installed."""
-    require_matplotlib()
-    return png(similarity_figure(rows, title, environments))
 
 
 def similarity_figure(rows: Sequence[Row], title: str, environments: int) -> Figure:

@@ -25,9 +25,9 @@ from domainbed.training.config import TrainConfig
 from domainbed.training.loop import Loop
 from domainbed.training.run import Run
 from domainbed.training.run_dir import RunDir
-from domainbed_gs.similarity import table
 from domainbed_gs.similarity.measure import similarities
 from domainbed_gs.similarity.probes import Probe, Probes
+from domainbed_gs.similarity.table import NAME, TABLE
 
 MODES = ("eval", "train")
 TRAIN_ON = ("all", "class")
@@ -92,14 +92,14 @@ class StudyLoop(Loop):
         self.network = run.algorithm.network
         self.study = study
         self.probes = Probes([run.splits[k]["in"] for k in run.sources], study.samples, run.config.seed)
-        self.path = directory.path / table.NAME
+        self.path = directory.path / NAME
         self._names = run.dataset.class_names or [str(label) for label in range(run.dataset.num_classes)]
         if directory.checkpoint is None:
-            table.keep_before(self.path, 0)
+            TABLE.keep_before(self.path, 0)
 
     def load_checkpoint(self, content: Checkpoint) -> None:
         super().load_checkpoint(content)
-        table.keep_before(self.path, self.updates)
+        TABLE.keep_before(self.path, self.updates)
 
     def update(self, minibatches: list[Minibatch], unlabeled: list[Tensor] | None) -> None:
         if self.updates % self.study.every == 0:
@@ -114,7 +114,7 @@ class StudyLoop(Loop):
         seed_all(counter_seed(self.run.config.seed, Purpose.PROBES, self.updates))  # for dropout
         with _in_mode(self.network, self.study.mode == "train"):
             measured = similarities(self.network, x, y, [len(labels) for _, labels in minibatches])
-        table.append(self.path, {"step": self.updates, "class": self._names[probe.label], **measured})
+        TABLE.append(self.path, {"step": self.updates, "class": self._names[probe.label], **measured})
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from domainbed.gradients.comparison import agreement_by_chance as by_chance
 from domainbed_gs.similarity.measure import KINDS, mean_and_error
-from domainbed_gs.similarity.table import Row
+from domainbed_gs.studies.step_table import Row
 
 WINDOWS = 40
 """Maximum number of windows. More would average over too few classes, which differ more than steps do."""

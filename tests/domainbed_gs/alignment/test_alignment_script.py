@@ -150,7 +150,7 @@ def test_curves_of_several_methods_are_drawn_in_one_figure(runs, tmp_path, capsy
         (["--model", "RUN", "RUN"], "several models need --output_dir"),
         (["--model", "nowhere"], "model nowhere does not exist"),
         (["--model", "RUN", "--samples", "5", "--output_dir", "OUT"], "--samples must be even"),
-        (["--model", "RUN", "--quantities", "mean", "mean", "--output_dir", "OUT"], "different names"),
+        (["--model", "RUN", "--quantities", "mean", "mean", "--output_dir", "OUT"], "different quantities"),
         (["--model", "DAMAGED", "--output_dir", "OUT"], "DAMAGED"),
         (["--model", "RUN", "--parts", "test", "--output_dir", "OUT"], "no samples in the part 'test'"),
         (["--baseline", "ERM"], "--baseline is for --model and --sweep"),

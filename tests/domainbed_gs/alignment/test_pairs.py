@@ -79,16 +79,16 @@ ERM = [0.50, 0.52, 0.55, 0.49, 0.51, 0.53, 0.56, 0.54]
 
 def test_a_method_whose_environments_are_closer_in_every_trial_is_called_so():
     cells = compare_methods(rows(Fishr=[value - 0.2 for value in ERM], ERM=ERM, SAM=ERM[::-1]), "ERM")
-    found = {(cell.pair, cell.algorithm): cell for cell in cells}
+    found = {(cell.label, cell.algorithm): cell for cell in cells}
     assert [cell.algorithm for cell in cells[:3]] == ["ERM", "Fishr", "SAM"]
     fishr = found["source-source", "Fishr"]
     assert fishr.comparison.difference == pytest.approx(-0.2)
     assert fishr.comparison.p == pytest.approx(2 / 2**8)
     assert (fishr.family, fishr.holm_p) == (2, pytest.approx(4 / 2**8))
-    assert fishr.verdict == "closer"
-    assert found["source-source", "SAM"].verdict == "undecided"
+    assert fishr.verdict() == "lower"
+    assert found["source-source", "SAM"].verdict() == "undecided"
     assert found["within-source", "Fishr"].comparison is None
-    assert compare_methods(rows(Fishr=[1.0] * 8, ERM=ERM), "ERM")[1].verdict == "further apart"
+    assert compare_methods(rows(Fishr=[1.0] * 8, ERM=ERM), "ERM")[1].verdict() == "higher"
 
 
 def test_too_few_trials_say_how_many_are_needed_and_other_baselines_compare_nothing(capsys):

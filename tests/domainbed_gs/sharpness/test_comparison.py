@@ -42,7 +42,7 @@ def rows():
 
 
 def cell(cells, quantity, group, algorithm):
-    (found,) = [c for c in cells if (c.quantity, c.group, c.algorithm) == (quantity, group, algorithm)]
+    (found,) = [c for c in cells if (c.table[-1], c.label, c.algorithm) == (quantity, group, algorithm)]
     return found
 
 
@@ -53,8 +53,8 @@ def test_each_group_reads_its_own_rows(rows):
     assert cell(cells, "eigenvalue", "sharpest source", "SAM").mean == pytest.approx(3.045)
     assert cell(cells, "eigenvalue", "targets", "ERM").mean == pytest.approx(3.955)
     assert cell(cells, "trace", "pooled", "SAM").mean == pytest.approx(1.09)
-    assert not [c for c in cells if (c.quantity, c.group) == ("trace", "sources")]
-    methods = [c.algorithm for c in cells if (c.quantity, c.group) == ("one_step_rise", "pooled")]
+    assert not [c for c in cells if (c.table[-1], c.label) == ("trace", "sources")]
+    methods = [c.algorithm for c in cells if (c.table[-1], c.label) == ("one_step_rise", "pooled")]
     assert methods[0] == "ERM"
     assert set(methods) == {"ERM", "SAM", "DGSAM"}
 
@@ -66,8 +66,8 @@ def test_p_values_are_exact_and_corrected_for_all_tests_of_a_table(rows):
     assert found.comparison.p == pytest.approx(signed_rank_p(differences)) == 2 / 2**TRIALS
     assert found.family == 2 * len(GROUPS)
     assert found.holm_p == pytest.approx(8 * 2 / 2**TRIALS)
-    assert found.verdict == "lower"
-    assert cell(cells, "worst_rise", "targets", "SAM").verdict == "higher"
+    assert found.verdict() == "lower"
+    assert cell(cells, "worst_rise", "targets", "SAM").verdict() == "higher"
     same = cell(cells, "worst_rise", "sources", "SAM")
     assert same.comparison.ties == 1
     assert cell(cells, "trace", "pooled", "SAM").family == 2 * (len(GROUPS) - 1)
@@ -76,7 +76,7 @@ def test_p_values_are_exact_and_corrected_for_all_tests_of_a_table(rows):
 def test_too_few_trials_say_how_many_are_needed(rows):
     few = [row for row in rows if int(row["trial_seed"]) < 3]
     assert (
-        cell(compare_methods(few, "ERM"), "eigenvalue", "pooled", "SAM").verdict
+        cell(compare_methods(few, "ERM"), "eigenvalue", "pooled", "SAM").verdict()
         == "undecided, needs 9 trials"
     )
 
@@ -101,7 +101,7 @@ def test_several_models_of_a_trial_are_averaged_and_said_to_be(rows, capsys):
 
 def test_without_the_baseline_nothing_is_compared(rows, capsys):
     cells = compare_methods(rows, "IRM")
-    assert all(c.comparison is None and c.verdict == "" for c in cells)
+    assert all(c.comparison is None and c.verdict() == "" for c in cells)
     print_tables(rows, "IRM", "text")
     assert "Nothing is compared, because no model is of the baseline IRM." in capsys.readouterr().out
 

@@ -18,8 +18,8 @@ from domainbed.errors import UsageError
 from domainbed.scripts import train
 from domainbed.training.stop_requests import Preempted
 from domainbed_gs.scripts import similarity
-from domainbed_gs.similarity import table
 from domainbed_gs.similarity.probes import Probes
+from domainbed_gs.similarity.table import NAME, TABLE
 
 CHANGING = ("step_time", "args")
 
@@ -37,7 +37,7 @@ def records_of(path):
 
 
 def rows_of(path):
-    return table.read(path / table.NAME)
+    return TABLE.read(path / NAME)
 
 
 def test_a_study_is_an_ordinary_run_with_measurements(tmp_path, capsys):
@@ -77,11 +77,11 @@ def test_an_interrupted_study_produces_the_same_table(tmp_path, monkeypatch):
     with pytest.raises(Preempted):
         similarity.main(flags(tmp_path / "stopped", mode="train"))
     monkeypatch.undo()
-    path = tmp_path / "stopped" / table.NAME
-    assert [row["step"] for row in table.read(path)] == [0, 1, 2, 3]
-    table.append(path, table.read(path)[-1] | {"step": 4})  # past the checkpoint, as after a crash
+    path = tmp_path / "stopped" / NAME
+    assert [row["step"] for row in TABLE.read(path)] == [0, 1, 2, 3]
+    TABLE.append(path, TABLE.read(path)[-1] | {"step": 4})  # past the checkpoint, as after a crash
     similarity.main(flags(tmp_path / "stopped", mode="train"))
-    assert path.read_text() == (tmp_path / "uninterrupted" / table.NAME).read_text()
+    assert path.read_text() == (tmp_path / "uninterrupted" / NAME).read_text()
     assert records_of(tmp_path / "stopped") == records_of(tmp_path / "uninterrupted")
 
 

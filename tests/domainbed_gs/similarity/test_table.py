@@ -9,11 +9,13 @@ import pytest
 from PIL import Image
 
 from domainbed.errors import RunError
-from domainbed_gs.similarity import figure, summary, table
+from domainbed.results.plots import png
+from domainbed_gs.similarity import figure, summary
+from domainbed_gs.similarity.table import NAME, TABLE
 
 
 def row(step, **values):
-    numbers = dict.fromkeys(table.HEADER, 0.0) | {"skipped": 0, "samples": 12, "consensus": 0.3, "zeros": 0.3}
+    numbers = dict.fromkeys(TABLE.header, 0.0) | {"skipped": 0, "samples": 12, "consensus": 0.3, "zeros": 0.3}
     numbers |= {"within_zeros": 0.1, "between_zeros": 0.2}
     numbers |= {"within_cosine": 0.5 + 0.01 * step, "between_cosine": 0.4, "within_agreement": 0.6}
     return numbers | {"between_agreement": 0.55, "step": step, "class": "a, b"} | values
@@ -21,35 +23,35 @@ def row(step, **values):
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / table.NAME
+    return tmp_path / NAME
 
 
 def test_rows_are_read_as_written(path):
     rows = [row(0), row(1, within_cosine=float("nan")), row(2, between_cosine=1 / 3)]
     for each in rows:
-        table.append(path, each)
-    np.testing.assert_equal(table.read(path), rows)
+        TABLE.append(path, each)
+    np.testing.assert_equal(TABLE.read(path), rows)
 
 
 def test_an_incomplete_line_is_ignored_and_rows_can_be_dropped(path):
     for step in range(5):
-        table.append(path, row(step))
+        TABLE.append(path, row(step))
     path.write_text(path.read_text()[:-20])
-    assert [each["step"] for each in table.read(path)] == [0, 1, 2, 3]
-    table.keep_before(path, 2)
-    assert [each["step"] for each in table.read(path)] == [0, 1]
-    table.append(path, row(2))
-    assert [each["step"] for each in table.read(path)] == [0, 1, 2]
-    table.keep_before(path, 0)
-    assert table.read(path) == []
+    assert [each["step"] for each in TABLE.read(path)] == [0, 1, 2, 3]
+    TABLE.keep_before(path, 2)
+    assert [each["step"] for each in TABLE.read(path)] == [0, 1]
+    TABLE.append(path, row(2))
+    assert [each["step"] for each in TABLE.read(path)] == [0, 1, 2]
+    TABLE.keep_before(path, 0)
+    assert TABLE.read(path) == []
 
 
 def test_a_missing_or_invalid_table_is_an_error(path):
     with pytest.raises(RunError, match="No such file"):
-        table.read(path)
+        TABLE.read(path)
     path.write_text("step,loss\n1,2\n")
     with pytest.raises(RunError, match="is not a table of similarities"):
-        table.read(path)
+        TABLE.read(path)
 
 
 def test_window_means_and_their_errors():
@@ -88,5 +90,5 @@ def test_the_figure_shows_all_similarities():
     assert [text.get_text() for text in signs.get_legend().get_texts()][2] == "means of the 3 environments"
     by_chance = [line.get_ydata()[0] for line in signs.get_lines()[3:]]
     np.testing.assert_allclose(by_chance, [0.45, 0.4, 0.175])
-    with Image.open(io.BytesIO(figure.figure_png(rows, "PACS, target A", 3))) as image:
+    with Image.open(io.BytesIO(png(figure.similarity_figure(rows, "PACS, target A", 3)))) as image:
         assert image.format == "PNG"
