@@ -25,6 +25,12 @@ def free_bytes(device: torch.device) -> int:
     return 0 if found is None else int(found[0])
 
 
+def total_bytes(device: torch.device) -> int:
+    """Memory of an accelerator; 0 for the CPU, and where torch cannot tell."""
+    found = _ask(device, "mem_get_info")
+    return 0 if found is None else int(found[1])
+
+
 def reserved_bytes(device: torch.device) -> int:
     """Memory of an accelerator that this process has, used or not; 0 where torch cannot tell."""
     return int(_ask(device, "memory_reserved") or 0)

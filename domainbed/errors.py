@@ -81,11 +81,17 @@ def check_choice(sentence: str, value: object, allowed: Iterable[str]) -> None:
 
 def hint(name: str, known: Iterable[str]) -> str:
     """Suggestion of up to three names similar to `name`, or a list of all names if none is similar."""
-    spelling = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), spelling, n=3, cutoff=0.55)
+    known = list(known)
+    near = nearest(name, known)
     if near:
-        return f"Did you mean {' or '.join(spelling[each] for each in near)}?"
-    return f"Known: {', '.join(spelling.values()) or 'none'}."
+        return f"Did you mean {' or '.join(near)}?"
+    return f"Known: {', '.join(known) or 'none'}."
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three names similar to `name`, the most similar first."""
+    spelling = {each.lower(): each for each in known}
+    return [spelling[each] for each in difflib.get_close_matches(name.lower(), spelling, n=3, cutoff=0.55)]
 
 
 def run_script(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> None:

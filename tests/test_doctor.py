@@ -6,14 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
 
-from domainbed.doctor import describe, examine
+from domainbed.doctor import EXTRAS, describe, examine
 from domainbed.errors import RunError
 from domainbed.scripts import doctor
 from domainbed.shared_folder import CHECKS, check_shared_folder
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +34,14 @@ def test_the_facts_are_those_of_this_process(facts):
     assert facts["data"]["EmojiStyles"] is None
     assert "--data_dir" in facts["data"]["PACS"]
     assert facts["plugins"]["domainbed_gs"] == "ok"
+
+
+def test_every_extra_is_looked_for_and_named(facts):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {*EXTRAS} == {*project["optional-dependencies"]} - {"dev"}
+    assert facts["extras"]["plots"] == matplotlib.__version__
+    lines = describe(facts | {"extras": dict.fromkeys(facts["extras"], "1.0") | {"heic": None, "ray": None}})
+    assert any('missing: heic, ray (pip install "domainbed-gs[NAME]")' in line for line in lines)
 
 
 def test_they_fit_a_screen(facts):

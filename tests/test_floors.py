@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = """
 ground      version platforms escaping errors json_input
 ground      files plugins registry hparams seeds console process_group cores memory threads accelerators
-ground      metrics
+ground      metrics command_line
 records     records
 data        datasets images
 networks    networks

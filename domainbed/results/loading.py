@@ -184,9 +184,11 @@ def load_sweep(
     return replace(sweep, notes=(*runs.warnings, *notes))
 
 
-def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+def add_loading_flags(parser: argparse._ActionsContainer) -> None:
     """Add the flags for the arguments of `load_sweep`."""
-    parser.add_argument("--input_dir", type=Path, required=True, help="sweep directory, one folder a run")
+    parser.add_argument(
+        "--input_dir", type=Path, required=True, metavar="DIR", help="sweep directory, one folder a run"
+    )
     parser.add_argument("--finished_only", action="store_true", help="leave out unfinished runs")
     parser.add_argument(
         "--mix_data", action="store_true", help="pool runs of one dataset that used different data"

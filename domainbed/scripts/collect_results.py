@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from domainbed.console import program_name
+from domainbed.command_line import CommandParser
 from domainbed.errors import run_script
 from domainbed.model_selection import SelectionMethod, merge_records, recursive_freeze
 from domainbed.records.query import Q
@@ -80,62 +80,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of all flags."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("domainbed.scripts.collect_results"), description="Show the results of a sweep."
+    parser = CommandParser(
+        "domainbed.scripts.collect_results",
+        "Show the results of a sweep.",
+        "--input_dir DIR",
+        {
+            "--input_dir runs/quickstart": "DomainBed's tables",
+            "--input_dir runs/quickstart --paired --html report.html": "also tests, and one page with all",
+            "--input_dir runs/quickstart --figures figures": "also plots (extra plots)",
+        },
     )
-    add_loading_flags(parser)
-    parser.add_argument(
-        "--metric",
-        default="acc",
-        metavar="NAME",
-        help="what to report of the selected steps: acc, nll, ece, balanced, worst, f1, or a plugin's "
-        "metric; it changes no selection (default: acc)",
-    )
-    parser.add_argument(
-        "--over_targets",
-        choices=OVER_TARGETS,
-        default="mean",
-        help="how the results of a trial on several targets become one number: their mean, or the worst of "
-        "them (default: mean)",
-    )
-    parser.add_argument(
-        "--by", metavar="NAME", help="one report for each value of this setting or hyper-parameter"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="exit with status 1 if runs of a method are several experiments"
-    )
-    parser.add_argument(
-        "--output_dir", type=Path, help="folder for the copy of the report (default: the sweep directory)"
-    )
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with all results")
-    parser.add_argument(
-        "--ensembles",
-        action="store_true",
-        help="also report, for each method, the average of its trials' predictions, and of their weights if "
-        "they began with the same ones; needs --save_predictions or saved models",
-    )
-    parser.add_argument(
-        "--relaunch_best",
-        type=Path,
-        metavar="FILE",
-        help="also write a sweep file (.toml) that runs the best setting of each algorithm, by the first "
-        "selection method, on more trials",
-    )
-    parser.add_argument(
-        "--relaunch_from",
-        type=int,
-        metavar="TRIAL",
-        help="number of the first trial in that file (default: the one after those of this sweep, so that no "
-        "trial has the split that its setting was chosen on); 0 repeats them",
-    )
-    formats = parser.add_mutually_exclusive_group()
-    formats.add_argument("--format", choices=tuple(FORMATS), default="text", help="(default: text)")
-    formats.add_argument(
-        "--latex", action="store_const", const="latex", dest="format", help="same as --format latex"
-    )
-    selection = parser.add_mutually_exclusive_group()
+    add_loading_flags(parser.add_argument_group("runs"))
+    _add_reported(parser.add_argument_group("what is reported"))
+    _add_output(parser.add_argument_group("output"))
+    for _, section in sections():
+        section.add_arguments(parser)
+    return parser
+
+
+def _add_reported(group: argparse._ArgumentGroup) -> None:
+    selection = group.add_mutually_exclusive_group()
     selection.add_argument("--selection", nargs="+", metavar="NAME", help=SELECTION_HELP)
     selection.add_argument(
         "--auto_lr",
@@ -144,9 +110,63 @@ def build_parser() -> argparse.ArgumentParser:
         dest="selection",
         help="same as --selection autolr, for runs of train_autolr",
     )
-    for _, section in sections():
-        section.add_arguments(parser)
-    return parser
+    group.add_argument(
+        "--metric",
+        default="acc",
+        metavar="NAME",
+        help="what to report of the selected steps: acc, nll, ece, balanced, worst, f1, or a plugin's "
+        "metric; it changes no selection (default: acc)",
+    )
+    group.add_argument(
+        "--over_targets",
+        choices=OVER_TARGETS,
+        default="mean",
+        help="how the results of a trial on several targets become one number: their mean, or the worst of "
+        "them (default: mean)",
+    )
+    group.add_argument(
+        "--by", metavar="NAME", help="one report for each value of this setting or hyper-parameter"
+    )
+    group.add_argument(
+        "--ensembles",
+        action="store_true",
+        help="also report, for each method, the average of its trials' predictions, and of their weights if "
+        "they began with the same ones; needs --save_predictions or saved models",
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="exit with status 1 if runs of a method are several experiments"
+    )
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    formats = group.add_mutually_exclusive_group()
+    formats.add_argument(
+        "--format", choices=tuple(FORMATS), default="text", help="format of the tables (default: text)"
+    )
+    formats.add_argument(
+        "--latex", action="store_const", const="latex", dest="format", help="same as --format latex"
+    )
+    group.add_argument(
+        "--output_dir",
+        type=Path,
+        metavar="DIR",
+        help="folder for the copy of the report (default: the sweep directory)",
+    )
+    group.add_argument("--html", type=Path, metavar="FILE", help="also write a page with all results")
+    group.add_argument(
+        "--relaunch_best",
+        type=Path,
+        metavar="FILE",
+        help="also write a sweep file (.toml) that runs the best setting of each algorithm, by the first "
+        "selection method, on more trials",
+    )
+    group.add_argument(
+        "--relaunch_from",
+        type=int,
+        metavar="TRIAL",
+        help="number of the first trial in that file (default: the one after those of this sweep, so that no "
+        "trial has the split that its setting was chosen on); 0 repeats them",
+    )
 
 
 if __name__ == "__main__":

@@ -51,9 +51,7 @@ class Command:
 
 
 COMMANDS["train"] = Command("domainbed.scripts.train", "train one run")
-COMMANDS["sweep"] = Command(
-    "domainbed.scripts.sweep", "train many runs: launch, status, work, delete_incomplete"
-)
+COMMANDS["sweep"] = Command("domainbed.scripts.sweep", "train many runs: launch, status, retry, work, ...")
 COMMANDS["collect"] = Command(
     "domainbed.scripts.collect_results", "tables, tests and a page of a sweep's results"
 )

@@ -1,6 +1,6 @@
 """Print a script that completes the command `domainbed` in a shell.
 
-domainbed completion bash > ~/.local/share/bash-completion/completions/domainbed
+domainbed completion bash >> ~/.bash_completion
 """
 
 from __future__ import annotations
@@ -8,21 +8,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from domainbed.console import program_name
+from domainbed.command_line import CommandParser
 from domainbed.errors import UsageError, run_script
 from domainbed.scripts import command
 
 SHELLS = ("bash", "zsh", "tcsh")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of all flags."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("domainbed.scripts.completion"),
-        description="Print a script that completes the command domainbed, its flags and their choices.",
-        epilog="For bash: domainbed completion bash > ~/.local/share/bash-completion/completions/domainbed",
+    parser = CommandParser(
+        "domainbed.scripts.completion",
+        "Print a script that completes the command domainbed, its flags and their choices.",
+        "SHELL",
+        {
+            "bash >> ~/.bash_completion": "for bash",
+            'zsh > "${fpath[1]}/_domainbed"': "for zsh",
+        },
     )
-    parser.add_argument("shell", choices=SHELLS)
+    parser.add_argument("shell", choices=SHELLS, help="the shell")
     return parser
 
 

@@ -5,21 +5,24 @@ domainbed doctor [--data_dir DATA] [--shared DIR] [--json]
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbed.console import program_name
+from domainbed.command_line import CommandParser
 from domainbed.errors import RunError, run_script
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of all flags."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("domainbed.scripts.doctor"),
-        description="Show what this machine has for runs and sweeps, and what it lacks.",
-        epilog="For a bug report: domainbed doctor --json > doctor.json",
+    parser = CommandParser(
+        "domainbed.scripts.doctor",
+        "Show what this machine has for runs and sweeps, and what it lacks.",
+        examples={
+            "--data_dir DATA": "also which datasets are in DATA",
+            "--shared SWEEP_DIR": "also whether workers on several machines can share a folder",
+            "--json > doctor.json": "for a bug report",
+        },
     )
     parser.add_argument("--data_dir", type=str, help="folder of the datasets (default: none is looked into)")
     parser.add_argument(

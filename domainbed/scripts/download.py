@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbed.console import program_name
+from domainbed.command_line import CommandParser
 from domainbed.datasets import REGISTRY
 from domainbed.datasets.reading_rules import count_by_reason, text_of_counts
 from domainbed.download import SOURCES, source_of
@@ -52,14 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _install_all(sources, data_dir, options)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of all flags."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("domainbed.scripts.download"),
-        description="Download datasets, verify them, and put them where the other commands look for them.",
+    parser = CommandParser(
+        "domainbed.scripts.download",
+        "Download datasets, verify them, and put them where the other commands look for them.",
+        "--data_dir DIR",
+        {
+            "--list": "sources, licences and sizes",
+            "--data_dir DATA --datasets PACS VLCS": "two datasets (extra download)",
+            "--data_dir DATA --verify": "what is missing or damaged in DATA",
+            "--data_dir emoji --export EmojiStyles": "images that come with the package, as files",
+        },
     )
-    add = parser.add_argument
-    add("--data_dir", type=str, help="folder in which to put the datasets")
+    add = parser.add_argument_group("what to do").add_argument
+    add("--data_dir", type=str, metavar="DIR", help="folder in which to put the datasets")
     add(
         "--datasets", nargs="+", metavar="NAME", help="datasets to download (default: all that have a source)"
     )
@@ -70,12 +76,25 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"write images of the package as a folder tree: {', '.join(EXPORTED)}",
     )
+    add = parser.add_argument_group("how").add_argument
     add("--format", default="png", help=f"format of exported images: {' or '.join(FORMATS)} (default: png)")
     add("--quick", action="store_true", help="compare names, numbers and sizes, and open no image")
     add("--keep_archives", action="store_true", help="keep the archives after a successful verification")
     add("--accept", action="store_true", help="install a dataset even if it differs from its declaration")
-    add("--timeout", type=float, default=30.0, help="seconds without data before an attempt fails (30)")
-    add("--retries", type=int, default=5, help="consecutive attempts without progress before giving up (5)")
+    add(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="seconds without data before an attempt fails (default: 30)",
+    )
+    add(
+        "--retries",
+        type=int,
+        default=5,
+        metavar="N",
+        help="consecutive attempts without progress before giving up (default: 5)",
+    )
     return parser
 
 

@@ -8,7 +8,6 @@ python -m domainbed.scripts.list algorithms AgrSum      one in full
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import inspect
 import json
@@ -16,6 +15,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from domainbed.command_line import CommandParser
 from domainbed.console import program_name, text_table
 from domainbed.errors import UnknownName, UsageError, run_script
 
@@ -105,6 +105,13 @@ def splits(_: str | None) -> dict[str, Entry]:
     return {name: {"about": _first_line(SCHEMES[name])} for name in SCHEMES}
 
 
+def trackers(_: str | None) -> dict[str, Entry]:
+    """Name -> description."""
+    from domainbed.training.trackers import TRACKERS
+
+    return {name: {"about": _first_line(TRACKERS[name])} for name in TRACKERS}
+
+
 def plugins(_: str | None) -> dict[str, Entry]:
     """Name -> "ok", or why it was skipped."""
     from domainbed import plugins
@@ -114,7 +121,7 @@ def plugins(_: str | None) -> dict[str, Entry]:
 
 KINDS: dict[str, Callable[[str | None], dict[str, Entry]]] = {
     kind.__name__: kind
-    for kind in (algorithms, datasets, featurizers, options, launchers, selection, splits, plugins)
+    for kind in (algorithms, datasets, featurizers, options, launchers, selection, splits, trackers, plugins)
 }
 
 
@@ -271,18 +278,25 @@ def requests(words: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of all flags."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("domainbed.scripts.list"),
-        description="List algorithms, datasets, featurizers and other things that are available by name.",
-        epilog=f"Without arguments: how many of each kind. Kinds: {', '.join(KINDS)}.",
+    parser = CommandParser(
+        "domainbed.scripts.list",
+        "List algorithms, datasets, featurizers and other things that are available by name.",
+        "[KIND [NAME ...]]",
+        {
+            "": "how many there are of each kind",
+            "algorithms": "a table of all algorithms",
+            "algorithms 'Agr*'": "of some",
+            "algorithms AgrSum": "one in full, with its hyper-parameters",
+            "datasets --data_dir DATA": "which datasets are in DATA",
+        },
     )
     parser.add_argument(
         "words",
         nargs="*",
         metavar="KIND [NAME]",
-        help="a kind, then names or globs such as 'Agr*'; a name alone is shown in full",
+        help=f"a kind ({', '.join(KINDS)}), then names or globs such as 'Agr*'",
     )
     parser.add_argument("--data_dir", type=str, help="data directory, to see which datasets are installed")
     parser.add_argument("--json", action="store_true", help="print one JSON object: kind -> name -> facts")

@@ -7,10 +7,9 @@ Commands to rerun the best of each trial follow the list.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
-from domainbed.console import program_name
+from domainbed.command_line import CommandParser
 from domainbed.datasets.environment_names import index_or_name
 from domainbed.errors import run_script
 from domainbed.results.loading import SELECTION_HELP, add_loading_flags
@@ -34,25 +33,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of all flags."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("domainbed.scripts.list_top_hparams"),
-        description="List hyper-parameters by their validation accuracy, best first.",
+    parser = CommandParser(
+        "domainbed.scripts.list_top_hparams",
+        "List hyper-parameters by their validation accuracy, best first.",
+        "--input_dir DIR --dataset NAME --algorithm NAME --test_envs ENV",
+        {"--input_dir SWEEP --dataset VLCS --algorithm ERM --test_envs 0": "the best settings of ERM"},
     )
-    add_loading_flags(parser)
-    parser.add_argument("--dataset", required=True, help="name of the dataset, as in the records")
-    parser.add_argument("--algorithm", required=True, help="name of the algorithm")
+    add_loading_flags(parser.add_argument_group("runs"))
+    add = parser.add_argument_group("what is listed").add_argument
+    add("--dataset", required=True, metavar="NAME", help="name of the dataset, as in the records")
+    add("--algorithm", required=True, metavar="NAME", help="name of the algorithm")
     # argparse accepts upstream's --test_env, and --test, as abbreviations.
-    parser.add_argument(
+    add(
         "--test_envs",
         type=index_or_name,
         required=True,
         dest="test_env",
-        metavar="TEST_ENV",
+        metavar="ENV",
         help="index or name of the target environment; --test_env is the same",
     )
-    parser.add_argument("--selection", nargs="+", metavar="NAME", help=SELECTION_HELP)
+    add("--selection", nargs="+", metavar="NAME", help=SELECTION_HELP)
     return parser
 
 

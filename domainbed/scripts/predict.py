@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed.console import program_name, shortened_list
+from domainbed.command_line import CommandParser
+from domainbed.console import shortened_list
 from domainbed.datasets.reading_rules import count_by_reason, text_of_counts
 from domainbed.errors import UsageError, run_script
 from domainbed.escaping import visible
@@ -120,13 +121,19 @@ def _print_confusion(done: PredictedFiles, classes: Sequence[str]) -> None:
     print_section_table("Images by true class (rows) and predicted class", ["True", *classes], rows, "text")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of all flags."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("domainbed.scripts.predict"),
-        description="Predict the classes of images with trained models.",
+    parser = CommandParser(
+        "domainbed.scripts.predict",
+        "Predict the classes of images with trained models.",
+        "--model RUN_DIR ...",
+        {
+            "--model train_output --images photos --out found.csv": "the images of a folder",
+            "--model runs/0 runs/1 --images photos --confusion": "two models, averaged",
+            "--model train_output --export model.safetensors": "weights for others (extra safetensors)",
+        },
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("models and images").add_argument
     add(
         "--model",
         nargs="+",
@@ -141,9 +148,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="images; a folder of images, of a folder for each class, or of such folders; or a list (.csv, "
         ".jsonl) with the column path and optionally label, environment and split",
     )
-    add("--out", type=Path, metavar="FILE", help="write predicted classes and probabilities as CSV")
-    add("--features", type=Path, metavar="FILE", help="write the outputs of the featurizer (.npz)")
-    add("--confusion", action="store_true", help="print the numbers of images by true and predicted class")
     add("--no_labels", action="store_true", help="names of folders, and labels in lists, are not classes")
     add(
         "--classes",
@@ -152,15 +156,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="names of the classes in the order of the labels, or a folder that has a folder for each: for "
         "models of older releases, which lack them",
     )
-    add("--export", type=Path, metavar="FILE", help="write the weights (.safetensors), and a .json beside")
     add(
         "--truncated",
         choices=("stop", "keep"),
         default="stop",
         help="truncated images: stop and name them, or keep what can be read of them (default: stop)",
     )
+    add = parser.add_argument_group("computation").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--batch_size", type=int, metavar="N", help="images that are computed at once (default: 256)")
+    add = parser.add_argument_group("output").add_argument
+    add("--out", type=Path, metavar="FILE", help="write predicted classes and probabilities as CSV")
+    add("--features", type=Path, metavar="FILE", help="write the outputs of the featurizer (.npz)")
+    add("--confusion", action="store_true", help="print the numbers of images by true and predicted class")
+    add("--export", type=Path, metavar="FILE", help="write the weights (.safetensors), and a .json beside")
     return parser
 
 

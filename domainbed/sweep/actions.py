@@ -6,16 +6,19 @@ import argparse
 import contextlib
 import shlex
 import sys
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from domainbed.console import format_bytes
 from domainbed.cores import cores
 from domainbed.errors import UsageError
 from domainbed.escaping import visible
 from domainbed.sweep import launch_folder
 from domainbed.sweep.defaults import kept_defaults, with_earlier_swad
 from domainbed.sweep.devices import default_slots
+from domainbed.sweep.disk_space import free_bytes, needed_bytes
 from domainbed.sweep.estimate import FEW_UPDATES, estimate, total_updates
 from domainbed.sweep.flags import settings_of_runs
 from domainbed.sweep.grid import make_args_list
@@ -60,8 +63,7 @@ def run_action(args: argparse.Namespace, argv: Sequence[str]) -> int:
         if args.command == "retry":
             return _retry(args, argv)
         if args.command == "delete_incomplete" and not args.grid_is_given:
-            delete_incomplete(launched_jobs(_sweep_dir(args)), _confirm(args))
-            return 0
+            return _delete_incomplete(args, launched_jobs(_sweep_dir(args)))
         return _launch_or_delete(args, argv)
 
 
@@ -73,7 +75,21 @@ def _retry(args: argparse.Namespace, argv: Sequence[str]) -> int:
         return 0
     options, launcher = launch_options(args), launcher_named(args.command_launcher)
     launcher.check()
+    print_overview(args, failed)
+    print_estimate(args, options, failed)
+    if args.dry_run:
+        print("Nothing is launched (--dry_run).")
+        return 0
     return launch(failed, launcher, options, command=_command_line(argv), confirm=_confirm(args))
+
+
+def _delete_incomplete(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
+    if args.dry_run:
+        incomplete = sum(job.state == Job.INCOMPLETE for job in jobs)
+        print(f"{incomplete} jobs are incomplete. Nothing is deleted (--dry_run).")
+    else:
+        delete_incomplete(jobs, _confirm(args))
+    return 0
 
 
 def launched_jobs(sweep_dir: Path) -> list[Job]:
@@ -105,15 +121,15 @@ def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
             print(f"warning: {line}", file=sys.stderr)
         print_different_designs(args, jobs)
     print_overview(args, jobs)
-    print_counts(jobs)
+    if not args.quiet:
+        print_counts(jobs)
     if args.command == "launch":
         print_estimate(args, options, jobs)
         if args.dry_run:
             print("Nothing is launched (--dry_run).")
             return 0
     if args.command == "delete_incomplete":
-        delete_incomplete(jobs, _confirm(args))
-        return 0
+        return _delete_incomplete(args, jobs)
     return launch(
         jobs,
         launcher_named(args.command_launcher),
@@ -283,7 +299,10 @@ def print_overview(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
 
 
 def print_estimate(args: argparse.Namespace, options: LaunchOptions, jobs: Sequence[Job]) -> None:
-    """Print how long the launch will take, if it runs on this machine and is long enough to measure it."""
+    """Print how long the launch will take, if it runs on this machine and is long enough to measure it.
+
+    Memory and disk follow on a line of their own, unless `--quiet` is given.
+    """
     launcher = launcher_named(args.command_launcher)
     at_once = launcher.concurrency(options)
     ready = [job for job in jobs if job.state != Job.DONE]
@@ -291,7 +310,18 @@ def print_estimate(args: argparse.Namespace, options: LaunchOptions, jobs: Seque
     if launcher.elsewhere or at_once is None or short or not args.estimate_seconds:
         return
     found = estimate(ready, max(1, cores() // at_once), args.estimate_seconds)
-    print("The time could not be estimated." if found is None else found.line(len(ready), at_once))
+    if found is None:
+        print("The time could not be estimated.")
+        return
+    time = found.line(len(ready), at_once)
+    if args.quiet:
+        print(f"{time}.")
+        return
+    print("\n".join(textwrap.wrap(f"{time}, {found.source}.", 80)))
+    memory = "" if found.memory is None else f"Memory: {format_bytes(found.memory)} a run. "
+    free = free_bytes(options.output_dir)
+    has = "" if free is None else f"; {format_bytes(free)} are free"
+    print(f"{memory}Disk: {format_bytes(needed_bytes(ready, at_once))}{has}.")
 
 
 def print_counts(jobs: Sequence[Job]) -> None:

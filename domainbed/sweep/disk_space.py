@@ -34,20 +34,31 @@ def check_disk_space(output_dir: Path, jobs: Sequence[Job], concurrency: int) ->
 
     Raises: UsageError if less than half of the required space is free.
     """
+    free = free_bytes(output_dir)
+    if free is None:
+        return
+    needed = needed_bytes(jobs, concurrency)
+    message = f"{len(jobs)} runs need about {format_bytes(needed)} in {output_dir}"
+    message += f", which has {format_bytes(free)} free"
+    if needed > 2 * free:
+        raise UsageError(f"{message}; free some space, choose another --output_dir, or use --skip_model_save")
+    if needed > free:
+        print(f"warning: {message}.", file=sys.stderr)
+
+
+def needed_bytes(jobs: Sequence[Job], concurrency: int) -> int:
+    """Approximate bytes that `jobs` will take up, so many of them at a time."""
     sizes = {kind: _model_bytes(job) for kind, job in {_model_of(job): job for job in jobs}.items()}
     models = sum(sizes[_model_of(job)] for job in jobs if not job.train_args.get("skip_model_save"))
     checkpoint = _MODELS_PER_CHECKPOINT * max(sizes.values(), default=0)
     checkpoints = min(concurrency, len(jobs)) * _CHECKPOINTS_PER_RUN * checkpoint
-    needed = models + checkpoints + _RECORD_BYTES * len(jobs)
+    return models + checkpoints + _RECORD_BYTES * len(jobs)
+
+
+def free_bytes(output_dir: Path) -> int | None:
+    """Bytes that are free where `output_dir` is or will be; None for a file system that reports no size."""
     disk = shutil.disk_usage(_existing(output_dir))
-    if not disk.total:  # a file system that reports no size
-        return
-    message = f"{len(jobs)} runs need about {format_bytes(needed)} in {output_dir}"
-    message += f", which has {format_bytes(disk.free)} free"
-    if needed > 2 * disk.free:
-        raise UsageError(f"{message}; free some space, choose another --output_dir, or use --skip_model_save")
-    if needed > disk.free:
-        print(f"warning: {message}.", file=sys.stderr)
+    return disk.free if disk.total else None
 
 
 def bytes_in(directories: Iterable[Path]) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from domainbed.console import format_bytes, format_seconds
+from domainbed.console import format_seconds
 from domainbed.sweep.defaults import kept_defaults
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import read_manifest
@@ -36,7 +36,7 @@ class Estimate:
     Attributes:
         low, seconds, high: seconds; low and high from the quartiles of what was seen.
         memory: bytes of the largest process; None if it is not known.
-        source: what it was made from, as the end of a sentence.
+        source: what it was made from, as a clause.
     """
 
     low: float
@@ -46,7 +46,7 @@ class Estimate:
     source: str
 
     def line(self, runs: int, at_once: int) -> str:
-        """What `launch` prints: the time of so many runs, and the memory of each.
+        """A clause with the time of so many runs, and its spread.
 
         Args:
             runs: number of runs.
@@ -54,11 +54,7 @@ class Estimate:
         """
         at_once = min(at_once, runs)
         low, middle, high = (format_seconds(each / at_once) for each in (self.low, self.seconds, self.high))
-        memory = "" if self.memory is None else f", {format_bytes(self.memory)} of memory each"
-        return (
-            f"Estimated time: {middle} ({low} to {high}) for {runs} runs, {at_once} at a time{memory}; "
-            f"{self.source}."
-        )
+        return f"Estimated time: {middle} ({low} to {high}) for {runs:,} runs, {at_once} at a time"
 
 
 def total_updates(jobs: Sequence[Job]) -> int:
@@ -95,11 +91,17 @@ def estimate(jobs: Sequence[Job], threads: int, budget: float) -> Estimate | Non
     )
     sources = []
     if recorded:
-        sources.append(f"from finished runs of {len(recorded)} of {len(by_kind)} kinds")
+        sources.append(f"finished runs of {_share(len(recorded), len(by_kind))}")
     if measured:
-        sources.append(f"from a few steps of {len(measured)} of {len(by_kind)} kinds")
+        sources.append(f"a few steps of {_share(len(measured), len(by_kind))}")
     memory = max((cost.memory for cost in measured.values()), default=None)
-    return Estimate(low, middle, high, memory, " and ".join(sources))
+    return Estimate(low, middle, high, memory, f"from {' and '.join(sources)}")
+
+
+def _share(number: int, of: int) -> str:
+    if number < of:
+        return f"{number} of {of} kinds of run"
+    return f"each of {of} kinds of run" if of > 1 else "one run"
 
 
 def _kind(train_args: Mapping[str, object]) -> Kind:

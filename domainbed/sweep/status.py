@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 import sys
 import time
@@ -155,7 +156,8 @@ def print_summary(jobs: Sequence[Job]) -> int:
         print(visible(f"FAILED {job}: {reason}"), file=sys.stderr)
     if failed:
         print(
-            f"{len(failed)} of {len(jobs)} runs failed; see failed.json in their directories.",
+            f"{len(failed)} of {len(jobs)} runs failed; see failed.json in their directories. "
+            f"To launch them again: domainbed sweep retry --output_dir {_quoted_sweep(jobs)}",
             file=sys.stderr,
         )
     if running:
@@ -167,6 +169,10 @@ def print_summary(jobs: Sequence[Job]) -> int:
     if failed:
         return 1
     return Preempted.exit_status if preempted else 0
+
+
+def _quoted_sweep(jobs: Sequence[Job]) -> str:
+    return shlex.quote(str(Path(jobs[0].output_dir).parent))
 
 
 def _status(path: Path, args: Mapping[str, Any]) -> RunStatus:

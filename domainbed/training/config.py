@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from domainbed.hparams import Kind
-from domainbed.training.settings import InSweep, setting, settings_of
+from domainbed.training.settings import Group, InSweep, setting, settings_of
 
 if TYPE_CHECKING:
     from domainbed.algorithms.base import Algorithm
@@ -38,18 +38,20 @@ class TrainConfig:
         "RotatedMNIST", "name of a dataset, or path of root/environment/class/image", in_sweep=InSweep.GRID
     )
     algorithm: str = setting(
-        "ERM", "name of an algorithm (domainbed.scripts.list shows them)", in_sweep=InSweep.GRID
+        "ERM", "name of an algorithm (`domainbed list algorithms` shows them)", in_sweep=InSweep.GRID
     )
     task: str = setting(
         "domain_generalization",
         "domain_adaptation adds unlabeled images of the targets to training",
         choices=("domain_generalization", "domain_adaptation"),
         in_sweep=InSweep.ALWAYS,
+        group=Group.SPLITS,
     )
     hparams: str | None = setting(
         None,
         "JSON object that overrides hyper-parameters, e.g. '{\"lr\": 0.001}'",
         in_sweep=InSweep.GRID,
+        group=Group.HPARAMS,
     )
     hparams_seed: int = setting(
         0,
@@ -58,6 +60,7 @@ class TrainConfig:
         in_sweep=InSweep.GRID,
         at_least=0,
         at_most=LARGEST_SEED,
+        group=Group.HPARAMS,
     )
     trial_seed: int = setting(
         0,
@@ -83,6 +86,7 @@ class TrainConfig:
         "number of updates from one evaluation to the next; 0: the dataset's (default: the dataset's)",
         in_sweep=InSweep.GIVEN,
         at_least=0,
+        group=Group.SPLITS,
     )
     test_envs: list[int] = setting(
         [0], "target environments, by index or name", in_sweep=InSweep.GRID, takes_names=True
@@ -100,6 +104,7 @@ class TrainConfig:
         in_sweep=InSweep.ALWAYS,
         at_least=0,
         below=1,
+        group=Group.SPLITS,
     )
     uda_holdout_fraction: float = setting(
         0,
@@ -107,17 +112,26 @@ class TrainConfig:
         in_sweep=InSweep.GIVEN,
         at_least=0,
         below=1,
+        group=Group.SPLITS,
     )
     skip_model_save: bool = setting(
-        False, "do not write model.pkl", kind=Kind.INCIDENTAL, in_sweep=InSweep.GIVEN
+        False,
+        "do not write model.pkl",
+        kind=Kind.INCIDENTAL,
+        in_sweep=InSweep.GIVEN,
+        group=Group.FILES,
     )
     save_model_every_checkpoint: bool = setting(
-        False, "also write model_step{N}.pkl at each evaluation", kind=Kind.INCIDENTAL
+        False,
+        "also write model_step{N}.pkl at each evaluation",
+        kind=Kind.INCIDENTAL,
+        group=Group.FILES,
     )
     splits: str = setting(
         "holdout",
         "holdout (upstream's in/out), train/validation/test as 70/10/20, or a file of --write_splits",
         in_sweep=InSweep.GIVEN,
+        group=Group.SPLITS,
     )
     evaluate: str = setting(
         "selection",
@@ -127,36 +141,42 @@ class TrainConfig:
         choices=("selection", "reported", "all"),
         in_sweep=InSweep.GIVEN,
         value_before="all",
+        group=Group.SPLITS,
     )
     sampling: str = setting(
         "replacement",
         "how minibatches are drawn: with replacement (upstream), or without it through epochs",
         choices=("replacement", "epochs"),
         in_sweep=InSweep.GIVEN,
+        group=Group.SPLITS,
     )
     grouping: str = setting(
         "domain",
         "what an update sees as environments: domain, or a control: single_domain, pooled",
         choices=("domain", "single_domain", "pooled"),
         in_sweep=InSweep.SEVERAL,
+        group=Group.SPLITS,
     )
     precision: str = setting(
         "fp32",
         "fp32, tf32 (matrix products in TF32, on a GPU), or bf16 (autocast of the featurizer)",
         choices=("fp32", "tf32", "bf16"),
         in_sweep=InSweep.GIVEN,
+        group=Group.SPEED,
     )
     channels_last: bool = setting(
         False,
         "store images with channels innermost in memory, for convolutions",
         kind=Kind.INCIDENTAL,
         in_sweep=InSweep.GIVEN,
+        group=Group.SPEED,
     )
     compile: bool = setting(
         False,
         "compile the featurizer by torch.compile; the first update takes a minute",
         kind=Kind.INCIDENTAL,
         in_sweep=InSweep.GIVEN,
+        group=Group.SPEED,
     )
     device: str = setting(
         "auto",
@@ -164,6 +184,7 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
         in_sweep=InSweep.GIVEN,
+        group=Group.SPEED,
     )
     num_workers: int | None = setting(
         None,
@@ -172,6 +193,7 @@ class TrainConfig:
         recorded=False,
         in_sweep=InSweep.GIVEN,
         at_least=0,
+        group=Group.IMAGES,
     )
     cache_dir: str | None = setting(
         None,
@@ -179,12 +201,14 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
         in_sweep=InSweep.GIVEN,
+        group=Group.IMAGES,
     )
     restart: bool = setting(
         False,
         "start the run again from the beginning; earlier files move to attempt-N",
         kind=Kind.INCIDENTAL,
         recorded=False,
+        group=Group.RESUMING,
     )
     accept_changed_code: bool = setting(
         False,
@@ -192,6 +216,7 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
         in_sweep=InSweep.UNNAMED,
+        group=Group.RESUMING,
     )
     deterministic: bool = setting(
         False,
@@ -199,6 +224,7 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
         in_sweep=InSweep.GIVEN,
+        group=Group.SPEED,
     )
     checkpoint_every: float = setting(
         5.0,
@@ -207,6 +233,7 @@ class TrainConfig:
         recorded=False,
         in_sweep=InSweep.GIVEN,
         at_least=0,
+        group=Group.RESUMING,
     )
     write_splits: str | None = setting(
         None,
@@ -215,24 +242,28 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
         in_sweep=InSweep.GIVEN,
+        group=Group.SPLITS,
     )
     check_images: bool = setting(
         False,
         "first decode every image that the cache does not know, and look for copies",
         kind=Kind.INCIDENTAL,
         recorded=False,
+        group=Group.IMAGES,
     )
     classes: str = setting(
         "same",
         "whether environments of your own folder or list must have the same classes; union: may lack some",
         choices=("same", "union"),
         in_sweep=InSweep.GIVEN,
+        group=Group.IMAGES,
     )
     duplicates: str = setting(
         "keep",
         "images with the same contents as an earlier one of their environment: keep, drop, or error",
         choices=("keep", "drop", "error"),
         in_sweep=InSweep.GIVEN,
+        group=Group.IMAGES,
     )
     truncated: str = setting(
         "stop",
@@ -242,6 +273,7 @@ class TrainConfig:
         recorded=False,
         in_sweep=InSweep.GIVEN,
         value_before="keep",
+        group=Group.IMAGES,
     )
     shared_hparams: bool = setting(
         False,
@@ -249,6 +281,7 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         compared=False,
         in_sweep=InSweep.NEEDED,
+        group=Group.HPARAMS,
     )
     earlier_swad: bool = setting(
         False,
@@ -256,12 +289,14 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,  # the hyper-parameter that it sets is recorded itself
         recorded=False,
         in_sweep=InSweep.NEEDED,
+        group=Group.HPARAMS,
     )
     scale_warmups: bool = setting(
         False,
         "multiply default and random hyper-parameters that count updates, such as penalties' warm-ups, by "
         "steps / 5000",
         in_sweep=InSweep.GIVEN,
+        group=Group.HPARAMS,
     )
     save_predictions: str = setting(
         "none",
@@ -271,6 +306,7 @@ class TrainConfig:
         choices=("none", "last", "selected", "all"),
         recorded=False,
         in_sweep=InSweep.UNNAMED,
+        group=Group.FILES,
     )
     tensorboard: bool = setting(
         False,
@@ -278,6 +314,7 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
         in_sweep=InSweep.GIVEN,
+        group=Group.FILES,
     )
     trackers: list[str] | None = setting(
         None,
@@ -285,6 +322,7 @@ class TrainConfig:
         kind=Kind.INCIDENTAL,
         recorded=False,
         in_sweep=InSweep.UNNAMED,
+        group=Group.FILES,
     )
 
     def recorded(self) -> dict[str, Any]:

@@ -48,9 +48,14 @@ def _target_indices(values: Mapping[str, Any]) -> list[int]:
 
 
 def _as_hparam(name: str) -> str | None:
-    """How the hyper-parameter that is called `name`, by us or others, is given to a run; None if none is."""
-    found = synonym_in(name, {**hparams_registry.table("ERM"), **optional_hparams()})
+    """How the hyper-parameter that is called `name` is given to a function call; None if there is none."""
+    found = hparam_called(name)
     return None if found is None else f"hparams={{{found!r}: ...}}"
+
+
+def hparam_called(name: str) -> str | None:
+    """The hyper-parameter of any run that we, or others, call `name`; None if there is none."""
+    return synonym_in(name, {**hparams_registry.table("ERM"), **optional_hparams()})
 
 
 def check_config(config: TrainConfig) -> None:

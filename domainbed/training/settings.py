@@ -44,6 +44,7 @@ class Flag(Limits):
         default: value where none is given.
         help: meaning, in a few words.
         takes_names: whether its numbers are indices of environments, which can be given by name too.
+        group: heading under which --help lists it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Flag(Limits):
     default: Any
     help: str
     takes_names: bool = False
+    group: str = ""
 
     @property
     def type_name(self) -> str:
@@ -149,6 +151,18 @@ class InSweep(enum.Enum):
     """From a flag of the same name that takes several values: the grid is repeated for each."""
 
 
+class Group(enum.StrEnum):
+    """Headings under which --help lists the settings of a run, in this order."""
+
+    RUN = "the run"
+    HPARAMS = "hyper-parameters"
+    SPLITS = "splits, minibatches and evaluation"
+    IMAGES = "images"
+    SPEED = "devices and speed"
+    FILES = "what a run writes"
+    RESUMING = "stopping and resuming"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting(Flag):
     """A setting of a run.
@@ -174,8 +188,8 @@ def flag(default: T, help: str, **limits: Any) -> T:  # noqa: ANN401 - those of 
     Args:
         default: value where none is given.
         help: meaning, in a few words.
-        limits: `choices`, `at_least`, `above`, `at_most`, `below` (see `domainbed.hparams.Limits`), and
-            `takes_names` (see `Flag`).
+        limits: `choices`, `at_least`, `above`, `at_most`, `below` (see `domainbed.hparams.Limits`),
+            `takes_names` and `group` (see `Flag`).
     """
     return _field(default, {"help": help, **limits})
 
@@ -184,6 +198,7 @@ def setting(
     default: T,
     help: str,
     *,
+    group: Group = Group.RUN,
     kind: Kind = Kind.DESIGN,
     recorded: bool = True,
     compared: bool | None = None,
@@ -195,12 +210,13 @@ def setting(
 
     Args:
         default, help, limits: as in `flag`.
-        kind, recorded, in_sweep: as in `Setting`.
+        group, kind, recorded, in_sweep: as in `Setting`.
         compared: as in `Setting`; by default as `recorded`.
         value_before: as in `Setting`; by default as `default`.
     """
     metadata = {
         "help": help,
+        "group": group,
         "kind": kind,
         "recorded": recorded,
         "compared": recorded if compared is None else compared,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from domainbed.console import program_name
+from domainbed.command_line import CommandParser
 from domainbed.training.config import SETTINGS
-from domainbed.training.config_checks import from_settings
+from domainbed.training.config_checks import from_settings, hparam_called
+from domainbed.training.settings import Group
 
 N_UPSTREAM = 16
 """Number of flags that upstream's script has."""
@@ -31,19 +32,41 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of what `from_settings` takes; upstream's sixteen flags come first."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("domainbed.scripts.train"),
-        description="Train one model and append its records to results.jsonl.",
-        epilog="Example: --dataset EmojiStyles --algorithm AgrSum --test_envs 2 --output_dir runs/first",
-    )
-    for declared in SETTINGS.values():
-        declared.add_to(parser)
+_DESCRIPTION = "Train one model and append its records to results.jsonl."
+_EXAMPLES = {
+    "--dataset EmojiStyles --algorithm AgrSum --test_envs 2": "hold out environment 2",
+    "--dataset path/to/root --test_envs 0 --output_dir runs/mine": "your own images",
+    """--dataset EmojiStyles --steps 100 --hparams '{"lr": 0.01}'""": "fewer updates, another learning rate",
+}
+
+
+def build_parser(
+    module: str = "domainbed.scripts.train",
+    description: str = _DESCRIPTION,
+    examples: Mapping[str, str] = _EXAMPLES,
+) -> CommandParser:
+    """The parser of what `from_settings` takes.
+
+    Args:
+        module: the script whose parser it is: `train`, or one that takes its flags too.
+        description, examples: as in `CommandParser`.
+    """
+    parser = CommandParser(module, description, examples=examples, meant=as_hparams_flag)
+    for group in Group:
+        section = parser.add_argument_group(group.value)
+        for declared in SETTINGS.values():
+            if declared.group is group:
+                declared.add_to(section)
     for short, flag in kept_abbreviations(list(SETTINGS)).items():
         hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
         SETTINGS[flag].add_to(parser, name=short, dest=flag, **hidden)
     return parser
+
+
+def as_hparams_flag(name: str) -> str | None:
+    """How the hyper-parameter that is called `name` is given on a command line; None if there is none."""
+    found = hparam_called(name)
+    return None if found is None else f"""--hparams '{{"{found}": ...}}'"""
 
 
 def kept_abbreviations(flags: Sequence[str]) -> dict[str, str]:

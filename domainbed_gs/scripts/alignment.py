@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from domainbed.console import program_name
 from domainbed.errors import UsageError, run_script
 from domainbed.training import train_command
 from domainbed.training.config import SETTINGS
@@ -29,6 +28,13 @@ from domainbed_gs.studies.command import add_model_flags, chosen_models, title_o
 EVERY = 20
 """Default number of updates between two measurements."""
 
+_EXAMPLES = {
+    "--model train_output": "a trained model",
+    "--sweep SWEEP_DIR": "all trained models of a sweep",
+    "--dataset EmojiStyles --output_dir runs/ERM": "a run of ERM, during training",
+    "--curves runs/ERM runs/Fishr --output_dir runs": "draw runs that were measured during training",
+}
+
 _WITH_MODELS = ("output_dir", "data_dir", "device", "cache_dir", "restart")
 """Flags of `train` that measurements of trained models also take."""
 
@@ -37,9 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
     """Parser with the flags of `train` and those of the study."""
     from domainbed_gs.alignment.settings import Alignment
 
-    parser = train_command.build_parser()
-    parser.prog = program_name("domainbed_gs.scripts.alignment")
-    parser.description = "Compare environments by the mean, variance and curvature of their gradients."
+    parser = train_command.build_parser(
+        "domainbed_gs.scripts.alignment",
+        "Compare environments by the mean, variance and curvature of their gradients.",
+        _EXAMPLES,
+    )
     parser.set_defaults(output_dir=None)
     group = parser.add_argument_group("alignment")
     which = group.add_mutually_exclusive_group()

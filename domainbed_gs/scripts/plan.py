@@ -12,45 +12,49 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbed.console import program_name
+from domainbed.command_line import CommandParser
 from domainbed.errors import RunError, UsageError, run_script
 from domainbed.results.loading import add_loading_flags, load_sweep
 
 FORMATS = ("text", "latex", "markdown", "csv")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of all flags."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("domainbed_gs.scripts.plan"),
-        description="Plan the number of trials of an experiment from a pilot.",
+    parser = CommandParser(
+        "domainbed_gs.scripts.plan",
+        "Plan the number of trials of an experiment from a pilot.",
+        "--input_dir DIR --difference POINTS",
+        {
+            "--input_dir runs/quickstart --difference 1": "trials to find a difference of one point",
+            "--input_dir runs/quickstart --difference 1 --write p.toml": "also a sweep file with them",
+        },
     )
-    add_loading_flags(parser)
-    parser.add_argument(
-        "--difference", type=float, required=True, help="difference to find, in percentage points"
+    add_loading_flags(parser.add_argument_group("runs"))
+    add = parser.add_argument_group("the plan").add_argument
+    add(
+        "--difference",
+        metavar="POINTS",
+        type=float,
+        required=True,
+        help="difference to find, in percentage points",
     )
-    parser.add_argument(
-        "--power", type=float, default=0.8, help="probability of finding the difference (default: 0.8)"
-    )
-    parser.add_argument(
-        "--alpha", type=float, default=0.05, help="level of a family of tests (default: 0.05)"
-    )
-    parser.add_argument(
+    add("--power", type=float, default=0.8, help="probability of finding the difference (default: 0.8)")
+    add("--alpha", type=float, default=0.05, help="level of a family of tests (default: 0.05)")
+    add(
         "--methods",
         type=int,
         metavar="N",
         help="number of methods that the experiment compares with the baseline (default: the pilot's)",
     )
-    parser.add_argument("--baseline", default="ERM", help="algorithm to compare with (default: ERM)")
-    parser.add_argument(
+    add("--baseline", default="ERM", help="algorithm to compare with (default: ERM)")
+    add(
         "--paired_selection",
         metavar="NAME",
         help="selection method (default: as in collect_results --paired)",
     )
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="write a sweep file (.toml) with the planned trials"
-    )
-    parser.add_argument("--format", choices=FORMATS, default="text", help="(default: text)")
+    add("--write", type=Path, metavar="FILE", help="write a sweep file (.toml) with the planned trials")
+    add("--format", choices=FORMATS, default="text", help="format of the tables (default: text)")
     return parser
 
 

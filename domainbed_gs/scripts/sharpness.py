@@ -8,25 +8,26 @@ Writes sharpness.csv, loss_curves.csv and figures, and prints a table of methods
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from domainbed.console import program_name
+from domainbed.command_line import CommandParser
 from domainbed.errors import run_script
 from domainbed.training.settings import flags_of
 from domainbed_gs.studies.command import add_model_flags, chosen_models, write_figures
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of all flags."""
     from domainbed_gs.sharpness.settings import Sharpness
 
-    parser = argparse.ArgumentParser(
-        prog=program_name("domainbed_gs.scripts.sharpness"),
-        description="Measure the sharpness of the pooled loss and of each environment's loss.",
+    parser = CommandParser(
+        "domainbed_gs.scripts.sharpness",
+        "Measure the sharpness of the pooled loss and of each environment's loss.",
+        "(--model RUN_DIR ... | --sweep SWEEP_DIR)",
+        {"--model train_output": "one trained model", "--sweep SWEEP_DIR": "all trained models of a sweep"},
     )
     which = parser.add_mutually_exclusive_group(required=True)
     add_model_flags(which)

@@ -13,7 +13,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbed.console import program_name
 from domainbed.errors import run_script
 from domainbed.training import train_command
 from domainbed_gs.studies.command import title_of_run, write_figures
@@ -23,9 +22,11 @@ STUDY_FLAGS = ("samples", "every", "mode", "train_on")
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser with the flags of `train` and those of the study."""
-    parser = train_command.build_parser()
-    parser.prog = program_name("domainbed_gs.scripts.similarity")
-    parser.description = "Train one model and measure similarities of per-sample gradients during training."
+    parser = train_command.build_parser(
+        "domainbed_gs.scripts.similarity",
+        "Train one model and measure similarities of per-sample gradients during training.",
+        {"--dataset EmojiStyles --test_envs 2 --output_dir runs/s": "measure at each update"},
+    )
     add = parser.add_argument_group("similarities").add_argument
     add("--samples", type=int, default=8, help="samples from each source (default: 8)")
     add("--every", type=int, default=1, help="updates between two measurements (default: 1)")

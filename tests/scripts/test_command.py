@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 
@@ -39,8 +40,40 @@ def test_the_help_fits_a_screen_and_lists_all_commands(capsys):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_command_has_help_under_its_own_name(name, capsys):
-    assert help_of([name, "--help"], capsys).startswith(f"usage: domainbed {name} ")
+def test_each_command_has_help_under_its_own_name_with_an_example(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = help_of([name, "--help"], capsys)
+    assert shown.startswith(f"usage: domainbed {name} ")
+    flags, _, examples = shown.partition("\nexamples:\n")
+    assert f"\n    domainbed {name}" in examples
+    assert max(map(len, shown.splitlines())) <= 80
+    headings = re.findall(r"^\S.*:$", flags, re.M)
+    assert len(headings) >= (2 if flags.count("\n  --") > 10 else 1)  # many flags are in groups
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "sweep"])
+def test_examples_of_the_help_are_flags_that_the_command_takes(name, capsys):
+    _, _, examples = help_of([name, "--help"], capsys).partition("\nexamples:\n")
+    for line in re.findall(rf"^    domainbed {name}(.*)", examples, re.M):
+        command.COMMANDS[name].build_parser().parse_args(shlex.split(line.partition(">")[0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "takes", "lacks"),
+    [
+        ("launch", {"--n_trials", "--dry_run", "--slurm_time", "--trackers"}, {"watch"}),
+        ("status", {"--output_dir", "--config", "--[no-]watch"}, {"n_trials", "--workers", "--steps"}),
+        ("retry", {"--workers", "--ray_cpus", "--[no-]dry_run"}, {"n_trials", "watch", "--steps"}),
+        ("work", {"--workers", "--time_limit"}, {"n_trials", "--slurm_time", "watch"}),
+        ("delete_incomplete", {"--n_trials", "--steps"}, {"--slurm_time", "watch"}),
+    ],
+)
+def test_the_help_of_a_sweep_command_has_its_own_flags(name, takes, lacks, capsys):
+    shown = help_of(["sweep", name, "--help"], capsys)
+    assert shown.startswith(f"usage: domainbed sweep {name} [options]\n")
+    assert not [each for each in takes if each.replace("--d", "--[no-]d") not in shown and each not in shown]
+    assert not [each for each in lacks if each in shown]
+    assert len(help_of(["sweep", "--help"], capsys).splitlines()) <= 40
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -79,12 +79,14 @@ def test_a_dry_run_shows_each_run_if_asked_and_launches_nothing(run, tmp_path):
 
 def test_a_launch_of_some_length_is_estimated_before_it_asks(run):
     long = run("launch", "--steps", 300, "--workers", 2, input="n\n").stdout.splitlines()
-    (line,) = (line for line in long if line.startswith("Estimated time: "))
-    assert re.fullmatch(
-        r"Estimated time: .* \(.* to .*\) for 6 runs, 2 at a time, .* of memory each; "
-        r"from a few steps of 1 of 1 kinds\.",
-        line,
+    assert re.search(
+        r"\nEstimated time: .* \(.* to .*\) for 6 runs, 2 at a time, from a few steps of one run\. "
+        r"Memory: \d+ MB a run\. Disk: [\d.]+ MB; .*B are free\. About to",
+        "\n" + " ".join(long[4:]),
     )
+    assert max(map(len, long)) <= 80
+    quiet = run("launch", "--steps", 300, "--workers", 2, "--quiet", input="n\n").stdout.splitlines()
+    assert [line.partition(":")[0] for line in quiet[:-1]] == ["Estimated time", "About to launch 6 jobs."]
     elsewhere = run("launch", "--steps", 300, "--command_launcher", "dummy", input="n\n").stdout
     assert "Estimated" not in elsewhere
 
@@ -92,7 +94,8 @@ def test_a_launch_of_some_length_is_estimated_before_it_asks(run):
 def test_the_estimate_uses_finished_runs_where_there_are_some(run):
     assert run("launch", "--steps", 10, "--single_test_envs").returncode == 0
     shown = run("launch", "--steps", 10, "--single_test_envs", "--n_trials", 9, input="n\n").stdout
-    assert re.search(r"Estimated time: .* for 24 runs, .*; from finished runs of 1 of 1 kinds\.", shown)
+    shown = " ".join(shown.split())
+    assert re.search(r"Estimated time: .* for 24 runs, .* at a time, from finished runs of one run\.", shown)
 
 
 def test_retry_launches_what_failed_and_only_that(run, forked_script, tmp_path):
@@ -101,6 +104,8 @@ def test_retry_launches_what_failed_and_only_that(run, forked_script, tmp_path):
     assert forked_script("sweep", "retry", "--output_dir", "sweep").stdout == "No run has failed in sweep.\n"
     (failed / "done").unlink()
     (failed / "failed.json").write_text('{"error": "out of memory", "exit_status": 1}')
+    dry = forked_script("sweep", "retry", "--output_dir", "sweep", "--dry_run").stdout
+    assert dry.endswith("Algorithms: ERM.\nNothing is launched (--dry_run).\n")
     done = forked_script("sweep", "retry", "--output_dir", "sweep", "--skip_confirmation")
     assert done.returncode == 0, done.stderr
     assert "About to launch 1 jobs." in done.stdout
@@ -113,6 +118,28 @@ def test_without_flags_of_a_grid_delete_incomplete_reads_the_sweep_itself(run, f
     assert "About to delete 6 jobs." in shown
     assert "jobs: " not in shown
     assert not [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
+
+
+def test_delete_incomplete_takes_a_sweep_file_and_a_dry_run(run, forked_script, tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        'datasets = ["Debug28"]\nalgorithms = ["ERM"]\nn_trials = 1\nn_hparams = 1\noutput_dir = "sweep"\n'
+    )
+    file = ("--config", "mine.toml")
+    forked_script("sweep", "launch", *file, "--command_launcher=dummy", "--skip_confirmation")
+    dry = forked_script("sweep", "delete_incomplete", *file, "--dry_run").stdout
+    assert dry.endswith("6 jobs are incomplete. Nothing is deleted (--dry_run).\n")
+    assert len([path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]) == 6
+    assert "Deleted 6 jobs!" in forked_script("sweep", "delete_incomplete", *file, input="y\n").stdout
+
+
+def test_flags_without_effect_are_named_or_refused(run, forked_script, one_line_error):
+    run("launch", "--command_launcher=dummy", "--skip_confirmation")
+    other = ("--output_dir", "sweep", "--algorithms", "ERM", "--steps", 3)
+    shown = forked_script("sweep", "status", *other)
+    assert shown.stderr == "note: sweep status ignores --algorithms, --steps.\n"
+    assert shown.stdout == "6 runs: 6 queued.\n"
+    message = one_line_error(forked_script("sweep", "retry", *other), 2)
+    assert "sweep retry takes no --algorithms: it launches all failed runs" in message
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "maybe\n", "  no\n", "oy\n"])
