@@ -1,10 +1,18 @@
-"""Images with many colours, and files of them."""
+"""Images with many colours, files of them, and a cache that is observed."""
+
+import os
+import time
+import traceback
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from domainbed.datasets.emoji_styles import EmojiStyles
+from domainbed.datasets.image_files import ImageFiles
+from domainbed.datasets.image_transforms import PlainTransform
+from domainbed.images.cache import cached_images
 
 
 def picture(number, size):
@@ -39,3 +47,84 @@ def write_files(tmp_path):
         return samples
 
     return write
+
+
+class Counted(ImageFiles):
+    """Writes the index of each decoded image to `log`, and waits `pause` seconds before the last one."""
+
+    pause = 0.0
+
+    def __init__(self, samples, transform, log):
+        super().__init__(samples, transform)
+        self.log = log
+        log.touch()
+
+    def image(self, index):
+        with self.log.open("a") as log:
+            log.write(f"{index}\n")
+        if index == len(self) - 1:
+            time.sleep(self.pause)
+        return super().image(index)
+
+    @property
+    def logged(self):
+        """Indices in `log`, sorted."""
+        return sorted(map(int, self.log.read_text().split()))
+
+
+@pytest.fixture
+def count_decoded():
+    """`count_decoded(samples, log)`: image files that write what they decode to `log`."""
+    return lambda samples, log: Counted(samples, PlainTransform({"input_size": 16}), log)
+
+
+@pytest.fixture
+def environment(write_files, count_decoded, tmp_path):
+    """Six such image files."""
+    return count_decoded(write_files([(20, 20)] * 6), tmp_path / "log")
+
+
+@pytest.fixture
+def cache():
+    """`cache(environment, folder, transform=None)`: the cached images of an environment."""
+
+    def open_cache(environment, folder, transform=None):
+        return cached_images(
+            folder, "a name", environment, environment.paths(), transform or environment.transform
+        )
+
+    return open_cache
+
+
+@pytest.fixture
+def assert_right():
+    """`assert_right(images, environment)`: the cached pixels are those that the files give."""
+
+    def check(images, environment):
+        for i in range(len(environment)):
+            expected = environment.transform.cached_pixels(ImageFiles.image(environment, i))
+            assert np.array_equal(images[i].numpy(), expected), i
+
+    return check
+
+
+@pytest.fixture
+def in_a_fork():
+    """`in_a_fork(work)`: process id of a fork that calls `work`; its status is 1 if that raises."""
+
+    def start(work):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: idle threads of libraries
+            number = os.fork()
+        if number == 0:
+            status = 1
+            try:
+                work()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        return number
+
+    return start

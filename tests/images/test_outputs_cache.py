@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import time
-import warnings
 
 import numpy as np
 import pytest
@@ -59,20 +58,6 @@ def assert_right(outputs):
         assert np.array_equal(found, right(indices))
 
 
-def in_a_fork(work):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: idle threads of libraries
-        number = os.fork()
-    if number == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return number
-
-
 def test_outputs_are_computed_once_for_all_runs(network, folder):
     for _ in range(2):
         assert_right(cache(network, folder))
@@ -88,14 +73,16 @@ def test_another_key_has_another_file(network, folder):
     assert len(list(folder.glob("*.outputs"))) == 2
 
 
-def test_one_of_several_processes_computes_and_the_others_wait(network, folder):
+def test_one_of_several_processes_computes_and_the_others_wait(network, folder, in_a_fork):
     network.pause = 0.1
     processes = [in_a_fork(lambda: assert_right(cache(network, folder))) for _ in range(3)]
     assert all(os.waitpid(process, 0)[1] == 0 for process in processes)
     assert network.computed == list(range(COUNT))
 
 
-def test_a_process_killed_while_it_computes_leaves_no_lock_and_no_partial_file(network, folder, wait_until):
+def test_a_process_killed_while_it_computes_leaves_no_lock_and_no_partial_file(
+    network, folder, wait_until, in_a_fork
+):
     network.pause = 0.5
     process = in_a_fork(lambda: cache(network, folder))
     wait_until(lambda: len(network.computed) >= 64)
