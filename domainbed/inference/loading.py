@@ -20,8 +20,8 @@ from domainbed.errors import UnknownName, UsageError, check_choice
 from domainbed.escaping import encodable
 from domainbed.inference.exported import SUFFIX, read_exported
 from domainbed.inference.model import Member, Model
+from domainbed.training.devices import choose_device
 from domainbed.training.model_file import SavedModel, read_model
-from domainbed.training.run import choose_device
 
 _log = logging.getLogger(__name__)
 

@@ -133,7 +133,8 @@ def _train(
             return
         with _one_line_errors(), _output_copied_to(directory.path):
             from domainbed.training import loop
-            from domainbed.training.run import build, describe
+            from domainbed.training.run import build
+            from domainbed.training.run_description import describe
             from domainbed.training.summary import summary
             from domainbed.training.validation_parts import validation_warning
 

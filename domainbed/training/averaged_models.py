@@ -20,6 +20,7 @@ from domainbed.predictions import PartPredictions
 from domainbed.predictions.file import part_of_arrays
 from domainbed.training.config import SETTINGS
 from domainbed.training.config_checks import from_settings
+from domainbed.training.devices import choose_device
 from domainbed.training.evaluation import (
     EVALUATION,
     Evaluator,
@@ -30,7 +31,7 @@ from domainbed.training.evaluation import (
 from domainbed.training.kept_predictions import Predicted, environment_of, part_samples
 from domainbed.training.model_file import load_model, read_model
 from domainbed.training.prefetcher import Prefetcher
-from domainbed.training.run import build_data, choose_device, choose_num_workers
+from domainbed.training.run_data import build_data, choose_num_workers
 from domainbed.training.run_state import read_json
 
 MODEL = "model.pkl"

@@ -22,7 +22,8 @@ from domainbed.training.derived import tracker_names
 from domainbed.training.evaluation import Evaluator
 from domainbed.training.initialization import INITIAL_WEIGHTS
 from domainbed.training.kept_predictions import KeptPredictions
-from domainbed.training.run import Run, replacements
+from domainbed.training.run import Run
+from domainbed.training.run_description import replacements
 from domainbed.training.run_dir import RunDir
 from domainbed.training.scores import Scores
 from domainbed.training.trackers.active import Trackers

@@ -16,8 +16,9 @@ from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.errors import UsageError
 from domainbed.results.method_names import with_method_name
 from domainbed.training.config import SETTINGS, TrainConfig
+from domainbed.training.devices import choose_device
 from domainbed.training.model_file import read_model
-from domainbed.training.run import build_data, choose_device
+from domainbed.training.run_data import build_data
 from domainbed.training.run_state import read_json
 
 if TYPE_CHECKING:

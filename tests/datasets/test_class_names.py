@@ -22,7 +22,8 @@ from domainbed.errors import UsageError
 from domainbed.escaping import visible
 from domainbed.training.config import TrainConfig
 from domainbed.training.config_checks import check_config
-from domainbed.training.run import build, describe
+from domainbed.training.run import build
+from domainbed.training.run_description import describe
 
 HPARAMS = {"data_augmentation": True, "input_size": 16}
 CLIP = '{"input_size": 16, "clip_model": "tiny", "batch_size": 6}'

@@ -15,7 +15,8 @@ from domainbed.datasets.reading_rules import UPSTREAM, USER_FOLDER, count_by_rea
 from domainbed.errors import UsageError
 from domainbed.training.config import TrainConfig
 from domainbed.training.config_checks import check_config
-from domainbed.training.run import build, describe
+from domainbed.training.run import build
+from domainbed.training.run_description import describe
 from domainbed.training.run_hparams import resolved_hparams
 
 COUNTS = {"ink": {"cat": 4, "dog": 4}, "oil": {"cat": 4, "dog": 4}}

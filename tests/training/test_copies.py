@@ -14,7 +14,8 @@ import domainbed
 from domainbed.datasets.splitting import SplitDataset
 from domainbed.training.config import TrainConfig
 from domainbed.training.copies import began_without, split_copies
-from domainbed.training.run import build, describe
+from domainbed.training.run import build
+from domainbed.training.run_description import describe
 from domainbed.training.split_file import positions
 from domainbed.training.splits import SplitRequest
 

@@ -8,7 +8,8 @@ import torch
 import domainbed
 from domainbed.training.config import TrainConfig
 from domainbed.training.frozen_outputs import FrozenOutputs
-from domainbed.training.run import build, describe
+from domainbed.training.run import build
+from domainbed.training.run_description import describe
 
 timm = pytest.importorskip("timm")
 CHANGING = ("step_time", "mem_gb", "args")

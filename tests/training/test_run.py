@@ -17,7 +17,9 @@ from domainbed.errors import RunError, UsageError
 from domainbed.metrics import METRICS
 from domainbed.training.api import launched_by_torchrun, train
 from domainbed.training.config import TrainConfig
-from domainbed.training.run import build, choose_device, describe
+from domainbed.training.devices import choose_device
+from domainbed.training.run import build
+from domainbed.training.run_description import describe
 from domainbed.training.stop_requests import AFTER_STEP_UNKEPT, Interrupted
 
 QUICK = {"dataset": "Debug28", "steps": 5, "checkpoint_freq": 2, "hparams": {"batch_size": 8}}
