@@ -19,7 +19,8 @@ class Facts:
         year: of the paper's first publication.
         paper: authors, title, and arXiv id or venue.
         idea: what the method does, in a line of 100 characters at most.
-        time: arithmetic of an update, in ERM steps over the same samples, mean over updates; "1" is ERM's.
+        time: arithmetic of an update, in ERM steps over the same samples, mean over the updates of a run of
+            `REFERENCE_STEPS`; "1" is ERM's.
         memory: tensors of the size of all parameters that are in memory at once, beyond ERM's four (weights,
             gradient, and Adam's two moments), where each environment has a pass of its own.
         cost: what else there is to know of time and memory.

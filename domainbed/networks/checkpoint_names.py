@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -49,20 +49,26 @@ class OwnNames:
         return OwnNames(state, self.prefix, self.ignored), "; ".join(filter(None, changes))
 
 
-def own_names(checkpoint: Mapping[str, Tensor]) -> OwnNames:
+def own_names(checkpoint: Mapping[str, Tensor], network: Collection[str] = ()) -> OwnNames:
     """The network in the state dict of a training script.
 
     Prefixes are stripped in any order and number: `module.encoder_q.` (MoCo v1, v2), `module.base_encoder.`
     (MoCo v3), `module.`, `backbone.`, `_orig_mod.`. Whatever else the checkpoint has beside the names with
     a prefix is ignored: momentum encoders, predictors, queues, heads. A plain state dict stays as it is, but
     for `PARTS`.
+
+    Args:
+        checkpoint: its tensors, by name.
+        network: names of the network's tensors, if known. In a checkpoint that has them all no name has a
+            prefix.
     """
     state, prefix, ignored = dict(checkpoint), "", []
-    while found := _prefix_of(state):
+    is_plain = bool(network) and all(name in checkpoint for name in network)
+    while not is_plain and (found := _prefix_of(state)):
         ignored += [prefix + name for name in state if not name.startswith(found)]
         state = {name.removeprefix(found): each for name, each in state.items() if name.startswith(found)}
         prefix += found
-    parts = [name for name in state if name.partition(".")[0] in PARTS]
+    parts = [name for name in state if name.partition(".")[0] in PARTS and name not in network]
     ignored += [prefix + name for name in parts]
     return OwnNames({name: state[name] for name in state if name not in parts}, prefix, tuple(ignored))
 

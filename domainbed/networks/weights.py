@@ -63,7 +63,7 @@ def initialise(
     if found is None:
         return NO_WEIGHTS
     path, provenance = found
-    own, changes = own_names(read(path)).without(ignored)
+    own, changes = own_names(read(path), network.state_dict()).without(ignored)
     try:
         network.load_state_dict(own.state)
     except RuntimeError as error:

@@ -20,6 +20,7 @@ from domainbed.sweep.defaults import kept_defaults, with_earlier_swad
 from domainbed.sweep.devices import default_slots
 from domainbed.sweep.disk_space import free_bytes, needed_bytes
 from domainbed.sweep.estimate import FEW_UPDATES, estimate, total_updates
+from domainbed.sweep.few_sources import few_sources_warnings
 from domainbed.sweep.flags import settings_of_runs
 from domainbed.sweep.grid import make_args_list
 from domainbed.sweep.job import Job
@@ -117,7 +118,7 @@ def _launch_or_delete(args: argparse.Namespace, argv: Sequence[str]) -> int:
         options = launch_options(args)
         print_kept_defaults(args)
         print_shared_splits(jobs)
-        for line in validation_warnings(jobs):
+        for line in (*validation_warnings(jobs), *few_sources_warnings(jobs)):
             print(f"warning: {line}", file=sys.stderr)
         print_different_designs(args, jobs)
     print_overview(args, jobs)

@@ -48,10 +48,11 @@ class GGA(UpdateCount, ERM):
         year=2025,
         paper="Ballas and Diou, Gradient-guided annealing for domain generalization, CVPR, arXiv 2502.20162",
         idea="ERM that for some updates first searches for weights where the gradients agree",
+        time="6",
         memory="K + 5",
         cost=(
-            "`gga_trials` + 2 = 252 ERM steps in each of the 101 updates with a search: 25,000 in all, five "
-            "times a run of 5,000. The memory is that of the search, less in a joint pass."
+            "`gga_trials` + 2 = 252 ERM steps in each of the 101 updates with a search, 25,000 in all; one "
+            "in each of the others. The memory is that of the search, less in a joint pass."
         ),
         one_environment="ERM",
         departures=(

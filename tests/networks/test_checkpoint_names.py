@@ -18,7 +18,8 @@ from domainbed.hparams_registry import default_hparams
 from domainbed.networks import Featurizer
 from domainbed.networks.checkpoint_names import ENCODERS, PARTS, WRAPPERS, own_names
 from domainbed.networks.libraries import timm_config
-from domainbed.networks.published import of_timm
+from domainbed.networks.published import Pretrained, of_timm
+from domainbed.networks.weights import initialise
 from domainbed.training.api import train
 from domainbed.training.config import TrainConfig
 
@@ -125,6 +126,18 @@ def test_nothing_but_the_last_layer_may_be_missing(layout, trained, tmp_path):
     torch.save(FILES[layout][0](state), tmp_path / "less.pth")
     with pytest.raises(UsageError, match=r"less\.pth does not fit .*Missing key.*layer3\.1\.conv2\.weight"):
         Featurizer((3, 32, 32), HPARAMS | {"weights_file": str(tmp_path / "less.pth")})
+
+
+def test_parts_of_a_network_may_have_names_that_are_prefixes_elsewhere(tmp_path):
+    """A plugin's network with a backbone and a neck of its own."""
+    network = nn.ModuleDict({"backbone": nn.Linear(2, 2), "neck": nn.Linear(2, 2)})
+    theirs = {name: torch.full_like(each, 3) for name, each in network.state_dict().items()}
+    torch.save(theirs, tmp_path / "theirs.pth")
+    found = initialise(
+        network, Pretrained("own", "", ()), {"weights_file": str(tmp_path / "theirs.pth")}, ("fc.",)
+    )
+    assert found.keys() == {"name", "sha256"}
+    assert all((each == 3).all() for each in network.state_dict().values())
 
 
 @given(st.lists(st.sampled_from([*WRAPPERS, *ENCODERS]), max_size=4), st.sets(st.sampled_from(PARTS)))

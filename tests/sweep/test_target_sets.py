@@ -9,6 +9,7 @@ from domainbed.datasets.debug import Debug28
 from domainbed.errors import RunError, UsageError
 from domainbed.scripts import sweep
 from domainbed.sweep.actions import make_jobs
+from domainbed.sweep.few_sources import few_sources_warnings
 from domainbed.sweep.flags import parse
 from domainbed.sweep.manifest import add_to_manifest, read_manifest
 from domainbed.sweep.target_sets import parse_target_sets
@@ -67,6 +68,15 @@ def test_names_with_spaces_are_separated_by_commas():
 
 def test_a_sweep_has_a_run_for_each_set_in_the_order_given():
     assert [job.train_args["test_envs"] for job in jobs_of("--target_sets", "2 3", "0 1")] == [[2, 3], [0, 1]]
+
+
+def test_runs_of_methods_that_need_more_sources_are_counted_before_they_fail():
+    flags = ("--algorithms", "ERM", "MLDG", "--target_sets", "0 1", "single_source")
+    (line,) = few_sources_warnings(jobs_of(*flags))
+    assert line.startswith(
+        "MLDG needs at least 2 source environments, and 4 of its runs on EmojiStyles, which train on 1, will"
+    )
+    assert list(few_sources_warnings(jobs_of("--algorithms", "MLDG"))) == []
 
 
 def test_a_set_of_two_is_the_job_that_upstreams_pair_is():
