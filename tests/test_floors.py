@@ -27,6 +27,7 @@ training    training inference
 sweep       sweep command_launchers
 results     download results
 doctor      doctor shared_folder
+listing     listing
 scripts     scripts
 plugin      domainbed_gs.algorithms domainbed_gs.alexnet domainbed_gs.splits domainbed_gs.selection
 plugin      domainbed_gs.curvature domainbed_gs.trained_models

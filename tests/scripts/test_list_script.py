@@ -6,7 +6,8 @@ import pytest
 
 from domainbed.algorithms import ALGORITHMS
 from domainbed.algorithms.catalogue import facts_of
-from domainbed.scripts.list import KINDS, algorithms, in_full, table
+from domainbed.listing.kinds import KINDS, algorithms
+from domainbed.listing.text import in_full, table
 
 
 def test_everything_as_json(forked_script):

@@ -11,7 +11,7 @@ from domainbed.algorithms import ALGORITHMS, get_algorithm_class
 from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.ermplusplus import ErmPlusPlusMovingAvg
 from domainbed.hparams_registry import default_hparams
-from domainbed.scripts.list import options
+from domainbed.listing.kinds import options
 from domainbed.training.averaging import Averaging, SimpleAverage
 from domainbed.training.loss_valley import LossValley, PublicLossValley
 from domainbed.training.run import make_averaging

@@ -1,0 +1,1 @@
+"""What is available by name: algorithms, datasets, featurizers and other things."""
