@@ -2,12 +2,14 @@
 
     python benchmarks/sweep_scale.py [--runs 1000 10000 30000] [--workers 16] [--kill_every 2]
 
-Workers take runs from the sweep directory as `sweep work` does, with its claims, and write records as a run
-does; in place of training there is nothing, so that all that is measured is overhead. A worker is killed by
-SIGKILL every two seconds, and another one starts. Then `sweep launch --dry_run`, `sweep status` and
-`collect_results` read the sweep, each in a process of its own.
-Goals: every run done once; time in proportion to the number of runs; at most 300 MB a process, and at most
-1 GB for `collect_results`.
+The sweep is launched with the launcher `dummy`, which leaves its runs to workers. They take runs from the
+sweep directory as `sweep work` does, with its claims, and write records as a run does; in place of training
+there is nothing, so that all that is measured is overhead. A worker is killed by SIGKILL every two seconds,
+and another one starts. Then `sweep launch --dry_run` ("again"), `sweep status` and `collect_results` read the
+sweep. Each command runs in a process of its own.
+Goals: every run done once; time in proportion to the number of runs; at most 300 MB a worker and `status`, at
+most 1 GB for `collect_results`. A launch imports torch, which takes about 500 MB by itself. A run is one
+claim, and one more for each worker that was killed in it.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from timing import print_environment
 
 from domainbed.records.results_file import RESULTS_FILE, read_records
 from domainbed.sweep.job import Job
-from domainbed.sweep.manifest import add_to_manifest
+from domainbed.sweep.worker import sweep_jobs
 
 HERE = Path(__file__).parent
 ALGORITHMS = ("ERM", "AgrSum", "AgrRand", "PCGrad", "IRM", "Fishr", "SAM", "Mixup", "CORAL", "VREx")
@@ -46,10 +48,11 @@ def main():
     parser.add_argument("--kill_every", type=float, default=2.0, help="seconds")
     args = parser.parse_args()
     print_environment()
-    columns = ["runs", "killed", "runs/s", "ms/run", "worker", "launch", "status", "collect", "collect"]
-    units = ["", "", "", "", "MB", "s", "s", "s", "MB"]
+    seconds, memory = ["launch", "again", "status", "collect"], ["worker", "launch", "collect"]
+    columns = ["runs", "killed", "runs/s", "ms/run", *seconds, *memory]
+    units = [""] * 4 + ["s"] * len(seconds) + ["MB"] * len(memory)
     print(f"\n| {' | '.join(columns)} |\n|{'---:|' * len(columns)}")
-    print(f"| {' | '.join(['', '', '', '', *units[-5:]])} |")
+    print(f"| {' | '.join(units)} |")
     for count in args.runs:
         with tempfile.TemporaryDirectory() as name:
             print(
@@ -63,38 +66,22 @@ def scale(folder, count, workers, kill_every):
     trials = -(-count // (4 * len(ALGORITHMS)))
     flags = [
         *("--datasets", "EmojiStyles", "--algorithms", *ALGORITHMS, "--n_trials", str(trials)),
-        *("--n_hparams", "1", "--single_test_envs", "--output_dir", str(folder)),
+        *("--n_hparams", "1", "--single_test_envs", "--output_dir", str(folder), "--quiet"),
     ]
-    jobs = jobs_of(folder, trials)
-    folder.mkdir()
-    add_to_manifest(folder, {job.name: job.named_args() for job in jobs}, ())
+    first, most = measured("sweep", "launch", "--command_launcher", "dummy", "--skip_confirmation", *flags)
+    jobs = sweep_jobs(folder)
     began = time.perf_counter()
-    killed, memory = work(folder, workers, kill_every)
+    killed, of_workers = work(folder, workers, kill_every)
     wall = time.perf_counter() - began
     check(jobs)
-    launch, _ = measured("sweep", "launch", "--dry_run", "--quiet", *flags)
-    status, _ = measured("sweep", "status", "--output_dir", str(folder))
-    collect, collect_memory = measured("collect", "--input_dir", str(folder))
+    again, of_launch = measured("sweep", "launch", "--dry_run", *flags)
+    status, of_status = measured("sweep", "status", "--output_dir", str(folder))
+    collect, of_collect = measured("collect", "--input_dir", str(folder))
     return [
         *(f"{len(jobs):,}", str(killed), f"{len(jobs) / wall:.0f}", f"{1e3 * wall / len(jobs):.1f}"),
-        *(
-            f"{memory / 1e6:.0f}",
-            f"{launch:.1f}",
-            f"{status:.1f}",
-            f"{collect:.1f}",
-            f"{collect_memory / 1e6:.0f}",
-        ),
+        *(f"{seconds:.1f}" for seconds in (first, again, status, collect)),
+        *(f"{size / 1e6:.0f}" for size in (max(of_workers, of_status), max(most, of_launch), of_collect)),
     ]
-
-
-def jobs_of(folder, trials):
-    """The jobs that `sweep launch` makes of the flags in `scale`."""
-    from domainbed.sweep.actions import make_jobs
-    from domainbed.sweep.flags import parse
-
-    words = ["launch", "--datasets", "EmojiStyles", "--algorithms", *ALGORITHMS, "--n_trials", str(trials)]
-    words += ["--n_hparams", "1", "--single_test_envs", "--output_dir", str(folder)]
-    return make_jobs(parse(words))
 
 
 def work(folder, workers, kill_every):

@@ -188,7 +188,16 @@ def pdb() -> None:
     Pdb().set_trace(sys._getframe(1))
 
 
-def program_name(module: str) -> str:
-    """What help and errors call a script: "domainbed NAME", or else "python -m <module>"."""
+def program_name(module: str, command: str | None = None) -> str:
+    """What help and messages call a script: "domainbed COMMAND", or else "python -m <module>".
+
+    It is the former in processes that were started so.
+
+    Args:
+        module: the script's module.
+        command: its name as a command; None: that of this process.
+    """
     started = sys.argv[0]
-    return started if started.startswith("domainbed ") else f"python -m {module}"
+    if not started.startswith("domainbed "):
+        return f"python -m {module}"
+    return started if command is None else f"domainbed {command}"

@@ -96,7 +96,7 @@ def describe(facts: Facts) -> list[str]:
         ("memory", f"{_size(memory['total'])}, {_size(memory['available'])} available"),
         ("/dev/shm", _space(facts["shared_memory"])),
         ("devices", ", ".join(facts["devices"])),
-        ("cache", f"{cache['folder'] or 'none'}{'' if cache['writable'] else ' (not writable)'}"),
+        ("cache", _cache_text(cache)),
         ("disk", _space(facts["disk"])),
         ("data", f"{len(ready)} of {len(facts['data'])} datasets: {shortened_list(ready, 5)}{looked}"),
         ("weights", f"at hand: {shortened_list(at_hand, 5) or 'none'}"),
@@ -108,7 +108,9 @@ def describe(facts: Facts) -> list[str]:
             continue
         first, *more = textwrap.wrap(text, _WIDTH - 11, break_long_words=False, break_on_hyphens=False)
         lines += [f"{name:10} {first}", *(f"{'':10} {line}" for line in more)]
-    return lines + [f"warning: {warning}" for warning in facts["warnings"]]
+    for warning in facts["warnings"]:
+        lines += textwrap.wrap(f"warning: {warning}", _WIDTH, subsequent_indent="    ")
+    return lines
 
 
 def _warnings(facts: Facts) -> Iterator[str]:
@@ -171,6 +173,12 @@ def _cache() -> dict[str, Any]:
     existing = next((each for each in (folder, *folder.parents) if each.exists()), None) if folder else None
     writable = existing is not None and os.access(existing, os.W_OK)
     return {"folder": None if folder is None else str(folder), "writable": writable}
+
+
+def _cache_text(cache: Facts) -> str:
+    if cache["folder"] is None:
+        return "none, since there is no home directory"
+    return f"{cache['folder']}{'' if cache['writable'] else ' (not writable)'}"
 
 
 def _weights() -> dict[str, bool]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from domainbed.console import program_name
 from domainbed.errors import UsageError
 from domainbed.hparams import Table
 
@@ -154,11 +155,12 @@ class MultipleDomainDataset:
         """
         if not vars(cls).get("DOWNLOADABLE", False):
             return problem
-        command = ["python", "-m", "domainbed.scripts.download", "--datasets", source or cls.__name__]
-        command += ["--data_dir", root or "DATA"]
+        program = program_name("domainbed.scripts.download", "download")
+        words = ["--datasets", source or cls.__name__, "--data_dir", root or "DATA"]
         if verify:
-            return f'{problem}; run "{shlex.join([*command, "--verify"])}" to list everything that is wrong'
-        return f'{problem}; run "{shlex.join(command)}" to download it'
+            words.append("--verify")
+        what = "list everything that is wrong" if verify else "download it"
+        return f'{problem}; run "{program} {shlex.join(words)}" to {what}'
 
     @classmethod
     def require(cls, root: str | None) -> Path:

@@ -46,9 +46,9 @@ def launch_sweep(
     """Launch a sweep, like `python -m domainbed.scripts.sweep launch`, and return its directory.
 
     The table of runs and the estimate are printed, and nothing is asked. Runs that have finished are kept:
-    the same call resumes a sweep. With the launchers "local" and "multi_gpu" the call returns when all runs
-    have ended; others only start the runs. An argument that is None is not given: the sweep file decides, or
-    the default of the command line.
+    the same call resumes a sweep. With the launchers "local", "multi_gpu" and "ray" the call returns when
+    all runs have ended; others only start the runs. An argument that is None is not given: the sweep file
+    decides, or the default of the command line.
 
     Args:
         output_dir: the sweep directory; by default sweep_output/ with the names of datasets and algorithms.
@@ -69,7 +69,7 @@ def launch_sweep(
             "single_source".
         seed_scheme: "upstream", "paired" or "authors".
         selection: selection methods that a report of this sweep uses by default.
-        command_launcher: "local" (default), "multi_gpu", "slurm", "dummy", or a plugin's.
+        command_launcher: "local" (default), "multi_gpu", "slurm", "ray", "dummy", or a plugin's.
         workers: number of runs at a time, on each GPU or node that the launcher uses.
         quiet: print no table of the runs.
         verbose: list every run.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from domainbed.console import program_name
 from domainbed.errors import UsageError
 from domainbed.records.target_sets import TargetSets
 from domainbed.sweep.defaults import todays_defaults
@@ -87,8 +88,11 @@ def launch(
     if not launcher.waits:
         return 0
     status = print_summary([job.refreshed() for job in to_launch])
-    report = f"python -m domainbed.scripts.collect_results --input_dir {shlex.quote(str(options.output_dir))}"
-    print(f"The sweep is in {options.output_dir}. To print its tables:\n    {report}")
+    report = program_name("domainbed.scripts.collect_results", "collect")
+    print(
+        f"The sweep is in {options.output_dir}. To print its tables:\n"
+        f"    {report} --input_dir {shlex.quote(str(options.output_dir))}"
+    )
     return status
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from domainbed.console import format_bytes, format_seconds
+from domainbed.console import format_bytes, format_seconds, program_name
 from domainbed.escaping import clear_terminal, visible
 from domainbed.records.checks import is_finite_number
 from domainbed.sweep.disk_space import bytes_in
@@ -80,6 +80,8 @@ def print_status(sweep_dir: Path, json_format: bool = False, watch: bool = False
         if watch and sys.stdout.isatty():
             clear_terminal()
         print(as_json(runs) if json_format else "\n".join(as_text(runs)), flush=True)
+        if counts[RunState.FAILED.value] and not json_format:
+            print(f"To launch failed runs again:\n    {_retry(sweep_dir)}", flush=True)
         if not watch or not counts[RunState.RUNNING.value] + counts[RunState.QUEUED.value]:
             return 1 if counts[RunState.FAILED.value] else 0
         time.sleep(_WATCH_SECONDS)
@@ -156,8 +158,8 @@ def print_summary(jobs: Sequence[Job]) -> int:
         print(visible(f"FAILED {job}: {reason}"), file=sys.stderr)
     if failed:
         print(
-            f"{len(failed)} of {len(jobs)} runs failed; see failed.json in their directories. "
-            f"To launch them again: domainbed sweep retry --output_dir {_quoted_sweep(jobs)}",
+            f"{len(failed)} of {len(jobs)} runs failed; see failed.json in their directories. To launch them "
+            f"again:\n    {_retry(Path(jobs[0].output_dir).parent)}",
             file=sys.stderr,
         )
     if running:
@@ -171,8 +173,10 @@ def print_summary(jobs: Sequence[Job]) -> int:
     return Preempted.exit_status if preempted else 0
 
 
-def _quoted_sweep(jobs: Sequence[Job]) -> str:
-    return shlex.quote(str(Path(jobs[0].output_dir).parent))
+def _retry(sweep_dir: Path) -> str:
+    """The command that launches the failed runs of a sweep again."""
+    program = program_name("domainbed.scripts.sweep", "sweep")
+    return f"{program} retry --output_dir {shlex.quote(str(sweep_dir))}"
 
 
 def _status(path: Path, args: Mapping[str, Any]) -> RunStatus:

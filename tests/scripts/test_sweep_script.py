@@ -261,7 +261,8 @@ def test_a_second_launch_restarts_only_failed_runs(run, tmp_path):
     failures = [line for line in first.stderr.splitlines() if line.startswith("FAILED Incomplete: sweep/")]
     assert len(failures) == 3
     assert all("'GroupDRO'" in line and line.endswith("try a smaller lr.") for line in failures)
-    assert "3 of 6 runs failed; see failed.json in their directories." in first.stderr
+    retry = "To launch them again:\n    python -m domainbed.scripts.sweep retry --output_dir sweep\n"
+    assert f"3 of 6 runs failed; see failed.json in their directories. {retry}" in first.stderr
     assert "Traceback" not in first.stderr
     second = run("launch", *flags)
     assert second.returncode == 1
