@@ -59,6 +59,17 @@ class Constant:
         return self.value
 
 
+@dataclass(frozen=True)
+class Described:
+    """A draw, and its distribution in words."""
+
+    draw: Draw
+    words: str
+
+    def __call__(self, r: np.random.RandomState) -> Value:
+        return self.draw(r)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """The valid values of a hyper-parameter or setting: some choices, or numbers within bounds.
@@ -139,6 +150,11 @@ class Hparam(Limits):
         """The random value as a plain Python one: JSON and `torch.load` refuse NumPy scalars."""
         value = self.random(random_state)
         return value.item() if isinstance(value, np.generic) else value
+
+    @property
+    def distribution(self) -> str:
+        """Distribution of random values in words; empty for the default, and for a plugin's own draws."""
+        return self.random.words if isinstance(self.random, Described) else ""
 
     def is_path(self, value: object) -> bool:
         """Whether the value is the path of a file that the run reads."""
@@ -266,27 +282,27 @@ def const(value: Value) -> Draw:
 
 def uniform(low: float, high: float) -> Draw:
     """U(low, high)."""
-    return lambda r: float(r.uniform(low, high))
+    return Described(lambda r: float(r.uniform(low, high)), f"U({low:g}, {high:g})")
 
 
 def uniform_int(low: float, high: float) -> Draw:
     """U(low, high), truncated toward zero."""
-    return lambda r: int(r.uniform(low, high))
+    return Described(lambda r: int(r.uniform(low, high)), f"U({low:g}, {high:g}), truncated")
 
 
 def log10_uniform(low: float, high: float) -> Draw:
     """10^U(low, high)."""
-    return lambda r: float(10 ** r.uniform(low, high))
+    return Described(lambda r: float(10 ** r.uniform(low, high)), f"10^U({low:g}, {high:g})")
 
 
 def log10_int(low: float, high: float) -> Draw:
     """10^U(low, high), truncated toward zero."""
-    return lambda r: int(10 ** r.uniform(low, high))
+    return Described(lambda r: int(10 ** r.uniform(low, high)), f"10^U({low:g}, {high:g}), truncated")
 
 
 def log2_int(low: float, high: float) -> Draw:
     """2^U(low, high), truncated toward zero."""
-    return lambda r: int(2 ** r.uniform(low, high))
+    return Described(lambda r: int(2 ** r.uniform(low, high)), f"2^U({low:g}, {high:g}), truncated")
 
 
 def choice(*values: Value) -> Draw:
@@ -296,7 +312,7 @@ def choice(*values: Value) -> Draw:
         picked: Value = r.choice(list(values)).item()
         return picked
 
-    return draw
+    return Described(draw, f"one of {', '.join(map(str, values))}")
 
 
 def parse_overrides(text: str | None) -> dict[str, object]:

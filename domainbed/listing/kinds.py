@@ -25,7 +25,7 @@ def _first_line(thing: object) -> str:
 
 
 def algorithms(_: str | None) -> dict[str, Entry]:
-    """Name -> description, facts and hyper-parameters (defaults for large and small images, description)."""
+    """Name -> description, facts and hyper-parameters: for large and small images, and their description."""
     from domainbed.algorithms import REGISTRY
     from domainbed.algorithms.catalogue import facts_of
     from domainbed.hparams import resolve
@@ -40,6 +40,8 @@ def algorithms(_: str | None) -> dict[str, Entry]:
             key: {
                 "default": large[key].default,
                 "default_small_images": small[key].default,
+                "random": large[key].distribution,
+                "random_small_images": small[key].distribution,
                 "help": large[key].help,
             }
             for key in table

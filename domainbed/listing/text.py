@@ -120,7 +120,15 @@ def _hparams_table(hparams: Mapping[str, Entry], of_erm: Mapping[str, Entry]) ->
     for key, hparam in hparams.items():
         if key not in shared:
             large, small = (repr(hparam[size]) for size in ("default", "default_small_images"))
-            rows.append([key, large, "" if small == large else small, hparam["help"]])
+            rows.append([key, large, "" if small == large else small, _meaning(hparam)])
     lines = text_table(rows) if len(rows) > 1 else []
     as_erm = f"Hyper-parameters as those of ERM: {', '.join(shared)}."
     return [*lines, *(textwrap.wrap(as_erm, _WIDTH, break_on_hyphens=False) if shared else [])]
+
+
+def _meaning(hparam: Entry) -> str:
+    """The description of a hyper-parameter, and what its random values are if they are not the default."""
+    large, small = (hparam[key] or "the default" for key in ("random", "random_small_images"))
+    if large == small:
+        return hparam["help"] + (f"; random: {large}" if hparam["random"] else "")
+    return f"{hparam['help']}; random: {large}, for small images {small}"

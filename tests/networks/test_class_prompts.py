@@ -1,5 +1,7 @@
 """Prompts for classes, and the zero-shot head of their embeddings."""
 
+import math
+
 import open_clip
 import pytest
 import torch
@@ -39,15 +41,18 @@ def test_the_head_of_the_golden_vector(vectors):
     assert_equal(F.linear(image, scale * class_directions(text[:, :1])), "logits_first_template_only")
 
 
+def numbers(texts):
+    return torch.tensor([int(each) for each in texts])
+
+
 class Stand:
-    """A text tower with the golden vector's embeddings."""
+    """A text tower with given embeddings (C, T, D), of texts that are their numbers."""
 
     training = True
 
-    def __init__(self, golden):
-        embeddings = torch.tensor(golden["text_embeddings"], dtype=torch.float64)
+    def __init__(self, embeddings, logit_scale):
         self.embeddings = dict(enumerate(embeddings.flatten(0, 1)))
-        self.logit_scale = torch.tensor(golden["logit_scale"], dtype=torch.float64)
+        self.logit_scale = torch.tensor(logit_scale, dtype=torch.float64)
 
     def eval(self):
         self.training = False
@@ -62,10 +67,8 @@ class Stand:
 
 def test_classes_are_embedded_one_after_the_other_in_evaluation_mode(vectors):
     golden = vectors("field_networks")["clip_head"]
-    stand = Stand(golden)
-    head = zero_shot_head(
-        stand, lambda texts: torch.tensor([int(each) for each in texts]), [["0", "1"], ["2", "3"], ["4", "5"]]
-    )
+    stand = Stand(torch.tensor(golden["text_embeddings"], dtype=torch.float64), golden["logit_scale"])
+    head = zero_shot_head(stand, numbers, [["0", "1"], ["2", "3"], ["4", "5"]])
     torch.testing.assert_close(
         head, torch.tensor(golden["linear_weight"], dtype=torch.float64), rtol=1e-9, atol=1e-9
     )
@@ -94,6 +97,18 @@ def test_directions_have_length_1_and_scales_of_embeddings_do_not_matter(n_class
     torch.testing.assert_close(class_directions(scale * embeddings), found)
     if n_templates == 1:
         torch.testing.assert_close(found, F.normalize(embeddings[:, 0], dim=-1))
+
+
+@given(st.integers(1, 4), st.integers(0, 10**6), st.floats(0, 5), st.floats(0.1, 10))
+def test_a_linear_layer_on_normalised_embeddings_has_the_zero_shot_logits(n_classes, seed, log_scale, length):
+    """Lengths of image embeddings do not matter."""
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randn(n_classes, 1, 5, generator=generator, dtype=torch.float64)
+    image = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    head = zero_shot_head(Stand(text, log_scale), numbers, [[str(i)] for i in range(n_classes)])
+    cosines = F.cosine_similarity(image[:, None], text[None, :, 0], dim=-1)
+    found = F.linear(F.normalize(length * image, dim=-1), head)
+    torch.testing.assert_close(found, math.exp(log_scale) * cosines)
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=5))

@@ -74,6 +74,16 @@ def test_a_name_alone_is_shown_in_full_with_all_its_facts(forked_script):
     assert widest(text) <= 80
 
 
+def test_hyper_parameters_have_their_random_draws(forked_script):
+    flat = " ".join(forked_script("list", "algorithms", "PGrad", "MIRO").stdout.split())
+    assert "inner Adam; random: the default, for small images 10^U(-4.5, -2.5)" in flat
+    assert "outer step; random: 10^U(-6, -4), for small images the default" in flat
+    assert "number of principal directions; random: one of 1, 2, 4, 8" in flat
+    assert "weight of the regularisation; random: one of 0.001, 0.01, 0.1, 1.0" in flat
+    entry = json.loads(forked_script("list", "algorithms", "ERM", "--json").stdout)["algorithms"]["ERM"]
+    assert entry["hparams"]["batch_size"]["random"] == "2^U(3, 5.5), truncated"
+
+
 def test_a_class_without_facts_is_listed_too():
     entry = algorithms(None)["ERM"] | {"about": "A plugin's.", "facts": {"module": "mine", "shared": False}}
     assert table("algorithms", {"Mine": entry})[1].split() == ["Mine", "?", "?", "?", "A", "plugin's."]
