@@ -130,5 +130,5 @@ def _meaning(hparam: Entry) -> str:
     """The description of a hyper-parameter, and what its random values are if they are not the default."""
     large, small = (hparam[key] or "the default" for key in ("random", "random_small_images"))
     if large == small:
-        return hparam["help"] + (f"; random: {large}" if hparam["random"] else "")
+        return f"{hparam['help']}; random: {large}" if hparam["random"] else str(hparam["help"])
     return f"{hparam['help']}; random: {large}, for small images {small}"
