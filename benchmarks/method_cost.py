@@ -13,8 +13,8 @@ from cases import CASES, algorithm, minibatches
 from timing import interleaved, print_environment, ratios
 
 from domainbed.hparams import parse_overrides
-from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.training.train_command import keep_freed_memory
 
 CONFIG = Path(__file__).parents[1] / "sweeps" / "field_2026.toml"

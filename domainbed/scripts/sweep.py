@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from domainbed.errors import run_script
-from domainbed.sweep.actions import ask_for_confirmation, run_action
+from domainbed.sweep.actions import run_action
+from domainbed.sweep.announcements import ask_for_confirmation
 from domainbed.sweep.flags import build_parser, parse
 from domainbed.sweep.grid import all_test_env_combinations, make_args_list
 from domainbed.sweep.job import Job

@@ -12,8 +12,8 @@ from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
 from domainbed.networks.clip_models import architecture, tokenizer_of
 from domainbed.scripts import list as list_script
-from domainbed.sweep.actions import choose_defaults
 from domainbed.sweep.flags import parse
+from domainbed.sweep.planned_jobs import choose_defaults
 from domainbed.training.api import train
 from domainbed.training.config import TrainConfig
 from domainbed.training.config_checks import check_config

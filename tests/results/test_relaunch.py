@@ -17,8 +17,8 @@ from domainbed.records.query import Q
 from domainbed.results.hparam_search import HparamSetting, hparam_settings, ranked_candidates
 from domainbed.results.relaunch import best_setting
 from domainbed.scripts import collect_results
-from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
+from domainbed.sweep.planned_jobs import make_jobs
 
 DEFAULT = {"dataset": "EmojiStyles", "task": "domain_generalization"}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.sweep.actions import choose_defaults, make_jobs
 from domainbed.sweep.flags import parse
+from domainbed.sweep.planned_jobs import choose_defaults, make_jobs
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 

@@ -5,11 +5,11 @@ import pytest
 
 from domainbed.errors import UsageError
 from domainbed.sweep import defaults
-from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.defaults import DEFAULTS_0_1_0, kept_defaults, todays_defaults
 from domainbed.sweep.flags import PASSED_ON, parse
 from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import Manifest, add_to_manifest, read_manifest
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.sweep.worker import sweep_jobs
 from domainbed.training.config import TrainConfig
 from domainbed.training.config_checks import check_config

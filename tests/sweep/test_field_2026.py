@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from domainbed.sweep.actions import check_jobs, make_jobs
 from domainbed.sweep.flags import parse
+from domainbed.sweep.launch_checks import check_jobs
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.training.api import train
 from domainbed.training.config import TrainConfig
 

@@ -16,9 +16,9 @@ from domainbed.records.sweep_records import by_run
 from domainbed.results.experiments import pool
 from domainbed.results.loading import load_sweep
 from domainbed.scripts import collect_results
-from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
 from domainbed.sweep.manifest import read_manifest
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.training.api import train
 from domainbed.training.config import TrainConfig
 from domainbed.training.model_file import load_model

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from domainbed.scripts import collect_results
-from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.training.config import TrainConfig
 from domainbed.training.run_hparams import resolved_hparams
 

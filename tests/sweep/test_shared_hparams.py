@@ -8,9 +8,10 @@ import json
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.sweep.actions import check_jobs, make_jobs
 from domainbed.sweep.flags import parse
+from domainbed.sweep.launch_checks import check_jobs
 from domainbed.sweep.manifest import add_to_manifest
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.sweep.worker import sweep_jobs
 from domainbed.training.config import TrainConfig
 from domainbed.training.config_checks import check_config

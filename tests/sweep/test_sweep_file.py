@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from domainbed.errors import UsageError
-from domainbed.sweep.actions import check_jobs, make_jobs
 from domainbed.sweep.flags import FLAGS, parse
+from domainbed.sweep.launch_checks import check_jobs
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.sweep.sweep_file import read_sweep_file
 from domainbed.training.config import TrainConfig
 from domainbed.training.run_hparams import resolved_hparams

@@ -8,10 +8,10 @@ from domainbed.datasets import REGISTRY
 from domainbed.datasets.debug import Debug28
 from domainbed.errors import RunError, UsageError
 from domainbed.scripts import sweep
-from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.few_sources import few_sources_warnings
 from domainbed.sweep.flags import parse
 from domainbed.sweep.manifest import add_to_manifest, read_manifest
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.sweep.target_sets import parse_target_sets
 
 NAMES = ("art", "cartoon", "photo", "sketch")

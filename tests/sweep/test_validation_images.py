@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from domainbed.results.collect import collect_results
-from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.sweep.validation_images import validation_warnings
 from domainbed.training import api
 from domainbed.training.config import TrainConfig

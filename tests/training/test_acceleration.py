@@ -15,8 +15,8 @@ from domainbed.algorithms.base import Algorithm
 from domainbed.errors import UsageError
 from domainbed.hparams_registry import default_hparams
 from domainbed.seeds import seed_all
-from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.training import acceleration
 from domainbed.training.acceleration import accelerate, check_device
 from domainbed.training.config import TrainConfig

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from domainbed.errors import RunError
-from domainbed.sweep.actions import make_jobs
 from domainbed.sweep.flags import parse
+from domainbed.sweep.planned_jobs import make_jobs
 from domainbed_gs.report.planned_sweep import own_splits, write_planned_sweep
 
 
