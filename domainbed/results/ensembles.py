@@ -29,6 +29,7 @@ from domainbed.results.saved_predictions import (
     reported_part,
     run_directory,
 )
+from domainbed.sweep.launch_folder import for_reading
 
 MEMBERS, PREDICTIONS, WEIGHTS = "mean of its trials", "average of predictions", "average of weights"
 """Kinds of rows."""
@@ -88,7 +89,9 @@ class ModelPredictions:
         if key not in self._made:
             from domainbed.training.averaged_models import predict_environment
 
-            self._made[key] = predict_environment(runs, environment)
+            paths = [run.absolute() for run in runs]
+            with for_reading(paths[0].parent):
+                self._made[key] = predict_environment(paths, environment)
         return self._made[key]
 
 

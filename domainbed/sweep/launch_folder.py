@@ -63,6 +63,13 @@ def for_launch(args: argparse.Namespace) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def for_reading(sweep_dir: Path) -> Iterator[None]:
+    """Work in the launch folder of the sweep in `sweep_dir`, if it is known, to open the data of its runs."""
+    with _entered(_existing_folder(read_manifest(sweep_dir))):
+        yield
+
+
 def check_launched_here(sweep_dir: Path, jobs: Iterable[Mapping[str, Any]]) -> None:
     """Check that relative paths in `jobs`, arguments of `train`, start where those of the sweep do.
 

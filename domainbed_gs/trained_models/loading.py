@@ -15,6 +15,7 @@ from domainbed.algorithms.base import Algorithm
 from domainbed.datasets.base import MultipleDomainDataset
 from domainbed.errors import UsageError
 from domainbed.results.method_names import with_method_name
+from domainbed.sweep.launch_folder import for_reading
 from domainbed.training.config import SETTINGS, TrainConfig
 from domainbed.training.devices import choose_device
 from domainbed.training.model_file import read_model
@@ -123,7 +124,8 @@ def load(file: Path, options: LoadOptions | None = None) -> TrainedModel:
     device = choose_device(config.device)
     # torch's default allows TF32 in convolutions, whose differences would drown in rounding errors.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    dataset, splits, _ = build_data(config, dict(algorithm.hparams), device)
+    with for_reading(file.absolute().parent.parent):
+        dataset, splits, _ = build_data(config, dict(algorithm.hparams), device)
     _check_data(file, dataset)
     args = with_method_name({**args, "test_envs": list(config.test_envs)})
     return TrainedModel(file, sha256, algorithm.to(device), args, dataset, splits, device)
@@ -141,9 +143,13 @@ def file_hash(file: Path) -> str:
 def _config(file: Path, args: Mapping[str, Any], options: LoadOptions) -> TrainConfig:
     """The settings of the run. Those that are newer than the model have the value of its time."""
     settings = {name: args.get(name, setting.value_before) for name, setting in SETTINGS.items()}
-    settings |= {"output_dir": str(file.parent), "device": options.device, "cache_dir": options.cache_dir}
+    settings |= {"output_dir": str(file.parent.absolute()), "device": options.device}
+    # The run's own paths start where it was launched, those of the options here.
+    settings["cache_dir"] = options.cache_dir
+    if options.cache_dir not in (None, "none"):
+        settings["cache_dir"] = str(Path(options.cache_dir).absolute())
     if options.data_dir is not None:
-        settings["data_dir"] = options.data_dir
+        settings["data_dir"] = str(Path(options.data_dir).absolute())
     known: Sequence[str] = [field.name for field in dataclasses.fields(TrainConfig)]
     try:
         return TrainConfig(**{name: settings[name] for name in known})

@@ -10,12 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
+import domainbed
 from domainbed.errors import UsageError
+from domainbed.results.ensembles import ModelPredictions
 from domainbed.sweep.job import Job
 from domainbed.sweep.launch import launch
 from domainbed.sweep.launch_folder import check_launched_here
 from domainbed.sweep.launchers import DummyLauncher, LaunchOptions
 from domainbed.sweep.manifest import add_to_manifest, read_manifest
+from domainbed_gs.trained_models.loading import LoadOptions, load
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (
@@ -258,6 +261,21 @@ def test_every_hyper_parameter_that_names_a_file_starts_in_the_launch_folder(tmp
             launched(**hparams)
     launched(clip_model="tiny", weights_file="~/w.pt")
     launched(clip_model="/models/mine.json", weights_file="")
+
+
+def test_reports_and_studies_find_the_data_of_runs_from_another_folder(home, elsewhere, monkeypatch):
+    """Of an ensemble's weights, and of a study of trained models."""
+    monkeypatch.chdir(home)
+    settings = {"dataset": "photos", "hparams": HPARAMS, "steps": 1, "cache_dir": "none"}
+    domainbed.train(**settings, output_dir="sweep/run")
+    add_to_manifest(home / "sweep", {}, (), folder=home)
+    monkeypatch.chdir(elsewhere)
+    run = Path("../home/sweep/run")
+    parts = ModelPredictions().of([run], 0)
+    assert sum(len(part.labels) for part in parts) == 8
+    loaded = load(run / "model.pkl", LoadOptions(cache_dir="none"))
+    assert [len(environment) for environment in loaded.dataset.datasets] == [8, 8, 8]
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_unfinished_runs_are_deleted_from_another_folder(ready, elsewhere, forked_script):
