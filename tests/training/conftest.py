@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from domainbed import predictions
+from domainbed.training import checkpoint, loop
+from domainbed.training.config import TrainConfig
 from domainbed.training.prefetcher import Prefetcher
+from domainbed.training.run import build
+from domainbed.training.run_dir import RunDir
 from domainbed.training.run_state import RunState, run_state
 
 CHANGING = ("step_time", "mem_gb", "args")
@@ -63,6 +67,63 @@ def straight(start_script, straight_path, flags):
         ended = start_script("train", *flags(straight_path, checkpoint_every=60)).wait()
         assert ended.returncode == 0, ended.stderr
     return straight_path
+
+
+@pytest.fixture
+def updates_in():
+    """`updates_in(path)`: number of updates in the checkpoint of a run; 0 without one."""
+
+    def read(path):
+        content = checkpoint.load(path)
+        return 0 if content is None else content["updates"]
+
+    return read
+
+
+@pytest.fixture
+def small_config():
+    """`small_config(path, **settings)`: the settings of a run of six updates."""
+    small = {"dataset": "Debug28", "steps": 6, "checkpoint_freq": 2, "test_envs": [0], "evaluate": "all"}
+    small |= {"save_predictions": "all", "hparams": '{"batch_size": 4, "featurizer": "small_cnn"}'}
+    return lambda path, **settings: TrainConfig(**{**small, **settings, "output_dir": str(path)})
+
+
+class StopAfter:
+    """Stop requests that raise Preempted at the given call of `check`."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def check(self):
+        self.calls -= 1
+        if self.calls == 0:
+            raise loop.Preempted("stopped")
+
+
+@pytest.fixture
+def attempt(small_config):
+    """`attempt(path, stop_at=0, **settings)`: train such a run, up to call number `stop_at` of `check`."""
+
+    def train(path, stop_at=0, **settings):
+        config = small_config(path, **settings)
+        kept = {name: value for name, value in config.recorded().items() if name != "output_dir"}
+        with pytest.MonkeyPatch.context() as patch:
+            if stop_at:
+                patch.setattr(loop, "StopRequests", lambda notice: StopAfter(stop_at))
+            try:
+                with RunDir(path, kept, config.restart) as directory:
+                    if not directory.finished:
+                        loop.train(build(config), directory)
+            except loop.Preempted:
+                assert stop_at
+
+    return train
 
 
 @pytest.fixture
