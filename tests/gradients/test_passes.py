@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from domainbed.errors import UsageError
 from domainbed.gradients import passes
 from domainbed.gradients.layers import layer_gradients
 from domainbed.gradients.passes import environment_gradients, joint_pass, separate_passes
 from domainbed.gradients.pieces import OuterProducts
-from domainbed.gradients.recording import LayerPass, NotSeparable
+from domainbed.gradients.recording import LayerPass
 from domainbed.gradients.vectors import Layout
 
 SEEDS = [11, 5, 11]
@@ -257,76 +256,6 @@ def test_nothing_of_a_pass_outlives_it(float64, live_tensors, name):
     assert live_tensors() == before
 
 
-class Twice(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(3, 3)
-
-    def forward(self, x):
-        return self.layer(self.layer(x).relu())
-
-
-class Functional(nn.Module):
-    """Uses its layer's weight without calling the layer, or beside calling it."""
-
-    def __init__(self, calls_it):
-        super().__init__()
-        self.layer = nn.Linear(3, 3)
-        self.calls_it = calls_it
-
-    def forward(self, x):
-        return F.linear(self.layer(x) if self.calls_it else x, self.layer.weight)
-
-
-class Raw(nn.Module):
-    """Has a parameter beside those of its submodule."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(3))
-        self.layer = nn.Linear(3, 3)
-
-    def forward(self, x):
-        return self.layer(x) * self.scale
-
-
-class TwoInputs(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Bilinear(3, 3, 3)
-
-    def forward(self, x):
-        return self.layer(x, x)
-
-
-def tied():
-    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    network[1].weight = network[0].weight
-    return network
-
-
-@pytest.mark.parametrize(
-    ("network", "reason"),
-    [
-        (Twice(), "is called twice"),
-        (Functional(calls_it=False), "has no part in the forward pass"),
-        (Functional(calls_it=True), "is used outside of its layer"),
-        (Raw(), "has parameters beside those of its submodules"),
-        (TwoInputs(), "does not map one tensor to one tensor"),
-        (tied(), "shares a parameter"),
-        (nn.BatchNorm1d(3), "mixes the samples"),
-        (nn.BatchNorm1d(3, affine=False), "mixes the samples"),
-        (nn.BatchNorm1d(3, track_running_stats=False).eval(), "mixes the samples"),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
-)
-def test_networks_whose_gradients_are_not_separable_are_refused(network, reason):
-    network = nn.Sequential(nn.Linear(3, 3), network)
-    with pytest.raises(NotSeparable, match=reason):
-        joint_pass(network, minibatches(3), list(network.parameters()), SEEDS, check=True)
-    assert not any(module._forward_hooks for module in network.modules())
-
-
 class Scale(nn.Module):
     """A layer of a user's own, with a parameter that multiplies."""
 
@@ -357,20 +286,6 @@ class NormWithActivation(nn.BatchNorm1d):
 def test_a_batch_norm_with_its_activation_is_a_layer(float64):
     norm = NormWithActivation(5, nn.ReLU(inplace=True)).eval()
     check(nn.Sequential(nn.Linear(6, 5), norm, nn.Linear(5, 3)), minibatches(6))
-
-
-def test_a_batch_norm_whose_submodule_may_draw_random_numbers_is_refused():
-    norm = NormWithActivation(3, nn.Dropout(0.5)).eval()
-    norm.activation.train()
-    network = nn.Sequential(nn.Linear(3, 3), norm)
-    with pytest.raises(NotSeparable, match="has parameters beside those of its submodules"):
-        joint_pass(network, minibatches(3), list(network.parameters()), SEEDS, check=True)
-
-
-def test_a_users_parameter_for_two_layers_is_no_error_of_the_user():
-    with pytest.raises(NotSeparable) as raised:
-        joint_pass(Twice(), minibatches(3), [], SEEDS, check=False)
-    assert not isinstance(raised.value, UsageError)
 
 
 def test_under_autocast_the_gradients_are_those_of_separate_passes():
