@@ -38,8 +38,8 @@ class MIRO(ERM):
     featurizer's blocks: of a ResNet those of the stem and of its four layers; of a network of timm those of
     its feature info; frozen blocks are left out.
 
-    The copy is in evaluation mode and has no gradient. The
-    published setting has frozen batch norms (`freeze_bn`). Logs `loss`, `nll` and `reg_loss`, the sum of R_l.
+    The copy is in evaluation mode and has no gradient. The published setting has frozen batch norms
+    (`freeze_bn`). Logs `loss`, `nll` and `reg_loss`, the sum of R_l.
 
     Attributes:
         reference: the copy.

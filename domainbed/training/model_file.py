@@ -7,8 +7,9 @@ import io
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -169,10 +170,23 @@ def _of_updates_only(algorithm: Algorithm) -> dict[str, Any]:
     }
 
 
+def _refuse_update(kind: type[Algorithm], *_: object, **__: object) -> NoReturn:
+    raise UsageError(
+        f"this {kind.__name__} was read from a model file, which lacks what updates need "
+        f"({', '.join(kind.UPDATES_ONLY)}); train it by the run that saved it"
+    )
+
+
 def _load_weights(algorithm: Algorithm, weights: Mapping[str, Any], version: str | None) -> None:
-    """Load a state dict. Raises UsageError if it is that of another network."""
+    """Load a state dict, which may lack what only updates need: they are refused then.
+
+    Raises: UsageError if it is that of another network.
+    """
+    own = _of_updates_only(algorithm)
+    if not own.keys() <= weights.keys():
+        algorithm.update = partial(_refuse_update, type(algorithm))  # type: ignore[method-assign]
     try:
-        algorithm.load_state_dict({**_of_updates_only(algorithm), **weights})
+        algorithm.load_state_dict({**own, **weights})
     except RuntimeError as error:
         first, _, rest = str(error).partition("\n")
         reason = " ".join((rest or first).split())[:200]

@@ -52,10 +52,15 @@ def test_a_file_has_what_predictions_need_and_one_with_all_is_read_too(name, dat
         "classifier",
         "network",
     }
-    x = dataset[0][:4][0]
-    assert torch.equal(load_model(path).predict(x), algorithm.predict(x))
+    minibatches = [environment[:4] for environment in dataset.datasets]
+    x, loaded = minibatches[0][0], load_model(path)
+    assert torch.equal(loaded.predict(x), algorithm.predict(x))
+    with pytest.raises(UsageError, match=f"this {name} was read from a model file, which lacks what updates"):
+        loaded.update(minibatches)
     torch.save(content | {"model_dict": algorithm.state_dict()}, path)
-    assert torch.equal(load_model(path).predict(x), algorithm.predict(x))
+    whole = load_model(path)
+    assert torch.equal(whole.predict(x), algorithm.predict(x))
+    whole.update(minibatches)
     del content["model_dict"]["classifier.weight"]
     torch.save(content, path)
     with pytest.raises(UsageError, match=r"are not those of .*classifier\.weight"):
