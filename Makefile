@@ -12,8 +12,8 @@ BIN := $(VENV)/bin
 SWEEP := runs/quickstart
 # The formulas and their engine, the contract of every algorithm, records, tables and job names, the imports.
 QUICK := tests/test_[!d]*.py tests/gradients tests/domainbed_gs/algorithms tests/algorithms/test_contract.py \
-	tests/records tests/results/test_*.py tests/training/test_config*.py tests/training/test_checkpoint.py \
-	tests/sweep/test_grid.py tests/sweep/test_job.py tests/sweep/test_released_sweeps.py
+	tests/model_selection tests/records tests/results/test_*.py tests/training/test_config*.py \
+	tests/training/test_checkpoint.py tests/sweep/test_grid.py tests/sweep/test_job.py tests/sweep/test_released_sweeps.py
 
 .PHONY: run test quick lint api lowest release-check clean
 

@@ -122,7 +122,7 @@ def test_reloading_a_registrys_module_keeps_its_names(forked_python, tmp_path):
         homes = {
             "domainbed.algorithms": "REGISTRY", "domainbed.datasets": "REGISTRY",
             "domainbed.networks.registry": "FEATURIZERS", "domainbed.training.splits": "SCHEMES",
-            "domainbed.model_selection": "METHODS", "domainbed.sweep.launchers": "REGISTRY",
+            "domainbed.model_selection.rules": "METHODS", "domainbed.sweep.launchers": "REGISTRY",
             "domainbed.results.report": "SECTIONS", "domainbed.download": "SOURCES",
             "domainbed.hparams": "OPTIONS",
         }

@@ -1,6 +1,7 @@
+"""Each selection method on records whose best step is known."""
+
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -14,10 +15,6 @@ from domainbed.model_selection import (
     IIDAutoLRAccuracySelectionMethod,
     LeaveOneOutSelectionMethod,
     OracleSelectionMethod,
-    SelectionMethod,
-    get_test_records,
-    merge_records,
-    recursive_freeze,
 )
 from domainbed.records.query import Q
 
@@ -30,55 +27,6 @@ def record(step, targets, *accs, hparams_seed=0):
             if acc is not None:
                 found[f"env{i}_{part}_acc"] = acc
     return found
-
-
-def test_get_test_records():
-    records = Q([record(0, [0]), record(0, [0, 1]), record(1, [2]), record(1, [])])
-    assert get_test_records(records) == [records[0], records[2]]
-
-
-def test_methods_cannot_be_instantiated():
-    for method in (SelectionMethod, *METHODS.values()):
-        with pytest.raises(TypeError):
-            method()
-
-
-class ByLoss(SelectionMethod):
-    """A subclass such as forks define."""
-
-    name = "by loss"
-
-    @classmethod
-    def run_acc(cls, run_records):
-        accs = run_records.filter(lambda each: "val" in each)
-        return {"val_acc": accs[0]["val"], "test_acc": accs[0]["test"]} if len(accs) else None
-
-
-def by_loss(seed, **values):
-    return {"args": {"hparams_seed": seed}, **values}
-
-
-def test_hparams_accs_come_best_first_and_of_equals_the_larger_seed():
-    records = Q(
-        [
-            by_loss(0, val=0.5, test=0.1),
-            by_loss(1, val=0.7, test=0.2),
-            by_loss(2, val=0.7, test=0.3),
-            by_loss(3),
-            by_loss(4, val=math.nan, test=0.4),
-        ]
-    )
-    accs = ByLoss.hparams_accs(records)
-    assert isinstance(accs, list)
-    assert [members[0]["args"]["hparams_seed"] for _, members in accs] == [2, 1, 0, 4]
-    assert accs[0] == ({"val_acc": 0.7, "test_acc": 0.3}, Q([records[2]]))
-    assert ByLoss.sweep_acc(records) == 0.3
-
-
-@pytest.mark.parametrize("method", [*METHODS.values(), ByLoss], ids=lambda method: method.__name__)
-def test_no_records(method):
-    assert method.sweep_acc(Q([])) is None
-    assert method.hparams_accs(Q([])) == []
 
 
 def test_oracle_takes_the_last_step():
@@ -215,13 +163,6 @@ def test_leave_one_out_needs_the_run_of_a_source_without_a_validation_part():
     assert LeaveOneOutSelectionMethod.run_acc(Q(steps[:-1])) is None
 
 
-def test_of_several_hparams_seeds_without_validation_none_is_chosen():
-    nan = math.nan
-    records = [by_loss(0, val=nan, test=0.1), by_loss(1, val=nan, test=0.9)]
-    assert ByLoss.sweep_acc(Q(records)) is None
-    assert ByLoss.sweep_acc(Q(records[:1])) == 0.1
-
-
 def test_a_single_environment_has_no_source():
     assert IIDAccuracySelectionMethod.run_acc(Q([record(0, [0], (0.5, 0.5))])) is None
     assert LeaveOneOutSelectionMethod.run_acc(Q([record(0, [0], (0.5, 0.5))])) is None
@@ -272,30 +213,6 @@ def test_leave_one_out_equals_the_sum_of_numpy_bit_for_bit(accs, data):
     found = LeaveOneOutSelectionMethod.run_acc(Q(shuffled))
     assert found["val_acc"] == np.sum([acc for i, acc in enumerate(accs) if i != target]) / (n - 1)
     assert found["test_acc"] == 0.25
-
-
-def stage_record(seed, step, holdout):
-    args = {"dataset": "VLCS", "hparams_seed": seed, "test_envs": [0], "holdout_fraction": holdout}
-    return {"args": args, "step": step}
-
-
-def test_merge_records_keeps_order_and_leaves_its_input_alone():
-    records = [
-        stage_record(seed, step, 0.2 * (1 - stage)) for stage in (0, 1) for seed in (2, 1) for step in (0, 7)
-    ]
-    before = json.dumps(records)
-    merged = merge_records(records)
-    assert [(r["args"]["hparams_seed"], r["step"], r["args"]["holdout_fraction"]) for r in merged] == [
-        (2, 7, 0.0),
-        (1, 7, 0.0),
-    ]
-    assert json.dumps(records) == before
-
-
-def test_recursive_freeze():
-    frozen = recursive_freeze({"a": [1, {"b": 2}], "c": {3, 4}})
-    assert frozen == frozenset({("a", (1, frozenset({("b", 2)}))), ("c", frozenset({3, 4}))})
-    assert hash(frozen) == hash(recursive_freeze({"c": {4, 3}, "a": [1, {"b": 2}]}))
 
 
 def test_two_stages_are_merged_before_selection():
