@@ -13,13 +13,12 @@ from domainbed.records.query import Q
 from domainbed.records.results_file import Record
 from domainbed.records.sweep_records import by_run
 from domainbed_gs.report.comparison import Cell, PairedReport
-from domainbed_gs.report.power import (
+from domainbed_gs.report.normal_power import (
     deviation_interval,
     normal_smallest_detectable,
     normal_trials_needed,
-    smallest_detectable,
-    trials_needed,
 )
+from domainbed_gs.report.power import smallest_detectable, trials_needed
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ is planned for at the level alpha / m (Bonferroni). Holm's correction rejects wh
 its power is at least the one computed here. Power refers to a *shift*: paired differences are distributed
 symmetrically around the difference, and around 0 under the null hypothesis.
 
-The shape of that distribution has two models. Resampling draws trials with replacement from the pilot's
-differences, minus their Hodges-Lehmann shift, each with either sign. The normal model only uses their
-standard deviation. Both are simulated with the same draws for every shift, so power never decreases with the
-difference. Ties and zeros, which cost a little power, are not simulated.
+The shape of that distribution has two models. Resampling, here, draws trials with replacement from the
+pilot's differences, minus their Hodges-Lehmann shift, each with either sign. The normal model
+(`domainbed_gs.report.normal_power`) only uses their standard deviation. Both are simulated with the same
+draws for every shift, so power never decreases with the difference. Ties and zeros, which cost a little
+power, are not simulated.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from statistics import NormalDist, stdev
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +43,6 @@ conservative, serves beyond."""
 SEED = 0
 """Seed of the simulated experiments."""
 
-GRID = 200
-"""Number of quantiles that stand for the normal distribution in simulations."""
-
-SIMULATED_TRIALS = 40
-"""Largest number of trials for which the normal model is simulated; moments of the rank sum serve beyond."""
-
 Counts = NDArray[np.int32]
 
 
@@ -69,10 +64,10 @@ def smallest_detectable(
 
     Raises: UsageError if an argument is out of range.
     """
-    level = _level(family, power, alpha)
+    level = level_of_test(family, power, alpha)
     if len(differences) < 2:
         return None
-    return _threshold(_symmetric(differences), len(differences), power, level)
+    return threshold(_symmetric(differences), len(differences), power, level)
 
 
 def trials_needed(
@@ -97,77 +92,12 @@ def trials_needed(
 
     Raises: UsageError if an argument is out of range.
     """
-    level = _level(family, power, alpha)
-    _check_difference(difference)
+    level = level_of_test(family, power, alpha)
+    check_difference(difference)
     if len(differences) < 2:
         raise UsageError(f"cannot plan from {len(differences)} paired trial; at least 2 are needed")
     values = _symmetric(differences)
-    return _fewest(lambda trials: _power(values, trials, difference, level) >= power)
-
-
-def normal_smallest_detectable(
-    deviation: float, trials: int, family: int, power: float = POWER, alpha: float = ALPHA
-) -> float | None:
-    """The smallest difference that `trials` normal differences find with probability `power`.
-
-    Args:
-        deviation: standard deviation of the paired differences.
-        trials: number of paired trials.
-        family: number of tests in the family.
-        power: probability of finding the difference, in (0, 1).
-        alpha: level of the family, in (0, 1).
-
-    Returns: the difference in the unit of `deviation`; None if `trials` trials find none.
-
-    Raises: UsageError if an argument is out of range.
-    """
-    unit = _normal_threshold(trials, power, _level(family, power, alpha))
-    return None if unit is None else unit * deviation
-
-
-def normal_trials_needed(
-    deviation: float, difference: float, family: int, power: float = POWER, alpha: float = ALPHA
-) -> int | None:
-    """The number of trials that find `difference` with probability `power` if the differences are normal.
-
-    Args:
-        deviation: standard deviation of the paired differences.
-        difference: what is to be found, above 0, in the unit of `deviation`.
-        family: number of tests in the family.
-        power: probability of finding the difference, in (0, 1).
-        alpha: level of the family, in (0, 1).
-
-    Returns: the number; None if it is above `MOST_TRIALS`.
-
-    Raises: UsageError if an argument is out of range.
-    """
-    level = _level(family, power, alpha)
-    _check_difference(difference)
-    shift = difference / deviation if deviation else math.inf
-
-    def enough(trials: int) -> bool:
-        if trials > SIMULATED_TRIALS:
-            return _normal_power(shift, trials, level) >= power
-        unit = _normal_threshold(trials, power, level)
-        return unit is not None and unit * deviation < difference
-
-    return _fewest(enough)
-
-
-def deviation_interval(differences: Sequence[float] | Floats, level: float = 0.95) -> tuple[float, float]:
-    """Interval of the standard deviation of normal differences, by the chi-squared distribution.
-
-    Args:
-        differences: (n,), n at least 2.
-        level: coverage.
-    """
-    from scipy.stats import chi2
-
-    freedom = len(differences) - 1
-    squares = freedom * stdev(differences) ** 2
-    quantiles = chi2.ppf([(1 + level) / 2, (1 - level) / 2], freedom)
-    low, high = np.sqrt(squares / quantiles)
-    return float(low), float(high)
+    return fewest_trials(lambda trials: _power(values, trials, difference, level) >= power)
 
 
 @lru_cache(maxsize=1024)
@@ -192,7 +122,7 @@ def critical_rank_sum(trials: int, level: float) -> int | None:
     return int(np.searchsorted(2 * share.cumsum(), level)) - 1
 
 
-def _level(family: int, power: float, alpha: float) -> float:
+def level_of_test(family: int, power: float, alpha: float) -> float:
     """Bonferroni's level of each test; raises UsageError for an argument out of range."""
     if family < 1:
         raise UsageError(f"family is {family}; expected a number of tests, at least 1")
@@ -202,7 +132,8 @@ def _level(family: int, power: float, alpha: float) -> float:
     return alpha / family
 
 
-def _check_difference(difference: float) -> None:
+def check_difference(difference: float) -> None:
+    """Raise UsageError for a difference that no number of trials can find."""
     if not 0 < difference < math.inf:
         raise UsageError(f"difference is {difference}; expected a number above 0")
 
@@ -218,15 +149,6 @@ def _symmetric(differences: Sequence[float] | Floats) -> Floats:
     both = np.sort(np.concatenate([centred, -centred]).round(DECIMALS + 2))
     spread = both.std()
     return both * (values.std(ddof=1) / spread) if spread else both
-
-
-@lru_cache(maxsize=1)
-def _standard_normal() -> Floats:
-    """`GRID` equally probable values with mean 0 and variance 1 that stand for the normal distribution."""
-    normal = NormalDist()
-    quantiles: Floats = np.array([normal.inv_cdf((i + 0.5) / GRID) for i in range(GRID)])
-    quantiles /= quantiles.std()
-    return quantiles
 
 
 @lru_cache(maxsize=64)
@@ -251,7 +173,7 @@ def _power(values: Floats, trials: int, shift: float, level: float) -> float:
     return float((negative <= 2 * critical).mean())
 
 
-def _threshold(values: Floats, trials: int, power: float, level: float) -> float | None:
+def threshold(values: Floats, trials: int, power: float, level: float) -> float | None:
     """The shift of `values` (k,) above which the power is at least `power`; None if there is none.
 
     The rank sum is the number of positive averages of two drawn values. It changes where the shift is minus
@@ -272,47 +194,7 @@ def _threshold(values: Floats, trials: int, power: float, level: float) -> float
     return max(0.0, float(points[high]))
 
 
-@lru_cache(maxsize=1024)
-def _normal_threshold(trials: int, power: float, level: float) -> float | None:
-    """The shift of standard normal differences above which the power is at least `power`."""
-    if trials <= SIMULATED_TRIALS or critical_rank_sum(trials, level) is None:
-        return _threshold(_standard_normal(), trials, power, level)
-    low, high = 0.0, 8.0
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (low, middle) if _normal_power(middle, trials, level) >= power else (middle, high)
-    return high
-
-
-def _normal_power(shift: float, trials: int, level: float) -> float:
-    """Power for standard normal differences around `shift`, with a normal approximation of the rank sum.
-
-    The mean and the variance of the rank sum under the alternative are those of Lehmann, "Nonparametrics:
-    Statistical Methods Based on Ranks", section 4.2.
-    """
-    from scipy.special import owens_t
-
-    critical = critical_rank_sum(trials, level)
-    if critical is None:
-        return 0.0
-    normal = NormalDist()
-    # Probabilities that one difference, a sum of two, and both of two sums with a common term are positive.
-    one, two = normal.cdf(shift), normal.cdf(math.sqrt(2) * shift)
-    three = two - 2 * float(owens_t(math.sqrt(2) * shift, 1 / math.sqrt(3)))
-    pairs = trials * (trials - 1) / 2
-    mean = trials * one + pairs * two
-    variance = (
-        trials * one * (1 - one)
-        + pairs * (2 * (one - two) ** 2 + 3 * two * (1 - two))
-        + 2 * pairs * (trials - 2) * (three - two**2)
-    )
-    least = trials * (trials + 1) / 2 - critical
-    if variance <= 0:
-        return float(mean >= least)
-    return normal.cdf((mean - least + 0.5) / math.sqrt(variance))
-
-
-def _fewest(enough: Callable[[int], bool]) -> int | None:
+def fewest_trials(enough: Callable[[int], bool]) -> int | None:
     """A number of trials that is enough while one fewer is not; None if `MOST_TRIALS` are not enough.
 
     The numbers that are tried depend only on the answers so far. So if one condition holds wherever another

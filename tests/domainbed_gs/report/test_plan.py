@@ -13,14 +13,10 @@ from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
 from domainbed.results.accuracies import compute_accuracies
 from domainbed_gs.report.comparison import compare_all
+from domainbed_gs.report.normal_power import deviation_interval, normal_trials_needed
 from domainbed_gs.report.plan import Goal, hours_per_trial, make_plan, training_seconds
 from domainbed_gs.report.plan_tables import answer, duration, pilot_notes
-from domainbed_gs.report.power import (
-    deviation_interval,
-    normal_trials_needed,
-    smallest_detectable,
-    trials_needed,
-)
+from domainbed_gs.report.power import smallest_detectable, trials_needed
 
 GOAL = Goal(difference=0.03, power=0.8, alpha=0.05)
 

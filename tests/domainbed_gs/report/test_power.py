@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domainbed.errors import UsageError
-from domainbed_gs.report import power as power_module
+from domainbed_gs.report import normal_power
+from domainbed_gs.report.normal_power import (
+    deviation_interval,
+    normal_smallest_detectable,
+    normal_trials_needed,
+)
 from domainbed_gs.report.power import (
     EXACT_TRIALS,
     MOST_TRIALS,
     critical_rank_sum,
-    deviation_interval,
-    normal_smallest_detectable,
-    normal_trials_needed,
     smallest_detectable,
     trials_needed,
 )
@@ -114,7 +116,7 @@ def test_the_computed_number_of_trials_finds_the_difference_and_few_less_do_not(
 def test_moments_of_the_rank_sum_continue_the_simulation(trials, family):
     simulated = normal_smallest_detectable(1.0, trials, family)
     level = 0.05 / family
-    assert power_module._normal_power(simulated, trials, level) == pytest.approx(0.8, abs=0.03)
+    assert normal_power._normal_power(simulated, trials, level) == pytest.approx(0.8, abs=0.03)
 
 
 @pytest.mark.parametrize("family", [1, 2, 3, 60])
