@@ -11,17 +11,20 @@ from domainbed.training.config import TrainConfig
 
 def few_sources_warnings(jobs: Sequence[Job]) -> Iterator[str]:
     """A line for each algorithm and dataset of which some runs will fail for want of source environments."""
+    from domainbed.algorithms import get_algorithm_class
+
     failing: Counter[tuple[str, str, int, int]] = Counter()
-    limits: dict[tuple[str, str], tuple[int, int]] = {}  # classes of folders are made once
+    environments: dict[str, int] = {}  # a folder is scanned once
     for job in jobs:
-        kind = job.train_args["algorithm"], job.train_args["dataset"]
-        if kind not in limits:
-            config = TrainConfig(**job.train_args)
-            limits[kind] = config.algorithm_class().MIN_DOMAINS, len(config.dataset_class().ENVIRONMENTS)
-        needed, environments = limits[kind]
-        sources = environments - len(job.train_args["test_envs"])
+        algorithm, dataset = job.train_args["algorithm"], job.train_args["dataset"]
+        needed = get_algorithm_class(algorithm).MIN_DOMAINS
+        if needed == 1:
+            continue
+        if dataset not in environments:
+            environments[dataset] = len(TrainConfig(**job.train_args).dataset_class().ENVIRONMENTS)
+        sources = environments[dataset] - len(job.train_args["test_envs"])
         if sources < needed:
-            failing[*kind, needed, sources] += 1
+            failing[algorithm, dataset, needed, sources] += 1
     for (algorithm, dataset, needed, sources), runs in failing.items():
         yield (
             f"{algorithm} needs at least {needed} source environments, and {runs} of its runs on {dataset}, "
