@@ -120,6 +120,8 @@ def _warnings(facts: Facts) -> Iterator[str]:
             f"/dev/shm has {format_bytes(shared['free'])} free; where it is too small, runs load images in "
             "their own process (docker run --shm-size 1g gives more)"
         )
+    if facts["data_dir"] is not None and not Path(facts["data_dir"]).is_dir():
+        yield f"--data_dir {facts['data_dir']} is no folder; `domainbed download` fills one"
     if not facts["cache"]["writable"]:
         yield "images are decoded at each access; set DOMAINBED_CACHE to a folder that you can write to"
     for name, number in facts["versions"].items():

@@ -50,6 +50,14 @@ def test_they_fit_a_screen(facts):
     assert max(map(len, lines)) <= 80
 
 
+def test_a_data_folder_that_is_missing_is_a_warning(tmp_path):
+    facts = examine(str(tmp_path / "DATA"))
+    assert any(
+        each.endswith("DATA is no folder; `domainbed download` fills one") for each in facts["warnings"]
+    )
+    assert not any("looks into" in line for line in describe(facts))
+
+
 def test_as_json_for_a_bug_report(capsys):
     assert doctor.main(["--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -41,6 +41,9 @@ def completion_script(shell: str) -> str:
     of_commands = parser.add_subparsers()
     for name, each in command.COMMANDS.items():
         own = each.build_parser()
+        for action in own._actions:
+            if isinstance(action.metavar, str) and action.metavar.startswith("{"):
+                action.choices = action.metavar.strip("{}").split(",")  # those that `Flag.check` accepts
         of_commands.add_parser(name, help=each.about, parents=[own], add_help=False)
     script: str = shtab.complete(parser, shell=shell)
     return script

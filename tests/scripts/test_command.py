@@ -139,6 +139,7 @@ def test_the_completion_of_a_shell_knows_commands_and_flags(shell, capsys, tmp_p
     assert command.main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert all(name in script for name in (*NAMES, "--n_trials", "--relaunch_best"))
+    assert "single_domain" in script  # a value of --grouping
     if shell == "bash":
         (tmp_path / "completion").write_text(script)
         completed = subprocess.run(
