@@ -124,7 +124,7 @@ def test_reloading_a_registrys_module_keeps_its_names(forked_python, tmp_path):
             "domainbed.networks.registry": "FEATURIZERS", "domainbed.training.splits": "SCHEMES",
             "domainbed.model_selection.rules": "METHODS", "domainbed.sweep.launchers": "REGISTRY",
             "domainbed.results.report": "SECTIONS", "domainbed.download": "SOURCES",
-            "domainbed.hparams": "OPTIONS",
+            "domainbed.hparams.values": "OPTIONS",
         }
         for home, name in homes.items():
             module = importlib.import_module(home)

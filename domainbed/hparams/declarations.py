@@ -1,8 +1,4 @@
-"""Declarations of hyper-parameters: default, random draw, valid values, meaning and kind.
-
-A class declares a table `name -> Hparam`. Where the values depend on the dataset, the entry is a function
-of the dataset's name that returns the `Hparam`.
-"""
+"""What is declared of a hyper-parameter: default, random draw, valid values, meaning and kind."""
 
 from __future__ import annotations
 
@@ -10,20 +6,14 @@ import enum
 import json
 import math
 import operator
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from domainbed.errors import UndeclaredHparam, UsageError, hint, misspelt
-from domainbed.escaping import shortened
-from domainbed.json_input import DuplicateKey, json_without_duplicates
-from domainbed.registry import Registry
-
-Value = bool | int | float | str
-Draw = Callable[[np.random.RandomState], Value]
+from domainbed.errors import UsageError, hint
+from domainbed.hparams.draws import Constant, Described, Draw, Value
 
 REFERENCE_STEPS = 5000
 """Number of updates for which upstream chose the defaults and ranges of hyper-parameters."""
@@ -47,27 +37,6 @@ class Reader(enum.Enum):
 
     FEATURIZER = "featurizer"
     DATASET = "dataset"
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A draw that always gives `value`."""
-
-    value: Value
-
-    def __call__(self, r: np.random.RandomState) -> Value:
-        return self.value
-
-
-@dataclass(frozen=True)
-class Described:
-    """A draw, and its distribution in words."""
-
-    draw: Draw
-    words: str
-
-    def __call__(self, r: np.random.RandomState) -> Value:
-        return self.draw(r)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,153 +165,6 @@ def merged_tables(cls: type, attribute: str) -> dict[str, Any]:
     return merged
 
 
-class HparamValues(dict[str, Value]):
-    """The hyper-parameters of a run, by name. Reading one that no class declares is an error of one line."""
-
-    __slots__ = ()
-
-    def __missing__(self, name: str) -> Value:
-        code = sys._getframe(1).f_code
-        raise UndeclaredHparam(
-            f"{code.co_qualname} ({code.co_filename}) reads the hyper-parameter {name!r}, which is not "
-            f"declared; put it into HPARAMS of the algorithm's, dataset's or featurizer's class: "
-            f'HPARAMS = {{"{name}": Hparam(default, draw, help)}}'
-        )
-
-    def __or__(self, other: Mapping[str, Value]) -> HparamValues:  # type: ignore[override] # of this class
-        return HparamValues({**self, **other})
-
-
-OPTIONS: Registry[Hparam] = Registry.of_module("Hyper-parameter")
-"""Optional hyper-parameters such as `featurizer`: any run may set them, but they are in no default table,
-so that default tables equal upstream's.
-
-The module that reads an option declares it, `OPTIONS["grey"] = Hparam(...)`, and reads it with `option`.
-Only the options of imported modules and of plugins are here; `hparams_registry.options` returns all.
-"""
-
-
-SYNONYMS: Mapping[str, str] = {
-    "learning_rate": "lr",
-    "learningrate": "lr",
-    "lrate": "lr",
-    "eta": "lr",
-    "wd": "weight_decay",
-    "l2": "weight_decay",
-    "decay": "weight_decay",
-    "bs": "batch_size",
-    "minibatch_size": "batch_size",
-    "dropout": "resnet_dropout",
-    "backbone": "featurizer",
-    "model": "featurizer",
-    "network": "featurizer",
-    "arch": "featurizer",
-    "architecture": "featurizer",
-    "augmentations": "data_augmentation",
-    "optim": "optimizer",
-    "opt": "optimizer",
-    "scheduler": "schedule",
-    "lr_scheduler": "schedule",
-    "lr_schedule": "schedule",
-    "warmup": "warmup_steps",
-}
-"""What other projects call hyper-parameters of ours."""
-
-
-def synonym_in(name: str, known: Iterable[str]) -> str | None:
-    """The one of the `known` hyper-parameters that has this name, or that others call so; or None."""
-    spelt = name.lower().replace("-", "_")
-    return next((each for each in known if each in (name, SYNONYMS.get(spelt))), None)
-
-
-def unknown(name: str, known: Iterable[str]) -> UsageError:
-    """The error for a hyper-parameter that nothing reads; it suggests some of the names in `known`."""
-    names = list(known)
-    return misspelt(f"unknown hyper-parameter {name!r}", name, names, synonym_in(name, names))
-
-
-def option(hparams: Mapping[str, Any], name: str) -> Value:
-    """The value of the optional hyper-parameter `name`: that in `hparams`, or else its default.
-
-    Raises: UsageError for an invalid value.
-    """
-    declared = OPTIONS[name]
-    return declared.check(name, hparams[name]) if name in hparams else declared.default
-
-
 def resolve(declaration: Declaration, dataset: str) -> Hparam:
     """The `Hparam` that a table's entry declares for `dataset`."""
     return declaration if isinstance(declaration, Hparam) else declaration(dataset)
-
-
-def const(value: Value) -> Draw:
-    """`value`, without a draw."""
-    return Constant(value)
-
-
-def uniform(low: float, high: float) -> Draw:
-    """U(low, high)."""
-    return Described(lambda r: float(r.uniform(low, high)), f"U({low:g}, {high:g})")
-
-
-def uniform_int(low: float, high: float) -> Draw:
-    """U(low, high), truncated toward zero."""
-    return Described(lambda r: int(r.uniform(low, high)), f"U({low:g}, {high:g}), truncated")
-
-
-def log10_uniform(low: float, high: float) -> Draw:
-    """10^U(low, high)."""
-    return Described(lambda r: float(10 ** r.uniform(low, high)), f"10^U({low:g}, {high:g})")
-
-
-def log10_int(low: float, high: float) -> Draw:
-    """10^U(low, high), truncated toward zero."""
-    return Described(lambda r: int(10 ** r.uniform(low, high)), f"10^U({low:g}, {high:g}), truncated")
-
-
-def log2_int(low: float, high: float) -> Draw:
-    """2^U(low, high), truncated toward zero."""
-    return Described(lambda r: int(2 ** r.uniform(low, high)), f"2^U({low:g}, {high:g}), truncated")
-
-
-def choice(*values: Value) -> Draw:
-    """One of `values`, all equally likely. NumPy converts them to one type."""
-
-    def draw(r: np.random.RandomState) -> Value:
-        picked: Value = r.choice(list(values)).item()
-        return picked
-
-    return Described(draw, f"one of {', '.join(map(str, values))}")
-
-
-def parse_overrides(text: str | None) -> dict[str, object]:
-    """The JSON object in `text`, the value of `--hparams`; empty for None.
-
-    Raises: UsageError if `text` is not a JSON object, or has a key twice.
-    """
-    if text is None:
-        return {}
-    try:
-        overrides = json_without_duplicates(text)
-    except DuplicateKey as error:
-        raise UsageError(f"--hparams: {error}: {shortened(text)!r}") from None
-    except ValueError as error:
-        raise UsageError(
-            f"--hparams is not valid JSON ({error}): {shortened(text)!r}; write e.g. '{{\"lr\": 0.001}}'"
-        ) from None
-    if not isinstance(overrides, dict):
-        raise UsageError(
-            f"--hparams takes a JSON object such as '{{\"lr\": 0.001}}', not {shortened(text)!r}"
-        )
-    return overrides
-
-
-def override(hparams: dict[str, Value], overrides: Mapping[str, object], table: Table, dataset: str) -> None:
-    """Validate `overrides` and apply them to `hparams`.
-
-    Raises: UsageError for a name that `table` does not have, or an invalid value.
-    """
-    for name, value in overrides.items():
-        if name not in table:
-            raise unknown(name, table)
-        hparams[name] = resolve(table[name], dataset).check(name, value)
