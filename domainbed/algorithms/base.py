@@ -274,7 +274,8 @@ class Algorithm(nn.Module):
     @classmethod
     def unread_hparams(cls, given: Mapping[str, object]) -> dict[str, str]:
         """Names in `given`, what a user sets, that have no effect with these values -> why, as a clause."""
-        return {}
+        is_upstreams = cls.hparams_table()["lars"] is Algorithm.HPARAMS["lars"]
+        return {"lars": "only ERMPlusPlus has this optimizer"} if given.get("lars") and is_upstreams else {}
 
     @classmethod
     def optimizer_choice(cls, hparams: Mapping[str, Any]) -> OptimizerChoice:

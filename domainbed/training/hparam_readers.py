@@ -92,7 +92,8 @@ def readers_of(name: str) -> Iterator[str]:
                     yield f"{kind} {entry}"
     for entry in ALGORITHMS:
         with contextlib.suppress(Exception):
-            if name in hparams_registry.table(entry) or name in hparams_registry.switches(entry):
+            has = name in hparams_registry.table(entry) or name in hparams_registry.switches(entry)
+            if has and name not in hparams_registry.unread_by(entry, {name: True}):
                 yield f"algorithm {entry}"
 
 

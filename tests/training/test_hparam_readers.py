@@ -41,6 +41,7 @@ def config(hparams, **settings):
         ({"preset": "published"}, {}, "featurizer mnist_cnn does not read it", ["featurizer resnet"]),
         ({"irm_lambda": 1.0}, {}, "neither ERM nor the dataset nor the featurizer", ["algorithm IRM"]),
         ({"input_size": 32}, {}, "dataset Debug28 does not read it", ["dataset PACS"]),
+        ({"lars": True}, {"algorithm": "IRM"}, "only ERMPlusPlus has this", ["algorithm ERMPlusPlus"]),
         ({"grey": True}, {"dataset": "EmojiStyles"}, "dataset EmojiStyles", ["dataset ColoredDigits"]),
         ({"sma_start": 3}, {}, "'weight_averaging' is 'none'", ["runs with 'weight_averaging': 'sma'"]),
         ({"swad_r": 0.2, "weight_averaging": "sma"}, {}, "'weight_averaging' is 'sma'", ["'swad'"]),
@@ -84,7 +85,7 @@ def test_hyper_parameters_that_some_part_reads_are_accepted(hparams, settings):
 
 
 def test_upstreams_shared_names_are_never_an_error():
-    """A method need not read resnet18, class_balanced or lars, which upstream has for every algorithm."""
+    """A method need not read resnet18, class_balanced or lars (false), which upstream has for all of them."""
     shared = {name: default_hparams("ERM", "Debug28")[name] for name in Algorithm.hparams_table()}
     assert {"data_augmentation", "resnet18", "class_balanced", "vit_dropout", "lars"} <= shared.keys()
     for algorithm in ("ERM", "DANN", "IRM"):
