@@ -2,7 +2,9 @@
 # Docker's 64 MB: a run that finds it too small says so, and loads its images in its own process.
 #
 #     docker build -t domainbed-gs .
-#     docker run --rm -v "$PWD/runs:/home/researcher/runs" domainbed-gs sweep launch --config quickstart --skip_confirmation --quiet
+#     mkdir -p runs
+#     docker run --rm --user "$(id -u)" -v "$PWD/runs:/home/researcher/runs" domainbed-gs \
+#         sweep launch --config quickstart --skip_confirmation --quiet
 FROM python:3.12-slim
 
 # The build of torch for CPUs is the smallest; for GPUs give --build-arg TORCH_BACKEND=auto.
