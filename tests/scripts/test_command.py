@@ -11,6 +11,8 @@ import pytest
 
 from domainbed.errors import UnknownName, UsageError
 from domainbed.scripts import command
+from domainbed.sweep import flags as sweep_flags
+from domainbed.sweep.commands import COMMANDS as SWEEP_COMMANDS
 from domainbed.version import __version__
 
 NAMES = list(command.COMMANDS)
@@ -56,6 +58,13 @@ def test_examples_of_the_help_are_flags_that_the_command_takes(name, capsys):
     _, _, examples = help_of([name, "--help"], capsys).partition("\nexamples:\n")
     for line in re.findall(rf"^    domainbed {name}(.*)", examples, re.M):
         command.COMMANDS[name].build_parser().parse_args(shlex.split(line.partition(">")[0]))
+
+
+def test_examples_of_sweep_are_commands_that_it_takes():
+    for name, each in SWEEP_COMMANDS.items():
+        for words in each.examples:
+            args = sweep_flags.parse(shlex.split(words))
+            assert args.command == name
 
 
 @pytest.mark.parametrize(
