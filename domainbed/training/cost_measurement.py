@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +27,6 @@ from domainbed.training.run import Run, build
 
 _STEPS = 7
 """Most updates that are timed, after one that is not."""
-_MEMORY_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
 def measure(config: TrainConfig, budget: float) -> Cost:
@@ -51,8 +51,17 @@ def measure(config: TrainConfig, budget: float) -> Cost:
         record=_record(run),
         n_steps=run.n_steps,
         n_records=1 + -(-(run.n_steps - 1) // run.checkpoint_freq),
-        memory=_MEMORY_UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        memory=_peak_memory(),
     )
+
+
+def _peak_memory() -> int:
+    """Most bytes of main memory that this process has taken."""
+    status = Path("/proc/self/status")
+    if status.exists():  # there, ru_maxrss begins with that of the process that started this one
+        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _update(run: Run, step: int) -> None:
