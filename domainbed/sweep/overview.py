@@ -16,6 +16,9 @@ COLUMNS = {
 }
 """Column -> the arguments whose different values it counts."""
 
+_OF_ONE_ALGORITHM = ("Hyper-parameters",)
+"""Columns that count those of one algorithm, the most: a sweep file may give each its own values."""
+
 
 def overview(jobs: Sequence[Job]) -> list[str]:
     """Lines of a table with a row for each dataset, and the names of the algorithms below it.
@@ -29,9 +32,20 @@ def overview(jobs: Sequence[Job]) -> list[str]:
     rows = [["Dataset", *COLUMNS, "Runs"]]
     for dataset, own in of_datasets.items():
         counts = [
-            len({str([job.train_args.get(name) for name in names]) for job in own})
-            for names in COLUMNS.values()
+            _most_of_one_algorithm(own, names) if column in _OF_ONE_ALGORITHM else _count(own, names)
+            for column, names in COLUMNS.items()
         ]
         rows.append([dataset, *map(str, counts), str(len(own))])
     algorithms = list(dict.fromkeys(job.train_args["algorithm"] for job in jobs))
     return [*text_table(rows), f"Algorithms: {shortened_list(algorithms, 12)}."]
+
+
+def _count(jobs: Sequence[Job], names: Sequence[str]) -> int:
+    return len({str([job.train_args.get(name) for name in names]) for job in jobs})
+
+
+def _most_of_one_algorithm(jobs: Sequence[Job], names: Sequence[str]) -> int:
+    of_algorithms: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        of_algorithms[job.train_args["algorithm"]].append(job)
+    return max(_count(own, names) for own in of_algorithms.values())

@@ -7,11 +7,13 @@ import pytest
 
 from domainbed.sweep.flags import parse
 from domainbed.sweep.launch_checks import check_jobs
+from domainbed.sweep.overview import overview
 from domainbed.sweep.planned_jobs import make_jobs
 from domainbed.training.api import train
 from domainbed.training.config import TrainConfig
 
-FILE = Path(__file__).parents[2] / "sweeps" / "field_2026.toml"
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "sweeps" / "field_2026.toml"
 METHODS = (
     *("ERM", "AgrSum", "FairGrad", "GGAL", "FAMO", "STCH", "GENIE", "PGrad", "ExcessMTL", "SDMGrad", "MoDo"),
     *("GGA", "Aggregation", "Scalarization", "RIDG", "LFME", "ERMPlus", "MIRO", "MixStyle", "GAM"),
@@ -31,6 +33,20 @@ def test_every_method_has_ten_trials_on_each_target_with_seeds_that_pair_them():
     assert {job.train_args["algorithm"] for job in jobs} == {*METHODS}
     assert len({job.train_args["seed"] for job in jobs}) == 4 * 10
     assert {job.train_args["splits"] for job in jobs} == {"70/10/20:per_trial"}
+
+
+def test_the_overview_counts_the_values_of_one_method():
+    _, row, *_ = overview(jobs_of())
+    assert row.split() == ["EmojiStyles", "20", "4", "10", "1", "800"]
+
+
+def test_the_results_show_the_costs_that_were_measured():
+    measured = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    measured = measured.partition("## Time of a step of further methods\n")[2].partition("\n## ")[0]
+    rows = [line for line in measured.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(METHODS)  # without ERM, and GGA has two
+    shown = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").partition("in turns with ERM\n")[2]
+    assert [line for line in shown.partition("\nGGA ")[0].splitlines() if line.startswith("| ")][1:] == rows
 
 
 def test_the_grid_has_three_learning_rates_in_one_directory():
