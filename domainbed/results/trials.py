@@ -49,6 +49,7 @@ class Trials:
 
     def __init__(self) -> None:
         self._runs: dict[Key, dict[Slot, dict[int, Run]]] = {}
+        self._shared: dict[str, dict[int, list[int]]] = {}
 
     def add(self, key: Key, runs: Sequence[Run], searched: Sequence[tuple[Hashable, ...]]) -> None:
         """Add the runs of an experiment.
@@ -66,6 +67,7 @@ class Trials:
             if earlier is None or run.last_step > earlier.last_step:
                 slots[slot][run.seed] = run
         self._runs[key] = slots
+        self._shared.pop(key[0], None)
 
     def count(self, key: Key) -> int:
         """Number of runs that are kept."""
@@ -81,7 +83,7 @@ class Trials:
         With sets of targets, "target" is the number of a column (`domainbed.records.target_sets`).
         """
         cells: dict[tuple[Trial, int], dict[tuple[int, tuple[Hashable, ...]], list[Record]]] = {}
-        shared = self._seeds(key[0])
+        shared = self._shared_seeds(key[0])
         for slot, runs in self._runs[key].items():
             order = shared.get(slot.trial_seed) or sorted(runs)
             for seed, run in runs.items():
@@ -94,12 +96,14 @@ class Trials:
             for cell, variants in cells.items()
         }
 
-    def _seeds(self, dataset: str) -> dict[int, list[int]]:
+    def _shared_seeds(self, dataset: str) -> dict[int, list[int]]:
         """Trial seed -> seeds in ascending order, if all methods on the dataset repeat with the same seeds.
 
         Trials are left out in which this is not so, as in upstream's sweeps, where each run has a seed of its
-        own: their repetitions are counted in each slot by itself.
+        own: their repetitions are counted in each slot by itself. Found once for all methods.
         """
+        if dataset in self._shared:
+            return self._shared[dataset]
         used: dict[int, list[set[int]]] = defaultdict(list)
         for (of_dataset, _), slots in self._runs.items():
             if of_dataset == dataset:
@@ -107,4 +111,7 @@ class Trials:
                     used[slot.trial_seed].append(set(runs))
         shared = {trial_seed: set().union(*seeds) for trial_seed, seeds in used.items()}
         most = {trial_seed: max(map(len, seeds)) for trial_seed, seeds in used.items()}
-        return {trial: sorted(seeds) for trial, seeds in shared.items() if len(seeds) == most[trial]}
+        self._shared[dataset] = {
+            trial: sorted(seeds) for trial, seeds in shared.items() if len(seeds) == most[trial]
+        }
+        return self._shared[dataset]

@@ -1,7 +1,8 @@
 """Start a command in a fork of this process.
 
-A run starts in the fork itself, where torch is loaded already, which saves seconds per run. Other commands
-are executed by a shell. If this process dies, its forks receive SIGTERM.
+A run starts in the fork itself, where torch is loaded already, which saves seconds per run, or in a new
+interpreter where threads that this process had could not be stopped. Other commands are executed by a shell.
+If this process dies, its forks receive SIGTERM.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def start(command: str, slot: Slot) -> int:
     flags, directory = flags_of_train(command), run_directory(command)
     if flags is None or directory is None:
         return _fork(lambda: _exec_shell(command, slot), slot)
-    if slot.fork:
+    # One thread needs no OpenMP threads, which an old library cannot stop.
+    if slot.fork and (slot.threads == 1 or _pause_openmp() is not None):
         _preload()
         return _fork(lambda: _log_output(directory / LOG, lambda: _train(flags, slot.threads)), slot)
     return _fork(lambda: _log_output(directory / LOG, lambda: _exec_python(flags, slot)), slot)
@@ -88,9 +90,14 @@ def _fork(work: Callable[[], int], slot: Slot) -> int:
 
 def _stop_openmp_threads() -> None:
     """Stop torch's idle OpenMP threads. They do not exist in a fork, which would wait for them forever."""
-    pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
+    pause = _pause_openmp()
     if pause is not None:
         pause(_OMP_PAUSE_HARD)
+
+
+def _pause_openmp() -> Callable[[int], int] | None:
+    """OpenMP's function that stops its threads; None before OpenMP 5.0, as in the library of torch 2.6."""
+    return getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
 
 
 def _exec_shell(command: str, slot: Slot) -> int:

@@ -87,7 +87,7 @@ def test_an_update_does_not_wait_for_the_device(monkeypatch):
     """Tensors on the meta device have no values to read. That device has no autocast to disable, either."""
     monkeypatch.setattr(discrepancy, "full_precision", lambda like: contextlib.nullcontext())
     with torch.device("meta"):
-        algorithm = make(rdm_penalty_anneal_iters=0)
+        algorithm = make(rdm_penalty_anneal_iters=0, optimizer="SGD")
         algorithm.update(minibatches(4, 4, 4))
     assert algorithm.updates == 1
 

@@ -148,6 +148,8 @@ def test_a_featurizer_without_stages_is_refused(monkeypatch):
 
 
 def test_a_network_that_is_no_chain_of_modules_can_be_frozen_as_a_whole():
+    if "test_vit_relpos" not in pytest.importorskip("timm").list_models():
+        pytest.skip("this timm has no small network of this kind")
     with pytest.raises(UsageError, match=r"must be one of none, all, not 'blocks\.1'"):
         build("timm:test_vit_relpos", freeze="blocks.1")
     frozen, x = build("timm:test_vit_relpos", freeze="all")

@@ -99,7 +99,7 @@ def test_an_unexpected_exception_leaves_its_traceback_in_the_log(tmp_path, monke
             return {"loss": 1 / 0}
 
     monkeypatch.setitem(REGISTRY, "Buggy", Buggy)
-    assert run_commands([command(tmp_path / "run", "--algorithm", "Buggy")], [Slot()]) == [1]
+    assert run_commands([command(tmp_path / "run", "--algorithm", "Buggy")], [Slot(threads=1)]) == [1]
     assert failure_reason(tmp_path / "run") == "ZeroDivisionError: division by zero"
     assert "Traceback" in (tmp_path / "run" / "launch.log").read_text(encoding="utf-8")
 
@@ -112,7 +112,7 @@ def test_a_run_killed_while_it_draws_its_progress_bar_does_not_block_others(tmp_
 
     monkeypatch.setitem(REGISTRY, "Killed", Killed)
     commands = [command(tmp_path / name, "--algorithm", name, "--steps", 2) for name in ("Killed", "ERM")]
-    assert run_commands(commands, [Slot()]) == [-signal.SIGKILL, 0]
+    assert run_commands(commands, [Slot(threads=1)]) == [-signal.SIGKILL, 0]
 
 
 @pytest.mark.timeout(60)
