@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from domainbed.sweep.job import Job
 from domainbed.sweep.manifest import read_manifest
 from domainbed.training.cost import Cost
 from domainbed.training.run_state import seconds_of_finished
+
+_log = logging.getLogger(__name__)
 
 FEW_UPDATES = 200
 """So many updates of a sweep take about as long as measuring them."""
@@ -165,7 +168,12 @@ def _measured(jobs: Mapping[Kind, Job], threads: int, budget: float) -> Iterator
             if not line:  # the time is over
                 return
             answer = json.loads(line)
-            if "error" not in answer:
+            if "error" in answer:
+                _log.warning(
+                    "note: a run of %s could not be measured, and is taken to be like the others: %s",
+                    *(job.train_args["algorithm"], answer["error"]),
+                )
+            else:
                 yield kind, Cost(**answer)
     except BrokenPipeError:
         return
