@@ -184,7 +184,7 @@ def _load_weights(algorithm: Algorithm, weights: Mapping[str, Any], version: str
     """
     own = _of_updates_only(algorithm)
     if not own.keys() <= weights.keys():
-        algorithm.update = partial(_refuse_update, type(algorithm))  # type: ignore[method-assign]
+        algorithm.update = partial(_refuse_update, type(algorithm))  # type: ignore[method-assign] # its own
     try:
         algorithm.load_state_dict({**own, **weights})
     except RuntimeError as error:
