@@ -23,7 +23,12 @@ class Constant:
 
 @dataclass(frozen=True)
 class Described:
-    """A draw, and its distribution in words."""
+    """A draw, and its distribution in words.
+
+    Attributes:
+        draw: the draw.
+        words: the distribution, such as "U(0, 1)".
+    """
 
     draw: Draw
     words: str
