@@ -17,6 +17,8 @@ from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from domainbed import memory
+
 
 def interleaved(
     functions: Mapping[str, Callable[[], None]], rounds: int, warmup: int
@@ -134,16 +136,12 @@ def environment() -> dict[str, str]:
 
 
 def peak_memory(device: str = "cpu") -> int:
-    """Bytes that this process has held at most: resident, or of a CUDA device's memory.
-
-    Not `ru_maxrss`, which begins with that of the process that started this one.
-    """
+    """Most bytes that this process has taken: of main memory, or of a CUDA device's."""
     if device.startswith("cuda"):
         import torch
 
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    return memory.peak_memory()
 
 
 def _processor() -> str:

@@ -8,17 +8,16 @@ are.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from domainbed.errors import DomainBedError
+from domainbed.memory import peak_memory
 from domainbed.training.config import TrainConfig
 from domainbed.training.cost import Cost
 from domainbed.training.evaluation import BATCH_SIZE, parts_to_evaluate, without_augmentation
@@ -51,17 +50,8 @@ def measure(config: TrainConfig, budget: float) -> Cost:
         record=_record(run),
         n_steps=run.n_steps,
         n_records=1 + -(-(run.n_steps - 1) // run.checkpoint_freq),
-        memory=_peak_memory(),
+        memory=peak_memory(),
     )
-
-
-def _peak_memory() -> int:
-    """Most bytes of main memory that this process has taken."""
-    status = Path("/proc/self/status")
-    if status.exists():  # there, ru_maxrss begins with that of the process that started this one
-        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _update(run: Run, step: int) -> None:
