@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ from domainbed_gs.trained_models.table import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+COLUMNS = 4
+"""Most panels in a row."""
 
 DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 
@@ -62,16 +66,28 @@ def panel_title(key: tuple[str, str, str]) -> str:
 
 
 def curves_figure(methods: Mapping[str, Curves], title: str) -> Figure:
-    """A figure with a panel for each method; all panels have the same axes."""
+    """A figure with a panel for each method, four in a row; all panels have the same axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(0.8 + 3.4 * len(methods), 3.9), layout="constrained")
-    axes = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
-    for axis, (method, curves) in zip(axes, methods.items(), strict=True):
+    columns = min(len(methods), COLUMNS)
+    rows = math.ceil(len(methods) / columns)
+    figure = Figure(figsize=(0.8 + 3.4 * columns, 0.9 + 3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    drawn, empty = axes.flat[: len(methods)], axes.flat[len(methods) :]
+    for axis, (method, curves) in zip(drawn, methods.items(), strict=True):
         draw_curves(axis, curves)
         axis.set_title(method, color=INK, fontsize=11)
-    axes[0].set_ylabel("rise of the loss", color=INK)
-    axes[-1].legend(frameon=False, fontsize=9)
+    for axis in drawn[:-columns]:
+        axis.set_xlabel("")  # a panel below has it
+    for axis in drawn[-columns:]:
+        axis.tick_params(labelbottom=True)
+    for axis in empty:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("rise of the loss", color=INK)
+    (empty[0] if len(empty) else drawn[-1]).legend(
+        *drawn[0].get_legend_handles_labels(), frameon=False, fontsize=9
+    )
     figure.suptitle(title, color=INK, fontsize=13, fontweight="bold")
     figure.supxlabel(CAPTION, color=PALE, fontsize=8)
     return figure
