@@ -22,11 +22,18 @@ GROUPS = {
 REPEATED = ("trace", "sources")
 """Left out: the mean of the sources' traces is the trace of their mean loss."""
 
+RATIO = "ratio"
+"""Instead of a quantity: the sharpest source's value / the pooled loss's, large in fake flat minima."""
+
+RATIOS = ("one_step_rise", "worst_rise", "eigenvalue")
+"""Quantities with a ratio; a trace is a sum of positive and negative eigenvalues."""
+
 
 def compare_methods(rows: Sequence[Row], baseline: str) -> list[MethodCell]:
     """A cell for each dataset, part, quantity, group and method; the baseline is first among the methods.
 
-    The tables are about dataset, part and quantity; `studies.comparison` has trials and tests.
+    The tables are about dataset, part and quantity; `studies.comparison` has trials and tests. The labels of
+    the last one, which is about `RATIO`, are quantities.
 
     Args:
         rows: rows of the table sharpness.csv.
@@ -40,6 +47,8 @@ def compare_methods(rows: Sequence[Row], baseline: str) -> list[MethodCell]:
         for quantity in QUANTITIES:
             values = {group: _reader(quantity, group) for group in GROUPS if (quantity, group) != REPEATED}
             cells += compared_methods((dataset, part, quantity), methods, values, baseline)
+        ratios = {name: partial(trial_means, value=partial(_ratio, quantity=name)) for name in RATIOS}
+        cells += compared_methods((dataset, part, RATIO), methods, ratios, baseline)
     return cells
 
 
@@ -54,3 +63,9 @@ def _value(rows: Sequence[Row], quantity: str, group: str) -> float | None:
     if not values:
         return None
     return max(values) if group == "sharpest source" else fmean(values)
+
+
+def _ratio(rows: Sequence[Row], quantity: str) -> float | None:
+    """The sharpest source's value divided by the pooled loss's; None if that is not positive."""
+    sharpest, pooled = (_value(rows, quantity, group) for group in ("sharpest source", "pooled"))
+    return sharpest / pooled if sharpest is not None and pooled is not None and pooled > 0 else None

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from domainbed_gs.report.signed_rank import signed_rank_p
-from domainbed_gs.sharpness.comparison import GROUPS, compare_methods
+from domainbed_gs.sharpness.comparison import GROUPS, RATIO, RATIOS, compare_methods
 from domainbed_gs.sharpness.settings import QUANTITIES
 from domainbed_gs.sharpness.tables import print_tables
 
@@ -73,6 +73,27 @@ def test_p_values_are_exact_and_corrected_for_all_tests_of_a_table(rows):
     assert cell(cells, "trace", "pooled", "SAM").family == 2 * (len(GROUPS) - 1)
 
 
+def test_ratios_show_a_flat_pooled_loss_with_a_sharp_source(rows):
+    cells = compare_methods(rows, "ERM")
+    ratio = {name: cell_of_ratio(cells, "eigenvalue", name) for name in ("ERM", "SAM", "DGSAM")}
+    assert ratio["SAM"].trials["0"] == 3  # its sharpest source / its pooled loss
+    assert ratio["DGSAM"].trials["9"] == pytest.approx(1.09)
+    assert (ratio["SAM"].verdict(), ratio["DGSAM"].verdict()) == ("higher", "lower")
+    assert ratio["SAM"].family == 2 * len(RATIOS)
+
+
+def test_a_model_without_a_positive_pooled_value_has_no_ratio(rows):
+    for row in rows:
+        if row["run"] == "SAM0c" and row["role"] == "pooled":
+            row["eigenvalue"] = 0.0
+    assert "0" not in cell_of_ratio(compare_methods(rows, "ERM"), "eigenvalue", "SAM").trials
+
+
+def cell_of_ratio(cells, quantity, algorithm):
+    (found,) = [c for c in cells if (c.table[-1], c.label, c.algorithm) == (RATIO, quantity, algorithm)]
+    return found
+
+
 def test_too_few_trials_say_how_many_are_needed(rows):
     few = [row for row in rows if int(row["trial_seed"]) < 3]
     assert (
@@ -119,5 +140,6 @@ def test_the_tables_have_every_method_with_its_verdict(rows, capsys):
     print_tables(rows, "ERM", "markdown")
     out = capsys.readouterr().out
     assert "Dataset: D, part in: largest eigenvalue of the Hessian" in out
+    assert "Dataset: D, part in: sharpest source / pooled loss" in out
     assert "| sharpest source | DGSAM | 1.045 | 0.03028 | 10 | -1.955 |" in out
     assert "each on the loss of its own row; measured on 100 samples" in out
