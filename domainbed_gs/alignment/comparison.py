@@ -7,12 +7,16 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from statistics import fmean
 
+from domainbed.algorithms import REGISTRY
 from domainbed_gs.alignment.settings import PAIRS, QUANTITIES
 from domainbed_gs.studies.comparison import MethodCell, compared_methods, grouped, trial_means
 from domainbed_gs.trained_models.table import Row
 
 WITHIN = tuple(pair for pair in PAIRS if pair.startswith("within"))
 """Kinds of pairs by which methods are not compared."""
+
+BEYOND_CHANCE = {f"{pair}, beyond chance": pair for pair in PAIRS if pair not in WITHIN}
+"""Label of a row -> kind of pairs, whose distances are those of `beyond_chance`."""
 
 
 def compare_methods(rows: Sequence[Row], baseline: str) -> list[MethodCell]:
@@ -27,10 +31,15 @@ def compare_methods(rows: Sequence[Row], baseline: str) -> list[MethodCell]:
     cells: list[MethodCell] = []
     for (dataset, part, parameters), own in grouped(rows, ("dataset", "part", "parameters")).items():
         of_method = {name: found for (name,), found in grouped(own, ("algorithm",)).items()}
-        methods = {name: of_method[name] for name in sorted(of_method, key=lambda name: name != baseline)}
+        order = sorted(REGISTRY.order(list(of_method)), key=lambda name: name != baseline)
+        methods = {name: of_method[name] for name in order}
         for quantity in QUANTITIES:
             table = dataset, part, parameters, quantity
             values = {pair: partial(trials_of, quantity=quantity, pair=pair) for pair in PAIRS}
+            for label, pair in BEYOND_CHANCE.items():
+                values[label] = partial(
+                    trial_means, value=partial(beyond_chance, quantity=quantity, pair=pair)
+                )
             cells += compared_methods(table, methods, values, baseline, WITHIN)
     return cells
 
@@ -43,3 +52,34 @@ def trials_of(rows: Iterable[Row], quantity: str, pair: str) -> dict[str, float]
     column = f"{quantity}_distance"
     of_kind = [row for row in rows if row["pair"] == pair and not math.isnan(row[column])]
     return trial_means(of_kind, lambda model: fmean(row[column] for row in model))
+
+
+def beyond_chance(rows: Sequence[Row], quantity: str, pair: str) -> float | None:
+    """Mean distance of one model's pairs of a kind, without what the finite number of samples adds to it.
+
+    Groups u of one environment and v of another have |u - v|^2 = |E u - E v|^2 + var(u) + var(v) on average,
+    and two groups of one environment 2 var(u). Half the squared distances within both environments are
+    subtracted, so that the estimate of |E u - E v|^2 has no bias, and can be below 0.
+
+    Args:
+        rows: rows of alignment.csv of one model, for one kind of parameters.
+        quantity: name of a quantity.
+        pair: kind of pairs, of two environments.
+
+    Returns: the mean over the pairs; None if there is none with a number.
+    """
+    numbers = [row for row in rows if not math.isnan(row[f"{quantity}_distance"])]
+    within = {row["first"]: _square(row, quantity) for row in numbers if row["pair"] in WITHIN}
+    values = [
+        (_square(row, quantity) - (within[row["first"]] + within[row["second"]]) / 2)
+        / row[f"{quantity}_norms"]
+        for row in numbers
+        if row["pair"] == pair and row["first"] in within and row["second"] in within
+    ]
+    return fmean(values) if values else None
+
+
+def _square(row: Row, quantity: str) -> float:
+    """Mean squared distance of the groups of a pair."""
+    distance: float = row[f"{quantity}_distance"] * row[f"{quantity}_norms"]
+    return distance

@@ -37,10 +37,13 @@ def _title(table: tuple[str, ...]) -> str:
 def _explanation(rows: Sequence[Row], cells: Sequence[MethodCell], baseline: str) -> list[str]:
     shown = dict.fromkeys(cell.label for cell in cells)
     lines = [
-        f"Pairs: {'; '.join(f'{pair}: {PAIRS[pair]}' for pair in shown)}. All pairs are in {ALIGNMENT}.",
+        f"Pairs: {'; '.join(f'{pair}: {PAIRS[pair]}' for pair in shown if pair in PAIRS)}. All pairs are in "
+        f"{ALIGNMENT}.",
         "Distance of two vectors u and v: |u - v|^2 / (|u|^2 + |v|^2), which is 0 if they are equal and 1 if "
         "they are orthogonal. Each environment gives two groups of samples; a distance between environments "
         "is over the pairs of their groups. Those within an environment show what chance alone makes.",
+        "Beyond chance: |u - v|^2 minus half of what it is within each of the two environments, before the "
+        "division. This estimates the distance that all samples would have; it can be below 0.",
         f"Measured on {rows[0]['samples']} samples of each environment at most, in evaluation mode. Of "
         f"Hessians: estimated from {rows[0]['probes']} random vectors without bias, so it can be below 0.",
         "SD: standard deviation over trials. A trial's value is the mean over pairs and targets.",

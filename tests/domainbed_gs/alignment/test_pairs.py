@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from domainbed_gs.alignment.comparison import compare_methods
+from domainbed_gs.alignment.comparison import beyond_chance, compare_methods
 from domainbed_gs.alignment.pairs import distance, kind_of_pair, pairs_of
 from domainbed_gs.alignment.settings import NUMBERS
 from domainbed_gs.alignment.tables import print_tables
@@ -65,9 +65,16 @@ def rows(**methods):
     found = []
     for method, values in methods.items():
         for trial, value in enumerate(values):
-            for pair, scale in (("source-source", 1.0), ("within-source", 0.1)):
-                numbers = dict.fromkeys(NUMBERS, math.nan) | {"variance_distance": value * scale}
+            pairs = (
+                ("source-source", "a", "b", 1),
+                ("within-source", "a", "a", 0.1),
+                ("within-source", "b", "b", 0.1),
+            )
+            for pair, first, second, scale in pairs:
+                numbers = dict.fromkeys(NUMBERS, math.nan)
+                numbers |= {"variance_distance": value * scale, "variance_norms": 2.0}
                 texts = {"dataset": "EmojiStyles", "part": "in", "parameters": "classifier", "pair": pair}
+                texts |= {"first": first, "second": second}
                 of_model = {"algorithm": method, "targets": "Flat", "trial_seed": str(trial), "step": ""}
                 settings = {"samples": "64", "probes": "4", "run": f"{method}{trial}"}
                 found.append({**texts, **of_model, **settings, **numbers})
@@ -84,18 +91,40 @@ def test_a_method_whose_environments_are_closer_in_every_trial_is_called_so():
     fishr = found["source-source", "Fishr"]
     assert fishr.comparison.difference == pytest.approx(-0.2)
     assert fishr.comparison.p == pytest.approx(2 / 2**8)
-    assert (fishr.family, fishr.holm_p) == (2, pytest.approx(4 / 2**8))
+    assert (fishr.family, fishr.holm_p) == (4, pytest.approx(8 / 2**8))
+    beyond = found["source-source, beyond chance", "Fishr"]
+    assert beyond.mean == pytest.approx(0.9 * fishr.mean)
+    assert (beyond.family, beyond.verdict()) == (4, "lower")
     assert fishr.verdict() == "lower"
     assert found["source-source", "SAM"].verdict() == "undecided"
     assert found["within-source", "Fishr"].comparison is None
     assert compare_methods(rows(Fishr=[1.0] * 8, ERM=ERM), "ERM")[1].verdict() == "higher"
 
 
+@given(arrays(float, (4, 5), elements=NUMBERS_OF_VECTORS))
+def test_beyond_chance_is_what_independent_groups_have_in_common(vectors):
+    gram, model = of_vectors(*vectors), []
+    for first, second in pairs_of(2):
+        found, norms = distance(gram, first, second)
+        pair = kind_of_pair(first, second, [False, True])
+        texts = {"pair": pair, "first": "ab"[first], "second": "ab"[second]}
+        model.append({**texts, "mean_distance": found, "mean_norms": norms})
+    norms = model[0]["mean_norms"]
+    # An environment whose gradients are all 0 has no distance.
+    if any(math.isnan(row["mean_distance"]) for row in model):
+        assert beyond_chance(model, "mean", "source-target") is None
+        return
+    u, v = vectors[:2], vectors[2:]
+    expected = ((u[0] - v[0]) @ (u[1] - v[1]) + (u[0] - v[1]) @ (u[1] - v[0])) / 2
+    assert beyond_chance(model, "mean", "source-target") * norms == pytest.approx(expected, abs=1e-6)
+    assert beyond_chance(model, "mean", "source-source") is None
+
+
 def test_too_few_trials_say_how_many_are_needed_and_other_baselines_compare_nothing(capsys):
     print_tables(rows(ERM=ERM[:3], Fishr=[0.1, 0.2, 0.3]), "ERM", "text")
     out = capsys.readouterr().out
     assert "part in: distance of variances of the samples' gradients, the classifier" in out
-    assert "undecided, needs 6 trials" in out
+    assert "undecided, needs 7 trials" in out
     assert "within-source: two groups of samples of one source environment" in " ".join(out.split())
     print_tables(rows(SAM=ERM, Fishr=ERM), "ERM", "text")
     assert "Nothing is compared, because no model is of the baseline ERM." in capsys.readouterr().out
