@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from domainbed.algorithms import REGISTRY
 from domainbed.results.plots import INK, PALE, PALETTE, plain_axes
 from domainbed_gs.alignment.comparison import trials_of
 from domainbed_gs.alignment.settings import ALL, CLASSIFIER, QUANTITIES
@@ -77,32 +78,67 @@ def mean_curve(
 
 def models_figure(rows: Sequence[AnyRow], title: str) -> Figure:
     """Distances of trained models: a column for each method, a marker for each kind of pairs and trial."""
-    methods = list(dict.fromkeys(str(row["algorithm"]) for row in rows))
     figure, panels = _panels(rows, title)
     for (parameters, quantity), axis in panels.items():
-        for number, method in enumerate(methods):
-            own = [row for row in rows if (row["parameters"], row["algorithm"]) == (parameters, method)]
-            for offset, pair in enumerate(DRAWN):
-                values = list(trials_of([dict(row) for row in own], quantity, pair).values())
-                x = number + 0.2 * (offset - 1)
-                colour, marker = _colour(number, len(methods)), STYLES[pair][1]
-                label = pair if number == 0 else None
-                axis.plot([x] * len(values), values, marker, color=colour, alpha=0.5, markersize=5)
-                if values:
-                    axis.plot([x], [fmean(values)], marker, color=INK, markersize=8, label=label)
-        axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
+        _draw_models(axis, rows, parameters, quantity)
     _add_legend(figure, panels)
     return figure
+
+
+def page_panels(rows: Sequence[AnyRow]) -> list[tuple[str, Figure]]:
+    """(title, figure) of each panel of `models_figure`, for a page, whose caption is its own."""
+    from matplotlib.figure import Figure
+
+    drawn = []
+    for parameters, quantity in _measured(rows):
+        figure = Figure(figsize=(3.6, 3.4), layout="constrained")
+        axis = figure.subplots()
+        plain_axes(axis)
+        _draw_models(axis, rows, parameters, quantity)
+        title = f"{QUANTITIES[quantity]}, {_described(parameters)}"
+        axis.set_title(title.replace(", ", ",\n"), color=INK, fontsize=10)
+        axis.set_ylabel("distance", color=INK)
+        figure.legend(loc="outside lower center", ncols=len(DRAWN), frameon=False, fontsize=7)
+        drawn.append((title, figure))
+    return drawn
+
+
+def _draw_models(axis: Axes, rows: Sequence[AnyRow], parameters: str, quantity: str) -> None:
+    methods = REGISTRY.order(list(dict.fromkeys(str(row["algorithm"]) for row in rows)))
+    for number, method in enumerate(methods):
+        own = [dict(row) for row in rows if (row["parameters"], row["algorithm"]) == (parameters, method)]
+        for offset, pair in enumerate(DRAWN):
+            values = list(trials_of(own, quantity, pair).values())
+            x = number + 0.2 * (offset - 1)
+            colour, marker = _colour(number, len(methods)), STYLES[pair][1]
+            label = pair if number == 0 else None
+            axis.plot([x] * len(values), values, marker, color=colour, alpha=0.5, markersize=5)
+            if values:
+                axis.plot([x], [fmean(values)], marker, color=INK, markersize=8, label=label)
+    axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
+
+
+def _measured(rows: Sequence[AnyRow]) -> list[tuple[str, str]]:
+    """The (parameters, quantity) that `rows` have, classifier first."""
+    return [
+        (kind, name)
+        for kind in (CLASSIFIER, ALL)
+        for name in QUANTITIES
+        if any(row["parameters"] == kind and not math.isnan(float(row[f"{name}_distance"])) for row in rows)
+    ]
+
+
+def _described(parameters: str) -> str:
+    return "all trained parameters" if parameters == ALL else parameters
 
 
 def _panels(rows: Sequence[AnyRow], title: str) -> tuple[Figure, dict[tuple[str, str], Axes]]:
     """A figure with empty panels for the (parameters, quantity) that `rows` have."""
     from matplotlib.figure import Figure
 
-    kinds = [kind for kind in (CLASSIFIER, ALL) if any(row["parameters"] == kind for row in rows)]
-    measured = [
-        name for name in QUANTITIES if any(not math.isnan(float(row[f"{name}_distance"])) for row in rows)
-    ]
+    found = _measured(rows)
+    kinds = list(dict.fromkeys(kind for kind, _ in found))
+    measured = list(dict.fromkeys(quantity for _, quantity in found))
     figure = Figure(figsize=(1.2 + 2.9 * len(measured), 0.9 + 2.6 * len(kinds)), layout="constrained")
     axes = figure.subplots(len(kinds), len(measured), sharex=True, squeeze=False)
     panels = {}
@@ -112,8 +148,7 @@ def _panels(rows: Sequence[AnyRow], title: str) -> tuple[Figure, dict[tuple[str,
             plain_axes(axis)
             if row == 0:
                 axis.set_title(QUANTITIES[quantity], color=INK, fontsize=9)
-        which = "all trained parameters" if kind == ALL else kind
-        axes[row][0].set_ylabel(f"distance, {which}", color=INK, fontsize=9)
+        axes[row][0].set_ylabel(f"distance, {_described(kind)}", color=INK, fontsize=9)
     figure.suptitle(title, color=INK, fontsize=13, fontweight="bold")
     figure.supxlabel(CAPTION, color=PALE, fontsize=7.5)
     return figure, panels

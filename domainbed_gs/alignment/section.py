@@ -22,15 +22,17 @@ class AlignmentSection(StudySection):
     measured = "distances were"
 
     def print_measured(self, context: ReportContext, baseline: str) -> bool:
-        """Print the tables; on a page also a figure."""
+        """Print the tables; on a page also the figures."""
         from domainbed_gs.alignment import figure, study, tables
 
         rows = study.read(context.input_dir)
         if rows:
             tables.print_tables(rows, baseline, context.format)
         if rows and context.format == "html" and have_matplotlib():
-            drawn = [(name, figure.models_figure(own, name)) for name, own in study.by_dataset(rows).items()]
-            print_panels("Distances between environments", drawn, figure.CAPTION)
+            for name, own in study.by_dataset(rows).items():
+                print_panels(
+                    f"Distances between environments: {name}", figure.page_panels(own), figure.CAPTION
+                )
         return bool(rows)
 
 

@@ -119,7 +119,10 @@ def test_a_sweeps_models_are_measured_once_and_shown_in_its_report(runs, tmp_pat
     for form in ([], ["--html", str(tmp_path / "page.html")]):
         collect_results.main(["--input_dir", str(tmp_path), "--alignment", *form])
     assert "distance of variances of the samples' gradients, the classifier" in capsys.readouterr().out
-    assert "Distances between environments" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    for parameters in ("classifier", "all trained parameters"):  # a panel for each quantity
+        for quantity in ("mean gradients", "variances of the samples' gradients"):
+            assert f"Distances between environments: Debug28, part in: {quantity}, {parameters}" in page
 
 
 def test_curves_of_several_methods_are_drawn_in_one_figure(runs, tmp_path, capsys):
