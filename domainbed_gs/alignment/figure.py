@@ -45,6 +45,7 @@ def training_figure(methods: Mapping[str, Sequence[Sequence[AnyRow]]], title: st
     """
     everything = [row for runs in methods.values() for rows in runs for row in rows]
     figure, panels = _panels(everything, title)
+    *_, (lowest, _) = panels
     for (parameters, quantity), axis in panels.items():
         for number, (method, runs) in enumerate(methods.items()):
             colour = _colour(number, len(methods))
@@ -54,7 +55,8 @@ def training_figure(methods: Mapping[str, Sequence[Sequence[AnyRow]]], title: st
                     label = pair if len(methods) == 1 else f"{method}, {pair}"
                     dashes = STYLES[pair][0]
                     axis.plot(steps, means, color=colour, linestyle=dashes, linewidth=1.6, label=label)
-        axis.set_xlabel("updates", color=INK)
+        if parameters == lowest:
+            axis.set_xlabel("updates", color=INK)
     _add_legend(figure, panels)
     return figure
 
