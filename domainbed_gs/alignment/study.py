@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domainbed.algorithms import REGISTRY
 from domainbed.errors import UsageError
 from domainbed.results.method_names import with_method_name
 from domainbed.training.run_state import read_json
@@ -69,19 +70,28 @@ def read(folder: Path) -> list[Row]:
     return Table(folder / ALIGNMENT, LAYOUTS[ALIGNMENT]).rows
 
 
-def read_training(runs: Sequence[Path]) -> dict[str, list[list[StepRow]]]:
+def read_training(folders: Sequence[Path]) -> dict[str, list[list[StepRow]]]:
     """Method -> rows of each of its runs that were measured during training.
 
-    Raises: UsageError for a folder that is no run; RunError if a run has no such table.
+    Args:
+        folders: directories of runs, or directories whose subdirectories are runs that were measured.
+
+    Raises: UsageError for a folder that is neither; RunError if a run has no such table.
     """
     found: dict[str, list[list[StepRow]]] = {}
-    for folder in runs:
+    for folder in [run for each in folders for run in _runs_in(each)]:
         settings = (read_json(folder / "run.json") or {}).get("settings")
         if not isinstance(settings, dict) or "algorithm" not in settings:
             raise UsageError(f"{folder} is not the directory of a run; give folders that train has written")
         method = with_method_name(settings)["algorithm"]
         found.setdefault(method, []).append(TABLE.read(folder / TRAINING))
-    return found
+    return {name: found[name] for name in REGISTRY.order(list(found))}
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The runs in a directory that is none itself and has such runs; else the directory."""
+    inner = sorted(path.parent for path in folder.glob(f"*/{TRAINING}"))
+    return inner if inner and not (folder / "run.json").exists() else [folder]
 
 
 def by_dataset(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -53,7 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
     which = group.add_mutually_exclusive_group()
     add_model_flags(which)
     which.add_argument(
-        "--curves", type=Path, nargs="+", metavar="RUN_DIR", help="runs measured during training, to draw"
+        "--curves",
+        type=Path,
+        nargs="+",
+        metavar="RUN_DIR",
+        help="runs measured during training, or their folder",
     )
     group.add_argument(
         "--every", type=int, help=f"updates from one measurement to the next (default: {EVERY})"

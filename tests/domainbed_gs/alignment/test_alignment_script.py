@@ -132,6 +132,7 @@ def test_curves_of_several_methods_are_drawn_in_one_figure(runs, tmp_path, capsy
     from domainbed_gs.alignment.figure import mean_curve, training_figure
 
     methods = study.read_training([runs / "ERM", runs / "Fishr"])
+    assert repr(study.read_training([runs])) == repr(methods)  # the folder of the runs; NaN is unlike itself
     figure = training_figure(methods, "title")
     assert len(figure.axes) == 2 * len(QUANTITIES)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
