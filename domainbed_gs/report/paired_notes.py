@@ -18,30 +18,15 @@ def meanings(report: PairedReport, selection: str) -> list[str]:
         report: the comparison.
         selection: the selection method, in words.
     """
-    name, holm = report.baseline, report.correction == "holm"
-    p, corrected = ("Holm p", ", with the same correction") if holm else ("p", "")
-    metric, rope = report.metric, report.rope_text
+    name, metric = report.baseline, report.metric
     unit = f", in {metric.unit}" if metric.unit else ""
-    direction = (
-        "" if metric.larger_is_better else " Lower is better: a negative difference is for the method."
-    )
     lines = [
         f"Model selection: {selection}.",
-        f"{metric.capitalized}: mean (standard deviation, ddof=1) over all trials of the "
-        f"method{unit}. A star marks a method that is better or worse than {name} ({p} < {ALPHA}).",
-        f"Mean: mean of method - {name} over the trials both have, in {metric.points}.{direction} Shift: the "
-        "Hodges-Lehmann estimate of the same difference, which the signed-rank test is about.",
-        "95 % interval: exact, of the shift. It excludes 0 if and only if p < 0.05. Simultaneous: the same "
-        "at the level 1 - 0.05 / (tests in the family), for all comparisons of a family at once. It is a "
-        "little wider than Holm's verdict needs. Unbounded: too few trials for that level.",
-        "p: two-sided exact Wilcoxon signed-rank test of the shift, without zero differences.",
-        _correction(report),
-        "Better: probability that the method is better in a trial, from wins and half the ties.",
-        f"Verdict: better or worse if {p} < {ALPHA}. Else equivalent, if two one-sided signed-rank tests "
-        f"place the shift within +/- {rope} (--rope){corrected}. Else undecided. By less than the rope: "
-        "better or worse, but within it. A verdict mentions the mean where the permutation test of the mean "
-        "disagrees.",
+        f"{metric.capitalized}: mean (standard deviation, ddof=1) over all trials of the method{unit}.",
     ]
+    if any(cell.verdict is not None for cell in report.cells):
+        lines[-1] += f" A star marks a method that is better or worse than {name} ({_p(report)} < {ALPHA})."
+        lines += _of_differences(report)
     if any(cell.target is None for cell in report.cells):
         what = "mean over" if report.over_targets == "mean" else "worst of"
         title = next(cell.target_name for cell in report.cells if cell.target is None)
@@ -52,6 +37,32 @@ def meanings(report: PairedReport, selection: str) -> list[str]:
             "compared over the other targets only."
         )
     return lines + list(_detectable(report))
+
+
+def _p(report: PairedReport) -> str:
+    return "Holm p" if report.correction == "holm" else "p"
+
+
+def _of_differences(report: PairedReport) -> list[str]:
+    name, metric = report.baseline, report.metric
+    direction = (
+        "" if metric.larger_is_better else " Lower is better: a negative difference is for the method."
+    )
+    corrected = ", with the same correction" if report.correction == "holm" else ""
+    return [
+        f"Mean: mean of method - {name} over the trials both have, in {metric.points}.{direction} Shift: the "
+        "Hodges-Lehmann estimate of the same difference, which the signed-rank test is about.",
+        "95 % interval: exact, of the shift. It excludes 0 if and only if p < 0.05. Simultaneous: the same "
+        "at the level 1 - 0.05 / (tests in the family), for all comparisons of a family at once. It is a "
+        "little wider than Holm's verdict needs. Unbounded: too few trials for that level.",
+        "p: two-sided exact Wilcoxon signed-rank test of the shift, without zero differences.",
+        _correction(report),
+        "Better: probability that the method is better in a trial, from wins and half the ties.",
+        f"Verdict: better or worse if {_p(report)} < {ALPHA}. Else equivalent, if two one-sided signed-rank "
+        f"tests place the shift within +/- {report.rope_text} (--rope){corrected}. Else undecided. By less "
+        "than the rope: better or worse, but within it. A verdict mentions the mean where the permutation "
+        "test of the mean disagrees.",
+    ]
 
 
 def _correction(report: PairedReport) -> str:

@@ -10,6 +10,7 @@ from domainbed.model_selection import METHODS
 from domainbed.records.query import Q
 from domainbed.results.accuracies import compute_accuracies
 from domainbed_gs.report.comparison import compare, compare_all
+from domainbed_gs.report.paired_notes import meanings
 from domainbed_gs.report.signed_rank import shift_curve, signed_rank_p
 from domainbed_gs.report.statistics import holm
 from domainbed_gs.report.verdicts import Verdict, answer, verdict_text
@@ -164,6 +165,15 @@ def test_the_only_target_of_a_dataset_is_in_the_primary_family(sweep):
         ("EmojiStyles", 0),
         ("EmojiStyles", 1),
     ]
+
+
+def test_numbers_of_differences_are_explained_where_there_are_some(sweep):
+    alone = meanings(report_of(sweep({"ERM": {0: [0.1, 0.2], 1: [0.3, 0.4]}})), "the rule")
+    assert [line.partition(":")[0] for line in alone] == ["Model selection", "Accuracy", "Average"]
+    pair = meanings(report_of(sweep({name: {0: [0.1, 0.2]} for name in ("ERM", "PCGrad")})), "the rule")
+    assert {"Mean", "p", "Holm p", "Verdict"} <= {line.partition(":")[0] for line in pair}
+    assert "A star marks" in pair[1]
+    assert "A star marks" not in alone[1]
 
 
 def test_without_correction_every_test_is_its_own_family(sweep):
