@@ -15,6 +15,9 @@ from domainbed_gs.trained_models.table import Row
 WITHIN = tuple(pair for pair in PAIRS if pair.startswith("within"))
 """Kinds of pairs by which methods are not compared."""
 
+NORMS = "norms"
+"""Instead of a quantity: squared norms of the sources' vectors; the labels of this table are quantities."""
+
 BEYOND_CHANCE = {f"{pair}, beyond chance": pair for pair in PAIRS if pair not in WITHIN}
 """Label of a row -> kind of pairs, whose distances are those of `beyond_chance`."""
 
@@ -22,7 +25,8 @@ BEYOND_CHANCE = {f"{pair}, beyond chance": pair for pair in PAIRS if pair not in
 def compare_methods(rows: Sequence[Row], baseline: str) -> list[MethodCell]:
     """A cell for each dataset, part, kind of parameters, quantity, kind of pairs, and method.
 
-    The tables are about dataset, part, parameters and quantity; `studies.comparison` has trials and tests.
+    The tables are about dataset, part, parameters and quantity, the last one of each kind of parameters about
+    `NORMS`; `studies.comparison` has trials and tests.
 
     Args:
         rows: rows of alignment.csv.
@@ -41,6 +45,8 @@ def compare_methods(rows: Sequence[Row], baseline: str) -> list[MethodCell]:
                     trial_means, value=partial(beyond_chance, quantity=quantity, pair=pair)
                 )
             cells += compared_methods(table, methods, values, baseline, WITHIN)
+        norms = {name: partial(trial_means, value=partial(source_norm, quantity=name)) for name in QUANTITIES}
+        cells += compared_methods((dataset, part, parameters, NORMS), methods, norms, baseline)
     return cells
 
 
@@ -77,6 +83,12 @@ def beyond_chance(rows: Sequence[Row], quantity: str, pair: str) -> float | None
         if row["pair"] == pair and row["first"] in within and row["second"] in within
     ]
     return fmean(values) if values else None
+
+
+def source_norm(rows: Sequence[Row], quantity: str) -> float | None:
+    """Mean squared norm of the vectors of one model's sources; None if there is none with a number."""
+    norms = [row[f"{quantity}_norms"] / 2 for row in rows if row["pair"] == "within-source"]
+    return None if not norms or math.isnan(mean := fmean(norms)) else mean
 
 
 def _square(row: Row, quantity: str) -> float:

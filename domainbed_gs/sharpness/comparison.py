@@ -19,8 +19,8 @@ GROUPS = {
 }
 """What a model's sharpness is read from, with its meaning."""
 
-REPEATED = ("trace", "sources")
-"""Left out: the mean of the sources' traces is the trace of their mean loss."""
+REPEATED = (("loss", "sources"), ("trace", "sources"))
+"""Left out: the mean of the sources' losses and traces is that of their mean loss."""
 
 RATIO = "ratio"
 """Instead of a quantity: the sharpest source's value / the pooled loss's, large in fake flat minima."""
@@ -45,7 +45,9 @@ def compare_methods(rows: Sequence[Row], baseline: str) -> list[MethodCell]:
         order = sorted(REGISTRY.order(list(of_method)), key=lambda name: name != baseline)
         methods = {name: of_method[name] for name in order}
         for quantity in QUANTITIES:
-            values = {group: _reader(quantity, group) for group in GROUPS if (quantity, group) != REPEATED}
+            values = {
+                group: _reader(quantity, group) for group in GROUPS if (quantity, group) not in REPEATED
+            }
             cells += compared_methods((dataset, part, quantity), methods, values, baseline)
         ratios = {name: partial(trial_means, value=partial(_ratio, quantity=name)) for name in RATIOS}
         cells += compared_methods((dataset, part, RATIO), methods, ratios, baseline)

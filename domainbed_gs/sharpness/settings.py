@@ -50,6 +50,7 @@ POOLED, SOURCE, TARGET = "pooled", "source", "target"
 """Roles: the mean loss over the source environments, a source environment, a target environment."""
 
 QUANTITIES = {
+    "loss": "mean cross-entropy",
     "one_step_rise": "rise of the loss after one ascent step",
     "worst_rise": "worst rise of the loss in several ascent steps",
     "eigenvalue": "largest eigenvalue of the Hessian",

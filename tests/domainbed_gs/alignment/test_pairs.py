@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from domainbed_gs.alignment.comparison import beyond_chance, compare_methods
+from domainbed_gs.alignment.comparison import NORMS, beyond_chance, compare_methods
 from domainbed_gs.alignment.pairs import distance, kind_of_pair, pairs_of
 from domainbed_gs.alignment.settings import NUMBERS
 from domainbed_gs.alignment.tables import print_tables
@@ -98,6 +98,8 @@ def test_a_method_whose_environments_are_closer_in_every_trial_is_called_so():
     assert fishr.verdict() == "lower"
     assert found["source-source", "SAM"].verdict() == "undecided"
     assert found["within-source", "Fishr"].comparison is None
+    assert {cell.label for cell in cells if cell.table[-1] == NORMS} == {"variance"}
+    assert found["variance", "Fishr"].mean == 1.0  # half of |u|^2 + |v|^2
     assert compare_methods(rows(Fishr=[1.0] * 8, ERM=ERM), "ERM")[1].verdict() == "higher"
 
 
@@ -125,6 +127,7 @@ def test_too_few_trials_say_how_many_are_needed_and_other_baselines_compare_noth
     out = capsys.readouterr().out
     assert "part in: distance of variances of the samples' gradients, the classifier" in out
     assert "undecided, needs 7 trials" in out
+    assert "Dataset: EmojiStyles, part in: squared norms, sources, the classifier" in out
     assert "within-source: two groups of samples of one source environment" in " ".join(out.split())
     print_tables(rows(SAM=ERM, Fishr=ERM), "ERM", "text")
     assert "Nothing is compared, because no model is of the baseline ERM." in capsys.readouterr().out
