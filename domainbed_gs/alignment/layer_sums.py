@@ -92,11 +92,11 @@ class _GradientSums:
     def add(self, layer_pass: LayerPass) -> None:
         for number, block in enumerate(_gradients(layer_pass)):
             _add(self._first, number, block.sum(0))
-            _add(self._second, number, block.square().sum(0))
+            _add(self._second, number, block.square_().sum(0))
 
     def add_fisher(self, layer_pass: LayerPass) -> None:
         for number, block in enumerate(_gradients(layer_pass)):
-            _add(self._fisher, number, block.square().sum(0))
+            _add(self._fisher, number, block.square_().sum(0))
 
     def moments(self, count: int) -> Iterator[Moments]:
         for number, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
@@ -122,7 +122,7 @@ def _outer(b: Tensor, a: Tensor) -> Tensor:
 
 
 def _gradients(layer_pass: LayerPass) -> Iterator[Tensor]:
-    """Per-sample gradients (n, m), in blocks of components."""
+    """Per-sample gradients (n, m), in blocks of components, which the caller may overwrite."""
     pair = factors(layer_pass)
     if pair is None:
         yield per_sample_gradients(layer_pass)
