@@ -10,6 +10,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+BLOCK = 2**12
+"""Components of a vector that are summed in its own dtype."""
+
 
 class Layout:
     """Where each parameter's components lie in the flat vector (P,): one parameter after the other.
@@ -46,6 +49,37 @@ def set_values(parameters: Sequence[nn.Parameter], values: Tensor) -> None:
     with torch.no_grad():
         for parameter, part in zip(parameters, _parts(parameters, values), strict=True):
             parameter.copy_(part)
+
+
+def add_to_values(parameters: Sequence[nn.Parameter], direction: Tensor, scale: Tensor) -> None:
+    """Add `scale` (0-d) times the flat `direction` (P,) to the parameters, without another vector of P."""
+    factor = scale.to(direction.dtype)
+    with torch.no_grad():
+        for parameter, part in zip(parameters, _parts(parameters, direction), strict=True):
+            parameter.addcmul_(part, factor)
+
+
+def norm(vector: Tensor) -> Tensor:
+    """Euclidean norm of a vector (P,) (0-d, float64): of blocks in the vector's dtype, then of their norms.
+
+    One float32 sum over tens of millions of components loses digits. A float64 copy takes 40 times as long.
+    """
+    blocks, rest = _blocks(vector)
+    norms = torch.cat([torch.linalg.vector_norm(blocks, dim=1), torch.linalg.vector_norm(rest)[None]])
+    length: Tensor = torch.linalg.vector_norm(norms.double())
+    return length
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of two vectors (P,) (0-d, float64), summed in blocks as `norm`."""
+    blocks, rest = _blocks(a * b)
+    return blocks.sum(1).sum(dtype=torch.float64) + rest.sum(dtype=torch.float64)
+
+
+def _blocks(vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Views of a vector (P,): blocks (n, BLOCK), and the components after them."""
+    whole = len(vector) // BLOCK * BLOCK
+    return vector[:whole].view(-1, BLOCK), vector[whole:]
 
 
 def _parts(parameters: Sequence[nn.Parameter], values: Tensor) -> list[Tensor]:

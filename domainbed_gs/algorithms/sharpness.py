@@ -21,7 +21,7 @@ from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.update_count import UpdateCount
-from domainbed.gradients.vectors import flat, set_gradient, set_values
+from domainbed.gradients.vectors import add_to_values, flat, inner, norm, set_gradient, set_values
 from domainbed.hparams import Hparam, choice, log10_uniform
 from domainbed.networks.stages import changing_buffers
 from domainbed.seeds import generator
@@ -45,22 +45,20 @@ def restored(parameters: Parameters) -> Iterator[Tensor]:
         set_values(parameters, values)
 
 
-def norm(vector: Tensor) -> Tensor:
-    """Euclidean norm (0-d), in float64."""
-    length: Tensor = torch.linalg.vector_norm(vector, dtype=torch.float64)
-    return length
-
-
 def sam_perturbation(gradient: Tensor, rho: float) -> Tensor:
     """SAM's perturbation rho g / |g|; 0 for a zero gradient."""
-    return gradient * (rho / (norm(gradient) + _EPS))
+    return gradient * sam_factor(gradient, rho)
+
+
+def sam_factor(gradient: Tensor, rho: float) -> Tensor:
+    """rho / |g| (0-d)."""
+    return rho / (norm(gradient) + _EPS)
 
 
 def orthogonal_part(vector: Tensor, direction: Tensor) -> Tensor:
     """The part (P,) of a vector that is orthogonal to `direction`; all of it if that is zero."""
-    inner = torch.sum(vector * direction, dtype=torch.float64)
-    along = inner / (norm(direction).square() + _EPS**2) * direction
-    return vector - along
+    share = inner(vector, direction) / (norm(direction).square() + _EPS**2)
+    return vector - share * direction
 
 
 def loss_and_gradient(loss_of: Loss, parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -283,7 +281,7 @@ def gradual_ascent(losses: Sequence[Loss], parameters: Parameters, rho: float) -
         for loss in losses[:-1]:
             _, gradient = loss_and_gradient(loss, parameters)
             yield gradient
-            set_values(parameters, flat(parameters) + sam_perturbation(gradient, rho))
+            add_to_values(parameters, gradient, sam_factor(gradient, rho))
         yield loss_and_gradient(losses[-1], parameters)[1]
 
 
@@ -337,10 +335,8 @@ class DGSAM(UpdateCount, SharpnessAware):
         losses = [partial(risk, *minibatches[e]) for e in order]
         losses.append(partial(self.loss_without_statistics, *minibatches[order[0]]))
         parameters = self.trained_parameters()
-        total = torch.zeros_like(flat(parameters))
-        for gradient in gradual_ascent(losses, parameters, self.hparams["rho"]):
-            total += gradient
-        set_gradient(parameters, k / (k + 1) * total)
+        first, *rest = gradual_ascent(losses, parameters, self.hparams["rho"])
+        set_gradient(parameters, sum(rest, first) * (k / (k + 1)))
         self.optimizer.step()
         self.count_update()
         return {"loss": scalar(torch.stack(risks).mean())}

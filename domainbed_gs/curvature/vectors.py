@@ -9,13 +9,15 @@ from torch import Tensor
 
 from domainbed.seeds import counter_seed
 
-_BLOCK = 2**20
+_BLOCKS = {"cpu": 2**16, "cuda": 2**24}
+"""Type of device -> components of a float64 copy: on a CPU it should fit into the cache."""
 
 
 def dot(a: Tensor, b: Tensor) -> float:
     """Inner product of two vectors (P,), summed in float64."""
     total = torch.zeros((), dtype=torch.float64, device=a.device)
-    for x, y in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True):
+    block = _BLOCKS.get(a.device.type, 2**20)
+    for x, y in zip(a.split(block), b.split(block), strict=True):
         total += x.double() @ y.double()
     return float(total)
 
