@@ -12,7 +12,7 @@ from domainbed.datasets.emoji_styles import EmojiStyles
 
 ROOT = Path(__file__).parents[2]
 TRAIN = "python -m domainbed.scripts.train"
-RESULTS = [ROOT / "docs" / "results.md", ROOT / "docs" / "pacs.md"]
+RESULTS = [ROOT / "docs" / name for name in ("results.md", "pacs.md", "mechanisms.md")]
 """Their blocks of text are what their commands print, from the records that lie beside them."""
 STATISTICS = [ROOT / "docs" / "statistics.md"]
 """The same; its example writes its own records."""

@@ -144,6 +144,10 @@ def test_every_sweep_file_of_ours_makes_runs_that_train_accepts(name, preset, da
         assert {values.get("mnist") for values in hparams} == {"all" if preset == "domainbed" else "test"}
         warm_ups = [values["penalty_anneal_iters"] for values in hparams if "penalty_anneal_iters" in values]
         assert (max(warm_ups) < 600) is (preset != "domainbed")
+    if name == "mechanisms.toml":  # one learning rate for all: only the method differs
+        assert len(jobs) == 7 * 4 * 10
+        assert len({resolved_hparams(TrainConfig(**job.train_args))["lr"] for job in jobs}) == 1
+        assert len({job.train_args["seed"] for job in jobs}) == 4 * 10
     if name in ("colored_digits.toml", "colored_mnist_irm.toml"):
         assert len(jobs) == (10 if preset == "grey" else 7 * 10)
         assert {tuple(job.train_args["test_envs"]) for job in jobs} == {(2,)}
