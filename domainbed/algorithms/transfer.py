@@ -14,6 +14,7 @@ from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Algorithm, Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import CHOICE, descend
+from domainbed.gradients.vectors import norm
 from domainbed.hparams import Hparam, Kind, choice, const, log10_uniform, uniform
 
 M = TypeVar("M", bound=nn.Module)
@@ -22,8 +23,9 @@ M = TypeVar("M", bound=nn.Module)
 def distance(h1: nn.Module, h2: nn.Module) -> Tensor:
     """Euclidean distance (0-d) between the state dicts of two networks, including buffers."""
     other = h2.state_dict()
-    parts = [(value - other[name]).double().flatten() for name, value in h1.state_dict().items()]
-    length: Tensor = torch.linalg.vector_norm(torch.cat(parts))
+    differences = [(value - other[name]).flatten() for name, value in h1.state_dict().items()]
+    parts = [norm(part if part.is_floating_point() else part.double()) for part in differences]
+    length: Tensor = torch.linalg.vector_norm(torch.stack(parts))
     return length
 
 
