@@ -12,7 +12,7 @@ import statistics
 from pathlib import Path
 
 from cases import CASES, algorithm, minibatches
-from timing import interleaved, print_environment, ratios
+from timing import interleaved, print_environment
 
 from domainbed.hparams import parse_overrides
 from domainbed.sweep.flags import parse
@@ -70,8 +70,8 @@ def cost(name, own, case, rounds, warmup, device):
         warmup,
     )
     shares = sorted(each / erm for each, erm in zip(times[name], times["rival"], strict=True))
-    quartiles = shares[len(shares) // 4], shares[-1 - len(shares) // 4]
-    return quartiles[0], ratios(times, "rival")[name], quartiles[1], statistics.median(times[name])
+    low, high = shares[len(shares) // 4], shares[-1 - len(shares) // 4]
+    return low, statistics.median(shares), high, statistics.median(times[name])
 
 
 def gradients(method, batches):

@@ -23,10 +23,7 @@ M = TypeVar("M", bound=nn.Module)
 def distance(h1: nn.Module, h2: nn.Module) -> Tensor:
     """Euclidean distance (0-d) between the state dicts of two networks, including buffers."""
     other = h2.state_dict()
-    differences = [(value - other[name]).flatten() for name, value in h1.state_dict().items()]
-    parts = [norm(part if part.is_floating_point() else part.double()) for part in differences]
-    length: Tensor = torch.linalg.vector_norm(torch.stack(parts))
-    return length
+    return norm(torch.cat([(value - other[name]).flatten() for name, value in h1.state_dict().items()]))
 
 
 @torch.no_grad()

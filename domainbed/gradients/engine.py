@@ -19,14 +19,11 @@ from domainbed.gradients.passes import Passes, joint_pass, separate_passes, shar
 from domainbed.gradients.pieces import inner_products
 from domainbed.gradients.random_numbers import normal_parts, uniform
 from domainbed.gradients.recording import NotSeparable
-from domainbed.gradients.vectors import norm, total
+from domainbed.gradients.vectors import copied, norm, total
 from domainbed.process_group import ProcessGroup
 
 PASSES = ("auto", "joint", "separate")
 RULES = ("auto", "plain")
-
-COPIED = 2**16
-"""Components of K gradients that are copied to float64 at a time."""
 
 
 class Model(Protocol):
@@ -135,7 +132,8 @@ class GradientEngine:
                             target[start : start + len(row)] = row
             gradient = rule(matrix) * scale
             agreeing, zeros = signs_agree(matrix.unbind()).sum(), any_is_zero(matrix.unbind()).sum()
-            gram = total(inner_products(part.double().unbind()) for part in matrix.split(COPIED, dim=1))
+            chunks = matrix.split(copied(matrix.device), dim=1)
+            gram = total(inner_products(part.double().unbind()) for part in chunks)
         return passes.losses, Combined(gradient, gram, agreeing, zeros, norm(gradient))
 
     def add_noise_where_zero(self, values: Tensor, sigma: Tensor, seed: int) -> None:

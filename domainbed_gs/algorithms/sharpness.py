@@ -21,7 +21,7 @@ from domainbed.algorithms.base import Metrics, Minibatch, concatenate, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.update_count import UpdateCount
-from domainbed.gradients.vectors import add_to_values, flat, inner, norm, set_gradient, set_values
+from domainbed.gradients.vectors import add_to_values, flat, inner, norm, set_gradient, set_values, total
 from domainbed.hparams import Hparam, choice, log10_uniform
 from domainbed.networks.stages import changing_buffers
 from domainbed.seeds import generator
@@ -335,8 +335,8 @@ class DGSAM(UpdateCount, SharpnessAware):
         losses = [partial(risk, *minibatches[e]) for e in order]
         losses.append(partial(self.loss_without_statistics, *minibatches[order[0]]))
         parameters = self.trained_parameters()
-        first, *rest = gradual_ascent(losses, parameters, self.hparams["rho"])
-        set_gradient(parameters, sum(rest, first) * (k / (k + 1)))
+        gradient = total(gradual_ascent(losses, parameters, self.hparams["rho"]))
+        set_gradient(parameters, gradient.mul_(k / (k + 1)))
         self.optimizer.step()
         self.count_update()
         return {"loss": scalar(torch.stack(risks).mean())}

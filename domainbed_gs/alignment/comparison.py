@@ -7,9 +7,14 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from statistics import fmean
 
-from domainbed.algorithms import REGISTRY
 from domainbed_gs.alignment.settings import PAIRS, QUANTITIES
-from domainbed_gs.studies.comparison import MethodCell, compared_methods, grouped, trial_means
+from domainbed_gs.studies.comparison import (
+    MethodCell,
+    compared_methods,
+    grouped,
+    rows_of_methods,
+    trial_means,
+)
 from domainbed_gs.trained_models.table import Row
 
 WITHIN = tuple(pair for pair in PAIRS if pair.startswith("within"))
@@ -34,9 +39,7 @@ def compare_methods(rows: Sequence[Row], baseline: str) -> list[MethodCell]:
     """
     cells: list[MethodCell] = []
     for (dataset, part, parameters), own in grouped(rows, ("dataset", "part", "parameters")).items():
-        of_method = {name: found for (name,), found in grouped(own, ("algorithm",)).items()}
-        order = sorted(REGISTRY.order(list(of_method)), key=lambda name: name != baseline)
-        methods = {name: of_method[name] for name in order}
+        methods = rows_of_methods(own, baseline)
         for quantity in QUANTITIES:
             table = dataset, part, parameters, quantity
             values = {pair: partial(trials_of, quantity=quantity, pair=pair) for pair in PAIRS}

@@ -97,11 +97,11 @@ def page_panels(rows: Sequence[AnyRow]) -> list[tuple[str, Figure]]:
         axis = figure.subplots()
         plain_axes(axis)
         _draw_models(axis, rows, parameters, quantity)
-        title = f"{QUANTITIES[quantity]}, {_described(parameters)}"
-        axis.set_title(title.replace(", ", ",\n"), color=INK, fontsize=10)
+        what, which = QUANTITIES[quantity], _described(parameters)
+        axis.set_title(f"{what},\n{which}", color=INK, fontsize=10)
         axis.set_ylabel("distance", color=INK)
         figure.legend(loc="outside lower center", ncols=len(DRAWN), frameon=False, fontsize=7)
-        drawn.append((title, figure))
+        drawn.append((f"{what}, {which}", figure))
     return drawn
 
 

@@ -90,8 +90,9 @@ def read_training(folders: Sequence[Path]) -> dict[str, list[list[StepRow]]]:
 
 def _runs_in(folder: Path) -> list[Path]:
     """The runs in a directory that is none itself and has such runs; else the directory."""
-    inner = sorted(path.parent for path in folder.glob(f"*/{TRAINING}"))
-    return inner if inner and not (folder / "run.json").exists() else [folder]
+    if (folder / "run.json").exists():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{TRAINING}")) or [folder]
 
 
 def by_dataset(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -1,30 +1,22 @@
-"""Sums over long vectors, in float64 without a float64 copy of them, and random vectors by counters."""
+"""Sums over long vectors as numbers, and random vectors by counters."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
+from domainbed.gradients import vectors
 from domainbed.seeds import counter_seed
-
-_BLOCKS = {"cpu": 2**16, "cuda": 2**24}
-"""Type of device -> components of a float64 copy: on a CPU it should fit into the cache."""
 
 
 def dot(a: Tensor, b: Tensor) -> float:
     """Inner product of two vectors (P,), summed in float64."""
-    total = torch.zeros((), dtype=torch.float64, device=a.device)
-    block = _BLOCKS.get(a.device.type, 2**20)
-    for x, y in zip(a.split(block), b.split(block), strict=True):
-        total += x.double() @ y.double()
-    return float(total)
+    return float(vectors.inner(a, b))
 
 
 def norm(a: Tensor) -> float:
-    """Euclidean norm of a vector (P,), summed in float64."""
-    return math.sqrt(dot(a, a))
+    """Euclidean norm of a vector (P,), summed as `domainbed.gradients.vectors.norm`."""
+    return float(vectors.norm(a))
 
 
 def gaussian(like: Tensor, counters: tuple[int, ...]) -> Tensor:

@@ -6,9 +6,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean
 
-from domainbed.algorithms import REGISTRY
 from domainbed_gs.sharpness.settings import POOLED, QUANTITIES, SOURCE, TARGET
-from domainbed_gs.studies.comparison import MethodCell, Trials, compared_methods, grouped, trial_means
+from domainbed_gs.studies.comparison import (
+    MethodCell,
+    Trials,
+    compared_methods,
+    grouped,
+    rows_of_methods,
+    trial_means,
+)
 from domainbed_gs.trained_models.table import Row
 
 GROUPS = {
@@ -41,9 +47,7 @@ def compare_methods(rows: Sequence[Row], baseline: str) -> list[MethodCell]:
     """
     cells: list[MethodCell] = []
     for (dataset, part), own in grouped(rows, ("dataset", "part")).items():
-        of_method = {name: found for (name,), found in grouped(own, ("algorithm",)).items()}
-        order = sorted(REGISTRY.order(list(of_method)), key=lambda name: name != baseline)
-        methods = {name: of_method[name] for name in order}
+        methods = rows_of_methods(own, baseline)
         for quantity in QUANTITIES:
             values = {
                 group: _reader(quantity, group) for group in GROUPS if (quantity, group) not in REPEATED

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
+from domainbed.algorithms import REGISTRY
 from domainbed_gs.report.cells import Comparison
 from domainbed_gs.report.comparison import compare
 from domainbed_gs.report.statistics import ALPHA, holm, pairs_needed
@@ -59,6 +60,14 @@ class MethodCell:
         if self.family * self.comparison.smallest_p >= ALPHA:
             return f"undecided, needs {pairs_needed(self.family)} trials"
         return "undecided"
+
+
+def rows_of_methods(rows: Iterable[Row], baseline: str) -> dict[str, list[Row]]:
+    """Method -> its rows: the baseline first, then in the order of reports."""
+    found = {name: own for (name,), own in grouped(rows, ("algorithm",)).items()}
+    return {
+        name: found[name] for name in sorted(REGISTRY.order(list(found)), key=lambda name: name != baseline)
+    }
 
 
 def compared_methods(
