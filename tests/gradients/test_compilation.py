@@ -34,7 +34,9 @@ def trained(name, **hparams):
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["AgrSum", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
+)
 def test_training_is_the_same_with_compiled_rules_and_without(few_are_many, name):
     used = sum(compiled.cache_info()[:2])
     values, parameters = trained(name)

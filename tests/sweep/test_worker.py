@@ -178,14 +178,14 @@ def test_usage_errors_are_not_retried(tmp_path):
 
 def test_the_next_launch_resumes_a_run_stopped_by_its_time_limit(tmp_path, sweep):
     flags = ("--test_envs", 0, "--checkpoint_freq", 100_000, "--steps", 100_000)
-    limited = sweep("launch", *flags, "--time_limit", 0.05, "--retries", 2)
+    limited = sweep("launch", *flags, "--time_limit", 0.02, "--retries", 2)
     assert limited.returncode == 3, limited.stderr
     assert "1 runs were stopped (time limit or signal)." in limited.stdout
     assert "FAILED" not in limited.stderr
     (run,) = runs_in(tmp_path / "sweep")
     assert run_state(run) is RunState.PREEMPTED
     assert (run / "checkpoint.pt").exists()
-    again = sweep("launch", *flags, "--time_limit", 0.05)
+    again = sweep("launch", *flags, "--time_limit", 0.02)
     assert "Restarting 1 incomplete jobs: 0 failed, 1 were stopped." in again.stdout
     assert "Resumes after " in (run / "launch.log").read_text(encoding="utf-8")
 

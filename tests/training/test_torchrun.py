@@ -224,6 +224,7 @@ def workers_of(torchrun, path):
     return first, second
 
 
+@pytest.mark.slow
 def test_resumes_after_a_kill_and_stops_together_after_a_signal(runs, flags, tmp_path, assert_same):
     path = tmp_path / "run"
     torchrun = start(*TRAIN, *flags(path), **{"max-restarts": 2})
