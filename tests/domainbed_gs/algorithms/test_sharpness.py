@@ -14,7 +14,8 @@ from domainbed.algorithms import get_algorithm_class
 from domainbed.gradients.vectors import set_values
 from domainbed.hparams_registry import default_hparams
 from domainbed.seeds import generator
-from domainbed_gs.algorithms.sharpness import ASAM, DGSAM, GSAM, SAGM, SAM, gradual_ascent, restored
+from domainbed_gs.algorithms.sharpness import ASAM, GSAM, SAGM, SAM, restored
+from domainbed_gs.algorithms.sharpness_dgsam import DGSAM, gradual_ascent
 
 SHAPE = (3, 16, 16)
 TWO_POINTS = ("SAM", "ASAM", "GSAM", "SAGM", "DISAM")
