@@ -139,11 +139,12 @@ def test_every_sweep_file_of_ours_makes_runs_that_train_accepts(name, preset, da
     if name == "quickstart.toml":
         assert len(jobs) == 4 * 4 * 8
     if name == "colored_mnist.toml":
-        assert len(jobs) == 6 * 3 * 3 * (20 if preset == "domainbed" else 8)
+        assert len(jobs) == {"upstream_tau": 3 * 3, "domainbed": 6 * 3 * 3 * 20}.get(preset, 6 * 3 * 3 * 8)
         hparams = [resolved_hparams(TrainConfig(**job.train_args)) for job in jobs]
         assert {values.get("mnist") for values in hparams} == {"all" if preset == "domainbed" else "test"}
+        assert (preset == "upstream_tau") == all(values.get("tau") == 1 for values in hparams)
         warm_ups = [values["penalty_anneal_iters"] for values in hparams if "penalty_anneal_iters" in values]
-        assert (max(warm_ups) < 600) is (preset != "domainbed")
+        assert (max(warm_ups, default=0) < 600) is (preset != "domainbed")
     if name == "mechanisms.toml":  # one learning rate for all: only the method differs
         assert len(jobs) == 7 * 4 * 10
         assert len({resolved_hparams(TrainConfig(**job.train_args))["lr"] for job in jobs}) == 1
