@@ -154,13 +154,13 @@ class Registry(MutableMapping[str, T]):
             self.add_lazy(name, found[name])
 
     def order(self, names: list[str]) -> list[str]:
-        """`names` without duplicates, in listing order. Unknown names come last and keep their order.
+        """`names` without duplicates, in listing order; unknown names come last, by name.
 
         Imports plugins, but no registered object.
         """
         plugins.load()
         rank = {name: i for i, name in enumerate(dict.fromkeys((*self._first, *self._names)))}
-        return sorted(dict.fromkeys(names), key=lambda name: rank.get(name, len(rank)))
+        return sorted(set(names), key=lambda name: (rank.get(name, len(rank)), name))
 
     def __getitem__(self, name: str) -> T:
         if name not in self._objects:

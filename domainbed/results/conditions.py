@@ -111,9 +111,11 @@ class Choice:
             raise misspelt(f"{flag}: the runs have no setting or hyper-parameter {name!r}", name, known)
 
     def values(self, name: str) -> list[Hashable]:
-        """The values of `name` in the runs that it concerns, numbers first and in ascending order."""
-        values = dict.fromkeys(self._value(run, name) for run in self._runs if self._concerns(run, name))
-        return sorted(values, key=lambda value: value if isinstance(value, int | float) else math.inf)
+        """The values of `name` in the runs that it concerns, numbers first, each kind in ascending order."""
+        values = {self._value(run, name) for run in self._runs if self._concerns(run, name)}
+        return sorted(
+            values, key=lambda value: (value if isinstance(value, int | float) else math.inf, str(value))
+        )
 
     def _concerns(self, run: Run, name: str) -> bool:
         """Whether the run tells a value of `name`, or other runs of its method do."""

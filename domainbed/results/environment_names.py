@@ -37,12 +37,12 @@ def add_environment_names(runs: Iterable[RunRecords]) -> None:
 def recorded_names(records: Iterable[Record]) -> tuple[str, ...]:
     """The names in the records of one dataset, in order; empty if no record has them.
 
-    Where runs disagree about an environment, its name lists the names that they gave it: "photo / Aphoto".
+    Where runs disagree about an environment, its name lists the names that they gave it: "Aphoto / photo".
     """
-    recorded = dict.fromkeys(_names(of_run[0]) for _, of_run in by_run(records))
+    recorded = {_names(of_run[0]) for _, of_run in by_run(records)}
     length = max(map(len, recorded), default=0)
-    at_index = [dict.fromkeys(names[i] for names in recorded if i < len(names)) for i in range(length)]
-    return tuple(" / ".join(names) for names in at_index)
+    at_index = [{names[i] for names in recorded if i < len(names)} for i in range(length)]
+    return tuple(" / ".join(sorted(names)) for names in at_index)
 
 
 def _names(content: Mapping[str, Any]) -> tuple[str, ...]:

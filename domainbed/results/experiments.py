@@ -13,11 +13,13 @@ All methods on a dataset must have used the same data. Other design settings may
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from domainbed import algorithms, datasets
 from domainbed.hparams import Kind
 from domainbed.records.query import Q
 from domainbed.records.results_file import Record
@@ -110,7 +112,7 @@ class MethodRuns:
 
 
 def pool(records: Iterable[Record]) -> list[MethodRuns]:
-    """Apply the rule: the runs of each method on each dataset, in order of appearance."""
+    """Apply the rule: the runs of each method on each dataset, in the order of tables."""
     kinds = Kinds()
     by_dataset: dict[str, list[Run]] = defaultdict(list)
     by_method: dict[tuple[str, str], list[Run]] = defaultdict(list)
@@ -133,18 +135,26 @@ def pool(records: Iterable[Record]) -> list[MethodRuns]:
             undeclared[key] = tuple(name for name in searched if not kinds.is_declared(name, runs[0]))
             trials.add(key, runs, list(zip(*searched.values(), strict=True)))
     return [
-        MethodRuns(*key, runs, conflicts[key])
+        MethodRuns(*key, by_method[key], conflicts[key])
         if key in conflicts
         else MethodRuns(
             *key,
-            runs,
+            by_method[key],
             cells=trials.cells(key),
             repeated=trials.repeated(key),
-            copies=len(runs) - trials.count(key),
+            copies=len(by_method[key]) - trials.count(key),
             undeclared=undeclared[key],
         )
-        for key, runs in by_method.items()
+        for key in _in_order_of_tables(by_method)
     ]
+
+
+def _in_order_of_tables(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(dataset, method) of all `keys`: datasets in the order of their list, methods in that of theirs."""
+    known = set(keys)
+    names = datasets.REGISTRY.order([dataset for dataset, _ in known])
+    methods = algorithms.REGISTRY.order([method for _, method in known])
+    return [key for key in itertools.product(names, methods) if key in known]
 
 
 def conflicts(records: Iterable[Record]) -> list[Conflict]:

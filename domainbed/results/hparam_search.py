@@ -96,7 +96,8 @@ class HparamSetting:
 def ranked_candidates(records: Iterable[Record], method: type[SelectionMethod]) -> list[list[Candidate]]:
     """The candidates of each trial, dataset, algorithm and target with a result, best first.
 
-    A method whose runs on a dataset are several experiments (`domainbed.results.experiments`) has none.
+    Datasets and algorithms are in the order of tables. A method whose runs on a dataset are several
+    experiments (`domainbed.results.experiments`) has none.
     """
     groups = []
     for of_method in pool(records):
@@ -120,7 +121,7 @@ def ranked_candidates(records: Iterable[Record], method: type[SelectionMethod]) 
 
 
 def hparam_settings(groups: Iterable[list[Candidate]]) -> dict[tuple[str, str], list[HparamSetting]]:
-    """(dataset, algorithm) -> its settings, in order of appearance.
+    """(dataset, algorithm) -> its settings, in the order of `groups`.
 
     Settings are averaged over targets, so only their trials with all targets of the algorithm count. Those
     without such a trial are left out.

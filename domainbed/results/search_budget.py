@@ -139,7 +139,7 @@ def _positions(validation: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def budget_curves(groups: Iterable[Sequence[Candidate]]) -> list[BudgetCurve]:
-    """Curves of all algorithms that tried two or more settings, by dataset and in order of appearance.
+    """Curves of all algorithms that tried two or more settings, in the order of `groups`.
 
     Only trials count that have all targets of the dataset, and in them the settings that all targets share,
     so that algorithms are averaged over the same targets.

@@ -79,5 +79,5 @@ def trial_splits(records: Q[Record]) -> TrialSplits:
     found = next((kind for kind, schemes in kinds.items() if schemes), "unknown")
     repeated = {(method.dataset, seed) for method in pool(records) for seed in method.repeated}
     if repeated and found == "own":
-        return TrialSplits("repeated", tuple(dict.fromkeys(kinds[found])))
-    return TrialSplits(found, tuple(dict.fromkeys(kinds[found])))
+        return TrialSplits("repeated", tuple(sorted(set(kinds[found]))))
+    return TrialSplits(found, tuple(sorted(set(kinds[found]))))

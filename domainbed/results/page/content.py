@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from domainbed.datasets import REGISTRY
 from domainbed.model_selection import SelectionMethod
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import Accuracies
@@ -39,6 +40,11 @@ class PageContent:
     def selection(self) -> str:
         """Short name of the first selection method."""
         return next(iter(self.methods))
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets, in the order of tables."""
+        return REGISTRY.order([run["args"]["dataset"] for run in self.runs])
 
     @cached_property
     def candidates(self) -> list[list[Candidate]]:

@@ -51,7 +51,7 @@ def render_headline(content: PageContent) -> Headline:
 def _print_summary(content: PageContent) -> None:
     """Print what was run, in a sentence and a list of facts."""
     algorithms = shortened_list(content.accuracies[content.selection].algorithms, most=12)
-    datasets = shortened_list(list(dict.fromkeys(run["args"]["dataset"] for run in content.runs)))
+    datasets = shortened_list(content.datasets)
     summary = f"{len(content.runs)} runs of {algorithms} on {datasets}."
     print_lines(
         f"<h1>{html_escape(f'Report on {content.context.input_dir.resolve().name}')}</h1>",

@@ -56,7 +56,7 @@ def _facts(content: PageContent) -> Iterator[tuple[str, str]]:
     manifest = content.context.manifest
     yield "Sweep", str(content.context.input_dir)
     yield "Runs", f"{len(args)} with records" + (f", {len(manifest.jobs)} launched" if manifest else "")
-    yield "Datasets", ", ".join(dict.fromkeys(each["dataset"] for each in args))
+    yield "Datasets", ", ".join(content.datasets)
     yield "Algorithms", ", ".join(next(iter(content.accuracies.values())).algorithms)
     yield "Trials", f"{len(trials)} (trial seeds {_intervals(trials)})"
     yield "Hyper-parameter settings per trial", str(len(hparams_seeds))
