@@ -150,10 +150,18 @@ RESUMED = {
 def runs(tmp_path_factory):
     """Folder with runs of the same settings by one process (in `one`) and by two (in `two`)."""
     folder = tmp_path_factory.mktemp("runs")
-    two = start_shared(folder / "two", EQUAL | REFUSED | {"straight": RESUMED})
+    two = start_shared(folder / "two", EQUAL | REFUSED)
     train_alone(folder / "one", EQUAL)
     output_of(two)
     return folder
+
+
+@pytest.fixture(scope="module")
+def straight_by_two(tmp_path_factory):
+    """A run that two processes share, and that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("straight_by_two") / "runs"
+    output_of(start_shared(folder, {"straight": RESUMED}))
+    return folder / "straight"
 
 
 @pytest.mark.parametrize("name", EQUAL)
@@ -225,7 +233,9 @@ def workers_of(torchrun, path):
 
 
 @pytest.mark.slow
-def test_resumes_after_a_kill_and_stops_together_after_a_signal(runs, flags, tmp_path, assert_same):
+def test_resumes_after_a_kill_and_stops_together_after_a_signal(
+    straight_by_two, flags, tmp_path, assert_same
+):
     path = tmp_path / "run"
     torchrun = start(*TRAIN, *flags(path), **{"max-restarts": 2})
     done = wait_for_updates(torchrun, path, 20)
@@ -237,11 +247,13 @@ def test_resumes_after_a_kill_and_stops_together_after_a_signal(runs, flags, tmp
     assert output.count("Another process of the run was asked to stop.") == 1
     first, second = map(int, re.findall(r"Resumes after (\d+) of 200 updates", output))
     assert 20 <= first < done <= second
-    assert_same(path, runs / "two" / "straight")
+    assert_same(path, straight_by_two)
 
 
 @pytest.mark.slow
-def test_resumes_after_rank_0_was_killed_and_after_signals_to_all_or_one(runs, flags, tmp_path, assert_same):
+def test_resumes_after_rank_0_was_killed_and_after_signals_to_all_or_one(
+    straight_by_two, flags, tmp_path, assert_same
+):
     path = tmp_path / "run"
     program = [*TRAIN, *flags(path)]
     torchrun = start(*program)
@@ -260,7 +272,7 @@ def test_resumes_after_rank_0_was_killed_and_after_signals_to_all_or_one(runs, f
         assert run_state(path) is RunState.PREEMPTED
     assert re.search(r"exitcode *: 3", output), output
     output_of(start(*program))
-    assert_same(path, runs / "two" / "straight")
+    assert_same(path, straight_by_two)
 
 
 @pytest.mark.slow
