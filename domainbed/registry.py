@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from importlib.abc import InspectLoader
 from typing import Any, Self, TypeVar
 
@@ -153,7 +153,7 @@ class Registry(MutableMapping[str, T]):
             self._names.pop(name, None)  # the order is the same if a module was imported before
             self.add_lazy(name, found[name])
 
-    def order(self, names: list[str]) -> list[str]:
+    def order(self, names: Iterable[str]) -> list[str]:
         """`names` without duplicates, in listing order; unknown names come last, by name.
 
         Imports plugins, but no registered object.

@@ -51,6 +51,13 @@ def generator(*counters: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(counter_seed(*counters)))
 
 
+def global_seed() -> int:
+    """The seed of torch's global generator, in 63 bits: the run's, while training builds an algorithm."""
+    import torch
+
+    return torch.initial_seed() % 2**63
+
+
 def seed_all(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch (CUDA's too), in this order."""
     import torch

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
 from domainbed.algorithms.base import Algorithm
 from domainbed.algorithms.erm import ERM
+from domainbed.seeds import generator, global_seed
 
 
 class UpdateCount(nn.Module):
@@ -36,6 +38,20 @@ class UpdateCount(nn.Module):
     def _read(module: nn.Module, _: object) -> None:
         assert isinstance(module, UpdateCount)
         module.updates = int(module.update_count.item())
+
+
+class UpdateDraws(UpdateCount):
+    """Mixin: draws in an update that depend only on the seed of the run and the number of the update."""
+
+    STATE: ClassVar[tuple[str, ...]] = ("order_seed",)
+
+    def __init__(self, *args: Any) -> None:  # noqa: ANN401 - those of the algorithm
+        super().__init__(*args)
+        self.order_seed = global_seed()
+
+    def draws(self) -> np.random.Generator:
+        """A generator for the next update: the same numbers at each call, until the update is counted."""
+        return generator(self.order_seed, self.updates)
 
 
 class AnnealedERM(UpdateCount, ERM):

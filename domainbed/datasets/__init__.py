@@ -8,7 +8,7 @@ code: its path is the dataset's name.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +73,13 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
 
             return list_dataset(Path(name))
         raise
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """`names` without duplicates: those in `DATASETS` in its order, then others by name."""
+    found = set(names)
+    listed = [name for name in globals().get("DATASETS", REGISTRY) if name in found]
+    return [*listed, *sorted(found.difference(listed))]
 
 
 def with_classes(dataset_class: type[MultipleDomainDataset], classes: str) -> type[MultipleDomainDataset]:

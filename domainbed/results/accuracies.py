@@ -155,10 +155,9 @@ def compute_accuracies(
 
     A trial whose metric is NaN or infinite has no result, unless the metric is the accuracy.
     """
-    names = dict.fromkeys(args["algorithm"] for args, _ in by_run(records))
     result = Accuracies(
         method=method.name,
-        algorithms=algorithms.REGISTRY.order(list(names)),
+        algorithms=algorithms.REGISTRY.order(args["algorithm"] for args, _ in by_run(records)),
         datasets=shown_datasets(records),
         about=method.about(),
         metric=method.metric,
@@ -206,18 +205,18 @@ def shown_datasets(records: Q[Record]) -> list[ShownDataset]:
     A dataset is left out if it is not registered and its records do not tell the number of environments.
     """
     names = {args["dataset"] for args, _ in by_run(records)}
-    registered = [name for name in datasets.DATASETS if name in names]
     shown = []
-    for name in [*registered, *sorted(names.difference(registered))]:
+    for name in datasets.in_order(names):
+        registered = name in datasets.DATASETS
         of_dataset = records.filter_equals("args.dataset", name)
         environments = recorded_names(of_dataset)
-        if name in registered:
+        if registered:
             environments = environments or tuple(datasets.get_dataset_class(name).ENVIRONMENTS)
         else:
             environments = environments or _numbered(of_dataset)
         if environments:
             sets = tuple(tuple(sorted(each)) for each in of_dataset[0].get(TARGET_SETS, ()))
-            shown.append(ShownDataset(name, environments, name in registered, sets))
+            shown.append(ShownDataset(name, environments, registered, sets))
     return shown
 
 

@@ -135,26 +135,27 @@ def pool(records: Iterable[Record]) -> list[MethodRuns]:
             undeclared[key] = tuple(name for name in searched if not kinds.is_declared(name, runs[0]))
             trials.add(key, runs, list(zip(*searched.values(), strict=True)))
     return [
-        MethodRuns(*key, by_method[key], conflicts[key])
+        MethodRuns(*key, runs, conflicts[key])
         if key in conflicts
         else MethodRuns(
             *key,
-            by_method[key],
+            runs,
             cells=trials.cells(key),
             repeated=trials.repeated(key),
-            copies=len(by_method[key]) - trials.count(key),
+            copies=len(runs) - trials.count(key),
             undeclared=undeclared[key],
         )
-        for key in _in_order_of_tables(by_method)
+        for key, runs in _in_order_of_tables(by_method)
     ]
 
 
-def _in_order_of_tables(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(dataset, method) of all `keys`: datasets in the order of their list, methods in that of theirs."""
-    known = set(keys)
-    names = datasets.REGISTRY.order([dataset for dataset, _ in known])
-    methods = algorithms.REGISTRY.order([method for _, method in known])
-    return [key for key in itertools.product(names, methods) if key in known]
+def _in_order_of_tables(
+    by_method: Mapping[tuple[str, str], list[Run]],
+) -> list[tuple[tuple[str, str], list[Run]]]:
+    """The items of `by_method`, whose keys are (dataset, method)."""
+    names = datasets.in_order(dataset for dataset, _ in by_method)
+    methods = algorithms.REGISTRY.order(method for _, method in by_method)
+    return [(key, by_method[key]) for key in itertools.product(names, methods) if key in by_method]
 
 
 def conflicts(records: Iterable[Record]) -> list[Conflict]:

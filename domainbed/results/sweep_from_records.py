@@ -130,7 +130,7 @@ def _lines(preset: str | None, part: Part) -> Iterator[str]:
         yield f"[{table.removesuffix('.')}]"
     flags: dict[str, object] = {
         "datasets": [part.dataset],
-        "algorithms": REGISTRY.order(list(part.hparams)),
+        "algorithms": REGISTRY.order(part.hparams),
     }
     if part.target_sets:
         flags["target_sets"] = [" ".join(map(str, each)) for each in part.target_sets]

@@ -13,7 +13,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import CHOICE
 from domainbed.hparams import Hparam, const, log10_uniform, uniform
-from domainbed.seeds import counter_seed
+from domainbed.seeds import counter_seed, global_seed
 
 _EPS = 1e-8
 _MOST_CERTAIN = 10.0  # the inverse variance is cut there
@@ -184,6 +184,5 @@ class GENIE(ERM):
             noise=self.hparams["genie_noise"],
             gain=self.hparams["genie_gain"],
             weight_decay=self.hparams["weight_decay"],
-            # The seed of the run, because training seeds the global generator with it.
-            seed=torch.initial_seed() % 2**63,
+            seed=global_seed(),
         )

@@ -19,7 +19,7 @@ from domainbed.gradients.engine import GradientEngine
 from domainbed.gradients.random_numbers import uniform
 from domainbed.gradients.vectors import flat, set_values
 from domainbed.hparams import Hparam, choice, const, log10_uniform
-from domainbed.seeds import counter_seed
+from domainbed.seeds import counter_seed, global_seed
 
 
 def lowest_cosine(gram: Tensor) -> Tensor:
@@ -89,8 +89,7 @@ class GGA(UpdateCount, ERM):
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        # The seed of the run, because training seeds the global generator with it.
-        self.search_seed = torch.initial_seed() % 2**63
+        self.search_seed = global_seed()
         self.engine = GradientEngine(
             self, samplewise=self.featurizer.SAMPLEWISE, passes="auto", rules="plain"
         )

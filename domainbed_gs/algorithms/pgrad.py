@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +14,11 @@ from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.erm import ERM
 from domainbed.algorithms.facts import Facts
 from domainbed.algorithms.optimizers import descend
-from domainbed.algorithms.update_count import UpdateCount
+from domainbed.algorithms.update_count import UpdateDraws
 from domainbed.datasets import by_size
 from domainbed.gradients.pieces import Rows
 from domainbed.gradients.vectors import flat, set_values
 from domainbed.hparams import Hparam, Kind, choice, const, log2_int, log10_uniform
-from domainbed.seeds import generator
 
 _SMALLEST = 1e-12  # of the largest variance: smaller ones are rounding
 
@@ -70,7 +68,7 @@ def principal_gradient(offsets: Sequence[Tensor], directions: int) -> Tensor:
 
 
 @REGISTRY.register()
-class PGrad(UpdateCount, ERM):
+class PGrad(UpdateDraws, ERM):
     """PGrad (Wang et al. 2023): descends the principal directions of a short training trajectory.
 
     Each minibatch is cut into `pgrad_passes` parts. An inner optimizer (Adam by default) with step size `lr`
@@ -128,14 +126,6 @@ class PGrad(UpdateCount, ERM):
             ),
         ),
     }
-    STATE = ("order_seed",)
-
-    def __init__(
-        self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
-    ) -> None:
-        super().__init__(input_shape, num_classes, num_domains, hparams)
-        # The seed of the run, because training seeds the global generator with it.
-        self.order_seed = torch.initial_seed() % 2**63
 
     def new_optimizer(self, lr: float | None = None) -> optim.Optimizer:
         return self.optimizer_over(self.network.parameters(), self.hparams["lr"] if lr is None else lr)
@@ -158,7 +148,7 @@ class PGrad(UpdateCount, ERM):
     def visits(self, minibatches: Sequence[Minibatch]) -> list[Minibatch]:
         """The parts of the minibatches in the order of the trajectory."""
         passes: int = self.hparams["pgrad_passes"]
-        draws = generator(self.order_seed, self.updates)
+        draws = self.draws()
         parts = []
         for i in range(passes):
             for k in draws.permutation(len(minibatches)):

@@ -15,7 +15,7 @@ from domainbed.algorithms.loss_weights import LossWeightsMethod
 from domainbed.algorithms.update_count import UpdateCount
 from domainbed.errors import UsageError, misspelt
 from domainbed.hparams import Hparam, const
-from domainbed.seeds import counter_seed
+from domainbed.seeds import counter_seed, global_seed
 from domainbed_gs.algorithms.torchjd_objects import PREFIX, SCALARIZERS, TorchJDObject
 
 
@@ -62,8 +62,7 @@ class Scalarization(UpdateCount, LossWeightsMethod):
             raise misspelt(f"scalarizer not found: {name}", name, ["Mean", f"{PREFIX}NAME"])
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.scalarizer = scalarizer
-        # The seed of the run, because training seeds the global generator with it.
-        self.scalarizer_seed = torch.initial_seed() % 2**63
+        self.scalarizer_seed = global_seed()
         self._gradients: list[Tensor] = []
         # Registered here too, so that they are moved to a device with the network.
         self.learned = nn.ParameterList([] if scalarizer is None else scalarizer.learned())

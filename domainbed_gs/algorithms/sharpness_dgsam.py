@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +11,8 @@ from torch import Tensor
 from domainbed.algorithms import REGISTRY
 from domainbed.algorithms.base import Metrics, Minibatch, scalar
 from domainbed.algorithms.facts import Facts
-from domainbed.algorithms.update_count import UpdateCount
+from domainbed.algorithms.update_count import UpdateDraws
 from domainbed.gradients.vectors import add_to_values, set_gradient, total
-from domainbed.seeds import generator
 from domainbed_gs.algorithms.sharpness import (
     Loss,
     Parameters,
@@ -39,7 +37,7 @@ def gradual_ascent(losses: Sequence[Loss], parameters: Parameters, rho: float) -
 
 
 @REGISTRY.register()
-class DGSAM(UpdateCount, SharpnessAware):
+class DGSAM(UpdateDraws, SharpnessAware):
     """Individual sharpness-aware minimisation of each environment (Song et al. 2025).
 
     Visits the environments in a random order, and the first one again at the end. Each visit takes the
@@ -66,18 +64,9 @@ class DGSAM(UpdateCount, SharpnessAware):
         ),
     )
 
-    STATE = ("order_seed",)
-
-    def __init__(
-        self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
-    ) -> None:
-        super().__init__(input_shape, num_classes, num_domains, hparams)
-        # The seed of the run, because training seeds the global generator with it.
-        self.order_seed = torch.initial_seed() % 2**63
-
     def update(self, minibatches: Sequence[Minibatch], unlabeled: Sequence[Tensor] | None = None) -> Metrics:
         k = len(minibatches)
-        order = generator(self.order_seed, self.updates).permutation(k)
+        order = self.draws().permutation(k)
         risks: list[Tensor] = []
 
         def risk(x: Tensor, y: Tensor) -> Tensor:

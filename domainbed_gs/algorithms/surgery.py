@@ -17,7 +17,7 @@ from domainbed.errors import UsageError
 from domainbed.gradients.comparison import Combined
 from domainbed.gradients.vectors import flat, set_values
 from domainbed.hparams import Hparam, const
-from domainbed.seeds import counter_seed
+from domainbed.seeds import counter_seed, global_seed
 
 
 class GradientSurgery(UpdateCount, EnvironmentGradients):
@@ -54,8 +54,7 @@ class GradientSurgery(UpdateCount, EnvironmentGradients):
         self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
     ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        # The run's seed, if the global generator was seeded with it as in `train`.
-        self.surgery_seed = torch.initial_seed() % 2**63
+        self.surgery_seed = global_seed()
 
     @classmethod
     def unread_hparams(cls, given: Mapping[str, object]) -> dict[str, str]:

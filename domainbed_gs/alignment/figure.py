@@ -106,7 +106,7 @@ def page_panels(rows: Sequence[AnyRow]) -> list[tuple[str, Figure]]:
 
 
 def _draw_models(axis: Axes, rows: Sequence[AnyRow], parameters: str, quantity: str) -> None:
-    methods = REGISTRY.order(list(dict.fromkeys(str(row["algorithm"]) for row in rows)))
+    methods = REGISTRY.order(str(row["algorithm"]) for row in rows)
     for number, method in enumerate(methods):
         own = [dict(row) for row in rows if (row["parameters"], row["algorithm"]) == (parameters, method)]
         for offset, pair in enumerate(DRAWN):

@@ -85,7 +85,7 @@ def read_training(folders: Sequence[Path]) -> dict[str, list[list[StepRow]]]:
             raise UsageError(f"{folder} is not the directory of a run; give folders that train has written")
         method = with_method_name(settings)["algorithm"]
         found.setdefault(method, []).append(TABLE.read(folder / TRAINING))
-    return {name: found[name] for name in REGISTRY.order(list(found))}
+    return {name: found[name] for name in REGISTRY.order(found)}
 
 
 def _runs_in(folder: Path) -> list[Path]:

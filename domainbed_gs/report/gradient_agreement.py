@@ -95,7 +95,7 @@ def _curves(records: Q[Record], columns: ShownDataset) -> Curves:
             measured = learning_curve([(key[0], of_run) for key, of_run in runs], logged(name))
             if measured is not None:
                 found.setdefault(algorithm, {})[name] = measured
-    return {name: found[name] for name in REGISTRY.order(list(found))}
+    return {name: found[name] for name in REGISTRY.order(found)}
 
 
 def _by_chance(name: str, own: Mapping[str, LearningCurve], sources: int) -> float | None:

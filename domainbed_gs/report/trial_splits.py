@@ -70,14 +70,13 @@ def trial_splits(records: Q[Record]) -> TrialSplits:
         splits = args.get("splits", SETTINGS["splits"].default)
         trials[args["dataset"], splits].add(args["trial_seed"])
         all_trials[args["dataset"]].add(args["trial_seed"])
-    kinds: dict[str, list[str]] = {"shared": [], "unknown": [], "own": []}
+    kinds: dict[str, set[str]] = {"shared": set(), "unknown": set(), "own": set()}
     for (dataset, splits), seeds in trials.items():
         varies = varies_by_trial(splits)
         alone = len(seeds) == 1 < len(all_trials[dataset])
         kind = "own" if varies or alone else "unknown" if varies is None else "shared"
-        kinds[kind].append(splits)
+        kinds[kind].add(splits)
     found = next((kind for kind, schemes in kinds.items() if schemes), "unknown")
     repeated = {(method.dataset, seed) for method in pool(records) for seed in method.repeated}
-    if repeated and found == "own":
-        return TrialSplits("repeated", tuple(sorted(set(kinds[found]))))
-    return TrialSplits(found, tuple(sorted(set(kinds[found]))))
+    schemes = tuple(sorted(kinds[found]))
+    return TrialSplits("repeated" if repeated and found == "own" else found, schemes)

@@ -56,7 +56,7 @@ def panels(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, Curves]]
         means = np.array([np.mean(own[distance]) for distance in distances])
         curves = found.setdefault((dataset, targets, part), {}).setdefault(method, {})
         curves[role, environment] = np.array(distances), means
-    return {key: {name: own[name] for name in REGISTRY.order(list(own))} for key, own in found.items()}
+    return {key: {name: own[name] for name in REGISTRY.order(own)} for key, own in found.items()}
 
 
 def panel_title(key: tuple[str, str, str]) -> str:

@@ -65,9 +65,7 @@ class MethodCell:
 def rows_of_methods(rows: Iterable[Row], baseline: str) -> dict[str, list[Row]]:
     """Method -> its rows: the baseline first, then in the order of reports."""
     found = {name: own for (name,), own in grouped(rows, ("algorithm",)).items()}
-    return {
-        name: found[name] for name in sorted(REGISTRY.order(list(found)), key=lambda name: name != baseline)
-    }
+    return {name: found[name] for name in sorted(REGISTRY.order(found), key=lambda name: name != baseline)}
 
 
 def compared_methods(

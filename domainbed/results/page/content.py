@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from domainbed.datasets import REGISTRY
+from domainbed.datasets import in_order
 from domainbed.model_selection import SelectionMethod
 from domainbed.records.results_file import Record
 from domainbed.results.accuracies import Accuracies
@@ -44,7 +44,7 @@ class PageContent:
     @property
     def datasets(self) -> list[str]:
         """Names of the datasets, in the order of tables."""
-        return REGISTRY.order([run["args"]["dataset"] for run in self.runs])
+        return in_order(run["args"]["dataset"] for run in self.runs)
 
     @cached_property
     def candidates(self) -> list[list[Candidate]]:
