@@ -8,8 +8,9 @@ parameters do not change.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import Any
 
@@ -78,6 +79,25 @@ def compute_in_bfloat16(algorithm: Algorithm) -> None:
     """From now on, compute the features of `algorithm` in bfloat16, by autocast."""
     for featurizer in _featurizers(algorithm):
         _wrap(featurizer, _in_bfloat16)
+
+
+@contextlib.contextmanager
+def unaccelerated(algorithm: Algorithm) -> Iterator[None]:
+    """Within it, `algorithm` computes in float32, with images in the usual memory format.
+
+    For measurements that need the precision, or `torch.func`, which does not work under autocast. Not for a
+    compiled featurizer.
+    """
+    wrapped = [featurizer for featurizer in _featurizers(algorithm) if "forward" in vars(featurizer)]
+    forwards = [vars(featurizer).pop("forward") for featurizer in wrapped]
+    has_tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = has_tf32
+        for featurizer, forward in zip(wrapped, forwards, strict=True):
+            featurizer.forward = forward
 
 
 def _featurizers(algorithm: Algorithm) -> list[FeaturizerModule]:

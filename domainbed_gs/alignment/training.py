@@ -14,6 +14,7 @@ from torch import Tensor
 from domainbed.algorithms.base import Minibatch
 from domainbed.errors import UsageError
 from domainbed.training import api
+from domainbed.training.acceleration import unaccelerated
 from domainbed.training.checkpoint import Checkpoint
 from domainbed.training.config import TrainConfig
 from domainbed.training.loop import Loop
@@ -89,7 +90,12 @@ class AlignmentLoop(Loop):
     def _measure(self) -> None:
         rows = []
         for part, samples in self._samples.items():
-            with measured_network(self.run.algorithm, samples[0].x[:1], shared=False) as network:
+            x = samples[0].x[:1]
+            # Gradients of the loss in float32 whatever the run's --precision, as those of its saved model.
+            with (
+                unaccelerated(self.run.algorithm),
+                measured_network(self.run.algorithm, x, shared=False) as network,
+            ):
                 found = measure_network(network, samples, self.how)
             rows += [{"step": self.updates, "part": part, **row} for row in found]
         TABLE.append(self.path, rows)
