@@ -37,7 +37,9 @@ class Alignment(MeasurementSettings):
 
     quantities: list[str] = flag(list(QUANTITIES), "what to compare", choices=tuple(QUANTITIES))
     parts: list[str] = flag(["in"], "parts of the environments to measure on", choices=KINDS)
-    samples: int = flag(64, "samples of each environment, an even number", at_least=2)
+    samples: int = flag(
+        64, "samples of each environment, an even number; each of two groups has half of them", at_least=4
+    )
     probes: int = flag(4, "random vectors for a Hessian's diagonal", at_least=2)
     sample_seed: int = flag(0, "seed of samples and random vectors", at_least=0)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from domainbed_gs.alignment.training import TABLE
 from domainbed_gs.studies.measured_frame import measured_frame
 from domainbed_gs.studies.step_table import Row as StepRow
 from domainbed_gs.trained_models.loading import LoadOptions
-from domainbed_gs.trained_models.over_models import measure_models
+from domainbed_gs.trained_models.over_models import Measured, measure_models
 from domainbed_gs.trained_models.table import Row, Table
 
 if TYPE_CHECKING:
@@ -29,15 +31,17 @@ def run(
     output_dir: Path,
     options: LoadOptions | None = None,
     restart: bool = False,
-) -> Table:
-    """Measure the models in `files`; writes alignment.csv into `output_dir`, and returns it.
+) -> Measured:
+    """Measure the models in `files`; writes alignment.csv into `output_dir`.
 
     Models that it has are skipped.
+
+    Returns: the table, and which models could not be measured.
 
     Raises: UsageError for invalid settings; else as `trained_models.over_models.measure_models`.
     """
     how.check()
-    return measure_models(files, AlignmentMeasurement(how), output_dir, options, restart)[ALIGNMENT]
+    return measure_models(files, AlignmentMeasurement(how), output_dir, options, restart)
 
 
 def measure(
@@ -58,11 +62,17 @@ def measure(
 
     Returns: the rows of alignment.csv, see docs/studies.md.
 
-    Raises: UsageError, RunError as `run`.
+    Raises: UsageError, RunError as `run`; RunError also if some models cannot be measured.
     """
     how = Alignment.from_keywords(settings)
     options = LoadOptions(data_dir=data_dir, device=device)
-    return measured_frame(lambda files, folder: run(files, how, folder, options), runs, output_dir)
+
+    def measured(files: Sequence[Path], folder: Path) -> Sequence[Row]:
+        found = run(files, how, folder, options)
+        found.check()
+        return found.rows(ALIGNMENT)
+
+    return measured_frame(measured, runs, output_dir)
 
 
 def read(folder: Path) -> list[Row]:
@@ -70,22 +80,82 @@ def read(folder: Path) -> list[Row]:
     return Table(folder / ALIGNMENT, LAYOUTS[ALIGNMENT]).rows
 
 
-def read_training(folders: Sequence[Path]) -> dict[str, list[list[StepRow]]]:
-    """Method -> rows of each of its runs that were measured during training.
+@dataclass(frozen=True)
+class TrainingRuns:
+    """Runs of one dataset that were measured during training.
+
+    Attributes:
+        dataset: the dataset, as a run names it.
+        methods: method -> rows of alignment_training.csv of each of its runs.
+    """
+
+    dataset: str
+    methods: Mapping[str, Sequence[Sequence[StepRow]]]
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of the environments that some run was measured on."""
+        return list(dict.fromkeys(str(row["part"]) for row in self._rows()))
+
+    def of_part(self, part: str) -> dict[str, list[list[StepRow]]]:
+        """`methods` with the rows of one part. Runs and methods that have none are left out."""
+        found: dict[str, list[list[StepRow]]] = {}
+        for method, runs in self.methods.items():
+            kept = [own for rows in runs if (own := [row for row in rows if row["part"] == part])]
+            if kept:
+                found[method] = kept
+        return found
+
+    def title(self, part: str) -> str:
+        """Title of the figure of one part."""
+        runs = self.of_part(part)
+        number = sum(map(len, runs.values()))
+        own = [row for of_method in runs.values() for rows in of_method for row in rows]
+        targets = dict.fromkeys(str(row["first"]) for row in own if row["pair"] == "within-target")
+        words = [
+            Path(self.dataset).name,
+            *([f"target{'s' * (len(targets) > 1)} {', '.join(targets)}"] if targets else []),
+            f"part {part}",
+            f"{number} run{'s' * (number > 1)}",
+        ]
+        return f"Distances between environments over training: {', '.join(words)}"
+
+    def _rows(self) -> Iterator[StepRow]:
+        for runs in self.methods.values():
+            for rows in runs:
+                yield from rows
+
+
+def read_training(folders: Sequence[Path]) -> TrainingRuns:
+    """The runs in `folders` that were measured during training.
 
     Args:
         folders: directories of runs, or directories whose subdirectories are runs that were measured.
 
-    Raises: UsageError for a folder that is neither; RunError if a run has no such table.
+    Raises:
+        UsageError: a folder is neither, or the runs are of several datasets.
+        RunError: a table is damaged.
     """
+    datasets: dict[str, Path] = {}
     found: dict[str, list[list[StepRow]]] = {}
     for folder in [run for each in folders for run in _runs_in(each)]:
         settings = (read_json(folder / "run.json") or {}).get("settings")
-        if not isinstance(settings, dict) or "algorithm" not in settings:
+        if not isinstance(settings, dict) or not {"algorithm", "dataset"} <= settings.keys():
             raise UsageError(f"{folder} is not the directory of a run; give folders that train has written")
+        if not (folder / TRAINING).exists():
+            raise UsageError(
+                f"{folder} was not measured during training; train it with domainbed_gs.scripts.alignment"
+            )
+        datasets.setdefault(settings["dataset"], folder)
         method = with_method_name(settings)["algorithm"]
         found.setdefault(method, []).append(TABLE.read(folder / TRAINING))
-    return {name: found[name] for name in REGISTRY.order(found)}
+    if len(datasets) > 1:
+        (first, second), *_ = itertools.pairwise(datasets.items())
+        raise UsageError(
+            f"a figure is of one dataset, but {first[1]} is a run of {first[0]} and {second[1]} of "
+            f"{second[0]}; name runs of one"
+        )
+    return TrainingRuns(*datasets, {name: found[name] for name in REGISTRY.order(found)})
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -13,17 +13,29 @@ and alignment_training.png. A command that is repeated resumes.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from domainbed.command_line import CommandParser
 from domainbed.errors import UsageError, run_script
 from domainbed.training import train_command
 from domainbed.training.config import SETTINGS
 from domainbed.training.settings import flags_of
-from domainbed_gs.studies.command import add_model_flags, chosen_models, title_of_run, write_figures
+from domainbed_gs.studies.command import (
+    add_model_flags,
+    chosen_models,
+    figure_files,
+    given_flags,
+    title_of_run,
+    write_figures,
+)
+
+if TYPE_CHECKING:
+    from domainbed_gs.alignment.settings import Alignment
+    from domainbed_gs.alignment.study import TrainingRuns
+    from domainbed_gs.trained_models.table import Row
 
 EVERY = 20
 """Default number of updates between two measurements."""
@@ -35,11 +47,31 @@ _EXAMPLES = {
     "--curves runs/ERM runs/Fishr --output_dir runs": "draw runs that were measured during training",
 }
 
+_USAGES = (
+    "--model RUN_DIR ... [options]",
+    "--sweep SWEEP_DIR [options]",
+    "--curves RUN_DIR ... --output_dir DIR",
+    "[flags of train and options]",
+)
+"""Arguments of the four modes: two for trained models, a figure of runs, and training."""
+
 _WITH_MODELS = ("output_dir", "data_dir", "device", "cache_dir", "restart")
 """Flags of `train` that measurements of trained models also take."""
 
+_OTHER_HELP = {
+    "output_dir": (
+        "training: directory of the run (default: train_output); --model, --sweep: folder of the results "
+        "(default: the run's or the sweep's); --curves: folder of the figure"
+    ),
+    "restart": (
+        "training: start the run again, earlier files move to attempt-N; --model, --sweep: measure all "
+        "models again"
+    ),
+}
+"""Meaning of those whose meaning is not that of `train` alone."""
 
-def build_parser() -> argparse.ArgumentParser:
+
+def build_parser() -> CommandParser:
     """Parser with the flags of `train` and those of the study."""
     from domainbed_gs.alignment.settings import Alignment
 
@@ -48,7 +80,10 @@ def build_parser() -> argparse.ArgumentParser:
         "Compare environments by the mean, variance and curvature of their gradients.",
         _EXAMPLES,
     )
+    parser.usage = "\n       ".join(f"{parser.prog} {arguments}" for arguments in _USAGES)
     parser.set_defaults(output_dir=None)
+    for name, text in _OTHER_HELP.items():
+        parser._option_string_actions[f"--{name}"].help = text
     group = parser.add_argument_group("alignment")
     which = group.add_mutually_exclusive_group()
     add_model_flags(which)
@@ -57,12 +92,19 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="RUN_DIR",
-        help="runs measured during training, or their folder",
+        help="draw runs that were measured during training, or all in a folder",
     )
     group.add_argument(
-        "--every", type=int, help=f"updates from one measurement to the next (default: {EVERY})"
+        "--every",
+        type=int,
+        default=EVERY,
+        help=f"training: updates from one measurement to the next (default: {EVERY})",
     )
-    group.add_argument("--baseline", help="method to compare trained models with (default: ERM)")
+    group.add_argument(
+        "--baseline",
+        default="ERM",
+        help="--model, --sweep: method to compare the others with (default: ERM)",
+    )
     for declared in flags_of(Alignment).values():
         declared.add_to(group)
     return parser
@@ -72,76 +114,95 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure or draw, then print a summary; returns the exit status."""
     from domainbed_gs.alignment.settings import Alignment
 
-    flags = vars(build_parser().parse_args(argv))
-    own = {name: flags.pop(name) for name in ("model", "sweep", "curves", "every", "baseline")}
+    parser = build_parser()
+    flags = vars(parser.parse_args(argv))
+    _refuse_flags_without_effect(given_flags(parser, argv))
     how = Alignment(**{name: flags.pop(name) for name in flags_of(Alignment)})
-    if own["curves"]:
-        _refuse({**flags, "every": own["every"], "baseline": own["baseline"]}, ("output_dir",), "--curves")
-        return _draw_curves(own["curves"], flags["output_dir"])
-    if own["model"] or own["sweep"]:
-        mode = "--sweep" if own["sweep"] else "--model"
-        _refuse({**flags, "every": own["every"]}, _WITH_MODELS, mode)
-        return _measure_models(own, how, flags)
-    if own["baseline"] is not None:
-        raise UsageError("--baseline is for --model and --sweep; leave it out")
-    every = EVERY if own["every"] is None else own["every"]
-    return _train({**flags, "output_dir": flags["output_dir"] or SETTINGS["output_dir"].default}, how, every)
+    if flags["curves"]:
+        return _draw_curves(flags["curves"], flags["output_dir"])
+    if flags["model"] or flags["sweep"]:
+        return _measure_models(flags, how)
+    flags["output_dir"] = flags["output_dir"] or SETTINGS["output_dir"].default
+    return _train({name: flags[name] for name in SETTINGS}, how, flags["every"])
 
 
-def _refuse(flags: Mapping[str, Any], taken: Sequence[str], mode: str) -> None:
-    """Raise UsageError for a flag that has no effect beside `mode`."""
-    for name, value in flags.items():
-        default = SETTINGS[name].default if name in SETTINGS and name != "output_dir" else None
-        if name not in taken and value != default:
-            raise UsageError(f"--{name} has no effect with {mode}; leave it out")
+def _refuse_flags_without_effect(given: Sequence[str]) -> None:
+    """Raise UsageError for a flag that the mode of a command does not read."""
+    from domainbed_gs.alignment.settings import Alignment
+
+    mode = next((name for name in ("model", "sweep", "curves") if name in given), None)
+    if mode is None:
+        if "baseline" in given:
+            raise UsageError("--baseline is for --model and --sweep; leave it out")
+        return
+    of_models = (*_WITH_MODELS, *flags_of(Alignment), "baseline")
+    taken = ("output_dir",) if mode == "curves" else of_models
+    for name in given:
+        if name not in (mode, *taken):
+            raise UsageError(f"--{name} has no effect with --{mode}; leave it out")
 
 
-def _measure_models(own: Mapping[str, Any], how: Any, flags: Mapping[str, Any]) -> int:  # noqa: ANN401 - Alignment
-    from domainbed_gs.alignment import figure, study, tables
+def _measure_models(flags: Mapping[str, Any], how: Alignment) -> int:
+    from domainbed_gs.alignment import study
     from domainbed_gs.alignment.settings import ALIGNMENT
     from domainbed_gs.trained_models.loading import LoadOptions
 
-    files, folder = chosen_models(own["model"], own["sweep"], flags["output_dir"])
+    files, folder = chosen_models(flags["model"], flags["sweep"], flags["output_dir"])
     options = LoadOptions(flags["data_dir"], flags["device"], flags["cache_dir"])
-    rows = study.run(files, how, folder, options, flags["restart"]).rows
-    tables.print_tables(rows, own["baseline"] or "ERM", "text")
-    print(f"Table: {folder / ALIGNMENT}")
-    pictures = {}
-    groups = study.by_dataset(rows)
-    for number, (title, of_dataset) in enumerate(groups.items()):
-        suffix = f"_{number}" if len(groups) > 1 else ""
-        pictures[folder / f"alignment{suffix}.png"] = partial(figure.models_figure, of_dataset, title)
-    write_figures(pictures)
+    found = study.run(files, how, folder, options, flags["restart"])
+    if found.runs:
+        _show(found.rows(ALIGNMENT), folder, flags["baseline"])
+    found.check()
     return 0
 
 
-def _train(flags: Mapping[str, Any], how: Any, every: int) -> int:  # noqa: ANN401 - Alignment
-    from domainbed.training.config_checks import from_settings
-    from domainbed_gs.alignment import figure, training
-    from domainbed_gs.alignment.settings import TRAINING
+def _show(rows: Sequence[Row], folder: Path, baseline: str) -> None:
+    """Print the tables of trained models, and draw their figures."""
+    from domainbed_gs.alignment import figure, study, tables
+    from domainbed_gs.alignment.settings import ALIGNMENT
 
-    config = from_settings(flags)
+    tables.print_tables(rows, baseline, "text")
+    print(f"Table: {folder / ALIGNMENT}")
+    groups = study.by_dataset(rows)
+    draw = [partial(figure.models_figure, own, title) for title, own in groups.items()]
+    write_figures(dict(zip(figure_files(folder, "alignment", list(groups)), draw, strict=True)))
+
+
+def _train(settings: Mapping[str, Any], how: Alignment, every: int) -> int:
+    from domainbed.training.config_checks import from_settings
+    from domainbed_gs.alignment import training
+    from domainbed_gs.alignment.settings import TRAINING
+    from domainbed_gs.alignment.study import TrainingRuns
+
+    config = from_settings(settings)
     training.train(config, how, every)
     folder = Path(config.output_dir)
     rows = training.TABLE.read(folder / TRAINING)
     print(f"Table: {folder / TRAINING}")
-    draw = partial(figure.training_figure, {config.algorithm: [rows]}, title_of_run(config))
-    write_figures({folder / "alignment_training.png": draw})
+    runs = TrainingRuns(config.dataset, {config.algorithm: [rows]})
+    _draw_training(runs, folder, lambda part: f"{title_of_run(config)}, part {part}")
     return 0
 
 
-def _draw_curves(runs: Sequence[Path], output_dir: str | None) -> int:
-    from domainbed_gs.alignment import figure, study
+def _draw_curves(folders: Sequence[Path], output_dir: str | None) -> int:
+    from domainbed_gs.alignment import study
+    from domainbed_gs.trained_models.output_folder import create_output_folder
 
     if output_dir is None:
         raise UsageError("--curves needs --output_dir, the folder of the figure")
-    methods = study.read_training(runs)
-    number = sum(map(len, methods.values()))
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    title = f"Distances between environments over training, {number} runs"
-    write_figures({folder / "alignment_training.png": partial(figure.training_figure, methods, title)})
+    runs = study.read_training(folders)
+    create_output_folder(Path(output_dir))
+    _draw_training(runs, Path(output_dir), runs.title)
     return 0
+
+
+def _draw_training(runs: TrainingRuns, folder: Path, title: Callable[[str], str]) -> None:
+    """Draw a figure for each part."""
+    from domainbed_gs.alignment import figure
+
+    files = figure_files(folder, "alignment_training", [f"part {part}" for part in runs.parts])
+    draw = [partial(figure.training_figure, runs.of_part(part), title(part)) for part in runs.parts]
+    write_figures(dict(zip(files, draw, strict=True)))
 
 
 if __name__ == "__main__":

@@ -8,15 +8,18 @@ Writes sharpness.csv, loss_curves.csv and figures, and prints a table of methods
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from domainbed.command_line import CommandParser
 from domainbed.errors import run_script
 from domainbed.training.settings import flags_of
-from domainbed_gs.studies.command import add_model_flags, chosen_models, write_figures
+from domainbed_gs.studies.command import add_model_flags, chosen_models, figure_files, write_figures
+
+if TYPE_CHECKING:
+    from domainbed_gs.trained_models.table import Row
 
 
 def build_parser() -> CommandParser:
@@ -29,8 +32,7 @@ def build_parser() -> CommandParser:
         "(--model RUN_DIR ... | --sweep SWEEP_DIR)",
         {"--model train_output": "one trained model", "--sweep SWEEP_DIR": "all trained models of a sweep"},
     )
-    which = parser.add_mutually_exclusive_group(required=True)
-    add_model_flags(which)
+    add_model_flags(parser.add_mutually_exclusive_group())
     parser.add_argument(
         "--output_dir",
         type=Path,
@@ -50,7 +52,7 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, then print the table of methods and draw the figures; returns the exit status."""
     args = build_parser().parse_args(argv)
-    from domainbed_gs.sharpness import figure, study, tables
+    from domainbed_gs.sharpness import study
     from domainbed_gs.sharpness.settings import CURVES, SHARPNESS, Sharpness
     from domainbed_gs.trained_models.loading import LoadOptions
 
@@ -58,23 +60,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     files, folder = chosen_models(args.model, args.sweep, args.output_dir)
     options = LoadOptions(args.data_dir, args.device, args.cache_dir)
     found = study.run(files, how, folder, options, args.restart)
-    rows, curves = found[SHARPNESS].rows, found[CURVES].rows
-    tables.print_tables(rows, args.baseline, "text")
-    print(f"Table: {folder / SHARPNESS}")
-    if curves:
-        print(f"Curves: {folder / CURVES}")
-        pictures = {}
-        panels = figure.panels(curves)
-        for key, methods in panels.items():
-            title = figure.panel_title(key)
-            suffix = f"_{_file_name(title)}" if len(panels) > 1 else ""
-            pictures[folder / f"sharpness{suffix}.png"] = partial(figure.curves_figure, methods, title)
-        write_figures(pictures)
+    if found.runs:
+        _show(found.rows(SHARPNESS), found.rows(CURVES), folder, args.baseline)
+    found.check()
     return 0
 
 
-def _file_name(title: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", title).strip("_")
+def _show(rows: Sequence[Row], curves: Sequence[Row], folder: Path, baseline: str) -> None:
+    from domainbed_gs.sharpness import figure, tables
+    from domainbed_gs.sharpness.settings import CURVES, SHARPNESS
+
+    tables.print_tables(rows, baseline, "text")
+    print(f"Table: {folder / SHARPNESS}")
+    if curves:
+        print(f"Curves: {folder / CURVES}")
+        panels = figure.panels(curves)
+        titles = [figure.panel_title(key) for key in panels]
+        draw = [partial(figure.curves_figure, *each) for each in zip(panels.values(), titles, strict=True)]
+        write_figures(dict(zip(figure_files(folder, "sharpness", titles), draw, strict=True)))
 
 
 if __name__ == "__main__":

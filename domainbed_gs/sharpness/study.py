@@ -10,7 +10,7 @@ from domainbed_gs.sharpness.measure import SharpnessMeasurement
 from domainbed_gs.sharpness.settings import CURVES, LAYOUTS, SHARPNESS, Sharpness
 from domainbed_gs.studies.measured_frame import measured_frame
 from domainbed_gs.trained_models.loading import LoadOptions
-from domainbed_gs.trained_models.over_models import measure_models
+from domainbed_gs.trained_models.over_models import Measured, measure_models
 from domainbed_gs.trained_models.table import Row, Table
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ def run(
     output_dir: Path,
     options: LoadOptions | None = None,
     restart: bool = False,
-) -> dict[str, Table]:
+) -> Measured:
     """Measure the models in `files`; writes sharpness.csv and loss_curves.csv into `output_dir`.
 
     Models that the tables have are skipped.
 
-    Returns: the tables by name.
+    Returns: the tables, and which models could not be measured.
 
     Raises: UsageError for invalid settings; else as `trained_models.over_models.measure_models`.
     """
@@ -54,11 +54,17 @@ def measure(
 
     Returns: the rows of sharpness.csv, see docs/studies.md.
 
-    Raises: UsageError, RunError as `run`.
+    Raises: UsageError, RunError as `run`; RunError also if some models cannot be measured.
     """
     how = Sharpness.from_keywords(settings)
     options = LoadOptions(data_dir=data_dir, device=device)
-    return measured_frame(lambda files, folder: run(files, how, folder, options)[SHARPNESS], runs, output_dir)
+
+    def measured(files: Sequence[Path], folder: Path) -> Sequence[Row]:
+        found = run(files, how, folder, options)
+        found.check()
+        return found.rows(SHARPNESS)
+
+    return measured_frame(measured, runs, output_dir)
 
 
 def read(folder: Path) -> tuple[list[Row], list[Row]]:

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainbed_gs.trained_models.loading import model_file
-from domainbed_gs.trained_models.table import Table
+from domainbed_gs.trained_models.table import Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def measured_frame(
-    measure: Callable[[Sequence[Path], Path], Table],
+    measure: Callable[[Sequence[Path], Path], Sequence[Row]],
     runs: str | Path | Iterable[str | Path],
     output_dir: str | Path | None,
 ) -> pd.DataFrame:
-    """Measure models, and return the rows of their table.
+    """Measure models, and return their rows.
 
     Args:
-        measure: measures model files into the table of a folder.
+        measure: measures model files into the table of a folder, and returns their rows.
         runs: directories of runs, or model files.
         output_dir: folder of the table, from which the measurement resumes; None to keep nothing.
 
@@ -32,6 +32,6 @@ def measured_frame(
 
     files = [model_file(Path(path)) for path in ([runs] if isinstance(runs, str | Path) else runs)]
     if output_dir is not None:
-        return pd.DataFrame(measure(files, Path(output_dir)).rows)
+        return pd.DataFrame(measure(files, Path(output_dir)))
     with tempfile.TemporaryDirectory() as folder:
-        return pd.DataFrame(measure(files, Path(folder)).rows)
+        return pd.DataFrame(measure(files, Path(folder)))

@@ -25,12 +25,15 @@ class MeasurementSettings:
         return cls(**{name: flags[name].converted(value) for name, value in settings.items()})
 
     def check(self) -> None:
-        """Check the values. Those of a list must differ, and it must have one. Raises UsageError."""
+        """Check the values. A list must have one, and none twice. Raises UsageError."""
         for name, declared in _flags(type(self)).items():
             value = getattr(self, name)
             declared.check(value)
-            if declared.is_list and (not value or len(set(value)) < len(value)):
-                raise UsageError(f"--{name} takes different {name}, not {' '.join(value) or 'none'}")
+            if declared.is_list and not value:
+                raise UsageError(f"--{name} names nothing; give one or more of {', '.join(declared.choices)}")
+            if declared.is_list and len(set(value)) < len(value):
+                twice = next(each for each in value if value.count(each) > 1)
+                raise UsageError(f"--{name} names {twice} twice; give each once")
 
     def columns(self) -> dict[str, object]:
         """The settings as columns of a table: values of a list are joined by spaces."""

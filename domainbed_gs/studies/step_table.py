@@ -11,6 +11,7 @@ from pathlib import Path
 from domainbed.errors import RunError
 from domainbed.escaping import csv_line
 from domainbed.files import write_atomic
+from domainbed_gs.trained_models.table import is_number
 
 Row = dict[str, float | str]
 """One row: column -> text or number."""
@@ -46,18 +47,24 @@ class StepTable:
     def read(self, path: Path) -> list[Row]:
         """All rows in `path`; an incomplete last line is ignored.
 
-        Raises: RunError if `path` does not exist or is not such a table.
+        Raises: RunError if `path` does not exist, is not such a table, or has a text in a column of numbers.
         """
         header, *rows = _rows(path) or [[]]
         if tuple(header) != self.header or any(len(row) != len(self.header) for row in rows):
             raise RunError(f"{path} is not a table of {self.content}; delete it and run again with --restart")
-        return [
-            {
-                name: value if name in self.texts else float(value)
-                for name, value in zip(self.header, row, strict=True)
-            }
-            for row in rows
-        ]
+        return [self._parsed(path, row) for row in rows]
+
+    def _parsed(self, path: Path, cells: Sequence[str]) -> Row:
+        row: Row = dict(zip(self.header, cells, strict=True))
+        for name in ("step", *self.numbers):
+            cell = str(row[name])
+            if not is_number(cell):
+                raise RunError(
+                    f"{path} has {cell!r} in the column {name}, where a number belongs; delete it and run "
+                    "again with --restart"
+                )
+            row[name] = float(cell)
+        return row
 
     def keep_before(self, path: Path, step: int) -> None:
         """Drop the rows of `step` and later steps, which a run resumed at `step` repeats."""
@@ -75,6 +82,8 @@ def _rows(path: Path) -> list[list[str]]:
             text = file.read()
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RunError(f"{path} is damaged: it is no text; delete it and run again with --restart") from None
     rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
     if rows and len(rows[-1]) < len(rows[0]):  # cut short within a name
         rows.pop()

@@ -86,18 +86,24 @@ def model_file(path: Path) -> Path:
     """
     file = path / MODEL if path.is_dir() else path
     if not file.is_file():
-        unsaved = ": the run is not finished, or began with --skip_model_save" if path.is_dir() else ""
-        raise UsageError(f"model {file} does not exist{unsaved}")
+        if path.is_dir():
+            raise UsageError(
+                f"model {file} does not exist: the run is not finished, or began with --skip_model_save; "
+                "finish it, or give another run"
+            )
+        raise UsageError(f"model {file} does not exist; give the directory of a run or a model file")
     return file
 
 
 def saved_models(sweep_dir: Path) -> list[Path]:
     """The models that the runs in a sweep directory saved, sorted by the runs' names.
 
-    Raises: UsageError if the directory does not exist, or no run in it has saved one.
+    Raises: UsageError if the directory does not exist, is a run, or no run in it has saved one.
     """
     if not sweep_dir.is_dir():
         raise UsageError(f"sweep directory {sweep_dir} does not exist; give the folder that `sweep` printed")
+    if (sweep_dir / "run.json").exists() or (sweep_dir / MODEL).exists():
+        raise UsageError(f"{sweep_dir} is a run; use --model {sweep_dir}")
     found = sorted(sweep_dir.glob(f"*/{MODEL}"))
     if not found:
         raise UsageError(

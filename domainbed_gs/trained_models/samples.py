@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ from domainbed.training.evaluation import without_augmentation
 from domainbed.training.minibatches import load_minibatch
 from domainbed_gs.trained_models.loading import TrainedModel
 from domainbed_gs.trained_models.parts import KINDS as KINDS
+
+_log = logging.getLogger(__name__)
 
 _FROZEN_CHUNK = 32
 
@@ -67,36 +69,41 @@ def draw_samples(model: TrainedModel, kind: str, number: int, seed: int = 0) -> 
         number: number of samples; a smaller part gives all of its samples.
         seed: seed of the draw.
 
-    Raises: UsageError if the kind is unknown, or some source environment has no such part.
+    Raises: UsageError if the kind is unknown, or some source environment has no such part. A target without
+        it is left out, with a warning.
     """
     check_choice("--parts takes", kind, KINDS)
     if number < 1:
         raise UsageError(f"--samples must be at least 1, not {number}")
-    found = []
-    for index, parts in enumerate(model.splits):
-        part = parts.get(kind)
-        if part is None or not len(part):
-            continue
-        counters = (seed, StudyPurpose.SAMPLES, model.args["trial_seed"], index, KINDS.index(kind))
-        positions = generator(*counters).choice(len(part), min(number, len(part)), replace=False)
-        x, y = load_minibatch(without_augmentation(part), positions, counters)
-        name = model.dataset.ENVIRONMENTS[index]
-        found.append(
-            EnvironmentSamples(index, name, index in model.targets, _inputs(model, x), y.to(model.device))
-        )
-    lacking = sorted({*model.sources} - {each.index for each in found})
-    if lacking:
-        names = ", ".join(model.dataset.ENVIRONMENTS[index] for index in lacking)
+    found = [_draw(model, index, kind, number, seed) for index in range(len(model.splits))]
+    lacking = [index for index, samples in enumerate(found) if samples is None]
+    names = {index: model.dataset.ENVIRONMENTS[index] for index in lacking}
+    sources = [name for index, name in names.items() if index in model.sources]
+    if sources:
         raise UsageError(
-            f"no samples in the part {kind!r} of the source environments {names} of {model.path}; choose "
-            "another of --parts"
+            f"no samples in the part {kind!r} of the source environments {', '.join(sources)} of "
+            f"{model.path}; choose another of --parts"
         )
-    return found
+    if names:
+        _log.warning(
+            "warning: no samples in the part %r of the target environments %s of %s; measured without them",
+            kind,
+            ", ".join(names.values()),
+            model.path,
+        )
+    return [samples for samples in found if samples is not None]
 
 
-def sources_of(samples: Sequence[EnvironmentSamples]) -> list[EnvironmentSamples]:
-    """Those of the source environments."""
-    return [each for each in samples if not each.is_target]
+def _draw(model: TrainedModel, index: int, kind: str, number: int, seed: int) -> EnvironmentSamples | None:
+    """The samples of one environment; None if it has no such part."""
+    part = model.splits[index].get(kind)
+    if part is None or not len(part):
+        return None
+    counters = (seed, StudyPurpose.SAMPLES, model.args["trial_seed"], index, KINDS.index(kind))
+    positions = generator(*counters).choice(len(part), min(number, len(part)), replace=False)
+    x, y = load_minibatch(without_augmentation(part), positions, counters)
+    name = model.dataset.ENVIRONMENTS[index]
+    return EnvironmentSamples(index, name, index in model.targets, _inputs(model, x), y.to(model.device))
 
 
 def _inputs(model: TrainedModel, x: Tensor) -> Tensor:

@@ -76,13 +76,14 @@ class Table:
         path: the file, which need not exist.
         layout: its columns.
 
-    Raises: UsageError if the file cannot be read, or has other columns.
+    Raises: UsageError if the file cannot be read, has other columns, or a text in a column of numbers.
     """
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self.path = path
         self.layout = layout
         self._cells = _read(path, layout.header)
+        self._check_numbers()
 
     @property
     def rows(self) -> list[Row]:
@@ -95,6 +96,17 @@ class Table:
             }
             for cells in self._cells
         ]
+
+    def _check_numbers(self) -> None:
+        """Raise UsageError for a cell that is no number where one belongs."""
+        for name in self.layout.numbers:
+            column = self.layout.header.index(name)
+            for cells in self._cells:
+                if not is_number(cells[column] or "nan"):
+                    raise UsageError(
+                        f"{self.path} has {cells[column]!r} in the column {name}, where a number belongs; "
+                        "restore the file, or delete it and measure again"
+                    )
 
     def has(self, run: str, sha256: str) -> bool:
         """Whether the table has rows of the model with this `run` and this content."""
@@ -113,13 +125,28 @@ class Table:
                     )
 
     def replace(self, run: str, rows: Sequence[Row]) -> None:
-        """Put `rows` in the place of those of `run`, at the end of the file; atomic."""
+        """Put `rows` in the place of those of `run`, at the end of the file; atomic.
+
+        Raises: RunError if the file cannot be written.
+        """
         new = [[_text(row[name]) for name in self.layout.header] for row in rows]
-        self._cells = [cells for cells in self._cells if cells[0] != run] + new
+        others = [cells for cells in self._cells if cells[0] != run]
+        if not new and len(others) == len(self._cells):
+            return
+        self._cells = others + new
         try:
             write_atomic(self.path, "".join(map(csv_line, [self.layout.header, *self._cells])))
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+
+def is_number(text: str) -> bool:
+    """Whether `text` is that of a number, or "nan"."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(value: object) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from domainbed.errors import UsageError
+from domainbed.errors import RunError, UsageError
 from domainbed.scripts import collect_results, train
 from domainbed.training.stop_requests import Preempted
 from domainbed_gs.alignment import study
-from domainbed_gs.alignment.settings import ALIGNMENT, QUANTITIES, TRAINING, Alignment
+from domainbed_gs.alignment.settings import ALIGNMENT, NUMBERS, QUANTITIES, TRAINING, Alignment
 from domainbed_gs.alignment.training import TABLE, AlignmentLoop
 from domainbed_gs.scripts import alignment
 
@@ -131,9 +133,10 @@ def test_curves_of_several_methods_are_drawn_in_one_figure(runs, tmp_path, capsy
     assert capsys.readouterr().out == f"Figure: {tmp_path / 'alignment_training.png'}\n"
     from domainbed_gs.alignment.figure import mean_curve, training_figure
 
-    methods = study.read_training([runs / "ERM", runs / "Fishr"])
-    assert repr(study.read_training([runs])) == repr(methods)  # the folder of the runs; NaN is unlike itself
-    figure = training_figure(methods, "title")
+    found = study.read_training([runs / "ERM", runs / "Fishr"])
+    assert repr(study.read_training([runs])) == repr(found)  # the folder of the runs; NaN is unlike itself
+    methods = found.of_part("in")
+    figure = training_figure(methods, found.title("in"))
     assert len(figure.axes) == 2 * len(QUANTITIES)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:2] == ["ERM, source-source", "ERM, source-target"]
@@ -148,13 +151,23 @@ def test_curves_of_several_methods_are_drawn_in_one_figure(runs, tmp_path, capsy
     [
         (["--model", "RUN", "--steps", "5"], "--steps has no effect with --model"),
         (["--model", "RUN", "--every", "5"], "--every has no effect with --model"),
+        (["--sweep", "RUN", "--every", "20"], "--every has no effect with --sweep"),
+        (["--curves", "RUN", "--samples", "64", "--output_dir", "y"], "--samples has no effect"),
+        (["--curves", "RUN", "--baseline", "ERM", "--output_dir", "y"], "--baseline has no effect"),
+        (["--curves", "RUN", "--restart", "--output_dir", "y"], "--restart has no effect with --curves"),
+        (["--curves", "RUN", "--output_dir", "FILE"], "cannot write to FILE: File exists; choose another"),
+        (["--curves", "RUN", "--output_dir", "FILE/y"], "cannot write to FILE/y: Not a directory; choose"),
+        (["--curves", "PLAIN", "--output_dir", "y"], "PLAIN was not measured during training; train it with"),
+        (["--curves", "RUN", "OTHER", "--output_dir", "y"], "RUN is a run of Debug28 and OTHER of Debug224"),
+        (["--sweep", "RUN"], "RUN is a run; use --model RUN"),
         (["--curves", "RUN", "--data_dir", "x", "--output_dir", "y"], "--data_dir has no effect"),
         (["--curves", "RUN"], "--curves needs --output_dir"),
         (["--curves", "nowhere", "--output_dir", "y"], "nowhere is not the directory of a run"),
         (["--model", "RUN", "RUN"], "several models need --output_dir"),
-        (["--model", "nowhere"], "model nowhere does not exist"),
+        (["--model", "nowhere"], "model nowhere does not exist; give the directory of a run or a model file"),
         (["--model", "RUN", "--samples", "5", "--output_dir", "OUT"], "--samples must be even"),
-        (["--model", "RUN", "--quantities", "mean", "mean", "--output_dir", "OUT"], "different quantities"),
+        (["--model", "RUN", "--samples", "2", "--output_dir", "OUT"], "--samples must be at least 4, not 2"),
+        (["--model", "RUN", "--quantities", "mean", "mean", "--output_dir", "OUT"], "names mean twice"),
         (["--model", "DAMAGED", "--output_dir", "OUT"], "DAMAGED"),
         (["--model", "RUN", "--parts", "test", "--output_dir", "OUT"], "no samples in the part 'test'"),
         (["--baseline", "ERM"], "--baseline is for --model and --sweep"),
@@ -165,13 +178,89 @@ def test_curves_of_several_methods_are_drawn_in_one_figure(runs, tmp_path, capsy
 def test_what_cannot_be_done_is_refused_in_one_line(command, message, runs, tmp_path):
     damaged = tmp_path / "damaged.pkl"
     damaged.write_bytes(b"no model")
-    places = {"RUN": str(runs / "ERM"), "DAMAGED": str(damaged), "OUT": str(tmp_path / "out")}
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    for folder, dataset in ((plain, "Debug28"), (other, "Debug224")):
+        folder.mkdir()
+        settings = {"settings": {"algorithm": "ERM", "dataset": dataset}}
+        (folder / "run.json").write_text(json.dumps(settings))
+    shutil.copy(runs / "ERM" / TRAINING, other)
+    places = {"RUN": runs / "ERM", "DAMAGED": damaged, "FILE": damaged, "OUT": tmp_path / "out"}
+    places |= {"PLAIN": plain, "OTHER": other}
+
+    def placed(text):
+        return re.sub("[A-Z]{3,}", lambda word: str(places.get(word[0], word[0])), text)
+
     with pytest.raises(UsageError) as raised:
-        alignment.main([places.get(word, word) for word in command])
-    for word, place in places.items():
-        message = message.replace(word, place)
+        alignment.main([placed(word) for word in command])
+    message = placed(message)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_runs_measured_on_several_parts_have_a_figure_for_each(runs, tmp_path, capsys):
+    rows = TABLE.read(runs / "ERM" / TRAINING)
+    for name, parts in (("ERM", ["in"]), ("Fishr", ["in", "out"])):
+        shutil.copytree(runs / name, tmp_path / name)
+        (tmp_path / name / TRAINING).unlink()
+        TABLE.append(tmp_path / name / TRAINING, [{**row, "part": part} for row in rows for part in parts])
+    found = study.read_training([tmp_path])
+    assert found.parts == ["in", "out"]
+    assert list(found.of_part("out")) == ["Fishr"]
+    target = next(row["first"] for row in rows if row["pair"] == "within-target")
+    start = f"Distances between environments over training: Debug28, target {target}"
+    assert found.title("in") == f"{start}, part in, 2 runs"
+    assert found.title("out") == f"{start}, part out, 1 run"
+    assert alignment.main(["--curves", str(tmp_path), "--output_dir", str(tmp_path / "figures")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"Figure: {tmp_path / 'figures' / f'alignment_training_part_{part}.png'}" for part in ("in", "out")
+    ]
+
+
+def test_a_damaged_number_of_a_run_is_one_line(runs, tmp_path):
+    folder = shutil.copytree(runs / "ERM", tmp_path / "run")
+    text = (folder / TRAINING).read_text()
+    (folder / TRAINING).write_text(text.replace(",2,", ",2x,", 1))
+    with pytest.raises(
+        RunError, match=r"has '2x' in the column count, where a number belongs; delete it and"
+    ):
+        alignment.main(["--curves", str(folder), "--output_dir", str(tmp_path)])
+
+
+def test_the_other_models_are_shown_before_the_error(runs, tmp_path, capsys):
+    sweep = shutil.copytree(runs, tmp_path / "sweep")
+    (sweep / "Fishr" / "model.pkl").write_bytes(b"damaged")
+    command = ["--sweep", str(sweep), "--quantities", "mean", "--samples=4"]
+    with pytest.raises(RunError, match="1 of 2 models could not be measured"):
+        alignment.main(command)
+    out = capsys.readouterr().out
+    assert "distance of mean gradients, all trained parameters" in out
+    assert out.endswith(f"Figure: {sweep / 'alignment.png'}\n")
+
+
+def test_help_says_what_each_mode_takes(capsys):
+    with pytest.raises(SystemExit):
+        alignment.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for mode in ("--model RUN_DIR ...", "--sweep SWEEP_DIR", "--curves RUN_DIR ... --output_dir DIR"):
+        assert f"scripts.alignment {mode}" in text
+    assert "training: directory of the run (default: train_output); --model, --sweep: folder of the" in text
+    assert "--model, --sweep: measure all models again" in text
+    assert "training: updates from one measurement to the next (default: 20)" in text
+    assert "each of two groups has half of them" in text
+
+
+def test_a_run_in_bfloat16_is_measured_in_float32_and_trained_as_without_measurements(runs, tmp_path):
+    fast = {"precision": "bf16", "channels_last": True}
+    assert alignment.main([*flags(tmp_path / "run", **fast), *SMALL]) == 0
+    assert train.main(flags(tmp_path / "plain", **fast)) == 0
+    assert records_of(tmp_path / "run") == records_of(tmp_path / "plain") != records_of(runs / "ERM")
+    rows, plain = (TABLE.read(folder / TRAINING) for folder in (tmp_path / "run", runs / "ERM"))
+    at_start = [(own, other) for own, other in zip(rows, plain, strict=True) if own["step"] == 0]
+    after = study.measure(tmp_path / "run", samples=4, probes=2, device="cpu").to_dict("records")
+    last = [row for row in rows if row["step"] == 2]
+    for own, other in [*at_start, *zip(last, after, strict=True)]:
+        for name in NUMBERS:
+            assert own[name] == pytest.approx(other[name], rel=1e-2, nan_ok=True)
 
 
 def test_an_unknown_setting_from_python_gets_a_suggestion(runs):

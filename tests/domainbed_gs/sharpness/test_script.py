@@ -1,14 +1,17 @@
 """The sharpness study from its command line, from Python, and in reports."""
 
+import csv
 import shutil
 
 import pytest
 from tqdm import tqdm
 
-from domainbed.errors import UsageError, run_script
+from domainbed.errors import RunError, UsageError, run_script
+from domainbed.escaping import csv_line
 from domainbed.scripts import collect_results
 from domainbed_gs.scripts import sharpness
 from domainbed_gs.sharpness import figure, study
+from domainbed_gs.studies.command import figure_files
 
 QUICK = ["--samples=4", "--ascent_steps=2", "--lanczos_steps=3", "--probes=2", "--directions=1", "--points=3"]
 
@@ -59,11 +62,6 @@ def test_panels_of_a_page_have_the_same_axes(measured):
         assert any("pooled sources" in line.get_label() for line in lines)
 
 
-def test_the_same_trial_has_the_same_samples_for_every_method(measured):
-    rows, _ = study.read(measured)
-    assert {row["count"] for row in rows if row["role"] != "pooled"} == {4.0}
-
-
 def test_one_model_from_python_has_the_numbers_of_the_command(measured, sweep):
     settings = {flag.strip("-").partition("=")[0]: int(flag.partition("=")[2]) for flag in QUICK}
     frame = study.measure(sweep / "irm", device="cpu", **settings)
@@ -108,7 +106,7 @@ def _visible(init):
     [
         (["--rho", "0"], "--rho must be more than 0"),
         (["--points", "4"], "--points must be odd"),
-        (["--parts", "in", "in"], "--parts takes different parts"),
+        (["--parts", "in", "in"], "--parts names in twice"),
         (["--parts", "uda"], "--parts"),
         (["--samples", "0"], "--samples must be at least 1"),
         (["--parts", "test"], "no samples in the part 'test'"),
@@ -129,12 +127,85 @@ def test_several_models_need_a_folder_for_their_results(sweep):
         sharpness.main(["--model", str(sweep / "erm"), str(sweep / "irm")])
 
 
+def test_a_command_without_a_model_says_what_to_give(capsys):
+    with pytest.raises(UsageError, match="no model is named; give --model RUN_DIR or --sweep SWEEP_DIR"):
+        sharpness.main(["--samples", "4"])
+    with pytest.raises(SystemExit):
+        sharpness.main(["--modle", "run"])
+    assert capsys.readouterr().err == "error: unrecognized arguments: --modle run. Did you mean --model?\n"
+
+
 def test_a_damaged_model_is_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "model.pkl").write_bytes(b"PK\x03\x04 damaged")
     with pytest.raises(SystemExit) as exit_:
         run_script(sharpness.main, ["--model", str(tmp_path)])
     assert exit_.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_tables_and_figures_of_the_other_models_are_shown_before_the_error(measured, tmp_path, capsys):
+    folder = shutil.copytree(measured, tmp_path / "sweep")
+    (folder / "irm" / "model.pkl").write_bytes(b"damaged")
+    (folder / "sharpness.png").unlink()
+    for _ in range(2):
+        with pytest.raises(SystemExit) as exit_:
+            run_script(sharpness.main, ["--sweep", str(folder), *QUICK])
+        assert exit_.value.code == 1
+        out, err = capsys.readouterr()
+        assert "Dataset: Debug28, part in: rise of the loss after one ascent step" in out
+        assert "ERM" in out
+        assert "IRM" not in out
+        assert out.endswith(f"Figure: {folder / 'sharpness.png'}\n")
+        assert err.splitlines()[-1].startswith("error: 1 of 3 models could not be measured (")
+        assert {row["run"] for row in study.read(folder)[0]} == {"erm", "erm1"}
+
+
+def test_the_error_of_the_only_model_is_the_whole_output(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pkl").write_bytes(b"damaged")
+    with pytest.raises(RunError, match="2 of 2 models could not be measured"):
+        sharpness.main(["--sweep", str(tmp_path), *QUICK])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("table", ["sharpness.csv", "loss_curves.csv"])
+def test_a_damaged_number_in_a_table_is_one_line(measured, tmp_path, capsys, table):
+    folder = shutil.copytree(measured, tmp_path / "sweep")
+    header, *lines = csv.reader((folder / table).read_text().splitlines())
+    column = header.index("loss")
+    lines[1][column] += "x"
+    (folder / table).write_text("".join(map(csv_line, [header, *lines])))
+    for main, argv in (
+        (sharpness.main, ["--sweep", str(folder), *QUICK]),
+        (collect_results.main, ["--input_dir", str(folder), "--sharpness"]),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            run_script(main, argv)
+        assert exit_.value.code == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.startswith(
+            f"error: {folder / table} has {lines[1][column]!r} in the column loss, where a number belongs; "
+        )
+
+
+def test_figures_of_several_targets_have_names_of_their_own(tmp_path):
+    titles = ["ColoredMNIST, target +90%, part in", "ColoredMNIST, target -90%, part in"]
+    assert [path.name for path in figure_files(tmp_path, "sharpness", titles)] == [
+        "sharpness_ColoredMNIST_target_+90_part_in.png",
+        "sharpness_ColoredMNIST_target_-90_part_in.png",
+    ]
+    same = figure_files(
+        tmp_path, "sharpness", ["a, 1", "A 1", "a 1", "\u4e00", "\u4e01", "x" * 300, "x" * 301]
+    )
+    names = [path.name for path in same]
+    assert names[:5] == [
+        *("sharpness_a_1.png", "sharpness_A_1_2.png", "sharpness_a_1_3.png"),
+        *("sharpness.png", "sharpness_2.png"),
+    ]
+    assert len(set(names)) == 7
+    assert all(len(name) < 255 for name in names)
+    assert figure_files(tmp_path, "sharpness", ["one"]) == [tmp_path / "sharpness.png"]
 
 
 def test_the_report_has_the_section_where_the_sweep_was_measured(measured, finished_run, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Saved models with the data of their runs, and the samples that are drawn."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,7 +10,7 @@ import torch
 from domainbed.errors import UsageError
 from domainbed.training.model_file import load_model
 from domainbed_gs.trained_models.loading import LoadOptions, load, model_file, saved_models
-from domainbed_gs.trained_models.samples import draw_samples, sources_of
+from domainbed_gs.trained_models.samples import draw_samples
 
 CPU = LoadOptions(device="cpu")
 
@@ -53,7 +54,7 @@ def test_samples_are_fixed_and_distinct_and_those_of_every_method(model, train_r
         assert torch.equal(own.x, again.x)
         assert torch.equal(own.x, of_other.x)
     assert [each.is_target for each in drawn] == [True, False, False]
-    assert [each.index for each in sources_of(drawn)] == [1, 2]
+    assert [each.index for each in drawn if not each.is_target] == [1, 2]
     assert not torch.equal(draw_samples(model, "in", 5, seed=1)[0].x, drawn[0].x)
 
 
@@ -68,6 +69,15 @@ def test_a_part_that_the_sources_lack_is_refused(model):
         draw_samples(model, "test", 5)
     with pytest.raises(UsageError, match="--parts takes one of in, out, test, not 'uda'"):
         draw_samples(model, "uda", 5)
+
+
+def test_a_target_that_lacks_the_part_is_left_out_with_a_warning(model, caplog):
+    splits = [{"in": parts["in"]} if index == 0 else parts for index, parts in enumerate(model.splits)]
+    drawn = draw_samples(dataclasses.replace(model, splits=splits), "out", 5)
+    assert [each.index for each in drawn] == [1, 2]
+    target = model.dataset.ENVIRONMENTS[0]
+    (message,) = caplog.messages
+    assert f"warning: no samples in the part 'out' of the target environments {target} of " in message
 
 
 def test_frozen_stages_are_computed_once_and_the_logits_stay(train_run, tmp_path):
@@ -99,12 +109,17 @@ def test_a_damaged_or_foreign_file_is_refused_in_one_line(finished_run, tmp_path
 def test_a_run_without_a_model_is_refused(tmp_path):
     with pytest.raises(UsageError, match="the run is not finished, or began with --skip_model_save"):
         model_file(tmp_path)
-    with pytest.raises(UsageError, match=r"nothing\.pkl does not exist$"):
+    with pytest.raises(
+        UsageError, match=r"nothing\.pkl does not exist; give the directory of a run or a model"
+    ):
         model_file(tmp_path / "nothing.pkl")
     with pytest.raises(UsageError, match=r"no run in .* has a model\.pkl"):
         saved_models(tmp_path)
     with pytest.raises(UsageError, match=r"sweep directory .* does not exist"):
         saved_models(tmp_path / "none")
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UsageError, match=f"^{tmp_path} is a run; use --model {tmp_path}$"):
+        saved_models(tmp_path)
 
 
 def test_other_data_than_those_of_the_run_are_refused(finished_run, tmp_path):

@@ -16,10 +16,12 @@ CPU = LoadOptions(device="cpu")
 
 @dataclass
 class Counts:
-    """Counts samples of each environment; stops like Ctrl-C at the model `stop_at`."""
+    """Counts samples of each environment; stops like Ctrl-C at the model `stop_at`, fails at `fail_at`."""
 
     samples: int = 3
     stop_at: str = ""
+    fail_at: str = ""
+    error: Exception = field(default_factory=lambda: RunError("its loss is not finite"))
     measured: list[str] = field(default_factory=list)
     layouts = {"counts.csv": Layout(("samples",), ("environment",), ("count", "nothing"))}
 
@@ -34,6 +36,8 @@ class Counts:
         name = model.path.parent.name
         if name == self.stop_at:
             raise KeyboardInterrupt
+        if name == self.fail_at:
+            raise self.error
         self.measured.append(name)
         drawn = draw_samples(model, "in", self.samples)
         advance()
@@ -49,8 +53,7 @@ def sweep(finished_run, tmp_path):
 
 
 def test_each_model_has_its_rows(sweep):
-    tables = measure_models(saved_models(sweep), Counts(), sweep, CPU)
-    rows = tables["counts.csv"].rows
+    rows = measure_models(saved_models(sweep), Counts(), sweep, CPU).rows("counts.csv")
     assert [row["run"] for row in rows] == [name for name in "abc" for _ in range(3)]
     assert rows[0] | {"model_sha256": "", "nothing": 0} == {
         **{
@@ -67,11 +70,11 @@ def test_each_model_has_its_rows(sweep):
 
 
 def test_an_interrupted_command_resumes_with_the_next_model(sweep):
-    uninterrupted = measure_models(saved_models(sweep), Counts(), sweep / "whole", CPU)["counts.csv"].rows
+    uninterrupted = measure_models(saved_models(sweep), Counts(), sweep / "whole", CPU).rows("counts.csv")
     with pytest.raises(KeyboardInterrupt):
         measure_models(saved_models(sweep), Counts(stop_at="c"), sweep, CPU)
     again = Counts()
-    rows = measure_models(saved_models(sweep), again, sweep, CPU)["counts.csv"].rows
+    rows = measure_models(saved_models(sweep), again, sweep, CPU).rows("counts.csv")
     assert again.measured == ["c"]
     assert [row["count"] for row in rows] == [row["count"] for row in uninterrupted]
     once_more = Counts()
@@ -84,7 +87,7 @@ def test_a_model_that_changed_is_measured_again(sweep, train_run):
     other = train_run(sweep.parent / "other", algorithm="IRM")
     shutil.copy(other / "model.pkl", sweep / "b" / "model.pkl")
     again = Counts()
-    rows = measure_models(saved_models(sweep), again, sweep, CPU)["counts.csv"].rows
+    rows = measure_models(saved_models(sweep), again, sweep, CPU).rows("counts.csv")
     assert again.measured == ["b"]
     assert sorted((row["run"], row["algorithm"]) for row in rows) == sorted(
         (run, algorithm) for run, algorithm in [("a", "ERM"), ("b", "IRM"), ("c", "ERM")] for _ in range(3)
@@ -95,19 +98,91 @@ def test_other_settings_are_refused_unless_it_starts_over(sweep):
     measure_models(saved_models(sweep), Counts(), sweep, CPU)
     with pytest.raises(UsageError, match="was measured with samples 3, not 4; use the same settings"):
         measure_models(saved_models(sweep), Counts(samples=4), sweep, CPU)
-    tables = measure_models(saved_models(sweep), Counts(samples=4), sweep, CPU, restart=True)
-    assert {row["count"] for row in tables["counts.csv"].rows} == {4.0}
+    found = measure_models(saved_models(sweep), Counts(samples=4), sweep, CPU, restart=True)
+    assert {row["count"] for row in found.rows("counts.csv")} == {4.0}
+
+
+def runs_of(rows):
+    return list(dict.fromkeys(row["run"] for row in rows))
 
 
 def test_a_damaged_model_is_named_and_the_others_are_measured(sweep, caplog):
     (sweep / "b" / "model.pkl").write_bytes(b"damaged")
     counts = Counts()
-    with pytest.raises(RunError, match=r"1 of 3 models could not be measured .*b/model.pkl is damaged"):
-        measure_models(saved_models(sweep), counts, sweep, CPU)
-    assert counts.measured == ["a", "c"]
+    found = measure_models(saved_models(sweep), counts, sweep, CPU)
+    with pytest.raises(
+        RunError, match=r"1 of 3 models could not be measured .*b/model.pkl is damaged"
+    ) as raised:
+        found.check()
+    assert str(raised.value).endswith("; train them again or remove them, and repeat the command")
+    assert counts.measured == ["a", "c"] == runs_of(found.rows("counts.csv"))
     assert "not measured: " in caplog.text
     with pytest.raises(UsageError, match="is not a model written by train"):
         measure_models([sweep / "b" / "model.pkl"], Counts(), sweep, CPU)
+
+
+@pytest.mark.parametrize("error", [RunError("not finite"), UsageError("no gradients")])
+def test_a_model_that_cannot_be_measured_counts_as_such(sweep, error):
+    found = measure_models(saved_models(sweep), Counts(fail_at="a", error=error), sweep, CPU)
+    assert runs_of(found.rows("counts.csv")) == ["b", "c"]
+    with pytest.raises(RunError, match=rf"1 of 3 models could not be measured \({error}\)"):
+        found.check()
+
+
+def test_rows_of_an_earlier_file_go_with_it_when_the_new_one_cannot_be_measured(sweep):
+    measure_models(saved_models(sweep), Counts(), sweep, CPU)
+    (sweep / "b" / "model.pkl").write_bytes(b"damaged")
+    with pytest.raises(UsageError, match="is damaged"):  # the only model
+        measure_models([sweep / "b" / "model.pkl"], Counts(), sweep, CPU)
+    again = Counts()
+    found = measure_models(saved_models(sweep), again, sweep, CPU)
+    assert again.measured == []
+    assert runs_of(found.rows("counts.csv")) == ["a", "c"]
+    assert runs_of(found.tables["counts.csv"].rows) == ["a", "c"]
+
+
+def test_rows_of_models_that_are_not_named_stay_in_the_file_and_are_not_shown(sweep, tmp_path, caplog):
+    out = tmp_path / "out"
+    first, second, third = saved_models(sweep)
+    measure_models([first], Counts(), out, CPU)
+    assert not caplog.messages
+    found = measure_models([second], Counts(), out, CPU)
+    assert runs_of(found.rows("counts.csv")) == [str(sweep / "b")]
+    assert caplog.messages == [
+        f"warning: {out / 'counts.csv'} also has 3 rows of models that are not among those named; they stay "
+        "in the file, but tables and figures leave them out"
+    ]
+    caplog.clear()
+    again = Counts()
+    found = measure_models([first, second, third], again, out, CPU)
+    assert again.measured == ["c"]
+    assert runs_of(found.rows("counts.csv")) == [str(sweep / name) for name in "abc"]
+    shutil.rmtree(sweep / "a")
+    found = measure_models(saved_models(sweep), again, out, CPU)
+    assert runs_of(found.rows("counts.csv")) == [str(sweep / name) for name in "bc"]
+    assert runs_of(found.tables["counts.csv"].rows) == [str(sweep / name) for name in "abc"]
+    assert "also has 3 rows of models" in caplog.text
+
+
+def test_a_damaged_number_is_named_with_its_column(sweep):
+    measure_models(saved_models(sweep), Counts(), sweep, CPU)
+    path = sweep / "counts.csv"
+    path.write_text(path.read_text().replace(",3,\n", ",3x,\n", 1))
+    with pytest.raises(UsageError) as raised:
+        measure_models(saved_models(sweep), Counts(), sweep, CPU)
+    assert str(raised.value) == (
+        f"{path} has '3x' in the column count, where a number belongs; restore the file, or delete it and "
+        "measure again"
+    )
+
+
+def test_a_folder_that_cannot_be_created_is_refused_in_one_line(sweep):
+    file = sweep / "a" / "model.pkl"
+    for folder, reason in ((file, "File exists"), (file / "out", "Not a directory")):
+        with pytest.raises(
+            UsageError, match=f"^cannot write to {folder}: {reason}; choose another --output_dir$"
+        ):
+            measure_models([file], Counts(), folder, CPU)
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", "", "run,model_sha256\n", "\x00\xff"])
@@ -119,5 +194,5 @@ def test_a_file_that_is_no_such_table_is_refused_and_kept(sweep, content):
 
 
 def test_a_single_run_elsewhere_has_its_whole_path(sweep, tmp_path):
-    rows = measure_models([sweep / "a" / "model.pkl"], Counts(), tmp_path / "out", CPU)["counts.csv"].rows
+    rows = measure_models([sweep / "a" / "model.pkl"], Counts(), tmp_path / "out", CPU).rows("counts.csv")
     assert {row["run"] for row in rows} == {str(sweep / "a")}
