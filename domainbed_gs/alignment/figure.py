@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from domainbed.algorithms import REGISTRY
 from domainbed.results.plots import INK, PALE, PALETTE, plain_axes
-from domainbed_gs.alignment.comparison import trials_of
+from domainbed_gs.alignment.comparison import AnyRow, mean_distance
 from domainbed_gs.alignment.settings import ALL, CLASSIFIER, QUANTITIES
+from domainbed_gs.studies.comparison import by_target, model_values, over_targets
+from domainbed_gs.trained_models.table import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-AnyRow = Mapping[str, float | str]
-"""A row of a table, of trained models or of a run during training."""
 
 STYLES = {
     "source-source": ("solid", "o"),
@@ -45,7 +45,7 @@ def training_figure(methods: Mapping[str, Sequence[Sequence[AnyRow]]], title: st
     """
     everything = [row for runs in methods.values() for rows in runs for row in rows]
     figure, panels = _panels(everything, title)
-    *_, (lowest, _) = panels
+    lowest = next(reversed(panels), ("", ""))[0]
     for (parameters, quantity), axis in panels.items():
         for number, (method, runs) in enumerate(methods.items()):
             colour = _colour(number, len(methods))
@@ -64,21 +64,25 @@ def training_figure(methods: Mapping[str, Sequence[Sequence[AnyRow]]], title: st
 def mean_curve(
     runs: Sequence[Sequence[AnyRow]], parameters: str, quantity: str, pair: str
 ) -> tuple[list[float], list[float]]:
-    """Steps, and the mean over runs of the mean distance over pairs of a kind at each of them."""
-    of_runs: dict[float, list[float]] = {}
+    """Steps, and the mean over runs of the mean distance over pairs of a kind at each of them.
+
+    A run counts at a step if each of its pairs has a distance.
+    """
+    found: dict[float, list[float]] = {}
     for rows in runs:
-        of_steps: dict[float, list[float]] = {}
+        of_steps: dict[float, list[AnyRow]] = {}
         for row in rows:
-            value = float(row[f"{quantity}_distance"])
-            if row["parameters"] == parameters and row["pair"] == pair and not math.isnan(value):
-                of_steps.setdefault(float(row["step"]), []).append(value)
-        for step, values in of_steps.items():
-            of_runs.setdefault(step, []).append(fmean(values))
-    steps = sorted(of_runs)
-    return steps, [fmean(of_runs[step]) for step in steps]
+            if row["parameters"] == parameters:
+                of_steps.setdefault(float(row["step"]), []).append(row)
+        for step, own in of_steps.items():
+            value = mean_distance(own, quantity, pair)
+            if value is not None and not math.isnan(value):
+                found.setdefault(step, []).append(value)
+    steps = sorted(found)
+    return steps, [fmean(found[step]) for step in steps]
 
 
-def models_figure(rows: Sequence[AnyRow], title: str) -> Figure:
+def models_figure(rows: Sequence[Row], title: str) -> Figure:
     """Distances of trained models: a column for each method, a marker for each kind of pairs and trial."""
     figure, panels = _panels(rows, title)
     for (parameters, quantity), axis in panels.items():
@@ -87,7 +91,7 @@ def models_figure(rows: Sequence[AnyRow], title: str) -> Figure:
     return figure
 
 
-def page_panels(rows: Sequence[AnyRow]) -> list[tuple[str, Figure]]:
+def page_panels(rows: Sequence[Row]) -> list[tuple[str, Figure]]:
     """(title, figure) of each panel of `models_figure`, for a page, whose caption is its own."""
     from matplotlib.figure import Figure
 
@@ -105,18 +109,20 @@ def page_panels(rows: Sequence[AnyRow]) -> list[tuple[str, Figure]]:
     return drawn
 
 
-def _draw_models(axis: Axes, rows: Sequence[AnyRow], parameters: str, quantity: str) -> None:
+def _draw_models(axis: Axes, rows: Sequence[Row], parameters: str, quantity: str) -> None:
     methods = REGISTRY.order(str(row["algorithm"]) for row in rows)
+    for pair in DRAWN:
+        axis.plot([], [], STYLES[pair][1], color=INK, label=pair)
     for number, method in enumerate(methods):
-        own = [dict(row) for row in rows if (row["parameters"], row["algorithm"]) == (parameters, method)]
+        own = [row for row in rows if (row["parameters"], row["algorithm"]) == (parameters, method)]
         for offset, pair in enumerate(DRAWN):
-            values = list(trials_of(own, quantity, pair).values())
+            models = model_values(own, partial(mean_distance, quantity=quantity, pair=pair))
+            values = list(over_targets(by_target(models)).values())
             x = number + 0.2 * (offset - 1)
             colour, marker = _colour(number, len(methods)), STYLES[pair][1]
-            label = pair if number == 0 else None
             axis.plot([x] * len(values), values, marker, color=colour, alpha=0.5, markersize=5)
             if values:
-                axis.plot([x], [fmean(values)], marker, color=INK, markersize=8, label=label)
+                axis.plot([x], [fmean(values)], marker, color=INK, markersize=8)
     axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
 
 
@@ -135,12 +141,16 @@ def _described(parameters: str) -> str:
 
 
 def _panels(rows: Sequence[AnyRow], title: str) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """A figure with empty panels for the (parameters, quantity) that `rows` have."""
+    """A figure with empty panels for the (parameters, quantity) that `rows` have, which may be none."""
     from matplotlib.figure import Figure
 
     found = _measured(rows)
     kinds = list(dict.fromkeys(kind for kind, _ in found))
     measured = list(dict.fromkeys(quantity for _, quantity in found))
+    if not found:
+        figure = Figure(figsize=(6, 1.5), layout="constrained")
+        figure.suptitle(f"{title}: no distance is finite", color=INK)
+        return figure, {}
     figure = Figure(figsize=(1.2 + 2.9 * len(measured), 0.9 + 2.6 * len(kinds)), layout="constrained")
     axes = figure.subplots(len(kinds), len(measured), sharex=True, squeeze=False)
     panels = {}

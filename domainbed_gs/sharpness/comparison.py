@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
 
 from domainbed_gs.sharpness.settings import POOLED, QUANTITIES, SOURCE, TARGET
 from domainbed_gs.studies.comparison import (
     MethodCell,
-    Trials,
     compared_methods,
     grouped,
     rows_of_methods,
-    trial_means,
 )
 from domainbed_gs.trained_models.table import Row
 
@@ -27,6 +26,9 @@ GROUPS = {
 
 REPEATED = (("loss", "sources"), ("trace", "sources"))
 """Left out: the mean of the sources' losses and traces is that of their mean loss."""
+
+LARGEST = "largest source"
+"""Label of the source environment with the largest loss, where others have the sharpest one."""
 
 RATIO = "ratio"
 """Instead of a quantity: the sharpest source's value / the pooled loss's, large in fake flat minima."""
@@ -50,28 +52,34 @@ def compare_methods(rows: Sequence[Row], baseline: str) -> list[MethodCell]:
         methods = rows_of_methods(own, baseline)
         for quantity in QUANTITIES:
             values = {
-                group: _reader(quantity, group) for group in GROUPS if (quantity, group) not in REPEATED
+                _label(quantity, group): partial(_value, quantity=quantity, group=group)
+                for group in GROUPS
+                if (quantity, group) not in REPEATED
             }
             cells += compared_methods((dataset, part, quantity), methods, values, baseline)
-        ratios = {name: partial(trial_means, value=partial(_ratio, quantity=name)) for name in RATIOS}
+        ratios = {name: partial(_ratio, quantity=name) for name in RATIOS}
         cells += compared_methods((dataset, part, RATIO), methods, ratios, baseline)
     return cells
 
 
-def _reader(quantity: str, group: str) -> Callable[[Sequence[Row]], Trials]:
-    return partial(trial_means, value=partial(_value, quantity=quantity, group=group))
+def _label(quantity: str, group: str) -> str:
+    return LARGEST if (quantity, group) == ("loss", "sharpest source") else group
 
 
 def _value(rows: Sequence[Row], quantity: str, group: str) -> float | None:
-    """The value of one model; None if it has no environment of the group."""
+    """The value of one model; None if it has no environment of the group, NaN if one is not finite."""
     role = {"pooled": POOLED, "targets": TARGET}.get(group, SOURCE)
     values: list[float] = [row[quantity] for row in rows if row["role"] == role]
     if not values:
         return None
+    if not all(map(math.isfinite, values)):
+        return math.nan
     return max(values) if group == "sharpest source" else fmean(values)
 
 
 def _ratio(rows: Sequence[Row], quantity: str) -> float | None:
-    """The sharpest source's value divided by the pooled loss's; None if that is not positive."""
+    """The sharpest source's value divided by the pooled loss's; NaN if that is not positive."""
     sharpest, pooled = (_value(rows, quantity, group) for group in ("sharpest source", "pooled"))
-    return sharpest / pooled if sharpest is not None and pooled is not None and pooled > 0 else None
+    if sharpest is None or pooled is None:
+        return None
+    return sharpest / pooled if pooled > 0 else math.nan

@@ -98,7 +98,7 @@ def page_panels(methods: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
     from matplotlib.figure import Figure
 
     rises = [own[1] for curves in methods.values() for own in curves.values()]
-    finite = np.concatenate([each[np.isfinite(each)] for each in rises])
+    finite = np.concatenate([each[np.isfinite(each)] for each in rises] + [np.zeros(1)])  # as at distance 0
     margin = 0.05 * float(np.ptp(finite)) or 1.0
     drawn = []
     for method, curves in methods.items():

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed.results.printing import print_paragraphs
-from domainbed_gs.sharpness.comparison import GROUPS, RATIO, compare_methods
+from domainbed_gs.sharpness.comparison import GROUPS, LARGEST, RATIO, compare_methods
 from domainbed_gs.sharpness.settings import QUANTITIES, SHARPNESS
 from domainbed_gs.studies.comparison import MethodCell
-from domainbed_gs.studies.tables import TableStyle, notes_on_tests, print_method_tables
+from domainbed_gs.studies.tables import TableStyle, notes_on_models, print_method_tables
 from domainbed_gs.trained_models.table import Row
+
+_WITHOUT_VALUE = "those that are not finite, and ratios to a pooled value that is not positive"
 
 STYLE, RATIO_STYLE = TableStyle("Loss", ".4g"), TableStyle("Quantity", ".3f")
 
@@ -39,27 +41,12 @@ def _explanation(rows: Sequence[Row], cells: Sequence[MethodCell], baseline: str
     first = rows[0]
     meanings = ", ".join(f"{name}: {meaning}" for name, meaning in GROUPS.items())
     lines = [
-        f"{meanings}. All values are in {SHARPNESS}.",
+        f"{meanings}, in the table of cross-entropies called {LARGEST}. All values are in {SHARPNESS}.",
         f"Rises are those of the mean cross-entropy within a ball of radius {first['rho']} around the "
         f"trained parameters, each on the loss of its own row; measured on {first['samples']} samples of "
         "each environment at most, in evaluation mode.",
         "Sharpest source / pooled loss: 1 if no single source is sharper than the pooled loss; large in what "
-        "DGSAM's paper calls a fake flat minimum. Models whose pooled value is not positive have none.",
+        "DGSAM's paper calls a fake flat minimum.",
         "SD: standard deviation over trials. A trial's value is the mean over its targets.",
     ]
-    return [*lines, *notes_on_tests(rows, cells, baseline), *_on_several_models(rows)]
-
-
-def _on_several_models(rows: Sequence[Row]) -> list[str]:
-    """A note if a trial of a method has several models, which are averaged."""
-    runs: dict[tuple[str, ...], set[str]] = {}
-    for row in rows:
-        key = tuple(str(row[name]) for name in ("dataset", "algorithm", "targets", "trial_seed", "part"))
-        runs.setdefault(key, set()).add(str(row["run"]))
-    several = sum(len(names) > 1 for names in runs.values())
-    if not several:
-        return []
-    return [
-        f"Note: {several} trials have several models, such as those of a search or of several steps; their "
-        "values are averaged."
-    ]
+    return [*lines, *notes_on_models(rows, cells, baseline, _WITHOUT_VALUE)]

@@ -117,14 +117,16 @@ def test_several_models_of_a_trial_are_averaged_and_said_to_be(rows, capsys):
     found = cell(compare_methods(rows, "ERM"), "eigenvalue", "pooled", "ERM")
     assert found.trials["0"] == 3
     print_tables(rows, "ERM", "text")
-    assert "Note: 1 trials have several models" in capsys.readouterr().out
+    assert "Note: 1 trials of ERM have several models" in capsys.readouterr().out
 
 
 def test_without_the_baseline_nothing_is_compared(rows, capsys):
     cells = compare_methods(rows, "IRM")
     assert all(c.comparison is None and c.verdict() == "" for c in cells)
     print_tables(rows, "IRM", "text")
-    assert "Nothing is compared, because no model is of the baseline IRM." in capsys.readouterr().out
+    assert (
+        "Nothing is compared, because no model is of the baseline IRM; there are" in capsys.readouterr().out
+    )
 
 
 def test_a_value_that_is_not_a_number_leaves_its_trial_out(rows):
