@@ -23,7 +23,7 @@ from domainbed_gs.alignment.hessians import (
     without_bias,
 )
 from domainbed_gs.alignment.moments import MOMENTS, GroupMoments
-from domainbed_gs.alignment.network import MeasuredNetwork, measured_network
+from domainbed_gs.alignment.network import MeasuredNetwork, check_independent, measured_network
 from domainbed_gs.alignment.pairs import GROUPS, distance, kind_of_pair, pairs_of
 from domainbed_gs.alignment.settings import (
     ALIGNMENT,
@@ -72,7 +72,7 @@ class AlignmentMeasurement:
         for part in self.how.parts:
             samples = draw_samples(model, part, self.how.samples, self.how.sample_seed)
             with measured_network(model.algorithm, samples[0].x[:1], shared=True) as network:
-                found = measure_network(network, samples, self.how, advance)
+                found = measure_network(network, samples, self.how, model.args["trial_seed"], advance)
             rows += [{"part": part, **row} for row in found]
         return {ALIGNMENT: rows}
 
@@ -86,6 +86,7 @@ def measure_network(
     network: MeasuredNetwork,
     samples: Sequence[EnvironmentSamples],
     how: Alignment,
+    trial_seed: int,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """A row for each kind of parameters and each pair of environments.
@@ -94,13 +95,17 @@ def measure_network(
         network: the network.
         samples: those of each environment. Half of them make the first group, the others the second.
         how: the settings; `parts` and `samples` are not read.
+        trial_seed: seed of the run's trial. Each trial has its own random vectors, so that their errors are
+            independent, and all methods of a trial have the same ones.
         advance: called `units_of` times at most.
 
     Raises: UsageError if per-sample gradients of the network cannot be formed, or an environment has fewer
-        than two samples.
+        than four samples.
     """
+    check_independent(network.network, samples[0].x[:4])
     groups = [group for each in samples for group in _groups(each)]
-    grams, hessians = _grams(network, groups, how, advance)
+    probes = how.sample_seed, StudyPurpose.PROBES, trial_seed
+    grams, hessians = _grams(network, groups, how, probes, advance)
     components = {ALL: network.count(network.layers), CLASSIFIER: network.count(network.classifier)}
     is_target = [each.is_target for each in samples]
     rows = []
@@ -133,12 +138,12 @@ class _Group:
 
 
 def _groups(samples: EnvironmentSamples) -> list[_Group]:
-    """The two groups of an environment, of the same size."""
+    """The two groups of an environment, of the same size. A single sample has no variance."""
     half = len(samples.y) // GROUPS
-    if half == 0:
+    if half < 2:
         raise UsageError(
-            f"environment {samples.name} has a single sample in the measured part; two are needed to tell "
-            "chance from difference"
+            f"environment {samples.name} has {len(samples.y)} samples in the measured part; {2 * GROUPS} are "
+            "needed for variances of two groups; choose another of --parts"
         )
     return [
         _Group(x, y)
@@ -154,9 +159,16 @@ def _error(products: NDArray[np.float64] | None, first: int, second: int) -> flo
 
 
 def _grams(
-    network: MeasuredNetwork, groups: Sequence[_Group], how: Alignment, advance: Callable[[], None]
+    network: MeasuredNetwork,
+    groups: Sequence[_Group],
+    how: Alignment,
+    counters: tuple[int, ...],
+    advance: Callable[[], None],
 ) -> tuple[Grams, dict[str, NDArray[np.float64]]]:
-    """Inner products by kind of parameters and quantity, and those of all estimates of Hessians by kind."""
+    """Inner products by kind of parameters and quantity, and those of all estimates of Hessians by kind.
+
+    `counters` are those of the random vectors.
+    """
     kinds = [ALL] + [CLASSIFIER] * bool(network.classifier)
     layers = [None if kind == ALL else network.classifier for kind in kinds]
     needed = {*how.quantities} | ({"fisher"} if "hessian" in how.quantities else set())
@@ -185,7 +197,7 @@ def _grams(
             open_block,
             fisher,
             how.probes,
-            (how.sample_seed, StudyPurpose.PROBES),
+            counters,
             advance,
         )
         products = dict(zip(kinds, of_kinds, strict=True))

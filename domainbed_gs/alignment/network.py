@@ -7,10 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from domainbed.algorithms.base import Algorithm
+from domainbed.errors import UsageError
 from domainbed_gs.curvature.network import Logits, ParameterVector, trained_names
+
+ROUNDING = 1e-3
+"""Share of the largest logit by which rounding may change logits."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +103,23 @@ def _layers_of_classifier(algorithm: Algorithm, network: nn.Module, names: list[
     layers = {*classifier.modules()}
     own = {name for name, module in network.named_modules() if module in layers}
     return frozenset(own & {name.rpartition(".")[0] for name in names})
+
+
+def check_independent(network: nn.Module, x: Tensor) -> None:
+    """Check that the logits of a sample depend on that sample alone.
+
+    Args:
+        network: maps inputs to logits (B, C).
+        x: some inputs (B, ...), at least two.
+
+    Raises: UsageError.
+    """
+    with torch.no_grad():
+        together = network(x)
+        alone = torch.cat([network(each) for each in x.split(1)])
+    scale = float(together.abs().max())
+    if not torch.allclose(together, alone, rtol=0, atol=ROUNDING * scale, equal_nan=True):
+        raise UsageError(
+            "predictions for a sample depend on the other samples of its minibatch, or on random numbers, "
+            "so samples have no gradients of their own"
+        )

@@ -96,6 +96,6 @@ class AlignmentLoop(Loop):
                 unaccelerated(self.run.algorithm),
                 measured_network(self.run.algorithm, x, shared=False) as network,
             ):
-                found = measure_network(network, samples, self.how)
+                found = measure_network(network, samples, self.how, self.run.config.trial_seed)
             rows += [{"step": self.updates, "part": part, **row} for row in found]
         TABLE.append(self.path, rows)

@@ -1,4 +1,4 @@
-"""Trace and diagonal of a Hessian by random probes (Hutchinson 1990; Bekas, Kokiopoulou and Saad 2007)."""
+"""Trace of a Hessian by random probes (Hutchinson 1990)."""
 
 from __future__ import annotations
 
@@ -64,41 +64,3 @@ def quadratic_forms(
             advance()
         del z  # before the next one is drawn
     return forms
-
-
-@dataclass(frozen=True)
-class Diagonal:
-    """An estimate of a Hessian's diagonal.
-
-    Attributes:
-        mean: (P,) mean over probes of z * Hz.
-        error: standard error of `mean` (ddof=1), the root of its sum of squares over components; NaN for a
-            single probe.
-    """
-
-    mean: Tensor
-    error: float
-
-
-def diagonal(
-    loss: Loss,
-    parameters: Tensor,
-    probes: int,
-    counters: tuple[int, ...],
-    advance: Callable[[], None] = lambda: None,
-) -> Diagonal:
-    """The diagonal of the Hessian of `loss`, by `probes` random vectors; arguments as `quadratic_forms`."""
-    mean, product = torch.zeros_like(parameters), torch.empty_like(parameters)
-    squares = 0.0
-    for number in range(probes):
-        z = signs(parameters, (*counters, number))
-        loss.add_hessian_product(parameters, z, product.zero_())
-        product.mul_(z)
-        squares += dot(product, product)
-        mean.add_(product, alpha=1 / probes)
-        del z  # before the next one is drawn
-        advance()
-    if probes == 1:
-        return Diagonal(mean, math.nan)
-    variance = max(0.0, squares - probes * dot(mean, mean)) / (probes - 1)
-    return Diagonal(mean, math.sqrt(variance / probes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class Eigenvalue:
     """An estimate of a largest eigenvalue. It is never above the true one, except for rounding.
 
     Attributes:
-        value: the largest Ritz value.
+        value: the largest Ritz value; NaN, as the error, if products are not finite.
         error: norm of its residual: an eigenvalue lies within this distance of it.
         products: number of Hessian-vector products.
     """
@@ -60,6 +61,8 @@ def largest_eigenvalue(
         diagonal.append(dot(v, w))
         w.add_(v, alpha=-diagonal[-1])
         length = norm(w)
+        if not math.isfinite(length):
+            return Eigenvalue(math.nan, math.nan, len(diagonal))
         value, error = _largest(diagonal, beside, length)
         if error <= tolerance * abs(value):
             break

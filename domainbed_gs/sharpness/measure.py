@@ -82,7 +82,9 @@ class SharpnessMeasurement:
                 )
                 for each in drawn
             ]
-            for name, rows in measure_domains(environments, parameters, self.how, advance).items():
+            trial_seed = model.args["trial_seed"]
+            found_here = measure_domains(environments, parameters, self.how, trial_seed, advance)
+            for name, rows in found_here.items():
                 found[name] += [{"part": part, **row} for row in rows]
         return found
 
@@ -91,6 +93,7 @@ def measure_domains(
     environments: Sequence[Domain],
     parameters: ParameterVector,
     how: Sharpness,
+    trial_seed: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, list[Row]]:
     """Rows of both tables for the environments' losses, and before them for the pooled loss.
@@ -101,6 +104,8 @@ def measure_domains(
         environments: at least one source.
         parameters: the network's parameters, which the losses are functions of.
         how: the settings.
+        trial_seed: seed of the run's trial. Each trial has its own random vectors, so that their errors are
+            independent, and all methods of a trial have the same ones.
         advance: called after each step.
     """
     at = parameters.values
@@ -112,12 +117,14 @@ def measure_domains(
     losses = [each.loss for each in environments]
     of_pooled = ascend(pooled.loss, at, how.rho, how.ascent_steps, losses, advance)
     ascents = [of_pooled, *(ascend(loss, at, how.rho, how.ascent_steps, (), advance) for loss in losses)]
-    start = (how.sample_seed, StudyPurpose.LANCZOS)
+    start, probes = (
+        (how.sample_seed, purpose, trial_seed) for purpose in (StudyPurpose.LANCZOS, StudyPurpose.PROBES)
+    )
     eigenvalues = [
         largest_eigenvalue(each.loss, at, start, how.lanczos_steps, how.tolerance, advance)
         for each in everyone
     ]
-    forms = quadratic_forms(losses, at, how.probes, (how.sample_seed, StudyPurpose.PROBES), advance)
+    forms = quadratic_forms(losses, at, how.probes, probes, advance)
     is_source = [each.role == SOURCE for each in environments]
     # The pooled Hessian is the mean of the sources'.
     forms = np.column_stack([forms[:, is_source].mean(axis=1), forms])
@@ -131,7 +138,7 @@ def measure_domains(
             zip(everyone, ascents, eigenvalues, beside_pooled, strict=True)
         )
     ]
-    return {SHARPNESS: rows, CURVES: _curves(everyone, parameters, how, advance)}
+    return {SHARPNESS: rows, CURVES: _curves(everyone, parameters, how, trial_seed, advance)}
 
 
 def _where(domain: Domain) -> Row:
@@ -162,14 +169,19 @@ def _trace(forms: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Row:
 
 
 def _curves(
-    everyone: Sequence[Domain], parameters: ParameterVector, how: Sharpness, advance: Callable[[], None]
+    everyone: Sequence[Domain],
+    parameters: ParameterVector,
+    how: Sharpness,
+    trial_seed: int,
+    advance: Callable[[], None],
 ) -> list[Row]:
     """Losses along random directions; that of the pooled loss is the mean of the sources'."""
     rows = []
     environments = everyone[1:]
     is_source = [each.role == SOURCE for each in environments]
     for number in range(how.directions):
-        direction = filter_normalised(parameters, (how.sample_seed, StudyPurpose.DIRECTIONS, number))
+        counters = (how.sample_seed, StudyPurpose.DIRECTIONS, trial_seed, number)
+        direction = filter_normalised(parameters, counters)
         losses = [each.loss for each in environments]
         found = losses_along(losses, parameters.values, direction, how.distances, advance)
         del direction  # before the next one is drawn

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from domainbed.algorithms import get_algorithm_class
+from domainbed.errors import UsageError
 from domainbed.training.config import TrainConfig
 from domainbed.training.run_hparams import resolved_hparams
-from domainbed_gs.alignment.network import measured_network
+from domainbed_gs.alignment.network import check_independent, measured_network
 
 
 def make(algorithm):
@@ -45,3 +46,17 @@ def test_parameters_and_modes_are_as_before_and_only_trained_layers_of_the_predi
         assert each.requires_grad is before[name][1]
         assert shared or each.data_ptr() == before[name][0]
         torch.testing.assert_close(each, values[name])
+
+
+@pytest.mark.parametrize("algorithm", ["ARM", "MTL"])
+def test_a_sample_whose_prediction_depends_on_others_or_on_random_numbers_has_no_gradient(algorithm):
+    x = torch.rand(4, 3, 28, 28)
+    with measured_network(make("ERM"), x[:1], shared=False) as network:
+        check_independent(network.network, x)
+    made = make(algorithm)
+    made.update([(x, torch.tensor([0, 1, 0, 1]))] * 2)
+    with (
+        measured_network(made, x[:1], shared=False) as network,
+        pytest.raises(UsageError, match="samples have no gradients of their own"),
+    ):
+        check_independent(network.network, x)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from domainbed_gs.curvature.hutchinson import diagonal, estimate, quadratic_forms
+from domainbed_gs.curvature.hutchinson import estimate, quadratic_forms
 from domainbed_gs.curvature.lanczos import largest_eigenvalue
 from domainbed_gs.curvature.losses import MeanLoss
 from domainbed_gs.curvature.vectors import dot, gaussian, norm, signs
@@ -46,27 +46,26 @@ def test_lanczos_stops_at_the_tolerance_and_in_an_invariant_subspace(quadratic):
     assert largest_eigenvalue(quadratic([2.0] * 5), zeros(5), (1,)).value == pytest.approx(2)
 
 
+def test_a_loss_that_is_not_finite_has_no_eigenvalue(quadratic):
+    found = largest_eigenvalue(quadratic([1.0, float("inf")]), zeros(2), (0,))
+    assert np.isnan([found.value, found.error]).all()
+
+
 def test_hutchinson_is_exact_for_a_diagonal_hessian_and_has_no_error(quadratic):
     loss = quadratic([1.0, 2, 3])
     loss.hessian = torch.diag(torch.tensor([1.0, 2, 3], dtype=torch.float64))
     trace = estimate(quadratic_forms([loss], zeros(3), 4, (0,))[:, 0])
     assert trace.mean == pytest.approx(6)
     assert trace.error == pytest.approx(0, abs=1e-12)
-    found = diagonal(loss, zeros(3), 4, (0,))
-    torch.testing.assert_close(found.mean, loss.hessian.diagonal())
-    assert found.error == pytest.approx(0, abs=1e-6)
 
 
-def test_traces_and_diagonals_are_within_their_errors(quadratic):
+def test_traces_are_within_their_errors(quadratic):
     loss = quadratic(np.linspace(-1, 5, 40))
     trace = estimate(quadratic_forms([loss], zeros(40), 400, (0,))[:, 0])
     assert abs(trace.mean - 80) < 3.5 * trace.error
     # The variance of z^T H z is 2 (|H|^2 - |diag H|^2).
     squares = 2 * float(loss.hessian.square().sum() - loss.hessian.diagonal().square().sum())
     assert trace.error == pytest.approx((squares / 400) ** 0.5, rel=0.15)
-    found = diagonal(loss, zeros(40), 400, (0,))
-    distance = float((found.mean - loss.hessian.diagonal()).norm())
-    assert found.error / 2 < distance < 2 * found.error
 
 
 def test_losses_share_probes_so_the_forms_of_a_mean_are_means_of_the_forms(quadratic):
@@ -78,7 +77,6 @@ def test_losses_share_probes_so_the_forms_of_a_mean_are_means_of_the_forms(quadr
 def test_one_probe_has_no_error(quadratic):
     loss = quadratic([1.0, 4])
     assert np.isnan(estimate(quadratic_forms([loss], zeros(2), 1, (0,))[:, 0]).error)
-    assert np.isnan(diagonal(loss, zeros(2), 1, (0,)).error)
 
 
 def test_random_vectors_depend_on_their_counters_alone():

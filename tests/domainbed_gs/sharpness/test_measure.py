@@ -90,6 +90,17 @@ def test_nothing_depends_on_the_order_of_samples(measured):
                     )
 
 
+def test_each_trial_has_random_vectors_of_its_own_which_its_methods_share():
+    def traces(trial_seed):
+        _, parameters, domains, _ = linear_model()
+        found = measure_domains(domains, parameters, EXACT, trial_seed)
+        return [row["trace"] for row in found[SHARPNESS]], [row["loss"] for row in found[CURVES]]
+
+    assert traces(1) == traces(1)
+    for own, other in zip(traces(1), traces(2), strict=True):
+        assert own != other
+
+
 def test_curves_pass_through_the_loss_and_have_every_domain(measured):
     rows = measured[3][CURVES]
     assert len(rows) == 4 * 2 * 5
