@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
-from collections.abc import Iterator, Mapping
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,19 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Number of the file's format. Earlier releases, and upstream, wrote none."""
+
+_ENTRIES = {
+    "args": Mapping,
+    "model_input_shape": Sequence,
+    "model_num_classes": int,
+    "model_num_domains": int,
+    "model_hparams": Mapping,
+    "model_dict": Mapping,
+}
+"""Types of the entries that every file has."""
+
+_LONGEST_REASON = 200
+"""Characters of another library's message at most."""
 
 
 @dataclass(frozen=True)
@@ -114,17 +129,22 @@ def read_model(path: Path) -> SavedModel:
     Raises: UsageError if the file is no such model, would execute code, was written by a newer release, or
         needs a plugin that is missing.
     """
-    with _load_errors_in_one_line(path), torch.serialization.safe_globals(_numpy_scalar_globals()):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with torch.serialization.safe_globals(_numpy_scalar_globals()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on pickles that it did not write
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except Exception as error:  # torch raises almost anything for a damaged or foreign file
+        raise _not_a_model(path, _why_not_read(path, error)) from None
     return build_model(path, content)
 
 
 def build_model(path: Path, content: Mapping[str, Any]) -> SavedModel:
     """The model of which `save_model` writes this `content`. Errors are those of `read_model` for `path`."""
+    _check_entries(path, content)
     with _load_errors_in_one_line(path):
         version, args = content.get("model_version"), content["args"]
-        if content.get("model_format", FORMAT) > FORMAT:
-            raise UsageError(f"it was written by release {version}, and this is {__version__}; update it")
         algorithm = _build_algorithm(content)
         _load_weights(algorithm, content["model_dict"], version)
         names, state = content.get("model_class_names"), content.get("model_preprocessing")
@@ -189,11 +209,11 @@ def _load_weights(algorithm: Algorithm, weights: Mapping[str, Any], version: str
         algorithm.load_state_dict({**own, **weights})
     except RuntimeError as error:
         first, _, rest = str(error).partition("\n")
-        reason = " ".join((rest or first).split())[:200]
+        reason = textwrap.shorten(rest or first, _LONGEST_REASON, placeholder=" ...")
         writer = "an unknown release" if version is None else f"release {version}"
         raise UsageError(
             f"its weights, written by {writer}, are not those of {type(algorithm).__name__} in release "
-            f"{__version__}: {reason}"
+            f"{__version__}: {reason}; read it with the release that wrote it, or train it again"
         ) from None
 
 
@@ -202,7 +222,7 @@ def _load_errors_in_one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"model {path} cannot be read: {error.strerror or error}") from None
+        raise _unreadable(path, error) from None
     except UnknownName as error:
         raise UsageError(
             f"model {path} needs a plugin that is missing here ({error}); install it, or name its module in "
@@ -210,11 +230,53 @@ def _load_errors_in_one_line(path: Path) -> Iterator[None]:
         ) from None
     except DomainBedError as error:
         raise UsageError(f"model {path} cannot be used: {error}") from error
-    except Exception as error:  # torch and the algorithm raise almost anything for a damaged or foreign file
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        if isinstance(error, pickle.UnpicklingError):  # torch advises to load it unsafely
-            reason = "it holds other things than plain values and tensors"
-        raise UsageError(f"{path} is damaged, or is not a model written by train: {reason}") from None
+    except Exception as error:  # the algorithm raises almost anything for arguments of another kind
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST_REASON, placeholder=" ...")
+        raise _not_a_model(path, f"its entries do not make a network ({reason})") from None
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"model {path} cannot be read: {error.strerror or error}")
+
+
+def _not_a_model(path: Path, reason: str) -> UsageError:
+    return UsageError(
+        f"{path} is damaged, or is not a model written by train: {reason}; run its train command again with "
+        "--restart, or name another file"
+    )
+
+
+def _why_not_read(path: Path, error: Exception) -> str:
+    """Why torch could not read a file. Its own messages name internals, or advise to load it unsafely."""
+    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+        return "it holds other things than plain values and tensors"
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        return "it is empty"
+    if start in (b"PK", b"\x80\x02"):  # an archive of torch.save, or a pickle of torch before 1.6
+        return "its contents are incomplete or damaged"
+    return "it is no file of torch.save"
+
+
+def _check_entries(path: Path, content: object) -> None:
+    """Raise UsageError unless `content` has the entries of a model, of a format that this release reads."""
+    if not isinstance(content, Mapping):
+        raise _not_a_model(path, f"it holds one {type(content).__name__}, not named entries")
+    number, version = content.get("model_format", FORMAT), content.get("model_version")
+    if isinstance(number, int) and number > FORMAT:
+        raise UsageError(
+            f"model {path} cannot be used: it was written by release {version}, and this is {__version__}; "
+            "update it"
+        )
+    for name, kind in _ENTRIES.items():
+        if name not in content:
+            raise _not_a_model(path, f"it has no entry {name}")
+        if not isinstance(content[name], kind):
+            raise _not_a_model(path, f"its entry {name} is of type {type(content[name]).__name__}")
+    for name in ("algorithm", "dataset"):
+        if name not in content["args"]:
+            raise _not_a_model(path, f"its entry args names no {name}")
 
 
 def _numpy_scalar_globals() -> list[Any]:

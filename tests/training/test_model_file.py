@@ -118,12 +118,67 @@ def test_a_file_that_would_execute_code_is_refused(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage"])
-def test_other_files_are_refused_in_one_line(content, tmp_path):
-    (tmp_path / "model.pkl").write_bytes(content)
-    with pytest.raises(UsageError, match="is not a model written by train") as info:
+REASONS = {
+    "it is empty": lambda whole: b"",
+    "it is no file of torch.save": lambda whole: b"hello world",
+    "its contents are incomplete or damaged": lambda whole: whole[: len(whole) // 2],
+}
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory):
+    """Path of a whole model."""
+    path = tmp_path_factory.mktemp("whole") / "model.pkl"
+    save_model(path, trained("ERM", dataset), dataset, 3, {"algorithm": "ERM", "dataset": "Debug28"})
+    return path
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_other_and_incomplete_files_are_refused_with_what_to_do(reason, whole, tmp_path):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(REASONS[reason](whole.read_bytes()))
+    with pytest.raises(UsageError) as info:
+        load_model(path)
+    assert str(info.value) == (
+        f"{path} is damaged, or is not a model written by train: {reason}; run its train command again with "
+        "--restart, or name another file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"args": ...}, "it has no entry args"),
+        ({"args": {}}, "its entry args names no algorithm"),
+        ({"model_dict": ...}, "it has no entry model_dict"),
+        ({"model_hparams": None}, "its entry model_hparams is of type NoneType"),
+        ({"model_num_classes": "2"}, "its entry model_num_classes is of type str"),
+        ({"model_num_classes": -1}, "its entries do not make a network (RuntimeError: "),
+    ],
+)
+def test_a_file_without_the_entries_of_a_model_says_which(changes, reason, whole, tmp_path):
+    content = torch.load(whole, weights_only=True) | changes
+    path = tmp_path / "model.pkl"
+    torch.save({name: value for name, value in content.items() if value is not ...}, path)
+    with pytest.raises(UsageError) as info:
+        load_model(path)
+    assert f"is not a model written by train: {reason}" in str(info.value)
+    assert str(info.value).endswith("; run its train command again with --restart, or name another file")
+
+
+def test_a_tensor_is_no_model(tmp_path):
+    torch.save(torch.ones(3), tmp_path / "model.pkl")
+    with pytest.raises(UsageError, match="it holds one Tensor, not named entries; run its train command"):
         load_model(tmp_path / "model.pkl")
-    assert "\n" not in str(info.value)
+
+
+def test_long_reasons_end_between_words_with_what_to_do(whole, tmp_path):
+    content = torch.load(whole, weights_only=True) | {"model_dict": {}}
+    torch.save(content, tmp_path / "model.pkl")
+    with pytest.raises(
+        UsageError, match=r'", \.\.\.; read it with the release that wrote it, or train it again$'
+    ):
+        load_model(tmp_path / "model.pkl")
 
 
 def test_a_missing_model_is_not_said_to_be_of_another_kind(tmp_path):
