@@ -155,7 +155,8 @@ def read_training(folders: Sequence[Path]) -> TrainingRuns:
             f"a figure is of one dataset, but {first[1]} is a run of {first[0]} and {second[1]} of "
             f"{second[0]}; name runs of one"
         )
-    return TrainingRuns(*datasets, {name: found[name] for name in REGISTRY.order(found)})
+    (dataset,) = datasets
+    return TrainingRuns(dataset, {name: found[name] for name in REGISTRY.order(found)})
 
 
 def _runs_in(folder: Path) -> list[Path]:

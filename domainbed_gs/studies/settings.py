@@ -30,7 +30,9 @@ class MeasurementSettings:
             value = getattr(self, name)
             declared.check(value)
             if declared.is_list and not value:
-                raise UsageError(f"--{name} names nothing; give one or more of {', '.join(declared.choices)}")
+                raise UsageError(
+                    f"--{name} names nothing; give one or more of {', '.join(map(str, declared.choices))}"
+                )
             if declared.is_list and len(set(value)) < len(value):
                 twice = next(each for each in value if value.count(each) > 1)
                 raise UsageError(f"--{name} names {twice} twice; give each once")
