@@ -54,8 +54,8 @@ SHORTENED = {
     f"{STUDY} --dataset EmojiStyles --test_envs 2 --output_dir runs/similarity": "--steps 2 --samples 2",
     f"{STUDY} {SIMILARITY}": "--steps 2 --samples 2",
     f"{STUDY} {PACS_SIMILARITY}": "--steps 2 --samples 2 --output_dir runs/pacs_similarity/short",
-    f"{ALIGNMENT} {FISHR}": "--steps 2 --samples 2 --probes 2",
-    f"{ALIGNMENT} --model runs/alignment/Fishr": "--samples 2 --probes 2",
+    f"{ALIGNMENT} {FISHR}": "--steps 2 --samples 4 --probes 2",
+    f"{ALIGNMENT} --model runs/alignment/Fishr": "--samples 4 --probes 2",
     f"{TRAIN} --dataset EmojiStyles --algorithm AgrSum --test_envs 2": "--steps 2",
     f"{TRAIN} --dataset path/to/root --test_envs 0 --hparams '{NO_WEIGHTS}' --output_dir mine": QUICK,
 }
