@@ -32,7 +32,7 @@ DRAWN = ("source-source", "source-target", "within-source")
 
 CAPTION = (
     "distance |u - v|^2 / (|u|^2 + |v|^2), mean over pairs of environments; within-source: two groups of "
-    "samples of one environment, what chance alone makes"
+    "samples of one environment, what chance alone makes (tables subtract it)"
 )
 
 
@@ -51,10 +51,19 @@ def training_figure(methods: Mapping[str, Sequence[Sequence[AnyRow]]], title: st
             colour = _colour(number, len(methods))
             for pair in DRAWN:
                 steps, means = mean_curve(runs, parameters, quantity, pair)
-                if steps:
+                if not all(map(math.isnan, means)):
                     label = pair if len(methods) == 1 else f"{method}, {pair}"
                     dashes = STYLES[pair][0]
-                    axis.plot(steps, means, color=colour, linestyle=dashes, linewidth=1.6, label=label)
+                    axis.plot(
+                        steps,
+                        means,
+                        ".",
+                        color=colour,
+                        linestyle=dashes,
+                        linewidth=1.6,
+                        markersize=3,
+                        label=label,
+                    )
         if parameters == lowest:
             axis.set_xlabel("updates", color=INK)
     _add_legend(figure, panels)
@@ -66,7 +75,7 @@ def mean_curve(
 ) -> tuple[list[float], list[float]]:
     """Steps, and the mean over runs of the mean distance over pairs of a kind at each of them.
 
-    A run counts at a step if each of its pairs has a distance.
+    It is NaN where some run has no such distance, so that all means are over the same runs.
     """
     found: dict[float, list[float]] = {}
     for rows in runs:
@@ -76,10 +85,9 @@ def mean_curve(
                 of_steps.setdefault(float(row["step"]), []).append(row)
         for step, own in of_steps.items():
             value = mean_distance(own, quantity, pair)
-            if value is not None and not math.isnan(value):
-                found.setdefault(step, []).append(value)
+            found.setdefault(step, []).append(math.nan if value is None else value)
     steps = sorted(found)
-    return steps, [fmean(found[step]) for step in steps]
+    return steps, [fmean(found[step]) if len(found[step]) == len(runs) else math.nan for step in steps]
 
 
 def models_figure(rows: Sequence[Row], title: str) -> Figure:
