@@ -44,19 +44,22 @@ def build_parser(
     module: str = "domainbed.scripts.train",
     description: str = _DESCRIPTION,
     examples: Mapping[str, str] = _EXAMPLES,
+    meanings: Mapping[str, str] | None = None,
 ) -> CommandParser:
     """The parser of what `from_settings` takes.
 
     Args:
         module: the script whose parser it is: `train`, or one that takes its flags too.
         description, examples: as in `CommandParser`.
+        meanings: help of the flags, by name, that mean more in the script than in `train`.
     """
     parser = CommandParser(module, description, examples=examples, meant=as_hparams_flag)
     for group in Group:
         section = parser.add_argument_group(group.value)
         for declared in SETTINGS.values():
             if declared.group is group:
-                declared.add_to(section)
+                help_text = (meanings or {}).get(declared.name, declared.argparse_help())
+                declared.add_to(section, help=help_text)
     for short, flag in kept_abbreviations(list(SETTINGS)).items():
         hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
         SETTINGS[flag].add_to(parser, name=short, dest=flag, **hidden)

@@ -79,11 +79,10 @@ def build_parser() -> CommandParser:
         "domainbed_gs.scripts.alignment",
         "Compare environments by the mean, variance and curvature of their gradients.",
         _EXAMPLES,
+        _OTHER_HELP,
     )
     parser.usage = "\n       ".join(f"{parser.prog} {arguments}" for arguments in _USAGES)
     parser.set_defaults(output_dir=None)
-    for name, text in _OTHER_HELP.items():
-        parser._option_string_actions[f"--{name}"].help = text
     group = parser.add_argument_group("alignment")
     which = group.add_mutually_exclusive_group()
     add_model_flags(which)
