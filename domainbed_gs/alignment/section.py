@@ -25,7 +25,7 @@ class AlignmentSection(StudySection):
         """Print the tables; on a page also the figures."""
         from domainbed_gs.alignment import figure, study, tables
 
-        rows = study.read(context.input_dir)
+        rows = self.rows_of_runs(context, study.read(context.input_dir))
         if rows:
             tables.print_tables(rows, baseline, context.format)
         if rows and context.format == "html" and have_matplotlib():

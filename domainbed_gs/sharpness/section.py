@@ -25,11 +25,13 @@ class SharpnessSection(StudySection):
         """Print the tables; on a page also the figures."""
         from domainbed_gs.sharpness import figure, study, tables
 
-        rows, curves = study.read(context.input_dir)
+        measured, curves = study.read(context.input_dir)
+        rows = self.rows_of_runs(context, measured)
+        runs = {row["run"] for row in rows}
         if rows:
             tables.print_tables(rows, baseline, context.format)
         if rows and context.format == "html" and have_matplotlib():
-            for key, methods in figure.panels(curves).items():
+            for key, methods in figure.panels([row for row in curves if row["run"] in runs]).items():
                 drawn = figure.page_panels(methods)
                 print_panels(f"Loss around the models: {figure.panel_title(key)}", drawn, figure.CAPTION)
         return bool(rows)

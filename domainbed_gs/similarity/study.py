@@ -20,6 +20,7 @@ from domainbed.algorithms.erm import ERM
 from domainbed.errors import UsageError, check_choice
 from domainbed.seeds import Purpose, counter_seed, seed_all
 from domainbed.training import api
+from domainbed.training.acceleration import unaccelerated
 from domainbed.training.checkpoint import Checkpoint
 from domainbed.training.config import TrainConfig
 from domainbed.training.loop import Loop
@@ -60,6 +61,10 @@ class Study:
             raise UsageError(f"--every must be at least 1, not {self.every}")
         if self.train_on == "class" and self.every != 1:
             raise UsageError("--train_on class measures before every update; leave out --every")
+        if config.compile:
+            raise UsageError(
+                "per-sample gradients cannot be formed in a compiled network; leave out --compile"
+            )
         if not issubclass(config.algorithm_class(), ERM):
             raise UsageError(
                 f"cannot measure gradients of {config.algorithm}; choose ERM, a gradient surgery method, or "
@@ -112,7 +117,8 @@ class StudyLoop(Loop):
     def _measure(self, probe: Probe, minibatches: Sequence[Minibatch]) -> None:
         x, y = concatenate(minibatches)
         seed_all(counter_seed(self.run.config.seed, Purpose.PROBES, self.updates))  # for dropout
-        with _in_mode(self.network, self.study.mode == "train"):
+        # The gradients of the loss in float32, whatever the run's --precision.
+        with unaccelerated(self.run.algorithm), _in_mode(self.network, self.study.mode == "train"):
             measured = similarities(self.network, x, y, [len(labels) for _, labels in minibatches])
         TABLE.append(self.path, {"step": self.updates, "class": self._names[probe.label], **measured})
 

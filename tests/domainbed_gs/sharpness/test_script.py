@@ -217,6 +217,15 @@ def test_the_report_has_the_section_where_the_sweep_was_measured(measured, finis
     text = page.read_text()
     assert "Sharpness, domain by domain" in text
     assert 'aria-label="Loss around the models: Debug28, target ' in text
+    fewer = tmp_path / "fewer"
+    shutil.copytree(measured, fewer)
+    shutil.rmtree(fewer / "irm")
+    capsys.readouterr()
+    assert collect_results.main(["--input_dir", str(fewer), "--selection", "iid", "--sharpness"]) == 0
+    out = capsys.readouterr().out
+    assert "Note: sharpness.csv also has 1 runs that are no longer there; they are left out." in out
+    assert "pooled" in out
+    assert "IRM" not in out
     other = tmp_path / "other"
     shutil.copytree(finished_run, other / "erm")
     assert collect_results.main(["--input_dir", str(other), "--selection", "iid", "--html", str(page)]) == 0

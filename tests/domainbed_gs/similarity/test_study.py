@@ -64,6 +64,16 @@ def test_a_finished_study_is_drawn_again_and_other_settings_are_refused(tmp_path
         similarity.main(flags(tmp_path, steps=3))
 
 
+def test_a_run_in_bfloat16_is_measured_in_float32_and_trained_as_without_measurements(tmp_path):
+    for name, options in {"fast": {"precision": "bf16", "channels_last": True}, "plain": {}}.items():
+        similarity.main(flags(tmp_path / name, steps=2, **options))
+    train.main(flags(tmp_path / "unmeasured", steps=2, precision="bf16", channels_last=True))
+    assert records_of(tmp_path / "fast") == records_of(tmp_path / "unmeasured")
+    fast, plain = (rows_of(tmp_path / name)[0] for name in ("fast", "plain"))
+    for name, value in plain.items():  # before the first update
+        assert fast[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-3))
+
+
 def test_an_interrupted_study_produces_the_same_table(tmp_path, monkeypatch):
     similarity.main(flags(tmp_path / "uninterrupted", mode="train"))
     at = Probes.at
@@ -115,6 +125,7 @@ def test_training_on_the_measured_class(seen, tmp_path):
         ({"train_on": "none"}, "--train_on takes one of all, class"),
         ({"train_on": "class", "every": 2}, "leave out --every"),
         ({"algorithm": "Fish"}, "cannot measure gradients of Fish"),
+        ({"compile": True}, "leave out --compile"),
     ],
 )
 def test_invalid_settings_are_refused_before_the_run_directory_is_created(more, message, tmp_path):
