@@ -54,17 +54,11 @@ def measure(
 
     Returns: the rows of sharpness.csv, see docs/studies.md.
 
-    Raises: UsageError, RunError as `run`; RunError also if some models cannot be measured.
+    Raises: UsageError, RunError as `run`; RunError also if no model can be measured.
     """
     how = Sharpness.from_keywords(settings)
     options = LoadOptions(data_dir=data_dir, device=device)
-
-    def measured(files: Sequence[Path], folder: Path) -> Sequence[Row]:
-        found = run(files, how, folder, options)
-        found.check()
-        return found.rows(SHARPNESS)
-
-    return measured_frame(measured, runs, output_dir)
+    return measured_frame(lambda files, folder: run(files, how, folder, options), SHARPNESS, runs, output_dir)
 
 
 def read(folder: Path) -> tuple[list[Row], list[Row]]:

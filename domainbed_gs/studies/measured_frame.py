@@ -8,30 +8,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainbed_gs.trained_models.loading import model_file
-from domainbed_gs.trained_models.table import Row
+from domainbed_gs.trained_models.over_models import Measured
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def measured_frame(
-    measure: Callable[[Sequence[Path], Path], Sequence[Row]],
+    measure: Callable[[Sequence[Path], Path], Measured],
+    table: str,
     runs: str | Path | Iterable[str | Path],
     output_dir: str | Path | None,
 ) -> pd.DataFrame:
-    """Measure models, and return their rows.
+    """Measure models, and return the rows of their table.
+
+    A model that cannot be measured is named in a warning, if there are others.
 
     Args:
-        measure: measures model files into the table of a folder, and returns their rows.
+        measure: measures model files into the tables of a folder.
+        table: name of the file of the table.
         runs: directories of runs, or model files.
-        output_dir: folder of the table, from which the measurement resumes; None to keep nothing.
+        output_dir: folder of the tables, from which the measurement resumes; None to keep nothing.
 
-    Raises: UsageError if a model does not exist; else as `measure`.
+    Raises: UsageError if a model does not exist; RunError if no model can be measured; else as `measure`.
     """
     import pandas as pd
 
     files = [model_file(Path(path)) for path in ([runs] if isinstance(runs, str | Path) else runs)]
-    if output_dir is not None:
-        return pd.DataFrame(measure(files, Path(output_dir)))
     with tempfile.TemporaryDirectory() as folder:
-        return pd.DataFrame(measure(files, Path(folder)))
+        found = measure(files, Path(output_dir or folder))
+        if not found.runs:
+            found.check()
+        return pd.DataFrame(found.rows(table))

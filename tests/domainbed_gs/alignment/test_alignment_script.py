@@ -235,6 +235,12 @@ def test_the_other_models_are_shown_before_the_error(runs, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "distance of mean gradients, all trained parameters" in out
     assert out.endswith(f"Figure: {sweep / 'alignment.png'}\n")
+    # From Python, what was measured is returned.
+    both = [sweep / "ERM", sweep / "Fishr"]
+    assert set(study.measure(both, quantities=["mean"], samples=4)["run"]) == {str(sweep / "ERM")}
+    (sweep / "ERM" / "model.pkl").write_bytes(b"damaged")
+    with pytest.raises(RunError, match="2 of 2 models could not be measured"):
+        study.measure(both)
 
 
 def test_help_says_what_each_mode_takes(capsys):
