@@ -2,8 +2,8 @@
 
     python benchmarks/sharpness.py [--case "AlexNet 3x16 @224"] [--device cpu]
 
-Measures the pooled loss of 3 sources, the sources and a target, 16 samples each. Goal: within 1.5 GiB for
-AlexNet, of which torch and torchvision take 0.6 before anything is built.
+Measures the pooled loss of 3 sources, the sources and a target, 16 samples each. Goal: within 1.5 GB for
+AlexNet, beside the pages of torch's library files (0.4 GB), which the system shares and can drop.
 """
 
 import argparse

@@ -29,7 +29,7 @@ LARGE = 2**24
 
 _NUMBERS_ON_CPU, _NUMBERS_OF_LARGE, _NUMBERS_ELSEWHERE = 2**21, 3 * 2**17, 2**23
 """Numbers in the inputs of one pass at most: 13, 2 and 55 images of 224 pixels. Those on the CPU are few, and
-fewest for a large network, to keep within 1.5 GiB for AlexNet."""
+fewest for a large network, to keep within 1.5 GB for AlexNet."""
 
 
 class Loss(Protocol):
