@@ -50,8 +50,10 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    # The longest tests, begun last, would leave the other workers idle.
-    items.sort(key=lambda item: item.path.parent != ROOT / "tests" / "documents")
+    # The longest tests, begun last, would leave the other workers idle. Large networks leave a large process,
+    # of which every later fork would copy the page tables.
+    folders = {ROOT / "tests" / "documents": 0, ROOT / "tests" / "networks": 2}
+    items.sort(key=lambda item: folders.get(item.path.parent, 1))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -47,6 +47,7 @@ def trained(name, dataset_name, sizes, **overrides):
     return algorithm
 
 
+@pytest.mark.slow
 def test_debug28(name):
     trained(name, "Debug28", [5, 4, 3], featurizer="small_cnn")
 

@@ -51,7 +51,7 @@ def learns(algorithm, minibatches, updates=UPDATES):
     return risk(algorithm, minibatches) < before
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 5])
+@pytest.mark.parametrize("k", [1, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 3)), 5])
 def test_any_number_of_environments_of_unequal_sizes(name, k):
     cls = get_algorithm_class(name)
     if k < cls.MIN_DOMAINS:

@@ -34,11 +34,8 @@ def name_of(case):
 
 
 def marked(case):
-    """The case, marked slow unless it is the first with its algorithm and options.
-
-    Cases with unequal minibatches come first.
-    """
-    alike = [each for each in CASES if all(each[key] == case[key] for key in ("algorithm", "overrides"))]
+    """The case, marked slow unless it is its algorithm's first. Cases with unequal minibatches come first."""
+    alike = [each for each in CASES if each["algorithm"] == case["algorithm"]]
     slow = case is not min(alike, key=lambda each: each["batch_sizes"] != UNEQUAL)
     return pytest.param(case, marks=pytest.mark.slow if slow else (), id=name_of(case))
 

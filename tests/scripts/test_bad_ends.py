@@ -14,7 +14,7 @@ from PIL import Image
 from domainbed.training.config import TrainConfig
 from domainbed.training.run import build
 
-SMALL = '{"batch_size": 8}'
+SMALL = '{"batch_size": 8, "featurizer": "small_cnn"}'
 CLASSES = ("cat", "dog")
 
 

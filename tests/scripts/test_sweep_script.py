@@ -7,9 +7,10 @@ import pytest
 from domainbed.scripts import sweep as sweep_script
 from domainbed.sweep.flags import build_parser
 
+SMALL = '{"batch_size": 8, "featurizer": "small_cnn"}'
 DEBUG = (
     *("--datasets", "Debug28", "--algorithms=ERM", "--n_hparams=1", "--n_trials=1", "--steps", 2),
-    *("--data_dir", "", "--output_dir", "sweep", "--hparams", '{"batch_size": 8}', "--skip_model_save"),
+    *("--data_dir", "", "--output_dir", "sweep", "--hparams", SMALL, "--skip_model_save"),
 )
 
 

@@ -12,9 +12,10 @@ import pytest
 from domainbed.training import claims
 
 ROOT = Path(__file__).parents[2]
+SMALL = '{"batch_size": 8, "featurizer": "small_cnn"}'
 FLAGS = (
     *("--datasets", "Debug28", "--n_hparams", 1, "--n_trials", 1, "--single_test_envs"),
-    *("--hparams", '{"batch_size": 8}', "--skip_model_save", "--skip_confirmation", "--output_dir", "sweep"),
+    *("--hparams", SMALL, "--skip_model_save", "--skip_confirmation", "--output_dir", "sweep"),
 )
 
 

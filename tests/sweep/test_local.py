@@ -22,7 +22,7 @@ from domainbed.training.run_state import RunState, failure_reason, run_state
 from domainbed.training.stop_requests import AFTER_CHECKPOINTS
 
 TRAIN = "python -m domainbed.scripts.train --dataset Debug28 --skip_model_save"
-SMALL = "--hparams '{\"batch_size\": 8}'"
+SMALL = """--hparams '{"batch_size": 8, "featurizer": "small_cnn"}'"""
 
 
 def command(output_dir, *flags):
@@ -153,7 +153,7 @@ def test_a_run_started_several_times_at_once_is_done_once(tmp_path):
 def test_a_killed_run_is_restarted_with_the_same_records(
     tmp_path, sweep, start_sweep, training_runs, wait_until, records_of
 ):
-    flags = ("--steps", 12, "--checkpoint_freq", 1, "--evaluate", "selection")
+    flags = ("--steps", 100, "--checkpoint_freq", 1, "--evaluate", "selection")
     process = start_sweep(*flags, "--workers", 2)
     pid, killed = next(iter(wait_until(training_runs).items()))
     os.kill(pid, signal.SIGKILL)
@@ -179,7 +179,7 @@ def test_a_killed_run_is_restarted_with_the_same_records(
     for record in (*undisturbed, *found):
         record["args"].pop("output_dir")
     assert found == undisturbed
-    assert [record["step"] for record in found] == list(range(12))
+    assert [record["step"] for record in found] == list(range(100))
 
 
 def test_runs_stop_when_the_sweep_is_killed_and_the_next_launch_resumes_them(

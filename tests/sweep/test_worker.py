@@ -178,14 +178,14 @@ def test_usage_errors_are_not_retried(tmp_path):
 
 def test_the_next_launch_resumes_a_run_stopped_by_its_time_limit(tmp_path, sweep):
     flags = ("--test_envs", 0, "--checkpoint_freq", 100_000, "--steps", 100_000)
-    limited = sweep("launch", *flags, "--time_limit", 0.02, "--retries", 2)
+    limited = sweep("launch", *flags, "--time_limit", 0.05, "--retries", 2)
     assert limited.returncode == 3, limited.stderr
     assert "1 runs were stopped (time limit or signal)." in limited.stdout
     assert "FAILED" not in limited.stderr
     (run,) = runs_in(tmp_path / "sweep")
     assert run_state(run) is RunState.PREEMPTED
     assert (run / "checkpoint.pt").exists()
-    again = sweep("launch", *flags, "--time_limit", 0.02)
+    again = sweep("launch", *flags, "--time_limit", 0.05)
     assert "Restarting 1 incomplete jobs: 0 failed, 1 were stopped." in again.stdout
     assert "Resumes after " in (run / "launch.log").read_text(encoding="utf-8")
 
@@ -210,7 +210,7 @@ def test_a_command_that_does_not_stop_in_time_is_killed_and_counts_as_preempted(
 def test_runs_of_a_stopped_worker_write_checkpoints(
     tmp_path, ready, start_work, training_runs, wait_until, records_of, number
 ):
-    ready("--steps", 40, "--checkpoint_freq", 20, "--evaluate", "selection", "--test_envs", 0)
+    ready("--steps", 400, "--checkpoint_freq", 200, "--evaluate", "selection", "--test_envs", 0)
     stopped = start_work()
     (path,) = wait_until(training_runs).values()
     stopped.send_signal(number)
@@ -222,7 +222,7 @@ def test_runs_of_a_stopped_worker_write_checkpoints(
     assert run_state(path) is RunState.PREEMPTED
     assert (path / "checkpoint.pt").exists()
     assert start_work().wait().returncode == 0
-    assert [record["step"] for record in records_of(path)] == [0, 20, 39]
+    assert [record["step"] for record in records_of(path)] == [0, 200, 399]
     assert not list(path.glob("attempt-*"))
 
 
@@ -232,7 +232,7 @@ def test_a_frozen_worker_loses_its_run_and_counts_it_as_done(
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.2)
     monkeypatch.setattr(claims, "STALE_SECONDS", 2.0)
     monkeypatch.setattr(claims, "WATCH_SECONDS", 1.0)
-    ready("--steps", 30, "--checkpoint_freq", 10, "--evaluate", "selection", "--test_envs", 0)
+    ready("--steps", 300, "--checkpoint_freq", 100, "--evaluate", "selection", "--test_envs", 0)
     frozen = start_work()
     ((run_pid, path),) = wait_until(training_runs).items()
     for pid in (frozen.pid, run_pid):
@@ -245,11 +245,11 @@ def test_a_frozen_worker_loses_its_run_and_counts_it_as_done(
         os.kill(pid, signal.SIGCONT)
     assert frozen.wait().returncode == 0
     assert records_of(path) == before
-    assert [record["step"] for record in before] == [0, 10, 20, 29]
+    assert [record["step"] for record in before] == [0, 100, 200, 299]
 
 
 def test_workers_wait_for_runs_of_other_workers(tmp_path, ready, start_work, training_runs, wait_until):
-    ready("--steps", 40, "--checkpoint_freq", 10, "--test_envs", 0)
+    ready("--steps", 400, "--checkpoint_freq", 100, "--test_envs", 0)
     first = start_work()
     (path,) = wait_until(training_runs).values()
     second = start_work()
